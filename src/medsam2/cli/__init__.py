@@ -1,0 +1,1 @@
+"""The medsam2 command, one file a subcommand."""

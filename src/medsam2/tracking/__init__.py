@@ -1,0 +1,1 @@
+"""The recurrence that carries a mask from slice to slice."""
