@@ -1,0 +1,207 @@
+"""Say where voxels are: affines, orientations, planes and the slices of a volume.
+
+A *file axis* counts as the file does: 0 is i or x, 1 is j or y, 2 is k or z. Arrays are `(z, y, x)`, so
+file axis `a` is array axis `2 - a`. An affine maps voxel `(x, y, z)` to RAS+ millimetres.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+
+from medsam2.errors import GeometryError, InputError
+
+PLANE_NORMALS = {"sagittal": 0, "coronal": 1, "axial": 2}
+"""Anatomical plane -> the RAS+ axis at right angles to it."""
+
+_AXIS_LETTERS = (("L", "R"), ("P", "A"), ("I", "S"))
+# Columns of unit length whose determinant is smaller than this span no volume worth the name.
+_SMALLEST_DETERMINANT = 1e-6
+# Beyond it, in mm, lengths and products overflow; no scanner is near.
+_LARGEST_ENTRY = 1e100
+
+
+@dataclass(frozen=True)
+class ItkGrid:
+    """A grid as SimpleITK reports it, in the LPS frame."""
+
+    spacing: tuple[float, float, float]
+    """Distance between voxel centres along x, y and z, in mm."""
+    origin: tuple[float, float, float]
+    """LPS position of the first voxel's centre, in mm."""
+    direction: tuple[float, ...]
+    """Nine numbers, row by row: the 3x3 matrix whose columns are the unit vectors of x, y and z in LPS."""
+
+
+def check_affine(affine: np.ndarray) -> np.ndarray:
+    """Return the affine as a read-only float64 copy, if it can be one.
+
+    Args:
+        affine: (4, 4), voxel (x, y, z) to RAS+ mm.
+
+    Raises:
+        GeometryError: It is not 4x4, not finite, not an affine or not invertible.
+    """
+    checked = np.array(affine, dtype=np.float64)
+    if checked.shape != (4, 4):
+        raise GeometryError(f"an affine is a 4x4 matrix, this one has shape {checked.shape}")
+    if not (np.abs(checked) < _LARGEST_ENTRY).all():
+        raise GeometryError("the affine holds values that are not finite, or beyond all measure")
+    if not np.array_equal(checked[3], (0, 0, 0, 1)):
+        raise GeometryError(f"the last row of an affine is 0 0 0 1, this one is {checked[3].tolist()}")
+    lengths = np.linalg.norm(checked[:3, :3], axis=0)
+    if not lengths.all() or abs(np.linalg.det(checked[:3, :3] / lengths)) < _SMALLEST_DETERMINANT:
+        raise GeometryError(
+            f"the affine cannot be inverted: its columns {checked[:3, :3].T.tolist()} span no volume"
+        )
+    checked.setflags(write=False)
+    return checked
+
+
+def flip_ras_lps(affine: np.ndarray) -> np.ndarray:
+    """Turn an affine into RAS+ into one into LPS+, or back: the first two world axes change sign.
+
+    Args:
+        affine: (4, 4), voxel (x, y, z) to RAS+ or LPS+ mm.
+    """
+    # Adding zero turns -0.0 into 0.0, which would otherwise show in what users read.
+    return np.asarray(np.diag((-1.0, -1.0, 1.0, 1.0)) @ affine + 0.0)
+
+
+def itk_from_affine(affine: np.ndarray) -> ItkGrid:
+    """Return spacing, origin and direction of an affine, as SimpleITK reports them.
+
+    Args:
+        affine: (4, 4), voxel (x, y, z) to RAS+ mm. A sheared one gives a direction whose columns have
+            unit length but no right angles.
+    """
+    lps = flip_ras_lps(affine)
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    direction = lps[:3, :3] / spacing
+    return ItkGrid(_triple(spacing), _triple(lps[:3, 3]), tuple(direction.ravel().tolist()))
+
+
+def affine_from_itk(grid: ItkGrid) -> np.ndarray:
+    """Return the affine (4, 4), voxel (x, y, z) to RAS+ mm, of a grid in the LPS frame.
+
+    Raises:
+        GeometryError: A part has the wrong length, a spacing is not positive, or the matrix is impossible.
+    """
+    if len(grid.spacing) != 3 or len(grid.origin) != 3 or len(grid.direction) != 9:
+        raise GeometryError(
+            "a grid has 3 numbers of spacing, 3 of origin and 9 of direction, these are "
+            f"{len(grid.spacing)}, {len(grid.origin)} and {len(grid.direction)}"
+        )
+    if not all(step > 0 for step in grid.spacing):
+        raise GeometryError(f"spacing must be positive, in mm, this is {tuple(grid.spacing)}")
+    lps = np.eye(4)
+    lps[:3, :3] = np.reshape(grid.direction, (3, 3)) * np.asarray(grid.spacing)
+    lps[:3, 3] = grid.origin
+    return check_affine(flip_ras_lps(lps))
+
+
+def orientation_code(affine: np.ndarray) -> str:
+    """Return where x, y and z point, as three letters: "RAS" runs to the right, the front and the head.
+
+    Args:
+        affine: (4, 4), voxel (x, y, z) to RAS+ mm.
+    """
+    rotation = _nearest_rotation(affine)
+    world_axes = _world_axes(rotation)
+    letters = (_AXIS_LETTERS[world][int(rotation[world, axis] > 0)] for axis, world in enumerate(world_axes))
+    return "".join(letters)
+
+
+def plane_axis(affine: np.ndarray, plane: str) -> int:
+    """Return the file axis (0, 1 or 2) along which slices of a plane are stacked.
+
+    Each of the three planes gets an axis of its own, however oblique the scan; `plane_tilt_deg` says how
+    far its slices lean.
+
+    Args:
+        affine: (4, 4), voxel (x, y, z) to RAS+ mm.
+        plane: "axial", "coronal" or "sagittal".
+
+    Raises:
+        InputError: The plane has another name.
+    """
+    return _world_axes(_nearest_rotation(affine)).index(_plane_normal(plane))
+
+
+def plane_tilt_deg(affine: np.ndarray, plane: str) -> float:
+    """Return the angle in degrees between the anatomical plane and the slices that stand for it.
+
+    Args:
+        affine: (4, 4), voxel (x, y, z) to RAS+ mm.
+        plane: "axial", "coronal" or "sagittal".
+
+    Raises:
+        InputError: The plane has another name.
+    """
+    axis = plane_axis(affine, plane)
+    # In a sheared grid the axis leans against its slices, so the slices' own normal is what counts.
+    in_slice = np.delete(np.asarray(affine)[:3, :3], axis, axis=1)
+    normal = np.cross(in_slice[:, 0], in_slice[:, 1])
+    cosine = abs(normal[_plane_normal(plane)]) / np.linalg.norm(normal)
+    return math.degrees(math.acos(min(1.0, float(cosine))))
+
+
+def slices_along(array: np.ndarray, axis: int) -> np.ndarray:
+    """View a volume as slices stacked along a file axis.
+
+    Args:
+        array: (z, y, x).
+        axis: File axis, 0 (x), 1 (y) or 2 (z).
+
+    Returns:
+        A view, slices first. In each slice x is the lower-numbered of the two remaining file axes:
+        (z, y, x) for axis 2, (y, z, x) for axis 1, (x, z, y) for axis 0.
+
+    Raises:
+        InputError: The axis is not 0, 1 or 2.
+    """
+    return np.moveaxis(array, _array_axis(axis), 0)
+
+
+def restore_axes(slices: np.ndarray, axis: int) -> np.ndarray:
+    """Undo `slices_along`: view slices stacked along a file axis as a volume (z, y, x).
+
+    Raises:
+        InputError: The axis is not 0, 1 or 2.
+    """
+    return np.moveaxis(slices, 0, _array_axis(axis))
+
+
+def _array_axis(axis: int) -> int:
+    if axis not in (0, 1, 2):
+        raise InputError(f"a volume has the file axes 0, 1 and 2, not {axis!r}")
+    return 2 - axis
+
+
+def _plane_normal(plane: str) -> int:
+    if plane not in PLANE_NORMALS:
+        raise InputError(f"no plane is called {plane!r}; planes are axial, coronal and sagittal")
+    return PLANE_NORMALS[plane]
+
+
+def _nearest_rotation(affine: np.ndarray) -> np.ndarray:
+    """Return the orthonormal 3x3 matrix nearest to an affine's directions (polar decomposition)."""
+    columns = np.asarray(affine, dtype=np.float64)[:3, :3]
+    left, _, right = np.linalg.svd(columns / np.linalg.norm(columns, axis=0))
+    return np.asarray(left @ right)
+
+
+def _world_axes(rotation: np.ndarray) -> tuple[int, ...]:
+    """Give each file axis a world axis of its own, such that together they lie as close as can be."""
+
+    def closeness(world_axes: tuple[int, ...]) -> float:
+        return float(sum(abs(rotation[world, axis]) for axis, world in enumerate(world_axes)))
+
+    return max(permutations(range(3)), key=closeness)
+
+
+def _triple(values: np.ndarray | Sequence[float]) -> tuple[float, float, float]:
+    x, y, z = (float(value) for value in values)
+    return x, y, z

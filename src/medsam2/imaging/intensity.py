@@ -1,0 +1,212 @@
+"""Map a scan's intensities to the 8-bit greys that the network reads."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from medsam2.errors import InputError
+from medsam2.imaging.volume import Volume
+
+WINDOW_PRESETS: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {
+        "abdomen": (-160.0, 240.0),
+        "bone": (-500.0, 1300.0),
+        "brain": (0.0, 80.0),
+        "liver": (-45.0, 105.0),
+        "lung": (-1350.0, 150.0),
+        "mediastinum": (-125.0, 225.0),
+        "soft-tissue": (-160.0, 240.0),
+    }
+)
+"""Name -> (lower, upper) in Hounsfield units; the usual width and level of each, e.g. lung 1500 at -600."""
+
+PERCENTILES = (0.5, 99.5)  # MedSAM's preprocessing of everything that is not CT
+BACKGROUND_SHARE = 0.1
+"""Share of exact zeros from which they are taken for background and left out of the percentiles."""
+DISPLAY_PEAK = 192
+"""8-bit pictures that get at least this bright are taken for greys made for looking at."""
+
+_SAMPLE_SIZE = 1_000_000
+# Hounsfield units: tissue and air lie between these two, scanners pad with less, metal and bone exceed them.
+_HU_RANGE = (-1100.0, 400.0)
+_HU_AIR = (-1100.0, -900.0)
+_HU_HIGHEST_MINIMUM = -500.0  # some gas or air is in every CT; few MR or PET images fall so low
+
+
+@dataclass(frozen=True)
+class Window:
+    """The intensities shown as black and as white, and why these."""
+
+    lower: float
+    """Intensity that becomes 0, and everything below."""
+    upper: float
+    """Intensity that becomes 255, and everything above."""
+    source: str
+    """"caller", a preset's name, "display" (8-bit greys as they are), "percentiles" or "range"."""
+    note: str | None = None
+    """A sentence to tell the user when the choice was ours; None when it was theirs."""
+
+    def __post_init__(self) -> None:
+        """Check that there is an interval.
+
+        Raises:
+            InputError: A limit is not finite, or lower is not below upper.
+        """
+        if not (math.isfinite(self.lower) and math.isfinite(self.upper) and self.lower < self.upper):
+            raise InputError(
+                f"a window is two finite numbers, lower < upper, these are {self.lower:g} and {self.upper:g}"
+            )
+
+
+def check_intensities(array: np.ndarray) -> None:
+    """Refuse an image in which nothing can be seen; a mask may well be constant, so reading does not ask.
+
+    Args:
+        array: (z, y, x) or (y, x), any real dtype.
+
+    Raises:
+        InputError: Voxels are NaN or infinite, or all are equal.
+    """
+    _check_finite(array)
+    lowest = array.min()
+    if lowest == array.max():
+        raise InputError(f"every voxel of the image is {lowest}; there is nothing to segment")
+
+
+def resolve_window(volume: Volume, window: str | tuple[float, float] | None = None) -> Window:
+    """Turn what the caller said about intensities into limits.
+
+    Without a window, in this order:
+    - 8-bit data that are a single picture or declared US or CT, and bright enough to be made for looking at,
+      keep their greys: 0..255. Stretching an ultrasound still would undo what the operator set.
+    - Hounsfield units, declared (modality CT) or recognised, get the soft-tissue window.
+    - All else, MR in the first place, gets the percentiles 0.5 and 99.5, of the voxels that are not 0 where
+      zeros are a background.
+
+    Args:
+        volume: The scan.
+        window: None, the name of one of `WINDOW_PRESETS`, or (lower, upper) in the scan's own units.
+
+    Raises:
+        InputError: No preset has this name, lower is not below upper, or no window is given and the image
+            is constant or not finite.
+    """
+    if isinstance(window, str):
+        return _preset(window)
+    if window is not None:
+        return _given(window)
+    lowest, highest = float(volume.array.min()), float(volume.array.max())
+    if not (math.isfinite(lowest) and math.isfinite(highest)) or lowest == highest:
+        check_intensities(volume.array)
+    is_uint8 = volume.array.dtype == np.uint8
+    if is_uint8 and highest >= DISPLAY_PEAK and (volume.modality in ("US", "CT") or volume.shape[0] == 1):
+        return Window(0.0, 255.0, "display", "no window given; 8-bit greys used as they are (0..255)")
+    sample = _sample(volume.array)
+    if volume.modality == "CT" and not is_uint8:
+        return _soft_tissue("the file says CT")
+    if volume.modality is None and lowest <= _HU_HIGHEST_MINIMUM and _looks_like_hounsfield(sample):
+        return _soft_tissue("data look like Hounsfield units")
+    return _percentile_window(sample, lowest, highest)
+
+
+def to_uint8(array: np.ndarray, window: Window) -> np.ndarray:
+    """Clip to a window and scale linearly to 0..255.
+
+    Fractions are cut off, not rounded: `np.uint8` of a float, as in the official preprocessing. The window
+    (0, 255) leaves 8-bit data as they are.
+
+    Args:
+        array: (..., y, x), any real dtype. Of 3D and more, one slice at a time is held in float64.
+        window: The limits.
+
+    Returns:
+        uint8 of the same shape.
+
+    Raises:
+        InputError: Voxels are NaN or infinite.
+    """
+    greys = np.empty(array.shape, np.uint8)
+    width = window.upper - window.lower
+    for index in np.ndindex(array.shape[:-2]):
+        _check_finite(array[index])
+        part = array[index].astype(np.float64)
+        np.clip(part, window.lower, window.upper, out=part)
+        part -= window.lower
+        # In this order, as the official code has it: another one moves a few greys by one.
+        part /= width
+        part *= 255.0
+        greys[index] = part
+    return greys
+
+
+def _check_finite(array: np.ndarray) -> None:
+    if array.dtype.kind != "f":
+        return
+    num_bad = sum(part.size - int(np.count_nonzero(np.isfinite(part))) for part in array)
+    if num_bad:
+        raise InputError(
+            f"{num_bad} of {array.size} voxels are NaN or infinite; an image needs finite intensities"
+        )
+
+
+def _preset(name: str) -> Window:
+    key = name.strip().lower()
+    if key not in WINDOW_PRESETS:
+        raise InputError(
+            f"no window is called {name!r}; windows are {', '.join(WINDOW_PRESETS)}, or a pair (lower, upper)"
+        )
+    return Window(*WINDOW_PRESETS[key], source=key)
+
+
+def _given(window: tuple[float, float]) -> Window:
+    try:
+        lower, upper = (float(limit) for limit in window)
+    except (TypeError, ValueError):
+        raise InputError(f"a window is a preset's name or a pair (lower, upper), not {window!r}") from None
+    return Window(lower, upper, source="caller")
+
+
+def _soft_tissue(reason: str) -> Window:
+    lower, upper = WINDOW_PRESETS["soft-tissue"]
+    note = f"no window given; {reason}; soft-tissue window ({lower:g}..{upper:g}) used"
+    return Window(lower, upper, "soft-tissue", note)
+
+
+def _percentile_window(sample: np.ndarray, lowest: float, highest: float) -> Window:
+    low, high = PERCENTILES
+    foreground, of_what = sample, "of all voxels"
+    if np.count_nonzero(sample) <= (1 - BACKGROUND_SHARE) * sample.size:
+        foreground, of_what = sample[sample != 0], "of the voxels that are not 0"
+    if foreground.size:
+        lower, upper = (float(limit) for limit in np.percentile(foreground, PERCENTILES))
+        if lower < upper:
+            note = f"no window given; percentiles {low:g} and {high:g} {of_what} ({lower:g}..{upper:g}) used"
+            return Window(lower, upper, "percentiles", note)
+    # Nearly all voxels are equal, as in a label map or around a tiny object: show all there is.
+    note = f"no window given; percentiles fall together, so the whole range ({lowest:g}..{highest:g}) is used"
+    return Window(lowest, highest, "range", note)
+
+
+def _looks_like_hounsfield(sample: np.ndarray) -> bool:
+    """Tell CT from the other images with large negative values: MR phase, filtered MR, statistics.
+
+    Most of a CT is air or tissue. A CT that was resampled has lost its whole numbers, but not the air around
+    the patient, near -1000.
+    """
+    unpadded = sample[sample >= _HU_RANGE[0]]
+    is_typical = np.count_nonzero(unpadded <= _HU_RANGE[1]) >= 0.5 * max(1, unpadded.size)
+    is_whole = bool(np.all(sample == np.rint(sample)))
+    num_air = np.count_nonzero((sample >= _HU_AIR[0]) & (sample <= _HU_AIR[1]))
+    return bool(is_typical and (is_whole or num_air >= 0.05 * sample.size))
+
+
+def _sample(array: np.ndarray) -> np.ndarray:
+    """Return all voxels of a small array, of a large one a million, the same ones every time."""
+    if array.size <= _SAMPLE_SIZE:
+        return array.ravel()
+    # A regular stride would fall into step with rows and slices.
+    picks = np.random.default_rng(0).integers(0, array.size, _SAMPLE_SIZE)
+    return np.asarray(array[np.unravel_index(picks, array.shape)])

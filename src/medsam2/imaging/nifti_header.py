@@ -1,0 +1,226 @@
+"""Interpret and make NIfTI headers: the grid, the layout of the data, and nothing about the patient."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti2 import Nifti2Header
+from nibabel.spatialimages import HeaderDataError
+
+from medsam2.errors import GeometryError, InputError, UnsupportedFormat
+from medsam2.imaging.geometry import itk_from_affine
+from medsam2.imaging.volume import Volume
+
+HEADER_SIZES = (348, 540)
+"""Bytes of a NIfTI-1 and of a NIfTI-2 header."""
+
+# https://nifti.nimh.nih.gov/pub/dist/src/niftilib/nifti1.h, DT_* codes
+_DTYPES = {
+    2: np.uint8,
+    4: np.int16,
+    8: np.int32,
+    16: np.float32,
+    64: np.float64,
+    256: np.int8,
+    512: np.uint16,
+    768: np.uint32,
+    1024: np.int64,
+    1280: np.uint64,
+}
+_REFUSED_DTYPES = {
+    1: "single bits",
+    32: "complex numbers",
+    128: "RGB colours",
+    1536: "128-bit floats",
+    1792: "complex numbers",
+    2048: "complex numbers",
+    2304: "RGBA colours",
+}
+_GRID_FIELDS = (
+    *("dim", "pixdim", "dim_info", "xyzt_units", "qform_code", "sform_code"),
+    *("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+    *("srow_x", "srow_y", "srow_z"),
+)
+_MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}  # metre, millimetre, micrometre
+_SCANNER = 1  # qform and sform code: coordinates of the scanner
+_LARGEST_NIFTI1_DIM = 32767
+_EXTENSION_FLAG_SIZE = 4
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the voxels are in the file, and how to read them."""
+
+    shape: tuple[int, int, int]
+    """(z, y, x) of one frame."""
+    num_frames: int
+    """Product of the dimensions beyond the third."""
+    dtype: np.dtype
+    """As stored, byte order included."""
+    offset: int
+    """Of the first voxel, in bytes from the start of the file."""
+    slope: float
+    """Stored values times this ..."""
+    inter: float
+    """... plus this are intensities; 1 and 0 where the file asks for no scaling."""
+
+    @property
+    def frame_size(self) -> int:
+        """Bytes of one frame."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def parse(block: bytes, path: Path) -> Nifti1Header:
+    """Read the fields of a header, of either version and byte order.
+
+    Args:
+        block: The first 540 bytes of the file, or all if it has fewer.
+        path: Named in errors.
+
+    Raises:
+        UnsupportedFormat: This is no NIfTI file, or only half of a header and image pair.
+    """
+    sizes = {int.from_bytes(block[:4], "little"): "<", int.from_bytes(block[:4], "big"): ">"}
+    for size, header_class in zip(HEADER_SIZES, (Nifti1Header, Nifti2Header), strict=True):
+        if size not in sizes or len(block) < size:
+            continue
+        header = header_class(block[:size], endianness=sizes[size], check=False)
+        magic = bytes(header["magic"].item())[:3]
+        if magic in (b"ni1", b"ni2"):
+            raise UnsupportedFormat(f"{path}: the header of a .hdr/.img pair; only single-file NIfTI is read")
+        if magic in (b"n+1", b"n+2"):
+            return header
+    raise UnsupportedFormat(f"{path}: not a NIfTI file")
+
+
+def layout(header: Nifti1Header, path: Path) -> Layout:
+    """Find out how the voxels are stored.
+
+    Raises:
+        InputError: The image has fewer than 3 dimensions, or an empty one.
+        UnsupportedFormat: Voxels are not real numbers of at most 64 bits, or the header contradicts itself.
+    """
+    num_dims = int(header["dim"][0])
+    if not 0 <= num_dims <= 7:
+        raise UnsupportedFormat(f"{path}: the header claims {num_dims} dimensions; the file is damaged")
+    dims = [int(size) for size in header["dim"][1 : num_dims + 1]]
+    if num_dims < 3:
+        raise InputError(
+            f"{path}: has {num_dims} dimensions {dims}; a volume has 3, a single slice as well: (x, y, 1)"
+        )
+    if min(dims) < 1:
+        raise InputError(f"{path}: has the dimensions {dims}, of which none may be smaller than 1")
+    num_x, num_y, num_z, *frames = dims
+    offset = float(header["vox_offset"])
+    if not offset >= header.sizeof_hdr or not offset.is_integer():
+        raise UnsupportedFormat(f"{path}: the header puts its data at byte {offset:g}; the file is damaged")
+    slope, inter = _scaling(header, path)
+    return Layout((num_z, num_y, num_x), math.prod(frames), _dtype(header, path), int(offset), slope, inter)
+
+
+def grid_affine(header: Nifti1Header) -> np.ndarray:
+    """Return the affine (4, 4), voxel (x, y, z) to RAS+ mm.
+
+    The sform where there is one, then the qform. A header with neither has no orientation; it gets the one
+    that ITK assumes: x to the left, y to the back, z up, the first voxel at the origin.
+
+    Raises:
+        GeometryError: The form that counts is impossible.
+    """
+    affine = np.eye(4)
+    if header["sform_code"] > 0:
+        affine[:3] = [header["srow_x"], header["srow_y"], header["srow_z"]]
+    elif header["qform_code"] > 0:
+        affine = _qform(header)
+    else:
+        np.fill_diagonal(affine[:3, :3], header["pixdim"][1:4] * np.array((-1.0, -1.0, 1.0)))
+    with np.errstate(over="ignore"):  # what becomes infinite is refused as such
+        affine[:3] *= _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
+    return affine
+
+
+def grid_only(header: Nifti1Header) -> bytes:
+    """Return a header block with the grid of one frame, to the bit, and every other field at its default.
+
+    What is left out is what can name a patient: descrip, db_name, aux_file, intent_name, extensions.
+    """
+    clean = type(header)(endianness=header.endianness)
+    for name in _GRID_FIELDS:
+        clean[name] = header[name]
+    if header["dim"][0] > 3:
+        clean["dim"][0] = 3
+        clean["dim"][4:] = 1
+    return bytes(clean.binaryblock)
+
+
+def header_for(volume: Volume, dtype: np.dtype) -> Nifti1Header:
+    """Return the header under which a volume's voxels are written.
+
+    Args:
+        volume: If it came from a NIfTI file, the header has that file's version, byte order and grid.
+        dtype: Of the voxels in the file.
+
+    Raises:
+        InputError: NIfTI has no such dtype.
+    """
+    header = _header_read(volume) or _header_made(volume)
+    codes = {np.dtype(known): code for code, known in _DTYPES.items()}
+    if dtype.newbyteorder("=") not in codes:
+        accepted = ", ".join(str(known) for known in codes)
+        raise InputError(f"voxels of type {dtype} cannot be written as NIfTI; {accepted} can")
+    header["datatype"] = codes[dtype.newbyteorder("=")]
+    header["bitpix"] = dtype.itemsize * 8
+    header["vox_offset"] = -(-(header.sizeof_hdr + _EXTENSION_FLAG_SIZE) // 16) * 16
+    header["scl_slope"], header["scl_inter"] = 1, 0
+    return header
+
+
+def _header_read(volume: Volume) -> Nifti1Header | None:
+    """Return the header that the volume came with, unless the volume has moved to another grid since."""
+    if volume.nifti_header is None:
+        return None
+    header = parse(volume.nifti_header, Path("header"))
+    has_shape = tuple(header["dim"][3:0:-1]) == volume.shape
+    return header if has_shape and np.array_equal(grid_affine(header), volume.affine) else None
+
+
+def _header_made(volume: Volume) -> Nifti1Header:
+    header = Nifti2Header() if max(volume.shape) > _LARGEST_NIFTI1_DIM else Nifti1Header()
+    num_z, num_y, num_x = volume.shape
+    header["dim"] = (3, num_x, num_y, num_z, 1, 1, 1, 1)
+    header["pixdim"][1:4] = itk_from_affine(volume.affine).spacing
+    header.set_xyzt_units("mm")
+    header["sform_code"] = _SCANNER
+    header["srow_x"], header["srow_y"], header["srow_z"] = volume.affine[:3]
+    # A qform knows no shear. ITK, which reads the qform where it can, then sees the nearest grid without.
+    header.set_qform(volume.affine, code=_SCANNER, strip_shears=True)
+    return header
+
+
+def _qform(header: Nifti1Header) -> np.ndarray:
+    readable = header.copy()
+    if readable["pixdim"][0] == 0:  # the standard's way to say 1, which nibabel refuses
+        readable["pixdim"][0] = 1
+    try:
+        return np.array(readable.get_qform(), dtype=np.float64)
+    except (HeaderDataError, ValueError) as error:
+        raise GeometryError(f"the header's qform is impossible: {error}") from error
+
+
+def _scaling(header: Nifti1Header, path: Path) -> tuple[float, float]:
+    slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
+    if slope == 0 or not math.isfinite(slope):  # both are ways to say that nothing is scaled
+        return 1.0, 0.0
+    if not math.isfinite(inter):
+        raise UnsupportedFormat(f"{path}: the header scales voxels by {slope:g} and adds {inter:g}")
+    return slope, inter
+
+
+def _dtype(header: Nifti1Header, path: Path) -> np.dtype:
+    code = int(header["datatype"])
+    if code not in _DTYPES:
+        what = _REFUSED_DTYPES.get(code, f"data of the unknown type {code}")
+        raise UnsupportedFormat(f"{path}: holds {what}; integers and floats of at most 64 bits are read")
+    return np.dtype(_DTYPES[code]).newbyteorder(header.endianness)

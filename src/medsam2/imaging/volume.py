@@ -1,0 +1,135 @@
+"""Hold one scan, or one mask, together with where it lies in the patient."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from medsam2.errors import GeometryError, InputError
+from medsam2.imaging.geometry import (
+    ItkGrid,
+    affine_from_itk,
+    check_affine,
+    itk_from_affine,
+    orientation_code,
+)
+
+MODALITIES = ("CT", "MR", "US")
+
+_IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Volume:
+    """An array and its grid. A volume is not changed in place: `with_array` makes the next one.
+
+    Raises:
+        InputError: The array does not hold real numbers, or the modality is not one of `MODALITIES`.
+        GeometryError: The array is not 3D or is empty, or the affine is impossible.
+    """
+
+    array: np.ndarray
+    """(z, y, x), integers, floats or booleans, in the file's own voxel order."""
+    affine: np.ndarray
+    """(4, 4) float64, read-only: voxel (x, y, z) to RAS+ millimetres."""
+    modality: str | None = None
+    """"CT", "MR" or "US"; None where the file does not say."""
+    nifti_header: bytes | None = field(default=None, kw_only=True)
+    """For the NIfTI reader and writer only: the grid fields of the header it came from, to the bit."""
+    itk_grid: ItkGrid | None = field(default=None, kw_only=True)
+    """For the properties below: the numbers the affine was made from, free of its rounding."""
+
+    def __post_init__(self) -> None:
+        """Check everything there is to check about a volume, here and nowhere else."""
+        _check_array(self.array)
+        object.__setattr__(self, "affine", check_affine(self.affine))
+        if self.modality is not None and self.modality not in MODALITIES:
+            known = ", ".join(MODALITIES)
+            raise InputError(f"no modality is called {self.modality!r}; they are {known} or None")
+        if self.itk_grid is not None and not np.array_equal(affine_from_itk(self.itk_grid), self.affine):
+            object.__setattr__(self, "itk_grid", None)
+
+    def __repr__(self) -> str:
+        """Describe the grid; the voxels would fill the screen."""
+        spacing = " x ".join(f"{step:g}" for step in self.spacing)
+        return (
+            f"Volume({self.array.dtype} {self.shape}, spacing {spacing} mm, "
+            f"{orientation_code(self.affine)}, modality {self.modality})"
+        )
+
+    @classmethod
+    def from_array(
+        cls,
+        array: np.ndarray,
+        spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
+        origin: tuple[float, float, float] = (0.0, 0.0, 0.0),
+        direction: tuple[float, ...] = _IDENTITY,
+        *,
+        modality: str | None = None,
+    ) -> "Volume":
+        """Make a volume of an array and a grid as SimpleITK gives them.
+
+        Args:
+            array: (z, y, x), integers, floats or booleans.
+            spacing: (x, y, z) in mm.
+            origin: LPS position of the first voxel, in mm.
+            direction: Nine numbers, row by row, whose columns are the LPS directions of x, y and z.
+            modality: "CT", "MR", "US" or None.
+
+        Raises:
+            InputError: The array or the modality is not usable.
+            GeometryError: The grid is impossible.
+        """
+        grid = ItkGrid(spacing, origin, direction)
+        return cls(np.asarray(array), affine_from_itk(grid), modality, itk_grid=grid)
+
+    def with_array(self, array: np.ndarray) -> "Volume":
+        """Return another array, a mask of this volume say, on the same grid.
+
+        Args:
+            array: (z, y, x), of this volume's shape.
+
+        Raises:
+            InputError: The array does not hold real numbers.
+            GeometryError: The shapes differ.
+        """
+        if array.shape != self.array.shape:
+            raise GeometryError(
+                f"an array of shape {array.shape} does not fit a grid of shape {self.shape} (z, y, x)"
+            )
+        return replace(self, array=array)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Number of voxels, (z, y, x)."""
+        num_z, num_y, num_x = self.array.shape
+        return num_z, num_y, num_x
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Distance between voxel centres, (x, y, z) in mm."""
+        return self._grid.spacing
+
+    @property
+    def origin(self) -> tuple[float, float, float]:
+        """LPS position of the first voxel's centre, (x, y, z) in mm."""
+        return self._grid.origin
+
+    @property
+    def direction(self) -> tuple[float, ...]:
+        """Nine numbers, row by row, whose columns are the LPS directions of x, y and z."""
+        return self._grid.direction
+
+    @property
+    def _grid(self) -> ItkGrid:
+        return self.itk_grid or itk_from_affine(self.affine)
+
+
+def _check_array(array: np.ndarray) -> None:
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"a volume is made of a numpy array, not of {type(array).__name__}")
+    if array.ndim != 3:
+        raise GeometryError(f"a volume has 3 dimensions (z, y, x), this array has shape {array.shape}")
+    if array.size == 0:
+        raise GeometryError(f"a volume of shape {array.shape} (z, y, x) holds no voxel")
+    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+        raise InputError(f"a volume holds integers, floats or booleans of at most 64 bits, not {array.dtype}")
