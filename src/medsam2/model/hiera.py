@@ -87,8 +87,10 @@ class Block(nn.Module):
     def _attend(self, x: Tensor, height: int, width: int) -> Tensor:
         if self.window == 0:
             return self.attn(x)
+        # A grid that is smaller than a window is one window, not a window full of padding.
+        window = min(self.window, max(x.shape[1:3]))
         # Padding stays unmasked: the padded tokens take part as keys, as the weights expect.
-        return from_windows(self.attn(to_windows(x, self.window)), height, width)
+        return from_windows(self.attn(to_windows(x, window)), height, width)
 
 
 class PatchEmbedding(nn.Module):

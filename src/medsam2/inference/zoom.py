@@ -1,0 +1,118 @@
+"""The part of a slice the network looks at, and the way between its pixels and the network's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from medsam2.prompts.types import Box, Prompt
+
+ZOOM_FACTOR = 3.0  # side of the view over the longest side of the box
+MIN_SIDE = 96  # pixels; a smaller view would show too little around a small object
+POINT_SIDE = 160  # pixels around clicks, which do not tell how large the object is
+GROWTH = 1.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """A rectangle of every slice, which may reach beyond the slice's edge."""
+
+    x: int
+    """Left column, in pixels of the slice."""
+    y: int
+    """Top row."""
+    width: int
+    height: int
+    is_zoomed: bool
+    """Whether the view follows a prompt; a whole slice is mapped as the official code does."""
+
+    def points_to_network(self, points_xy: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.float64]:
+        """Map points `(N, 2)` from slice pixels to pixels of a `size` x `size` input.
+
+        A whole slice is only scaled, as SAM 2 does it. A zoomed view maps pixel centres to pixel
+        centres, which a scale of 3 would otherwise miss by a pixel.
+        """
+        shift = 0.5 if self.is_zoomed else 0.0
+        scale = size / np.array([self.width, self.height], dtype=np.float64)
+        return (points_xy + shift - (self.x, self.y)) * scale - shift
+
+    def box_to_network(self, box: Box, size: int) -> npt.NDArray[np.float64]:
+        """Map a box to its corners `((x_min, y_min), (x_max, y_max))` in the network's input.
+
+        In a zoomed view the corners are the first and the last input pixel that the box covers,
+        which is what the network is trained with.
+        """
+        corners = np.array([[box.x_min, box.y_min], [box.x_max, box.y_max]])
+        if not self.is_zoomed:
+            return self.points_to_network(corners, size)
+        scale = size / np.array([self.width, self.height], dtype=np.float64)
+        far_end = np.array([[0, 0], [1, 1]])  # a box covers its last pixel to the far edge
+        return (corners + far_end - (self.x, self.y)) * scale - far_end
+
+
+def whole_slice(shape_yx: tuple[int, int]) -> View:
+    """Look at everything."""
+    height, width = shape_yx
+    return View(x=0, y=0, width=width, height=height, is_zoomed=False)
+
+
+def zoom_on(prompt: Prompt, shape_yx: tuple[int, int]) -> View:
+    """Look at a square around a prompt, about three times as wide as its box."""
+    extent = _extent(prompt)
+    if prompt.box is None and prompt.mask is None:
+        side = max(POINT_SIDE, extent.longest_side * ZOOM_FACTOR)
+    else:
+        side = max(MIN_SIDE, extent.longest_side * ZOOM_FACTOR)
+    return square_view(extent.center_xy, round(side), shape_yx)
+
+
+def square_view(center_xy: tuple[float, float], side: int, shape_yx: tuple[int, int]) -> View:
+    """Place a square of at most the slice's longer side, moved to lie in the slice where it can."""
+    height, width = shape_yx
+    side = min(side, max(height, width))
+    x, y = (_start(center, side, length) for center, length in zip(center_xy, (width, height), strict=True))
+    return View(x=x, y=y, width=side, height=side, is_zoomed=True)
+
+
+def _start(center: float, side: int, length: int) -> int:
+    if side >= length:
+        return (length - side) // 2
+    return int(np.clip(round(center + 0.5 - side / 2), 0, length - side))
+
+
+def grow(view: View, shape_yx: tuple[int, int]) -> View:
+    """Widen a zoomed view around its middle."""
+    center = (view.x + (view.width - 1) / 2, view.y + (view.height - 1) / 2)
+    return square_view(center, round(view.width * GROWTH), shape_yx)
+
+
+def touches_border(mask: npt.NDArray[np.bool_], view: View, shape_yx: tuple[int, int]) -> bool:
+    """Tell whether a mask of the slice `(y, x)` reaches an edge of the view that is not the slice's."""
+    height, width = shape_yx
+    left, top = max(view.x, 0), max(view.y, 0)
+    right, bottom = min(view.x + view.width, width), min(view.y + view.height, height)
+    return bool(
+        (left > 0 and mask[top:bottom, left].any())
+        or (top > 0 and mask[top, left:right].any())
+        or (right < width and mask[top:bottom, right - 1].any())
+        or (bottom < height and mask[bottom - 1, left:right].any())
+    )
+
+
+def _extent(prompt: Prompt) -> Box:
+    """The box around everything a prompt points at."""
+    xs: list[float] = []
+    ys: list[float] = []
+    if prompt.box is not None:
+        xs += [prompt.box.x_min, prompt.box.x_max]
+        ys += [prompt.box.y_min, prompt.box.y_max]
+    xs += [point.x for point in prompt.points]
+    ys += [point.y for point in prompt.points]
+    if prompt.mask is not None:
+        columns = np.flatnonzero(prompt.mask.array.any(axis=0))
+        rows = np.flatnonzero(prompt.mask.array.any(axis=1))
+        xs += [float(columns[0]), float(columns[-1])]
+        ys += [float(rows[0]), float(rows[-1])]
+    return Box(x_min=min(xs), y_min=min(ys), x_max=max(xs), y_max=max(ys))

@@ -1,0 +1,187 @@
+"""What a user says about one slice: a box, points, a mask.
+
+Coordinates are pixels of the slice, x (column) first; a whole number is the middle of a pixel. A box
+includes both of its ends.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from medsam2.errors import PromptError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Box:
+    """A rectangle around the object, both ends included."""
+
+    x_min: float
+    y_min: float
+    x_max: float
+    y_max: float
+
+    @classmethod
+    def from_xyxy(cls, box_xyxy: Sequence[float]) -> Box:
+        """Make a box of `(x_min, y_min, x_max, y_max)`.
+
+        Raises:
+            PromptError: There are not four numbers, or they are not finite.
+        """
+        if len(box_xyxy) != 4 or not all(math.isfinite(value) for value in box_xyxy):
+            raise PromptError(
+                f"a box is four finite numbers x_min, y_min, x_max, y_max, not {_listed(box_xyxy)}"
+            )
+        x_min, y_min, x_max, y_max = (float(value) for value in box_xyxy)
+        return cls(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max)
+
+    @property
+    def xyxy(self) -> tuple[float, float, float, float]:
+        """`(x_min, y_min, x_max, y_max)`."""
+        return self.x_min, self.y_min, self.x_max, self.y_max
+
+    @property
+    def center_xy(self) -> tuple[float, float]:
+        """The middle `(x, y)`."""
+        return (self.x_min + self.x_max) / 2, (self.y_min + self.y_max) / 2
+
+    @property
+    def longest_side(self) -> float:
+        """Width or height in pixels, whichever is longer, both ends counted."""
+        return max(self.x_max - self.x_min, self.y_max - self.y_min) + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A click inside the object, or on what does not belong to it."""
+
+    x: float
+    y: float
+    is_positive: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MaskPrompt:
+    """A drawn mask of the slice."""
+
+    array: npt.NDArray[np.bool_]
+    """bool `(y, x)`, the slice's size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """Everything said about one object in one slice."""
+
+    slice_index: int
+    box: Box | None = None
+    points: tuple[Point, ...] = ()
+    mask: MaskPrompt | None = None
+
+    def checked(self, shape_zyx: tuple[int, int, int]) -> Prompt:
+        """Return this prompt, having made sure that it lies in a stack of slices.
+
+        Raises:
+            PromptError: Something does not lie in the stack; the message names it and the range.
+        """
+        depth, height, width = shape_zyx
+        check_slice(self.slice_index, depth)
+        if self.box is None and not self.points and self.mask is None:
+            raise PromptError("a prompt needs a box, a point or a mask")
+        if self.mask is not None and (self.box is not None or self.points):
+            raise PromptError("a mask replaces box and points: give it alone")
+        if self.box is not None:
+            _check_box(self.box, height, width)
+        for point in self.points:
+            _check_point(point, height, width)
+        if self.mask is not None:
+            _check_mask(self.mask, height, width)
+        return self
+
+
+def prompt_from(
+    slice_index: int,
+    *,
+    box: Sequence[float] | None = None,
+    points: Sequence[Sequence[float]] | None = None,
+    labels: Sequence[int] | None = None,
+    mask: npt.ArrayLike | None = None,
+) -> Prompt:
+    """Make a prompt of plain numbers.
+
+    Args:
+        slice_index: Slice that the rest refers to.
+        box: `(x_min, y_min, x_max, y_max)`.
+        points: `(x, y)` each.
+        labels: 1 for a point inside, 0 for one outside; all inside if not given.
+        mask: `(y, x)`, not 0 inside.
+
+    Raises:
+        PromptError: The numbers do not make a prompt.
+    """
+    points = [] if points is None else points
+    labels = [1] * len(points) if labels is None else labels
+    if len(labels) != len(points):
+        raise PromptError(f"{len(points)} points need as many labels, not {len(labels)}")
+    if any(len(point) != 2 for point in points):
+        raise PromptError(f"a point is two numbers x, y, not {_listed(points)}")
+    if any(label not in (0, 1) for label in labels):
+        raise PromptError(f"a label is 1 (inside) or 0 (outside), not {_listed(labels)}")
+    return Prompt(
+        slice_index=slice_index,
+        box=None if box is None else Box.from_xyxy(box),
+        points=tuple(
+            Point(x=float(x), y=float(y), is_positive=bool(label))
+            for (x, y), label in zip(points, labels, strict=True)
+        ),
+        mask=None if mask is None else MaskPrompt(array=np.asarray(mask) != 0),
+    )
+
+
+def check_slice(slice_index: int, depth: int) -> None:
+    """Make sure that a slice index lies in a stack of `depth` slices.
+
+    Raises:
+        PromptError: It does not.
+    """
+    if not 0 <= slice_index < depth:
+        raise PromptError(f"slice {slice_index} is outside the stack: it has slices 0 to {depth - 1}")
+
+
+def _check_box(box: Box, height: int, width: int) -> None:
+    numbers = _listed(box.xyxy)
+    if box.x_max < box.x_min or box.y_max < box.y_min:
+        raise PromptError(f"box {numbers} is reversed: give x_min y_min x_max y_max, smaller ends first")
+    if box.x_max == box.x_min or box.y_max == box.y_min:
+        raise PromptError(f"box {numbers} has no area: its ends must differ in x and in y")
+    if box.x_min < 0 or box.y_min < 0 or box.x_max > width - 1 or box.y_max > height - 1:
+        raise PromptError(
+            f"box {numbers} is outside the slice: x must lie in 0 to {width - 1} and y in 0 to {height - 1}"
+        )
+
+
+def _check_point(point: Point, height: int, width: int) -> None:
+    # Written so that NaN fails as well.
+    if not (0 <= point.x <= width - 1 and 0 <= point.y <= height - 1):
+        raise PromptError(
+            f"point {_listed((point.x, point.y))} is outside the slice: "
+            f"x must lie in 0 to {width - 1} and y in 0 to {height - 1}"
+        )
+
+
+def _check_mask(mask: MaskPrompt, height: int, width: int) -> None:
+    if mask.array.shape != (height, width):
+        raise PromptError(
+            f"the mask prompt has shape {mask.array.shape}, the slice (y, x) = ({height}, {width})"
+        )
+    if not mask.array.any():
+        raise PromptError("the mask prompt is empty: at least one pixel must be inside")
+
+
+def _listed(values: object) -> str:
+    if isinstance(values, (tuple, list)):
+        return "(" + ", ".join(f"{v:g}" if isinstance(v, (int, float)) else _listed(v) for v in values) + ")"
+    return str(values)

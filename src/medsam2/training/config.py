@@ -1,0 +1,168 @@
+"""A training run as values, read from a TOML recipe by one strict loader."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar, get_args, get_origin, get_type_hints
+
+from medsam2.errors import InputError
+from medsam2.model.config import PRESETS
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What the clips are cut from and how."""
+
+    stacks: int = 500
+    """Generated stacks to learn from."""
+    validation_stacks: int = 24
+    """Generated stacks to validate on; their seeds come after the others."""
+    first_seed: int = 0
+    """Seed of the first stack."""
+    zoom: tuple[float, float] = (2.0, 4.5)
+    """Side of the view over the longest side of the object's box, drawn evenly from this range."""
+    min_side: tuple[int, int] = (56, 128)
+    """Smallest side of the view in pixels of the stack, drawn evenly from this range."""
+    center_shift: float = 0.08
+    """Largest shift of the view from the box's middle, as a part of its side."""
+    min_area: int = 12
+    """Pixels an object must have in the slice that is prompted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptConfig:
+    """What the simulated user does."""
+
+    point_share: float = 0.12
+    """Share of batches that begin with a click."""
+    mask_share: float = 0.12
+    """Share of batches that begin with a drawn mask; the rest begin with a box."""
+    box_noise: float = 0.1
+    """Largest shift of a box's end, as a part of its side."""
+    correction_share: float = 0.25
+    """Share of prompted slices that get corrections after the first result."""
+    late_correction_share: float = 0.1
+    """Share of tracked slices that get a correcting click."""
+    max_corrections: int = 3
+    """Correcting clicks at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseConfig:
+    """A stretch of training with one kind of clip and one learning-rate schedule."""
+
+    name: str
+    steps: int
+    image_size: int
+    """Input side in pixels; less than the network's own makes early steps cheap."""
+    batch: int
+    """Clips per step."""
+    clip_length: int
+    """Slices per clip; 1 trains without memory."""
+    learning_rate: float
+    warmup_steps: int = 100
+    final_fraction: float = 0.05
+    """Learning rate at the end of the cosine, as a part of the highest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """A whole run."""
+
+    preset: str
+    """Name of the network's configuration."""
+    phases: tuple[PhaseConfig, ...]
+    initial_weights: str | None = None
+    """Name or file of weights to start from; none starts from chance."""
+    seed: int = 0
+    precision: str = "bf16-mixed"
+    """Lightning Fabric's name of the arithmetic."""
+    weight_decay: float = 0.05
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999
+    """Decay per step of the averaged weights, which are what is validated and exported."""
+    memory_dropout: float = 0.0
+    """Dropout inside the memory attention; SAM 2 has 0.1."""
+    validate_every: int = 500
+    validation_clips: int = 32
+    checkpoint_every: int = 250
+    log_every: int = 25
+    data: DataConfig = field(default_factory=DataConfig)
+    prompts: PromptConfig = field(default_factory=PromptConfig)
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise InputError(f"preset is one of {', '.join(PRESETS)}, not {self.preset!r}")
+        if not self.phases:
+            raise InputError("a recipe needs at least one [[phases]] table")
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of all phases."""
+        return sum(phase.steps for phase in self.phases)
+
+    def phase_at(self, step: int) -> tuple[PhaseConfig, int]:
+        """Find the phase that a step belongs to and the step's number in it."""
+        for phase in self.phases:
+            if step < phase.steps:
+                return phase, step
+            step -= phase.steps
+        return self.phases[-1], self.phases[-1].steps
+
+
+def read_recipe(path: Path) -> TrainConfig:
+    """Read a recipe.
+
+    Raises:
+        InputError: The file is missing, is no TOML, or has a key or value that is not known.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"no such recipe: {path}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not TOML: {error}") from error
+    return _from_table(TrainConfig, table, str(path))
+
+
+def as_table(config: TrainConfig) -> dict[str, object]:
+    """Turn a run's values into plain ones, as they are stored with it."""
+    return dataclasses.asdict(config)
+
+
+def _from_table(cls: type[T], table: object, where: str) -> T:
+    """Build a dataclass from a TOML table; every key must be one of its fields."""
+    if not isinstance(table, dict):
+        raise InputError(f"{where} must be a table")
+    hints = get_type_hints(cls)
+    unknown = sorted(set(table) - set(hints))
+    if unknown:
+        raise InputError(f"{where} has no setting {unknown[0]!r}; it has {', '.join(hints)}")
+    values = {key: _convert(hints[key], value, f"{where}: {key}") for key, value in table.items()}
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _convert(hint: object, value: object, where: str) -> object:
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return _from_table(hint, value, where)
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list):
+            raise InputError(f"{where} must be a list")
+        inner = get_args(hint)[0]
+        return tuple(_convert(inner, item, f"{where}[{index}]") for index, item in enumerate(value))
+    accepted = get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if float in accepted and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) not in accepted:
+        names = " or ".join(getattr(a, "__name__", str(a)) for a in accepted)
+        raise InputError(f"{where} must be {names}, not {value!r}")
+    return value

@@ -1,0 +1,113 @@
+"""Clips cut from generated stacks: an object, the slices from its key slice outwards, a view."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from medsam2.inference.preprocess import resample_mask, resample_slice
+from medsam2.inference.zoom import View, square_view
+from medsam2.prompts.simulate import tight_box
+from medsam2.training.bank import BankedStack, load_stack
+from medsam2.training.config import DataConfig
+from medsam2.training.transforms import change_intensities, turn
+
+LARGEST_SLICE_SHARE = 0.5  # clips that begin where the object is largest, as users prompt it
+MIN_AREA_FRACTION = 0.25  # of the largest slice's area, for the slice that is prompted
+DOUBLE_STEP_SHARE = 0.2  # clips that skip every other slice: thick slices
+MAX_TRIES = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipBatch:
+    """Clips of equal length; the first slice of each is the one that is prompted."""
+
+    images: Tensor
+    """uint8 `(B, T, S, S)`."""
+    targets: Tensor
+    """float32 `(B, T, S, S)` of 0 and 1."""
+
+
+def draw_batch(
+    folder: Path,
+    seeds: range,
+    config: DataConfig,
+    rng: np.random.Generator,
+    *,
+    batch: int,
+    clip_length: int,
+    image_size: int,
+    augment: bool,
+) -> ClipBatch:
+    """Draw a batch; the same `rng` state gives the same batch."""
+    clips = [_draw_clip(folder, seeds, config, rng, clip_length, image_size, augment) for _ in range(batch)]
+    images, targets = zip(*clips, strict=True)
+    return ClipBatch(
+        images=torch.from_numpy(np.stack(images)),
+        targets=torch.stack(targets),
+    )
+
+
+def _draw_clip(
+    folder: Path,
+    seeds: range,
+    config: DataConfig,
+    rng: np.random.Generator,
+    clip_length: int,
+    image_size: int,
+    augment: bool,
+) -> tuple[npt.NDArray[np.uint8], Tensor]:
+    for _ in range(MAX_TRIES):
+        stack = _stack(folder, int(seeds[rng.integers(len(seeds))]))
+        label = int(rng.integers(1, len(stack.areas)))
+        chosen = _choose_slices(stack.areas[label], config.min_area, clip_length, rng)
+        if chosen is None:
+            continue
+        flips = int(rng.integers(8)) if augment else 0
+        image = turn(stack.image[chosen], flips)
+        masks = turn(stack.labels[chosen] == label, flips)
+        view = _draw_view(masks[0], config, rng)
+        clip = np.stack([resample_slice(plane, view, image_size) for plane in image])
+        targets = torch.stack([resample_mask(mask, view, image_size) for mask in masks])
+        if targets[0].any():
+            return change_intensities(clip, rng) if augment else clip, targets
+    raise RuntimeError(f"no usable object found in {MAX_TRIES} draws from {folder}")
+
+
+@lru_cache(maxsize=256)
+def _stack(folder: Path, seed: int) -> BankedStack:
+    return load_stack(folder, seed)
+
+
+def _choose_slices(
+    areas: npt.NDArray[np.int64], min_area: int, clip_length: int, rng: np.random.Generator
+) -> npt.NDArray[np.int64] | None:
+    """Choose a key slice and walk from it, up or down; None if the object is too small."""
+    largest = int(areas.argmax())
+    if areas[largest] < min_area:
+        return None
+    key = largest
+    if rng.random() >= LARGEST_SLICE_SHARE:
+        usable = np.flatnonzero(areas >= max(min_area, MIN_AREA_FRACTION * areas[largest]))
+        key = int(rng.choice(usable))
+    step = 2 if rng.random() < DOUBLE_STEP_SHARE else 1
+    reach = step * (clip_length - 1)
+    directions = [d for d in (1, -1) if 0 <= key + d * reach < len(areas)]
+    if not directions:
+        return None
+    direction = int(rng.choice(directions))
+    return key + direction * step * np.arange(clip_length)
+
+
+def _draw_view(mask: npt.NDArray[np.bool_], config: DataConfig, rng: np.random.Generator) -> View:
+    box = tight_box(mask)
+    side = max(box.longest_side * rng.uniform(*config.zoom), rng.uniform(*config.min_side))
+    shift = rng.uniform(-1, 1, 2) * config.center_shift * side
+    center = (box.center_xy[0] + float(shift[0]), box.center_xy[1] + float(shift[1]))
+    return square_view(center, round(side), (mask.shape[0], mask.shape[1]))
