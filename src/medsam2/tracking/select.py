@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Protocol
+
 from medsam2.model.config import NUM_MEMORY_CODES
 from medsam2.model.network import MemoryTokens
 from medsam2.tracking.memory import MemoryBank
@@ -9,6 +13,12 @@ from medsam2.tracking.memory import MemoryBank
 CONDITIONING_CODE = NUM_MEMORY_CODES - 1
 NUM_RECENT = NUM_MEMORY_CODES - 1
 MAX_POINTERS = 16
+
+
+class Policy(Protocol):
+    """Chooses what a slice looks back at; see `recent` for the arguments."""
+
+    def __call__(self, bank: MemoryBank, slice_index: int, *, step: int, num_slices: int) -> MemoryTokens: ...
 
 
 def recent(bank: MemoryBank, slice_index: int, *, step: int, num_slices: int) -> MemoryTokens:
@@ -42,3 +52,7 @@ def recent(bank: MemoryBank, slice_index: int, *, step: int, num_slices: int) ->
         pointers=[memory.pointer for memory, _ in pointers],
         distances=[distance / longest for _, distance in pointers],
     )
+
+
+POLICIES: Mapping[str, Policy] = MappingProxyType({"recent": recent})
+"""The memory policies by the names a caller gives."""

@@ -54,6 +54,20 @@ class PromptConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Weights of the loss terms; the defaults are MedSAM2's recipe."""
+
+    focal_weight: float = 20.0
+    dice_weight: float = 1.0
+    iou_weight: float = 1.0
+    presence_weight: float = 1.0
+    focal_alpha: float = 0.25
+    """Weight of the pixels inside against those outside, 0..1."""
+    focal_gamma: float = 2.0
+    """How little the pixels that are already right count; 0 is cross-entropy."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PhaseConfig:
     """A stretch of training with one kind of clip and one learning-rate schedule."""
 
@@ -95,6 +109,7 @@ class TrainConfig:
     log_every: int = 25
     data: DataConfig = field(default_factory=DataConfig)
     prompts: PromptConfig = field(default_factory=PromptConfig)
+    losses: LossConfig = field(default_factory=LossConfig)
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:

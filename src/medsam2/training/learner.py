@@ -16,7 +16,7 @@ from medsam2.prompts.simulate import correction, jitter_box, random_point, tight
 from medsam2.tracking.memory import MemoryBank
 from medsam2.tracking.select import recent
 from medsam2.tracking.step import FrameResult, PromptTensors, remember, track_frame
-from medsam2.training.config import PromptConfig
+from medsam2.training.config import LossConfig, PromptConfig
 from medsam2.training.losses import FrameLoss, frame_loss
 
 NUM_SLICES = 16  # pointer distances as in a stack of 16 slices or more
@@ -34,10 +34,11 @@ class ClipOutcome:
 class ClipLearner(nn.Module):
     """The network as training calls it: clips in, losses out."""
 
-    def __init__(self, network: Network, prompts: PromptConfig) -> None:
+    def __init__(self, network: Network, prompts: PromptConfig, losses: LossConfig) -> None:
         super().__init__()
         self.network = network
         self.prompts = prompts
+        self.losses = losses
 
     def forward(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> Tensor:
         """Loss terms of a batch of clips, `(results, 4)`; see `unroll` and `losses.TERMS`."""
@@ -127,7 +128,11 @@ class ClipLearner(nn.Module):
             previous_logits=None if previous_logits is None else previous_logits.detach(),
             stability_fallback=False,
         )
-        losses.append(frame_loss(result.candidate_logits, result.candidate_iou, result.object_logits, target))
+        losses.append(
+            frame_loss(
+                result.candidate_logits, result.candidate_iou, result.object_logits, target, self.losses
+            )
+        )
         return result
 
 

@@ -22,7 +22,7 @@ from medsam2.model.network import Network
 from medsam2.training.config import PhaseConfig, TrainConfig
 from medsam2.training.data import draw_batch
 from medsam2.training.learner import ClipLearner
-from medsam2.training.losses import TERM_WEIGHTS, TERMS
+from medsam2.training.losses import TERMS, term_weights
 from medsam2.training.optimisation import (
     AveragedWeights,
     build_optimizer,
@@ -107,13 +107,15 @@ class Trainer:
         if self._optimizer_state is not None:
             optimizer.load_state_dict(self._optimizer_state)
             self._optimizer_state = None
-        learner, wrapped = self.fabric.setup(ClipLearner(network, self.config.prompts), optimizer)
+        learner, wrapped = self.fabric.setup(
+            ClipLearner(network, self.config.prompts, self.config.losses), optimizer
+        )
         self.average.state = {k: v.to(self.fabric.device) for k, v in self.average.state.items()}
         return network, learner.train(), wrapped
 
     def _run_phase(self, phase: PhaseConfig, step_in_phase: int) -> Iterator[Progress]:
         network, learner, optimizer = self._build(phase)
-        meter = _Meter()
+        meter = _Meter(term_weights(self.config.losses))
         for index in range(step_in_phase, phase.steps):
             rate = learning_rate_at(phase, index)
             set_learning_rate(optimizer, rate)
@@ -145,7 +147,9 @@ class Trainer:
             terms: Tensor = learner(images, targets, rng)
             if len(terms) == 0:  # a single slice whose mask was given
                 return terms
-            self.fabric.backward((terms.mean(dim=0) * terms.new_tensor(TERM_WEIGHTS)).sum())
+            self.fabric.backward(
+                (terms.mean(dim=0) * terms.new_tensor(term_weights(self.config.losses))).sum()
+            )
         self.fabric.clip_gradients(
             learner, optimizer, max_norm=self.config.clip_norm, error_if_nonfinite=False
         )
@@ -185,7 +189,8 @@ def _attention_kernel(device: torch.device) -> AbstractContextManager[None]:
 class _Meter:
     """Means of losses and time since the last report."""
 
-    def __init__(self) -> None:
+    def __init__(self, weights: tuple[float, ...]) -> None:
+        self.weights = weights
         self.reset()
 
     def reset(self) -> None:
@@ -200,7 +205,7 @@ class _Meter:
     ) -> Progress:
         terms = torch.cat(self.terms)
         means = dict(zip(TERMS, terms.mean(dim=0).tolist(), strict=True))
-        means["total"] = sum(w * m for w, m in zip(TERM_WEIGHTS, means.values(), strict=True))
+        means["total"] = sum(w * m for w, m in zip(self.weights, means.values(), strict=True))
         progress = Progress(
             step=step,
             num_steps=num_steps,

@@ -8,12 +8,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from medsam2.training.config import LossConfig
+
 TERMS = ("focal", "dice", "iou", "presence")
-FOCAL_WEIGHT = 20.0  # MedSAM2's recipe, as the weights after it
-DICE_WEIGHT = 1.0
-TERM_WEIGHTS = (FOCAL_WEIGHT, DICE_WEIGHT, 1.0, 1.0)
-FOCAL_ALPHA = 0.25
-FOCAL_GAMMA = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +28,17 @@ class FrameLoss:
         return torch.stack((self.focal, self.dice, self.iou, self.presence))
 
 
+def term_weights(config: LossConfig) -> tuple[float, float, float, float]:
+    """Weights in the order of `TERMS`."""
+    return config.focal_weight, config.dice_weight, config.iou_weight, config.presence_weight
+
+
 def frame_loss(
-    candidate_logits: Tensor, candidate_iou: Tensor, object_logits: Tensor, target: Tensor
+    candidate_logits: Tensor,
+    candidate_iou: Tensor,
+    object_logits: Tensor,
+    target: Tensor,
+    config: LossConfig,
 ) -> FrameLoss:
     """Compare candidates with the truth; only the best of them is taught the mask.
 
@@ -41,14 +47,15 @@ def frame_loss(
         candidate_iou: `(B, M)` predicted overlaps.
         object_logits: `(B, 1)`.
         target: `(B, S, S)` of 0 and 1; an empty one teaches presence alone.
+        config: What focal loss is and which candidate counts as the best.
     """
     logits = F.interpolate(
         candidate_logits.float(), size=target.shape[-2:], mode="bilinear", align_corners=False
     )
     truth = target[:, None].expand_as(logits)
-    focal = _focal(logits, truth)  # (B, M)
+    focal = _focal(logits, truth, config.focal_alpha, config.focal_gamma)  # (B, M)
     dice = _dice(logits, truth)
-    best = (FOCAL_WEIGHT * focal + DICE_WEIGHT * dice).argmin(dim=1, keepdim=True)
+    best = (config.focal_weight * focal + config.dice_weight * dice).argmin(dim=1, keepdim=True)
     is_present = target.flatten(1).any(dim=1).float()
     overlap = (candidate_iou.float() - _iou(logits, truth)).abs().mean(dim=1)
     presence = F.binary_cross_entropy_with_logits(object_logits.float()[:, 0], is_present)
@@ -60,12 +67,12 @@ def frame_loss(
     )
 
 
-def _focal(logits: Tensor, truth: Tensor) -> Tensor:
+def _focal(logits: Tensor, truth: Tensor, alpha: float, gamma: float) -> Tensor:
     """Focal loss per mask (Lin et al. 2017, eq. 5), averaged over its pixels."""
     cross_entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
     missing = 1 - torch.exp(-cross_entropy)  # 1 - p of the true class
-    weight = FOCAL_ALPHA * truth + (1 - FOCAL_ALPHA) * (1 - truth)
-    return (weight * missing**FOCAL_GAMMA * cross_entropy).flatten(2).mean(dim=2)
+    weight = alpha * truth + (1 - alpha) * (1 - truth)
+    return (weight * missing**gamma * cross_entropy).flatten(2).mean(dim=2)
 
 
 def _dice(logits: Tensor, truth: Tensor) -> Tensor:

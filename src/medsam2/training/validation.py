@@ -32,7 +32,7 @@ def validate(network: Network, folder: Path, seeds: range, config: TrainConfig, 
         box_noise=config.prompts.box_noise,
     )
     was_training = network.training
-    learner = ClipLearner(network.eval(), boxes_only)
+    learner = ClipLearner(network.eval(), boxes_only, config.losses)
     scores: list[float] = []
     for _ in range(max(1, config.validation_clips // BATCH)):
         clips = draw_batch(
