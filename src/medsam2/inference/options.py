@@ -1,0 +1,35 @@
+"""What a caller may choose about inference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from medsam2.errors import InputError
+from medsam2.tracking.select import POLICIES
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceOptions:
+    """Behaviour of a session; the network's shapes and the device are chosen elsewhere."""
+
+    zoom: bool | None = None
+    """Look at a square around the prompt instead of whole slices; None as the network was trained."""
+    memory: str = "recent"
+    """Name of the memory policy, one of `tracking.select.POLICIES`."""
+    keep_component: bool | None = None
+    """Keep only the connected part that holds the prompt; None does so for an object of one box."""
+    stop_after: int | None = None
+    """End a direction after so many slices without the object, 0 never. None ends at the first one where
+    `keep_component` applies, which loses nothing, and never elsewhere."""
+    fill_hole_area: int = 0
+    """Fill holes of up to so many pixels of the network's mask (SAM 2 on CUDA: 8), 0 fills none."""
+    stability_fallback: bool = True
+    """Replace an unstable mask by the best of three candidates, as SAM 2 does."""
+
+    def __post_init__(self) -> None:
+        if self.memory not in POLICIES:
+            raise InputError(f"memory is one of {', '.join(POLICIES)}, not {self.memory!r}")
+        if self.stop_after is not None and self.stop_after < 0:
+            raise InputError(f"stop_after is 0 or more slices, not {self.stop_after}")
+        if self.fill_hole_area < 0:
+            raise InputError(f"fill_hole_area is 0 or more pixels, not {self.fill_hole_area}")

@@ -1,0 +1,79 @@
+"""From the network's mask logits back to the slice and the volume."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F  # noqa: N812
+from scipy import ndimage
+from torch import Tensor
+
+from medsam2.imaging.labels import components_overlapping
+from medsam2.inference.zoom import View
+from medsam2.model.network import ABSENT_LOGIT
+from medsam2.prompts.types import Prompt
+
+FILLED_LOGIT = 0.1  # SAM 2 sets filled holes to it
+
+
+def to_slice(low_res_logits: Tensor, view: View, shape_yx: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """Bring mask logits `(1, 1, S/4, S/4)` to the slice's pixels, `(y, x)`.
+
+    Outside the view the object is absent.
+    """
+    size = (view.height, view.width)
+    logits = F.interpolate(low_res_logits.float(), size=size, mode="bilinear", align_corners=False)
+    plane = logits[0, 0].cpu().numpy()
+    if (view.x, view.y) == (0, 0) and size == shape_yx:
+        return plane
+    height, width = shape_yx
+    left, top = max(view.x, 0), max(view.y, 0)
+    right, bottom = min(view.x + view.width, width), min(view.y + view.height, height)
+    pasted = np.full(shape_yx, ABSENT_LOGIT, dtype=np.float32)
+    pasted[top:bottom, left:right] = plane[top - view.y : bottom - view.y, left - view.x : right - view.x]
+    return pasted
+
+
+def to_view(plane: npt.NDArray[np.float32], view: View, size: int) -> Tensor:
+    """Bring logits of a slice `(y, x)` to a view, `(1, 1, size, size)`."""
+    height, width = plane.shape
+    padded = np.full((view.height, view.width), ABSENT_LOGIT, dtype=np.float32)
+    left, top = max(view.x, 0), max(view.y, 0)
+    right, bottom = min(view.x + view.width, width), min(view.y + view.height, height)
+    padded[top - view.y : bottom - view.y, left - view.x : right - view.x] = plane[top:bottom, left:right]
+    return F.interpolate(
+        torch.from_numpy(padded)[None, None], size=(size, size), mode="bilinear", align_corners=False
+    )
+
+
+def fill_logit_holes(low_res_logits: Tensor, max_area: int) -> Tensor:
+    """Fill small holes as SAM 2's CUDA kernel does, on any device.
+
+    Args:
+        low_res_logits: `(1, 1, S/4, S/4)`.
+        max_area: Largest hole in pixels; components of the background, 8-connected, edges included.
+    """
+    background = (low_res_logits[0, 0] <= 0).cpu().numpy()
+    labels, _ = ndimage.label(background, structure=np.ones((3, 3)))
+    areas = np.bincount(labels.ravel())
+    areas[0] = max_area + 1  # label 0 is the mask itself
+    holes = torch.from_numpy(areas[labels] <= max_area).to(low_res_logits.device)
+    return low_res_logits.masked_fill(holes[None, None], FILLED_LOGIT)
+
+
+def keep_prompted(mask: npt.NDArray[np.bool_], prompts: list[Prompt]) -> npt.NDArray[np.bool_]:
+    """Keep the 26-connected parts of a mask `(z, y, x)` that reach a prompted slice's object.
+
+    Where a box was drawn, only what lies in it counts as the object.
+    """
+    seed = np.zeros_like(mask)
+    for prompt in prompts:
+        plane = mask[prompt.slice_index]
+        if prompt.box is None:
+            seed[prompt.slice_index] = plane
+            continue
+        x_min, y_min, x_max, y_max = (round(value) for value in prompt.box.xyxy)
+        inside = np.s_[y_min : y_max + 1, x_min : x_max + 1]
+        seed[prompt.slice_index][inside] = plane[inside]
+    return components_overlapping(mask, seed)

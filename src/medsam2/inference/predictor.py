@@ -1,0 +1,138 @@
+"""Weights on a device, ready to segment: the front door of the package."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy.typing as npt
+
+from medsam2.checkpoints import load_network, resolve
+from medsam2.errors import GeometryError
+from medsam2.imaging.geometry import plane_axis
+from medsam2.imaging.volume import Volume
+from medsam2.inference.options import InferenceOptions
+from medsam2.inference.runtime import Runtime, start_runtime
+from medsam2.inference.session import Session
+from medsam2.model.config import TINY_512, ModelConfig
+
+DEFAULT_AXIS = 2  # the file's third axis
+
+
+class Predictor:
+    """A network ready for use; immutable, so sessions may share it."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    @property
+    def config(self) -> ModelConfig:
+        """The network's shapes."""
+        return self._runtime.network.config
+
+    @property
+    def runtime(self) -> Runtime:
+        """Network, device and precision."""
+        return self._runtime
+
+    def session(
+        self,
+        volume: Volume,
+        *,
+        window: str | tuple[float, float] | None = None,
+        plane: str | None = None,
+        axis: int | None = None,
+        options: InferenceOptions | None = None,
+    ) -> Session:
+        """Open a volume for prompts, corrections and propagation.
+
+        Args:
+            volume: The scan.
+            window: Name of a CT window, `(lower, upper)` in the scan's units, or None to find one.
+            plane: Cut slices in this plane, `axial`, `coronal` or `sagittal`.
+            axis: Or along this axis of the file, 0 to 2; the third, 2, if neither is given.
+            options: Behaviour; the defaults are right for one box.
+
+        Raises:
+            InputError: The volume has nothing to see, or a choice is not there.
+        """
+        options = options or InferenceOptions()
+        # The official weights have learnt whole slices, ours the surroundings of a prompt.
+        zooms = self.config != TINY_512 if options.zoom is None else options.zoom
+        return Session(
+            self._runtime,
+            volume,
+            window=window,
+            axis=_slice_axis(volume, plane, axis),
+            options=options,
+            zooms=zooms,
+        )
+
+    def segment(
+        self,
+        volume: Volume,
+        *,
+        slice: int,  # noqa: A002
+        box: Sequence[float] | None = None,
+        points: Sequence[Sequence[float]] | None = None,
+        labels: Sequence[int] | None = None,
+        mask: npt.ArrayLike | None = None,
+        window: str | tuple[float, float] | None = None,
+        plane: str | None = None,
+        axis: int | None = None,
+        memory: str = "recent",
+    ) -> Volume:
+        """Segment one object from what is said about one slice.
+
+        Args:
+            volume: The scan.
+            slice: Index of the slice that the prompt lies in.
+            box: `(x_min, y_min, x_max, y_max)` in pixels of the slice, both ends included.
+            points: `(x, y)` each.
+            labels: 1 for a point inside, 0 for one outside; all inside if not given.
+            mask: `(y, x)`, not 0 inside.
+            window: See `session`, as `plane` and `axis`.
+            plane: See `session`.
+            axis: See `session`.
+            memory: Name of the memory policy.
+
+        Returns:
+            A uint8 mask of 0 and 1 on the volume's grid.
+
+        Raises:
+            InputError: The volume, the prompt or a choice is not usable.
+        """
+        options = InferenceOptions(memory=memory)
+        session = self.session(volume, window=window, plane=plane, axis=axis, options=options)
+        session.add(1, slice=slice, box=box, points=points, labels=labels, mask=mask)
+        for _ in session.propagate():
+            pass
+        return session.result()
+
+
+def load(weights: str | Path = "compact", *, device: str = "auto", precision: str = "auto") -> Predictor:
+    """Load weights by name or file.
+
+    Args:
+        weights: `compact` (shipped), an official name (see `medsam2 weights`) or a file.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        precision: `auto`, `float32` or `bfloat16`.
+
+    Raises:
+        CheckpointError: The weights are missing, damaged or of another network.
+        InputError: There is no such device or precision here.
+    """
+    network = load_network(resolve(weights))
+    return Predictor(start_runtime(network, device=device, precision=precision))
+
+
+def _slice_axis(volume: Volume, plane: str | None, axis: int | None) -> int:
+    if plane is not None and axis is not None:
+        raise GeometryError("name a plane or an axis, not both")
+    if plane is not None:
+        return plane_axis(volume.affine, plane)
+    if axis is None:
+        return DEFAULT_AXIS
+    if axis not in (0, 1, 2):
+        raise GeometryError(f"a volume is cut along axis 0, 1 or 2 of the file, not {axis}")
+    return axis

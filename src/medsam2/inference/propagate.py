@@ -1,0 +1,60 @@
+"""The order in which slices are visited: out from the prompts, upwards, then downwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from medsam2.inference.track import ObjectTrack
+
+DIRECTIONS = (1, -1)
+
+
+def visit(tracks: Mapping[int, ObjectTrack]) -> Iterator[tuple[int, list[int]]]:
+    """Carry objects through their volume.
+
+    Each step of this generator does the work of one slice; closing it stops the work.
+
+    Args:
+        tracks: Object number to object, each with a prompt, all of one volume.
+
+    Yields:
+        A slice's index and the objects that were followed into it. Objects that have ended in a
+        direction no longer take part in it; every object is reported once per slice at most.
+    """
+    for step in DIRECTIONS:
+        runs = {number: _Run(track, step) for number, track in tracks.items()}
+        active = [number for number, run in runs.items() if not run.is_over]
+        while active:
+            z = min(step * runs[number].position for number in active) * step
+            here = [number for number in active if runs[number].position == z]
+            for number in here:
+                runs[number].take_step()
+            yield z, here
+            active = [number for number in active if not runs[number].is_over]
+
+
+class _Run:
+    """One object's way in one direction."""
+
+    def __init__(self, track: ObjectTrack, step: int) -> None:
+        self.track = track
+        self.step = step
+        # The slice both directions start from belongs to the first of them.
+        self.position = track.start if step == DIRECTIONS[0] else track.start + step
+        self.num_absent = 0
+        chosen = track.options.stop_after
+        self.stop_after: int = int(track.keeps_component) if chosen is None else chosen
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the volume or the object has ended."""
+        if not 0 <= self.position < self.track.features.num_slices:
+            return True
+        prompted_ahead = any((z - self.position) * self.step >= 0 for z in self.track.prompts)
+        return bool(self.stop_after) and self.num_absent >= self.stop_after and not prompted_ahead
+
+    def take_step(self) -> None:
+        self.track.advance(self.position, self.step)
+        is_there = bool((self.track.logits(self.position) > 0).any()) if self.stop_after else True
+        self.num_absent = 0 if is_there else self.num_absent + 1
+        self.position += self.step

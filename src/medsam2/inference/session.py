@@ -1,0 +1,188 @@
+"""One volume being segmented: objects, prompts, corrections, masks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from medsam2.errors import PromptError, SessionError
+from medsam2.imaging.geometry import restore_axes, slices_along
+from medsam2.imaging.intensity import Window, check_intensities, resolve_window
+from medsam2.imaging.volume import Volume
+from medsam2.inference.features import SliceFeatures
+from medsam2.inference.options import InferenceOptions
+from medsam2.inference.postprocess import keep_prompted
+from medsam2.inference.propagate import visit
+from medsam2.inference.runtime import Runtime
+from medsam2.inference.track import ObjectTrack
+from medsam2.prompts.types import Point, Prompt, prompt_from
+
+MAX_OBJECTS = 255  # labels of a uint8 mask
+
+
+class Session:
+    """Mutable state of one volume; made by `Predictor.session`, used by one thread at a time."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        volume: Volume,
+        *,
+        window: str | tuple[float, float] | None,
+        axis: int,
+        options: InferenceOptions,
+        zooms: bool,
+    ) -> None:
+        check_intensities(volume.array)
+        self.volume = volume
+        self.axis = axis
+        self.options = options
+        self.window: Window = resolve_window(volume, window)
+        self._zooms = zooms
+        self._runtime = runtime
+        self._features = SliceFeatures(runtime, slices_along(volume.array, axis), self.window)
+        self._tracks: dict[int, ObjectTrack] = {}
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Number of slices, and a slice's height and width in pixels."""
+        return (self._features.num_slices, *self._features.shape_yx)
+
+    @property
+    def objects(self) -> list[int]:
+        """Numbers of the objects."""
+        return list(self._tracks)
+
+    def add(
+        self,
+        number: int,
+        *,
+        slice: int,  # noqa: A002
+        box: Sequence[float] | None = None,
+        points: Sequence[Sequence[float]] | None = None,
+        labels: Sequence[int] | None = None,
+        mask: npt.ArrayLike | None = None,
+    ) -> npt.NDArray[np.bool_]:
+        """Say something about an object in one slice and see it there.
+
+        Points join what was said about the same slice before; a box or a mask replaces it.
+
+        Args:
+            number: The object, 1 to 255; a new number begins a new object.
+            slice: Slice index along the session's axis.
+            box: `(x_min, y_min, x_max, y_max)` in pixels of the slice, both ends included.
+            points: `(x, y)` each.
+            labels: 1 for a point inside, 0 for one outside; all inside if not given.
+            mask: `(y, x)`, not 0 inside; taken as it is.
+
+        Returns:
+            The object in this slice, bool `(y, x)`.
+
+        Raises:
+            PromptError: The prompt does not lie in the volume, or the number is not 1 to 255.
+        """
+        if not 1 <= number <= MAX_OBJECTS:
+            raise PromptError(f"objects are numbered 1 to {MAX_OBJECTS}, not {number}")
+        prompt = prompt_from(slice, box=box, points=points, labels=labels, mask=mask).checked(self.shape)
+        track = self._tracks.get(number)
+        if track is None:
+            track = ObjectTrack(self._features, self.options, zooms=self._zooms)
+        with self._runtime.computing():
+            track.add(_joined(track.prompts.get(slice), prompt))
+        self._tracks[number] = track
+        return track.logits(slice) > 0
+
+    def remove(self, number: int) -> None:
+        """Forget an object.
+
+        Raises:
+            SessionError: There is none of this number.
+        """
+        self._track(number)
+        del self._tracks[number]
+
+    def propagate(self) -> Iterator[tuple[int, dict[int, npt.NDArray[np.bool_]]]]:
+        """Carry all objects through the volume, upwards from their prompts and then downwards.
+
+        What is known from an earlier run and not touched by a prompt since is not computed again.
+
+        Yields:
+            A slice's index and, for each object followed into it, its mask bool `(y, x)`.
+
+        Raises:
+            SessionError: No object has a prompt.
+        """
+        if not self._tracks:
+            raise SessionError("nothing to propagate: add a box, a point or a mask first")
+        visits = visit(self._tracks)
+        while True:
+            # Not held across the yield: the caller's own computing must not run in it.
+            with self._runtime.computing():
+                step = next(visits, None)
+            if step is None:
+                return
+            z, numbers = step
+            yield z, {number: self._tracks[number].logits(z) > 0 for number in numbers}
+
+    def mask(self, number: int) -> npt.NDArray[np.bool_]:
+        """One object in all slices visited so far, bool `(z, y, x)` along the session's axis.
+
+        Raises:
+            SessionError: There is no object of this number.
+        """
+        track = self._track(number)
+        stack = np.zeros(self.shape, dtype=bool)
+        for z in track.results:
+            stack[z] = track.logits(z) > 0
+        if track.keeps_component:
+            stack = keep_prompted(stack, list(track.prompts.values()))
+        return stack
+
+    def scores(self, number: int) -> dict[int, float]:
+        """How sure the network is of an object, per visited slice, 0..1.
+
+        Raises:
+            SessionError: There is no object of this number.
+        """
+        return {z: result.score for z, result in sorted(self._track(number).results.items())}
+
+    def result(self) -> Volume:
+        """Return all objects as one uint8 label volume on the input's grid.
+
+        Where objects overlap, the one whose logit is higher keeps the voxel.
+        """
+        labels = np.zeros(self.shape, dtype=np.uint8)
+        for number in self._tracks:
+            labels[self.mask(number)] = number
+        if len(self._tracks) > 1:
+            self._settle_overlaps(labels)
+        return self.volume.with_array(np.ascontiguousarray(restore_axes(labels, self.axis)))
+
+    def _settle_overlaps(self, labels: npt.NDArray[np.uint8]) -> None:
+        masks = {number: self.mask(number) for number in self._tracks}
+        claims = np.zeros(self.shape, dtype=np.uint8)
+        for mask in masks.values():
+            claims += mask
+        contested = claims > 1
+        for z in np.flatnonzero(contested.reshape(len(contested), -1).any(axis=1)):
+            best = np.full(self.shape[1:], -np.inf, dtype=np.float32)
+            for number, mask in masks.items():
+                if mask[z].any():
+                    logits = np.where(mask[z], self._tracks[number].logits(int(z)), -np.inf)
+                    labels[z][contested[z] & (logits > best)] = number
+                    best = np.maximum(best, logits)
+
+    def _track(self, number: int) -> ObjectTrack:
+        if number not in self._tracks:
+            raise SessionError(f"there is no object {number}; objects are {self.objects}")
+        return self._tracks[number]
+
+
+def _joined(earlier: Prompt | None, prompt: Prompt) -> Prompt:
+    """Add new points to what was said about the slice; anything else begins anew."""
+    if earlier is None or earlier.mask is not None or prompt.box is not None or prompt.mask is not None:
+        return prompt
+    points: tuple[Point, ...] = earlier.points + prompt.points
+    return Prompt(slice_index=prompt.slice_index, box=earlier.box, points=points)

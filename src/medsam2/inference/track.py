@@ -1,0 +1,206 @@
+"""One object in one volume: its prompts, its view, its memories, its results so far."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from medsam2.inference.features import SliceFeatures
+from medsam2.inference.options import InferenceOptions
+from medsam2.inference.postprocess import fill_logit_holes, to_slice, to_view
+from medsam2.inference.preprocess import resample_mask
+from medsam2.inference.zoom import View, grow, touches_border, whole_slice, zoom_on
+from medsam2.model.network import MemoryTokens
+from medsam2.model.prompt_encoder import LABEL_BOX_MAX, LABEL_BOX_MIN
+from medsam2.prompts.types import Prompt
+from medsam2.tracking.memory import FrameMemory, MemoryBank
+from medsam2.tracking.select import NUM_RECENT, POLICIES
+from medsam2.tracking.step import FrameResult, PromptTensors, remember, track_frame
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceResult:
+    """The object in one slice, with the view it was found in."""
+
+    frame: FrameResult
+    view: View
+
+    @property
+    def score(self) -> float:
+        """Predicted overlap with the truth, 0..1; 0 where the object is absent."""
+        return float(self.frame.iou) if float(self.frame.object_logits) > 0 else 0.0
+
+
+class ObjectTrack:
+    """An object as it is followed through the slices; call inside `Runtime.computing`."""
+
+    def __init__(self, features: SliceFeatures, options: InferenceOptions, *, zooms: bool) -> None:
+        self.features = features
+        self.options = options
+        self.zooms = zooms
+        self.network = features.runtime.network
+        self.view = whole_slice(features.shape_yx)
+        self.prompts: dict[int, Prompt] = {}
+        self.results: dict[int, SliceResult] = {}
+        conditioning: dict[int, FrameMemory] = {}
+        # Prompted slices serve both directions; tracked ones only their own, as in the reference,
+        # which starts each direction afresh.
+        self.banks = {step: MemoryBank(conditioning=conditioning) for step in (1, -1)}
+
+    @property
+    def conditioning(self) -> dict[int, FrameMemory]:
+        """Slices that were prompted before they were tracked."""
+        return self.banks[1].conditioning
+
+    @property
+    def start(self) -> int:
+        """The slice that both directions start from."""
+        return min(self.conditioning)
+
+    @property
+    def keeps_component(self) -> bool:
+        """Whether only the part that holds the prompt belongs to the object."""
+        if self.options.keep_component is not None:
+            return self.options.keep_component
+        prompts = list(self.prompts.values())
+        return len(prompts) == 1 and prompts[0].box is not None and not prompts[0].points
+
+    def add(self, prompt: Prompt) -> None:
+        """Take a prompt in and find the object in its slice."""
+        z = prompt.slice_index
+        step = next((s for s, bank in self.banks.items() if z in bank.tracked), None)
+        if step is None and not self.conditioning and self.zooms:
+            self.view = zoom_on(prompt, self.features.shape_yx)
+        previous = self._previous_logits(z)
+        memory = None if step is None else self._memory(z, step)
+        result = self._found(
+            track_frame(
+                self.network,
+                self.features.encode(self.view, z),
+                prompt=self._tensors(prompt),
+                memory=memory,
+                previous_logits=previous,
+                stability_fallback=self.options.stability_fallback,
+            )
+        )
+        self.prompts[z] = prompt
+        self.results[z] = result
+        entry = self._remember(z, result)
+        if step is None:
+            self.conditioning[z] = entry
+            self._forget(lambda _z: True)
+        else:
+            # SAM 2: a slice that was tracked stays a tracked one when it is corrected.
+            self.banks[step].tracked[z] = entry
+            self._forget(lambda other: (other - z) * step > 0)
+
+    def advance(self, z: int, step: int) -> SliceResult:
+        """Find the object in a slice from the slices before it in a direction, unless it is known."""
+        known = self.results.get(z)
+        if known is not None:
+            return known
+        result = self._track(z, step)
+        while self._outgrows(result):
+            self.view = grow(self.view, self.features.shape_yx)
+            result = self._track(z, step)
+        self.results[z] = result
+        self.banks[step].tracked[z] = self._remember(z, result)
+        return result
+
+    def logits(self, z: int) -> npt.NDArray[np.float32]:
+        """Mask logits `(y, x)` of a slice that was visited."""
+        result = self.results[z]
+        return to_slice(result.frame.low_res_logits, result.view, self.features.shape_yx)
+
+    def _track(self, z: int, step: int) -> SliceResult:
+        frame = track_frame(
+            self.network,
+            self.features.encode(self.view, z),
+            memory=self._memory(z, step),
+            stability_fallback=self.options.stability_fallback,
+        )
+        # Memory takes a tracked mask with its holes, as the reference does; see `_found`.
+        return SliceResult(frame=frame, view=self.view)
+
+    def _found(self, frame: FrameResult) -> SliceResult:
+        """A prompted slice's result, holes filled before it becomes memory."""
+        if self.options.fill_hole_area:
+            filled = fill_logit_holes(frame.low_res_logits, self.options.fill_hole_area)
+            frame = dataclasses.replace(frame, low_res_logits=filled)
+        return SliceResult(frame=frame, view=self.view)
+
+    def _memory(self, z: int, step: int) -> MemoryTokens:
+        bank = self.banks[step]
+        near = [z - step * distance for distance in range(1, NUM_RECENT + 1)]
+        for slots, indices in ((bank.conditioning, list(bank.conditioning)), (bank.tracked, near)):
+            for index in indices:
+                if index in slots and self.results[index].view != self.view:
+                    slots[index] = self._reencoded(index, slots[index])
+        policy = POLICIES[self.options.memory]
+        return policy(bank, z, step=step, num_slices=self.features.num_slices)
+
+    def _reencoded(self, z: int, memory: FrameMemory) -> FrameMemory:
+        """A memory made anew in a view that has grown since; its pointer holds in any view."""
+        result = self.results[z]
+        size = self.network.config.mask_size
+        logits = to_view(self.logits(z), self.view, size).to(self.features.runtime.device)
+        frame = dataclasses.replace(result.frame, low_res_logits=logits)
+        self.results[z] = SliceResult(frame=frame, view=self.view)
+        return dataclasses.replace(self._remember(z, self.results[z]), pointer=memory.pointer)
+
+    def _remember(self, z: int, result: SliceResult) -> FrameMemory:
+        return remember(
+            self.network,
+            self.features.encode(result.view, z),
+            result.frame,
+            slice_index=z,
+            binarise=z in self.prompts,
+        )
+
+    def _previous_logits(self, z: int) -> Tensor | None:
+        """The slice's mask so far, which new points correct."""
+        result = self.results.get(z)
+        if result is None:
+            return None
+        if result.view == self.view:
+            return result.frame.low_res_logits
+        logits = to_view(self.logits(z), self.view, self.network.config.mask_size)
+        return logits.to(self.features.runtime.device)
+
+    def _tensors(self, prompt: Prompt) -> PromptTensors:
+        """A prompt in pixels of the network's input."""
+        size, device = self.network.config.image_size, self.features.runtime.device
+        if prompt.mask is not None:
+            mask = resample_mask(prompt.mask.array, self.view, size)
+            return PromptTensors(mask=mask[None, None].to(device))
+        corners = np.empty((0, 2))
+        labels = []
+        if prompt.box is not None:
+            corners = self.view.box_to_network(prompt.box, size)
+            labels = [LABEL_BOX_MIN, LABEL_BOX_MAX]
+        clicks = np.array([(point.x, point.y) for point in prompt.points], dtype=np.float64).reshape(-1, 2)
+        points = np.concatenate((corners, self.view.points_to_network(clicks, size)))
+        labels += [int(point.is_positive) for point in prompt.points]
+        return PromptTensors(
+            points=torch.tensor(points, dtype=torch.float32, device=device)[None],
+            labels=torch.tensor([labels], device=device),
+        )
+
+    def _outgrows(self, result: SliceResult) -> bool:
+        """Whether the object reaches the edge of a view that can still grow."""
+        if not self.view.is_zoomed or grow(self.view, self.features.shape_yx) == self.view:
+            return False
+        mask = to_slice(result.frame.low_res_logits, result.view, self.features.shape_yx) > 0
+        return touches_border(mask, self.view, self.features.shape_yx)
+
+    def _forget(self, is_stale: Callable[[int], bool]) -> None:
+        """Drop tracked slices that a new prompt has made stale; prompted ones stay."""
+        for bank in self.banks.values():
+            for z in [z for z in bank.tracked if z not in self.prompts and is_stale(z)]:
+                del bank.tracked[z], self.results[z]
