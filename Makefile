@@ -1,0 +1,47 @@
+# Each target installs what it needs by itself: a bare machine has Python 3.11 and a C compiler.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+RECIPE ?= recipes/compact.toml
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check train clean
+
+help:
+	@echo "make demo    segment a generated scan into demo/"
+	@echo "make test    check, then run the tests"
+	@echo "make check   format, lint and types"
+	@echo "make train   train the network of RECIPE=$(RECIPE)"
+	@echo "make clean   remove .venv, caches and demo/"
+
+# The build backend comes first and from the constraints, so that the package itself is built without an
+# isolated environment: nothing is resolved that is not pinned, and torch least of all.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "medsam2 needs Python 3.11 or later: make PYTHON=python3.11" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP_INSTALL) hatchling editables
+	$(PIP_INSTALL) --no-build-isolation --editable '.[dev]'
+	touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/medsam2 demo -o demo
+
+check: $(INSTALLED)
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+# One thread for each worker: two that take all cores each are slower than one after the other.
+test: check
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+train: $(INSTALLED)
+	$(BIN)/medsam2 train $(RECIPE)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist demo
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
