@@ -6,10 +6,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from medsam2.errors import PromptError, SessionError
 from medsam2.imaging.geometry import restore_axes, slices_along
 from medsam2.imaging.intensity import Window, check_intensities, resolve_window
+from medsam2.imaging.measure import longest_diameter_mm, volume_ml
+from medsam2.imaging.preview import draw_preview
 from medsam2.imaging.volume import Volume
 from medsam2.inference.features import SliceFeatures
 from medsam2.inference.options import InferenceOptions
@@ -18,6 +21,7 @@ from medsam2.inference.propagate import visit
 from medsam2.inference.runtime import Runtime
 from medsam2.inference.track import ObjectTrack
 from medsam2.prompts.types import Point, Prompt, prompt_from
+from medsam2.tracking.step import FrameResult
 
 MAX_OBJECTS = 255  # labels of a uint8 mask
 
@@ -147,6 +151,51 @@ class Session:
             SessionError: There is no object of this number.
         """
         return {z: result.score for z, result in sorted(self._track(number).results.items())}
+
+    def frame(self, number: int, slice_index: int) -> FrameResult:
+        """What the network gave for an object in a visited slice: logits, scores, pointer.
+
+        Raises:
+            SessionError: There is no object of this number, or it was not followed there.
+        """
+        results = self._track(number).results
+        if slice_index not in results:
+            raise SessionError(f"object {number} was not followed into slice {slice_index}")
+        return results[slice_index].frame
+
+    def measurements(self, number: int) -> dict[str, float]:
+        """Measure an object.
+
+        Returns:
+            `volume_ml`, `longest_diameter_mm` (in the plane of the slices) and `num_slices`.
+
+        Raises:
+            SessionError: There is no object of this number.
+        """
+        stack = self.mask(number)
+        spacing = [step for axis, step in enumerate(self.volume.spacing) if axis != self.axis]
+        on_grid = self.volume.with_array(np.ascontiguousarray(restore_axes(stack, self.axis)))
+        return {
+            "volume_ml": volume_ml(on_grid),
+            "longest_diameter_mm": longest_diameter_mm(stack, (spacing[0], spacing[1])),
+            "num_slices": int(np.count_nonzero(stack.reshape(len(stack), -1).any(axis=1))),
+        }
+
+    def picture(self, number: int) -> Image.Image:
+        """Draw an object: its first prompted slice with the box and outline, and a strip of slices.
+
+        Raises:
+            SessionError: There is no object of this number.
+        """
+        prompt = next(iter(self._track(number).prompts.values()))
+        spacing = [step for axis, step in enumerate(self.volume.spacing) if axis != self.axis]
+        return draw_preview(
+            self._features.grey,
+            self.mask(number),
+            prompt.slice_index,
+            box_xyxy=None if prompt.box is None else prompt.box.xyxy,
+            aspect=spacing[1] / spacing[0],
+        )
 
     def result(self) -> Volume:
         """Return all objects as one uint8 label volume on the input's grid.

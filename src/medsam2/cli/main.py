@@ -1,0 +1,117 @@
+"""The command `medsam2`: finds the subcommand, runs it and turns failures into exit codes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from types import MappingProxyType
+
+import click
+
+from medsam2.cli.messages import messages_on_stderr, report, set_verbosity
+
+PROGRAM = "medsam2"
+NOTICE = "research software, not a medical device"
+
+
+@dataclass(frozen=True)
+class Subcommand:
+    """Where a subcommand is written, and the line that `--help` has of it without importing it."""
+
+    target: str
+    """`module:attribute` of a click command."""
+    summary: str
+    """First sentence of the command's own help."""
+
+
+SUBCOMMANDS: Mapping[str, Subcommand] = MappingProxyType(
+    {
+        "segment": Subcommand("medsam2.cli.segment:segment", "Segment a structure from a prompt on a slice."),
+        "demo": Subcommand("medsam2.cli.demo:demo", "Segment a generated scan whose answer is known."),
+        "evaluate": Subcommand("medsam2.cli.evaluate:evaluate", "Measure masks against reference masks."),
+        "train": Subcommand("medsam2.cli.train:train", "Train a network from a recipe."),
+        "weights": Subcommand("medsam2.cli.weights:weights", "List, fetch and describe weights."),
+    }
+)
+
+
+class LazyGroup(click.Group):
+    """A group that imports a subcommand when it is used: help must not wait for torch.
+
+    A subclass, against our habit, because click offers no other way to find commands late.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Give the names in the order of the table."""
+        return list(SUBCOMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a subcommand."""
+        if cmd_name not in SUBCOMMANDS:
+            return None
+        module, _, attribute = SUBCOMMANDS[cmd_name].target.partition(":")
+        command = getattr(import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of subcommands from the table."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.summary) for name, command in SUBCOMMANDS.items()])
+
+
+def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from medsam2 import __version__
+
+        click.echo(f"{PROGRAM} {__version__}, {NOTICE}")
+        ctx.exit()
+
+
+@click.group(
+    cls=LazyGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_show_version,
+    help="Show the version.",
+)
+@click.option("-v", "--verbose", count=True, help="Say what is done; twice: everything.")
+@click.pass_context
+def command_line(ctx: click.Context, verbose: int) -> None:
+    """Draw a box on one slice of a medical scan and get the whole 3D structure.
+
+    Research software, not a medical device.
+    """
+    set_verbosity(verbose)
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: What follows `medsam2`.
+
+    Returns:
+        0 done, 1 the work failed, 2 the command line or an input is wrong, 130 interrupted.
+    """
+    with messages_on_stderr():
+        try:
+            result = command_line.main(list(arguments), prog_name=PROGRAM, standalone_mode=False)
+        except Exception as error:
+            return report(error)
+    return result if isinstance(result, int) else 0  # click hands out the code of --help and --version
+
+
+def main() -> None:
+    """Run the command line and leave the process with its exit code."""
+    sys.exit(run(sys.argv[1:]))

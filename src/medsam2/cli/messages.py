@@ -1,0 +1,95 @@
+"""How the command speaks to people: one line each on standard error, for failures, warnings and the log."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import MappingProxyType
+
+import click
+
+from medsam2.errors import CheckpointError, InputError, MedSAM2Error
+
+EXIT_FAILED = 1
+EXIT_INPUT = 2  # the command line, a file or a prompt is wrong
+EXIT_INTERRUPTED = 130  # as shells count a process that was stopped from the keyboard
+
+_EXTRAS = MappingProxyType({"monai": "evaluate", "lightning_fabric": "train", "tensorboard": "train"})
+_LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
+
+logger = logging.getLogger(__name__)
+
+
+def say(text: object) -> None:
+    """Write one line for a person, whatever line breaks the text has."""
+    click.echo(f"medsam2: {' '.join(str(text).split())}", err=True)
+
+
+def report(error: BaseException) -> int:
+    """Say in one line what went wrong.
+
+    Returns:
+        The process's exit code.
+    """
+    code, text = _explain(error)
+    say(text)
+    # Where in the code it happened helps nobody but who asks for it with -v.
+    logger.info("where it happened", exc_info=error)
+    return code
+
+
+def set_verbosity(count: int) -> None:
+    """Show what the package logs: warnings, with 1 also what it does, with 2 everything."""
+    logging.getLogger("medsam2").setLevel(_LEVELS[min(count, len(_LEVELS) - 1)])
+
+
+@contextmanager
+def messages_on_stderr() -> Iterator[None]:
+    """Send log records and warnings to standard error as lines for people; undone at the end."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("medsam2: %(message)s"))
+    root, package = logging.getLogger(), logging.getLogger("medsam2")
+    level = package.level
+    root.addHandler(handler)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            yield
+    finally:
+        root.removeHandler(handler)
+        package.setLevel(level)
+
+
+def _explain(error: BaseException) -> tuple[int, str]:
+    if isinstance(error, (click.Abort, KeyboardInterrupt)):
+        return EXIT_INTERRUPTED, "interrupted"
+    if isinstance(error, click.UsageError):
+        command = error.ctx.command_path if error.ctx else "medsam2"
+        return EXIT_INPUT, f"{error.format_message().rstrip('.')} (see {command} --help)"
+    if isinstance(error, click.ClickException):
+        return error.exit_code, error.format_message()
+    if isinstance(error, (InputError, CheckpointError)):
+        return EXIT_INPUT, str(error)
+    if isinstance(error, MedSAM2Error):
+        return EXIT_FAILED, str(error)
+    if isinstance(error, ModuleNotFoundError) and (extra := _EXTRAS.get(error.name or "")):
+        return EXIT_FAILED, f"this needs the package {error.name}: pip install 'medsam2[{extra}]'"
+    if isinstance(error, OSError) and error.strerror:
+        return EXIT_FAILED, f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return EXIT_FAILED, f"failed unexpectedly, {type(error).__name__}: {error} (medsam2 -v shows where)"
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: object = None,
+    line: str | None = None,
+) -> None:
+    if issubclass(category, UserWarning):
+        say(f"warning: {message}")
+    else:  # for programmers, about our code or another package's
+        logger.debug("%s:%s: %s: %s", filename, lineno, category.__name__, message)
