@@ -1,0 +1,191 @@
+"""Two classical methods that answer the same question as the network, for an honest comparison."""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from medsam2.errors import InputError
+from medsam2.evaluation.protocol import XYXY
+from medsam2.imaging.geometry import restore_axes, slices_along
+from medsam2.imaging.intensity import Window, resolve_window, to_uint8
+from medsam2.imaging.labels import bounding_box
+from medsam2.imaging.volume import Volume
+from medsam2.prompts.types import Box, prompt_from
+
+# Of the random walker. Found by hand on the development cases, coarsely: it should be a fair peer.
+_BETA = 3000.0  # how much an edge hinders the walk
+_SOLVER = "bf"  # direct: skimage's iterative ones do not converge for all slices at this beta
+_INNER = 0.7  # size of the ellipse of inner seeds, as a part of the one that fills the box
+_OUTER = 1.35  # the box's corners, from this radius of that ellipse on, are outer seeds
+_DEPTH = 0.4  # how deep inner seeds lie in the previous slice's mask, as a part of its greatest depth
+_GROWTH = 0.3  # how far a mask may grow from slice to slice, as a part of that depth ...
+_LEAST_GROWTH_PX = 2.0  # ... and at least
+_SPREAD = 1.5  # inner seeds are as grey as the object in the key slice, within so many deviations
+_LEAST_SPREAD = 8.0  # greys, for objects that are all alike
+_LEAST_SHARE = 0.5  # of the inner seeds must be as grey as the object, or it has ended
+
+
+class EllipsoidSegmenter:
+    """Fills the box's ellipse, and above and below it the ellipsoid to match, without a look at the image.
+
+    The ellipsoid's third semi-axis is, in mm, the mean of the two that the box gives: the object is taken to
+    be as deep as it is wide and high, and ends after as many slices as that makes. In a picture it is the
+    ellipse.
+    """
+
+    def segment(
+        self,
+        volume: Volume,
+        *,
+        slice: int,  # noqa: A002
+        box: XYXY,
+        window: str | tuple[float, float] | None = None,
+        axis: int = 2,
+        memory: str = "recent",
+    ) -> Volume:
+        """Return the ellipsoid on the volume's grid, uint8; see `runner.Segmenter`.
+
+        Raises:
+            PromptError: The box or the slice does not lie in the volume.
+        """
+        slices = slices_along(volume.array, axis)
+        checked = _checked_box(slices, slice, box)
+        spacing_x, spacing_y = (step for file_axis, step in enumerate(volume.spacing) if file_axis != axis)
+        semi_x, semi_y = _semi_axes(checked)
+        depth_mm = (semi_x * spacing_x + semi_y * spacing_y) / 2
+        heights = (np.arange(len(slices)) - slice) * volume.spacing[axis] / depth_mm
+        radius = _ellipse_radius(checked, slices.shape[1:])
+        return _as_mask(volume, radius**2 + heights[:, None, None] ** 2 <= 1, axis)
+
+
+class RandomWalkerSegmenter:
+    """Grady's random walker, from slice to slice.
+
+    In the key slice the middle of the box is seed of the object, what lies beyond the box and in its very
+    corners seed of the rest. In each next slice the core of the previous mask, where it still is as grey as
+    the object was, is seed of the object, and what lies well away from that mask seed of the rest. Where too
+    little of the core is as grey, the object has ended.
+
+    Raises:
+        InputError: scikit-image is not installed.
+    """
+
+    def __init__(self) -> None:
+        try:
+            segmentation = importlib.import_module("skimage.segmentation")
+        except ImportError as error:
+            raise InputError("the random walker needs scikit-image: pip install scikit-image") from error
+        self._random_walker: Callable[..., np.ndarray] = segmentation.random_walker
+
+    def segment(
+        self,
+        volume: Volume,
+        *,
+        slice: int,  # noqa: A002
+        box: XYXY,
+        window: str | tuple[float, float] | None = None,
+        axis: int = 2,
+        memory: str = "recent",
+    ) -> Volume:
+        """Return the mask on the volume's grid, uint8; see `runner.Segmenter`.
+
+        Raises:
+            PromptError: The box or the slice does not lie in the volume.
+            InputError: The volume or the window is not usable.
+        """
+        slices = slices_along(volume.array, axis)
+        checked = _checked_box(slices, slice, box)
+        limits = resolve_window(volume, window)
+        greys = to_uint8(slices[slice], limits)
+        radius = _ellipse_radius(checked, greys.shape)
+        found = np.zeros(slices.shape, bool)
+        found[slice] = self._walk(greys, radius <= _INNER, _outside(checked, greys.shape) | (radius > _OUTER))
+        look = _Look.of(greys[found[slice]])
+        for indices in (range(slice + 1, len(slices)), range(slice - 1, -1, -1)):
+            self._propagate(slices, indices, found, look, limits)
+        return _as_mask(volume, found, axis)
+
+    def _propagate(
+        self, slices: np.ndarray, indices: range, found: np.ndarray, look: "_Look", limits: Window
+    ) -> None:
+        """Fill `found`, (z, y, x), slice by slice until the object has ended."""
+        for index in indices:
+            previous = found[index - indices.step]
+            greys = to_uint8(slices[index], limits)
+            depth = ndimage.distance_transform_edt(np.pad(previous, 1))[1:-1, 1:-1]
+            core = depth > _DEPTH * depth.max()
+            inside = core & look.fits(greys)
+            if np.count_nonzero(inside) <= _LEAST_SHARE * np.count_nonzero(core):
+                return
+            growth = max(_LEAST_GROWTH_PX, _GROWTH * float(depth.max()))
+            found[index] = self._walk(greys, inside, ndimage.distance_transform_edt(~previous) > growth)
+
+    def _walk(self, greys: np.ndarray, inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
+        """Return what is nearer to the seeds inside than to those outside, for a walker who shuns edges.
+
+        Args:
+            greys: uint8, (y, x).
+            inside: Boolean, seeds of the object.
+            outside: Boolean, seeds of the rest.
+        """
+        undecided = bounding_box(~outside)
+        found = inside & ~outside
+        if undecided is None or not found.any() or not outside.any():
+            return found
+        # A frame of outer seeds is all that the rest of the slice can add.
+        part = tuple(slice(max(0, side.start - 2), side.stop + 2) for side in undecided)
+        seeds = np.where(found, 1, np.where(outside, 2, 0))[part]
+        if seeds.all() or not (seeds == 2).any() or np.ptp(greys[part]) == 0:
+            return found
+        found[part] = self._random_walker(greys[part], seeds, beta=_BETA, mode=_SOLVER) == 1
+        return found
+
+
+@dataclass(frozen=True)
+class _Look:
+    """How grey an object is."""
+
+    middle: float
+    spread: float
+
+    @classmethod
+    def of(cls, greys: np.ndarray) -> "_Look":
+        if not greys.size:
+            return cls(0.0, 0.0)
+        return cls(float(np.median(greys)), max(_SPREAD * float(greys.std()), _LEAST_SPREAD))
+
+    def fits(self, greys: np.ndarray) -> np.ndarray:
+        return np.abs(greys.astype(np.float64) - self.middle) <= self.spread
+
+
+def _checked_box(slices: np.ndarray, slice_index: int, box: XYXY) -> Box:
+    num_slices, height, width = slices.shape
+    prompt_from(slice_index, box=box).checked((num_slices, height, width))
+    return Box.from_xyxy(box)
+
+
+def _semi_axes(box: Box) -> tuple[float, float]:
+    """Return half the width and half the height, both ends counted, in pixels."""
+    return (box.x_max - box.x_min + 1) / 2, (box.y_max - box.y_min + 1) / 2
+
+
+def _ellipse_radius(box: Box, shape_yx: tuple[int, ...]) -> np.ndarray:
+    """Return how far pixels lie from the box's middle: 1 on the ellipse that fills it. (y, x), float64."""
+    (center_x, center_y), (semi_x, semi_y) = box.center_xy, _semi_axes(box)
+    y, x = np.ogrid[: shape_yx[0], : shape_yx[1]]
+    return np.asarray(np.hypot((x - center_x) / semi_x, (y - center_y) / semi_y))
+
+
+def _outside(box: Box, shape_yx: tuple[int, ...]) -> np.ndarray:
+    """Return the pixels beyond the box, boolean (y, x)."""
+    y, x = np.ogrid[: shape_yx[0], : shape_yx[1]]
+    is_in_x = (x >= np.floor(box.x_min)) & (x <= np.ceil(box.x_max))
+    is_in_y = (y >= np.floor(box.y_min)) & (y <= np.ceil(box.y_max))
+    return np.asarray(~(is_in_x & is_in_y))
+
+
+def _as_mask(volume: Volume, slices: np.ndarray, axis: int) -> Volume:
+    return volume.with_array(np.ascontiguousarray(restore_axes(slices, axis), dtype=np.uint8))
