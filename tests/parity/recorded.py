@@ -1,0 +1,81 @@
+"""The recorded outputs of the reference, and our own run of the same prompts."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from medsam2.imaging.volume import Volume
+from medsam2.inference.options import InferenceOptions
+from medsam2.inference.runtime import Runtime, start_runtime
+from medsam2.inference.session import Session
+from medsam2.model.config import TINY_512
+from medsam2.model.network import Network
+
+GOLDEN = Path(__file__).resolve().parents[2].parent / "shared" / "golden"
+RTOL, ATOL = 1e-3, 2e-3  # the recordings' own tolerance; logits have a standard deviation of about 8
+
+
+def golden_module() -> ModuleType:
+    """The script that makes weights and slices, from beside the recordings."""
+    path = GOLDEN / "weights.py"
+    if not path.exists():
+        pytest.skip("the recorded outputs (../shared/golden) are not here")
+    spec = importlib.util.spec_from_file_location("golden_weights", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@cache
+def recordings() -> Mapping[str, np.ndarray]:
+    """Entries of expected.npz by name."""
+    with np.load(GOLDEN / "expected.npz", allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+@cache
+def golden_runtime() -> Runtime:
+    """The official network with the recordings' weights."""
+    # As recorded: with one thread the encoder agrees to the bit, and no pixel of a prompted mask
+    # falls on the other side of the threshold at which it enters memory.
+    torch.set_num_threads(1)
+    state = {name: torch.from_numpy(value) for name, value in golden_module().golden_state_dict().items()}
+    network = Network(TINY_512)
+    network.load_state_dict(state, strict=True)
+    return start_runtime(network, device="cpu", precision="float32")
+
+
+def golden_session(**options: object) -> Session:
+    """A session over the recordings' slices: no window, no zoom, no early end, as the reference ran."""
+    volume = Volume.from_array(golden_module().golden_frames(6, 512, seed=7))
+    chosen = InferenceOptions(**{"keep_component": False, "stop_after": 0, **options})
+    return Session(golden_runtime(), volume, window=(0, 255), axis=2, options=chosen, zooms=False)
+
+
+def compare(session: Session, number: int, entry: str) -> dict[str, float]:
+    """Hold an object's visited slices against a recording; return the largest differences."""
+    expected = recordings()
+    largest = dict.fromkeys(("logits", "score", "pointer"), 0.0)
+    for index, z in enumerate(expected[f"{entry}/frames"]):
+        frame = session.frame(number, int(z))
+        pairs = {
+            "logits": (frame.low_res_logits[0, 0], expected[f"{entry}/low_res_logits"][index]),
+            "score": (frame.object_logits[0, 0], expected[f"{entry}/object_score"][index]),
+            "pointer": (frame.pointer[0], expected[f"{entry}/object_pointer"][index]),
+        }
+        for what, (ours, theirs) in pairs.items():
+            np.testing.assert_allclose(
+                ours.numpy(), theirs, rtol=RTOL, atol=ATOL, err_msg=f"{entry} slice {z} {what}"
+            )
+            largest[what] = max(largest[what], float(np.abs(ours.numpy() - theirs).max()))
+    return largest
