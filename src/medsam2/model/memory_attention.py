@@ -11,6 +11,9 @@ from medsam2.model.config import MEMORY_DIM, ModelConfig
 DROPOUT = 0.1  # SAM 2.1; training only
 FEED_FORWARD_RATIO = 8
 POSITION_WEIGHT = 0.1  # of the sine map that is added to the slice's features
+# Equal biases of queries and keys, once rotated, are most alike at the same place: an untrained
+# layer then looks where the object was in the other slice, instead of everywhere.
+SAME_PLACE_BIAS = 0.8
 
 
 class MemoryAttentionLayer(nn.Module):
@@ -27,6 +30,8 @@ class MemoryAttentionLayer(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.norm3 = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(DROPOUT)
+        for projection in (self.cross_attn_image.q_proj, self.cross_attn_image.k_proj):
+            nn.init.constant_(projection.bias, SAME_PLACE_BIAS)
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, num_unplaced: int) -> Tensor:
         y = self.norm1(x)

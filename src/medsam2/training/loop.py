@@ -15,7 +15,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from medsam2.checkpoints import load_network, save_weights
+from medsam2.checkpoints import load_network, resolve, save_weights
 from medsam2.model.attention import RotaryAttention
 from medsam2.model.config import PRESETS
 from medsam2.model.network import Network
@@ -86,7 +86,7 @@ class Trainer:
         torch.manual_seed(self.config.seed)
         if self.config.initial_weights is None:
             return Network(PRESETS[self.config.preset]).state_dict()
-        return load_network(Path(self.config.initial_weights)).state_dict()
+        return load_network(resolve(self.config.initial_weights)).state_dict()
 
     def _network_for(self, phase: PhaseConfig) -> Network:
         """A network of the phase's input size; no entry of its state depends on that size."""
