@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import click
 
 from medsam2.cli.messages import say
 from medsam2.cli.window import HELP, OPTION, WindowCommand, parse_window
-from medsam2.errors import InputError, PromptError
+from medsam2.errors import PromptError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,16 +65,16 @@ def segment(
     The prompt is a box, points or a mask on one slice of IMAGE; the result is a mask on exactly the
     image's grid.
     """
-    from medsam2.imaging.io import read, write
+    from medsam2.imaging.io import check_mask_output, check_output, read, write
     from medsam2.imaging.preview import write_preview
     from medsam2.inference.options import InferenceOptions
     from medsam2.inference.predictor import load
 
     started = time.perf_counter()
     output = _beside(image) if output is None else output
-    for path in (output, preview):
-        if path is not None:
-            _check_writable(path)
+    check_mask_output(output)
+    if preview is not None:
+        check_output(preview)
     if box is None and not points and mask is None:
         raise PromptError("say what to segment: --box X0 Y0 X1 Y1, --point X Y 1 or --mask FILE")
     volume = read(image)
@@ -117,17 +116,6 @@ def _beside(image: Path) -> Path:
         if suffix and name.lower().endswith(suffix):
             return image.with_name(f"{name[: -len(suffix)]}_mask{DEFAULT_SUFFIX}")
     return image.with_name(f"{name}_mask{DEFAULT_SUFFIX}")
-
-
-def _check_writable(path: Path) -> None:
-    """Refuse before the work is done, not after it."""
-    folder = path.parent
-    if not folder.is_dir():
-        raise InputError(f"{path} cannot be written: there is no folder {folder}")
-    if path.is_dir():
-        raise InputError(f"{path} cannot be written: it is a folder")
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"{path} cannot be written: the folder {folder} is read-only")
 
 
 def _mask_slice(mask: Volume, volume: Volume, session: Session, slice_index: int) -> npt.NDArray[np.generic]:

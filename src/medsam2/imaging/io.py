@@ -75,6 +75,32 @@ def write(volume: Volume, path: str | os.PathLike[str]) -> None:
     _by_suffix(path, _WRITERS, "written")(volume, path)
 
 
+def check_output(path: Path) -> None:
+    """Refuse a place where a file cannot be written, before the work that would fill it.
+
+    Raises:
+        InputError: The folder is missing or read-only, or the path is a folder itself.
+    """
+    folder = path.parent
+    if not folder.is_dir():
+        raise InputError(f"{path}: cannot be written, there is no folder {folder}")
+    if path.is_dir():
+        raise InputError(f"{path}: cannot be written, it is a folder")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{path}: cannot be written, the folder {folder} is read-only")
+
+
+def check_mask_output(path: Path) -> None:
+    """Refuse what `write` would, before the work.
+
+    Raises:
+        UnsupportedFormat: The suffix is not one of those `write` takes.
+        InputError: The place cannot be written to.
+    """
+    _by_suffix(path, _WRITERS, "written")
+    check_output(path)
+
+
 def _by_suffix(path: Path, table: Mapping[str, _Entry], done: str, also: str = "") -> _Entry:
     for suffix, entry in table.items():
         if path.name.lower().endswith(suffix):

@@ -119,10 +119,12 @@ class ObjectTrack:
         return to_slice(result.frame.low_res_logits, result.view, self.features.shape_yx)
 
     def _track(self, z: int, step: int) -> SliceResult:
+        carries = self.network.config.carries_mask
         frame = track_frame(
             self.network,
             self.features.encode(self.view, z),
             memory=self._memory(z, step),
+            previous_logits=self._previous_logits(z - step) if carries else None,
             stability_fallback=self.options.stability_fallback,
         )
         # Memory takes a tracked mask with its holes, as the reference does; see `_found`.
@@ -164,7 +166,7 @@ class ObjectTrack:
         )
 
     def _previous_logits(self, z: int) -> Tensor | None:
-        """The slice's mask so far, which new points correct."""
+        """The mask found in a slice, in the view of today."""
         result = self.results.get(z)
         if result is None:
             return None

@@ -62,7 +62,8 @@ def track_frame(
         features: The slice, one batch entry per object.
         prompt: What the user said about this slice, if anything.
         memory: What is remembered; None for a slice that is prompted before any tracking.
-        previous_logits: `(B, 1, S/4, S/4)` mask logits that new points correct.
+        previous_logits: `(B, 1, S/4, S/4)` mask logits that new points correct; for a network that
+            carries masks, in a slice without a prompt, those of the slice before it.
         stability_fallback: Replace an unstable single mask by the best candidate; off in training.
     """
     if prompt is not None and prompt.mask is not None:

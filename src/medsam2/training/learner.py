@@ -70,7 +70,7 @@ class ClipLearner(nn.Module):
                 result = self._prompted(features, target, rng, losses)
             else:
                 memory = recent(bank, index, step=1, num_slices=NUM_SLICES)
-                result = self._tracked(features, target, memory, rng, losses)
+                result = self._tracked(features, target, memory, results[-1], rng, losses)
             results.append(result)
             if index + 1 < length:
                 slot = bank.tracked if index else bank.conditioning
@@ -101,11 +101,13 @@ class ClipLearner(nn.Module):
         features: ImageFeatures,
         target: Tensor,
         memory: MemoryTokens,
+        before: FrameResult,
         rng: np.random.Generator,
         losses: list[FrameLoss],
     ) -> FrameResult:
-        """A later slice: memory alone, and sometimes a correction."""
-        result = self._learn(features, target, None, memory, None, losses)
+        """A later slice: what is remembered, and sometimes a correction."""
+        carried = before.low_res_logits if self.network.config.carries_mask else None
+        result = self._learn(features, target, None, memory, carried, losses)
         if rng.random() < self.prompts.late_correction_share:
             prompt = _click_correction(None, result, target, rng)
             result = self._learn(features, target, prompt, memory, result.low_res_logits, losses)
