@@ -1,0 +1,32 @@
+"""The wheel carries the weights, so that the first command of a newcomer has something to work with."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+MAX_WEIGHTS_BYTES = 25_000_000
+
+
+def test_the_wheel_carries_weights_and_card(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        str(tmp_path),
+        str(ROOT),
+    ]
+    built = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
+    assert 0 < sizes["medsam2/shipped/compact.safetensors"] < MAX_WEIGHTS_BYTES
+    assert sizes["medsam2/shipped/compact.md"] > 0
+    assert not [name for name in sizes if name.startswith(("tests/", "runs/"))]
