@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "training": TRAINING,
     "cli": {*TRAINING, "training", "weights", ROOT},
     ROOT: {"imaging", "inference", "prompts"},
+    "__main__": {"cli"},
 }
 CHAIN = ("cli", "training", "evaluation", "inference", "tracking", "model")
 

@@ -278,6 +278,8 @@ def _config_from(table: dict[str, Any]) -> ModelConfig:
     """Turn the stored table into a configuration; JSON has lists where we have tuples."""
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
     for name, value in fields.items():
+        if name == "carries_mask" and isinstance(value, bool):
+            continue
         lowest = 0 if name == "global_attention_blocks" else 1
         for number in value if isinstance(value, tuple) else (value,):
             if type(number) is not int or not lowest <= number <= MAX_CONFIG_NUMBER:

@@ -79,16 +79,15 @@ class ObjectTrack:
             self.view = zoom_on(prompt, self.features.shape_yx)
         previous = self._previous_logits(z)
         memory = None if step is None else self._memory(z, step)
-        result = self._found(
-            track_frame(
-                self.network,
-                self.features.encode(self.view, z),
-                prompt=self._tensors(prompt),
-                memory=memory,
-                previous_logits=previous,
-                stability_fallback=self.options.stability_fallback,
-            )
+        frame = track_frame(
+            self.network,
+            self.features.encode(self.view, z),
+            prompt=self._tensors(prompt),
+            memory=memory,
+            previous_logits=previous,
+            stability_fallback=self.options.stability_fallback,
         )
+        result = self._filled(SliceResult(frame=frame, view=self.view))
         self.prompts[z] = prompt
         self.results[z] = result
         entry = self._remember(z, result)
@@ -109,9 +108,10 @@ class ObjectTrack:
         while self._outgrows(result):
             self.view = grow(self.view, self.features.shape_yx)
             result = self._track(z, step)
-        self.results[z] = result
+        # The reference remembers a tracked mask with its holes and a prompted one without.
         self.banks[step].tracked[z] = self._remember(z, result)
-        return result
+        self.results[z] = self._filled(result)
+        return self.results[z]
 
     def logits(self, z: int) -> npt.NDArray[np.float32]:
         """Mask logits `(y, x)` of a slice that was visited."""
@@ -127,15 +127,14 @@ class ObjectTrack:
             previous_logits=self._previous_logits(z - step) if carries else None,
             stability_fallback=self.options.stability_fallback,
         )
-        # Memory takes a tracked mask with its holes, as the reference does; see `_found`.
         return SliceResult(frame=frame, view=self.view)
 
-    def _found(self, frame: FrameResult) -> SliceResult:
-        """A prompted slice's result, holes filled before it becomes memory."""
-        if self.options.fill_hole_area:
-            filled = fill_logit_holes(frame.low_res_logits, self.options.fill_hole_area)
-            frame = dataclasses.replace(frame, low_res_logits=filled)
-        return SliceResult(frame=frame, view=self.view)
+    def _filled(self, result: SliceResult) -> SliceResult:
+        """The result without small holes, if that is asked for."""
+        if not self.options.fill_hole_area:
+            return result
+        filled = fill_logit_holes(result.frame.low_res_logits, self.options.fill_hole_area)
+        return dataclasses.replace(result, frame=dataclasses.replace(result.frame, low_res_logits=filled))
 
     def _memory(self, z: int, step: int) -> MemoryTokens:
         bank = self.banks[step]

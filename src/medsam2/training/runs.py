@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,5 +75,5 @@ class RunFolder:
         try:
             content = torch.load(self.state_path, map_location="cpu", weights_only=True)
             return RunState(**content)
-        except (TypeError, RuntimeError, EOFError) as error:
+        except (TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             raise CheckpointError(f"{self.state_path} is not a training checkpoint") from error

@@ -1,0 +1,57 @@
+"""A network small enough for every test, and a scan for it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from medsam2.imaging.volume import Volume
+from medsam2.inference.runtime import Runtime, start_runtime
+from medsam2.model.config import ModelConfig
+from medsam2.model.network import Network
+
+TINY = ModelConfig(
+    image_size=64,
+    embed_dim=16,
+    num_heads=1,
+    stages=(1, 1, 1, 1),
+    global_attention_blocks=(),
+    window_pos_embed_size=(7, 7),
+    window_spec=(8, 4, 4, 2),
+    hidden_dim=64,
+    memory_attention_layers=1,
+)
+
+
+def _tiny_network() -> Network:
+    """Weights of chance, larger than a fresh network's, so that nothing is nearly zero."""
+    torch.manual_seed(0)
+    network = Network(TINY)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+        # Objects are there, whatever the slice: absence is tested where it is meant.
+        nn.init.constant_(network.sam_mask_decoder.pred_obj_score_head.layers[-1].bias, 3.0)
+    return network.eval()
+
+
+@pytest.fixture
+def network() -> Network:
+    """A tiny network with seeded weights, of one's own to change."""
+    return _tiny_network()
+
+
+@pytest.fixture(scope="session")
+def runtime() -> Runtime:
+    """A tiny network, ready on the CPU; shared, so not to be changed."""
+    return start_runtime(_tiny_network(), device="cpu", precision="float32")
+
+
+@pytest.fixture
+def scan() -> Volume:
+    """A bright block in noise: 9 slices of 40 x 56 pixels, each axis of another length."""
+    grey = np.random.default_rng(3).integers(0, 60, (9, 40, 56)).astype(np.int16)
+    grey[2:7, 12:26, 18:38] += 150
+    return Volume.from_array(grey, (0.7, 0.8, 2.5), (3.0, -4.0, 5.0), modality="MR")

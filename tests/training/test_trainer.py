@@ -1,0 +1,179 @@
+"""A short run on three generated stacks: stopped and taken up again, it ends in the same bits."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from medsam2.checkpoints import load_network
+from medsam2.errors import CheckpointError
+from medsam2.model.config import PRESETS
+from medsam2.training.bank import build_bank, load_stack, stack_path
+from medsam2.training.config import DataConfig, PhaseConfig, TrainConfig
+from medsam2.training.data import draw_batch
+from medsam2.training.loop import Trainer
+from medsam2.training.runs import RunFolder, RunState
+
+SEEDS = range(3)
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bank")
+    assert list(build_bank(folder, SEEDS, workers=1)) == [0, 1, 2, 3]
+    return folder
+
+
+def _phase(name: str, steps: int, clip_length: int) -> PhaseConfig:
+    return PhaseConfig(
+        name=name,
+        steps=steps,
+        image_size=64,
+        batch=1,
+        clip_length=clip_length,
+        learning_rate=1e-3,
+        warmup_steps=1,
+    )
+
+
+CONFIG = TrainConfig(
+    preset="compact-256",
+    phases=(_phase("slices", 2, 1), _phase("clips", 3, 3)),
+    seed=5,
+    precision="32-true",
+    memory_dropout=0.1,
+    validate_every=100,
+    validation_clips=1,
+    checkpoint_every=1,
+    log_every=1,
+    data=DataConfig(stacks=2, validation_stacks=1),
+)
+
+
+def test_a_bank_is_made_once_and_the_same_each_time(bank: Path, tmp_path: Path) -> None:
+    assert sorted(path.name for path in bank.iterdir()) == ["000000.npz", "000001.npz", "000002.npz"]
+    stack_path(tmp_path, 0).write_bytes(stack_path(bank, 0).read_bytes())
+    stack_path(tmp_path, 1).write_bytes(b"kept as it is")
+    assert list(build_bank(tmp_path, SEEDS, workers=1)) == [2, 3]
+    assert stack_path(tmp_path, 1).read_bytes() == b"kept as it is"
+    again, first = load_stack(tmp_path, 2), load_stack(bank, 2)
+    np.testing.assert_array_equal(again.image, first.image)
+    np.testing.assert_array_equal(again.labels, first.labels)
+    assert list(build_bank(bank, SEEDS, workers=1)) == [3]
+
+
+def test_areas_count_every_object_in_every_slice(bank: Path) -> None:
+    stack = load_stack(bank, 0)
+    assert stack.areas.shape == (stack.labels.max() + 1, len(stack.labels))
+    for label, z in ((0, 0), (1, len(stack.labels) // 2)):
+        assert stack.areas[label, z] == np.count_nonzero(stack.labels[z] == label)
+
+
+def test_clips_follow_from_the_state_of_chance(bank: Path) -> None:
+    batches = [
+        draw_batch(
+            bank, SEEDS, DataConfig(), np.random.default_rng(seed),
+            batch=2, clip_length=3, image_size=64, augment=True,
+        )
+        for seed in (1, 1, 2)
+    ]  # fmt: skip
+    assert batches[0].images.shape == batches[0].targets.shape == (2, 3, 64, 64)
+    assert batches[0].images.dtype == torch.uint8
+    assert torch.equal(batches[0].images, batches[1].images)
+    assert torch.equal(batches[0].targets, batches[1].targets)
+    assert not torch.equal(batches[0].images, batches[2].images)
+    assert set(batches[0].targets.unique().tolist()) == {0.0, 1.0}
+    assert batches[0].targets[:, 0].flatten(1).any(dim=1).all(), "the prompted slice shows the object"
+
+
+def test_exported_weights_load_as_the_network_that_was_trained(bank: Path, tmp_path: Path) -> None:
+    trainer = Trainer(CONFIG, tmp_path, bank, device="cpu")
+    network = load_network(trainer.export())
+    assert network.config == PRESETS[CONFIG.preset]
+    state = network.state_dict()
+    assert state.keys() == trainer.state.keys()
+    # Weights are written as float16.
+    assert all(torch.equal(state[name], value.half().float()) for name, value in trainer.state.items())
+
+
+@pytest.mark.slow
+def test_a_run_that_was_stopped_ends_in_the_same_bits(bank: Path, tmp_path: Path) -> None:
+    through = Trainer(CONFIG, tmp_path / "through", bank, device="cpu")
+    started = {name: value.clone() for name, value in through.state.items()}
+    reports = list(through.run())
+    assert [report.step for report in reports] == [1, 2, 3, 4, 5]
+    assert [report.phase for report in reports] == ["slices"] * 2 + ["clips"] * 3
+    assert all(math.isfinite(loss) for report in reports for loss in report.losses.values())
+    scores = [report.validation_dice for report in reports]
+    assert [score is not None for score in scores] == [False, True, False, False, True]
+    assert all(0 <= score <= 1 for score in scores if score is not None)
+
+    folder = tmp_path / "stopped"
+    for num_steps in (1, 2):  # in the middle of the first phase, and of the second
+        run = Trainer(CONFIG, folder, bank, device="cpu").run()
+        assert len(list(itertools.islice(run, num_steps))) == num_steps
+        run.close()
+    last = Trainer(CONFIG, folder, bank, device="cpu")
+    assert [report.step for report in last.run()] == [4, 5]
+
+    states = [RunFolder(path).load() for path in (tmp_path / "through", folder)]
+    for part in ("network", "average"):
+        ours, theirs = (getattr(state, part) for state in states)
+        assert ours.keys() == theirs.keys() == started.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours), part
+    moved = [name for name in started if not torch.equal(started[name], states[0].network[name])]
+    assert len(moved) > 0.9 * len(started)
+    weights = [(path / "weights.safetensors").read_bytes() for path in (tmp_path / "through", folder)]
+    assert weights[0] == weights[1]
+    exported = load_network(folder / "weights.safetensors").state_dict()
+    assert all(torch.equal(exported[n], states[0].average[n].half().float()) for n in exported)
+    assert list(Trainer(CONFIG, folder, bank, device="cpu").run()) == [], "a run that is over stays over"
+
+
+def _state(step: int, optimizer: dict[str, object] | None = None) -> RunState:
+    weights = {"w": torch.full((3,), float(step))}
+    return RunState(step=step, network=weights, average=weights, optimizer=optimizer)
+
+
+def test_a_checkpoint_replaces_the_last_one_or_leaves_it(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert folder.load() is None
+    folder.save(_state(1))
+    folder.save(_state(2, {"state": {}, "param_groups": [{"lr": 0.1}]}))
+    loaded = folder.load()
+    assert (loaded.step, loaded.network["w"].tolist()) == (2, [2.0] * 3)
+    assert loaded.optimizer == {"state": {}, "param_groups": [{"lr": 0.1}]}
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+    with pytest.raises((AttributeError, TypeError, RuntimeError), match=r"lambda|pickle"):
+        folder.save(_state(3, {"broken": lambda: None}))
+    assert folder.load().step == 2, "a write that fails leaves the last checkpoint whole"
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04 half a file"])
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, content: bytes) -> None:
+    folder = RunFolder(tmp_path)
+    folder.state_path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"state\.pt is not a training checkpoint"):
+        folder.load()
+
+
+def test_a_checkpoint_of_something_else_is_named(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    torch.save({"model": {}}, folder.state_path)
+    with pytest.raises(CheckpointError, match=r"state\.pt is not a training checkpoint"):
+        folder.load()
+
+
+def test_the_resolved_settings_lie_with_the_run(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "new").start(CONFIG)
+    kept = json.loads((tmp_path / "new" / "config.json").read_text(encoding="utf-8"))
+    assert kept["seed"] == 5
+    assert kept["losses"] == dataclasses.asdict(CONFIG.losses)
+    assert [phase["name"] for phase in kept["phases"]] == ["slices", "clips"]
