@@ -66,9 +66,9 @@ def test_slices_outside_the_stack(slice_index: int) -> None:
             "the mask prompt has shape (30, 20), the slice (y, x) = (20, 30)",
         ),
         ({"mask": np.zeros((20, 30))}, "the mask prompt is empty: at least one pixel must be inside"),
-        ({"points": [(1, 2)], "labels": [1, 0]}, "1 points need as many labels, not 2"),
-        ({"labels": [1]}, "0 points need as many labels, not 1"),
-        ({"points": [(1, 2, 3)]}, "a point is two numbers x, y, not ((1, 2, 3))"),
+        ({"points": [(1, 2)], "labels": [1, 0]}, "every point needs one label: there are 1 and 2"),
+        ({"labels": [1]}, "every point needs one label: there are 0 and 1"),
+        ({"points": [(1, 2, 3)]}, "points are pairs of numbers (x, y), not ((1, 2, 3))"),
         ({"points": [(1, 2)], "labels": [2]}, "a label is 1 (inside) or 0 (outside), not (2)"),
         (
             {"box": (1, 2, 3)},

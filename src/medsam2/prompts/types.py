@@ -32,11 +32,12 @@ class Box:
         Raises:
             PromptError: There are not four numbers, or they are not finite.
         """
-        if len(box_xyxy) != 4 or not all(math.isfinite(value) for value in box_xyxy):
-            raise PromptError(
-                f"a box is four finite numbers x_min, y_min, x_max, y_max, not {_listed(box_xyxy)}"
-            )
-        x_min, y_min, x_max, y_max = (float(value) for value in box_xyxy)
+        try:
+            x_min, y_min, x_max, y_max = (float(value) for value in box_xyxy)
+        except (TypeError, ValueError):
+            raise _no_box(box_xyxy) from None
+        if not all(math.isfinite(end) for end in (x_min, y_min, x_max, y_max)):
+            raise _no_box(box_xyxy)
         return cls(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max)
 
     @property
@@ -122,23 +123,32 @@ def prompt_from(
     Raises:
         PromptError: The numbers do not make a prompt.
     """
-    points = [] if points is None else points
-    labels = [1] * len(points) if labels is None else labels
-    if len(labels) != len(points):
-        raise PromptError(f"{len(points)} points need as many labels, not {len(labels)}")
-    if any(len(point) != 2 for point in points):
-        raise PromptError(f"a point is two numbers x, y, not {_listed(points)}")
-    if any(label not in (0, 1) for label in labels):
-        raise PromptError(f"a label is 1 (inside) or 0 (outside), not {_listed(labels)}")
+    if isinstance(slice_index, bool) or not isinstance(slice_index, (int, np.integer)):
+        raise PromptError(f"a slice is a whole number, not {slice_index!r}")
+    try:
+        places = [(float(x), float(y)) for x, y in points or ()]
+    except (TypeError, ValueError):
+        raise PromptError(f"points are pairs of numbers (x, y), not {_listed(points)}") from None
+    kinds = [1] * len(places) if labels is None else list(labels)
+    if len(kinds) != len(places):
+        raise PromptError(f"every point needs one label: there are {len(places)} and {len(kinds)}")
+    if any(kind not in (0, 1) for kind in kinds):
+        raise PromptError(f"a label is 1 (inside) or 0 (outside), not {_listed(kinds)}")
     return Prompt(
-        slice_index=slice_index,
+        slice_index=int(slice_index),
         box=None if box is None else Box.from_xyxy(box),
         points=tuple(
-            Point(x=float(x), y=float(y), is_positive=bool(label))
-            for (x, y), label in zip(points, labels, strict=True)
+            Point(x=x, y=y, is_positive=bool(kind)) for (x, y), kind in zip(places, kinds, strict=True)
         ),
-        mask=None if mask is None else MaskPrompt(array=np.asarray(mask) != 0),
+        mask=None if mask is None else MaskPrompt(array=_as_mask(mask)),
     )
+
+
+def _as_mask(mask: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    try:
+        return np.asarray(mask) != 0
+    except ValueError:
+        raise PromptError("a mask prompt is an array (y, x): its rows differ in length") from None
 
 
 def check_slice(slice_index: int, depth: int) -> None:
@@ -153,6 +163,8 @@ def check_slice(slice_index: int, depth: int) -> None:
 
 def _check_box(box: Box, height: int, width: int) -> None:
     numbers = _listed(box.xyxy)
+    if not all(math.isfinite(end) for end in box.xyxy):
+        raise _no_box(box.xyxy)
     if box.x_max < box.x_min or box.y_max < box.y_min:
         raise PromptError(f"box {numbers} is reversed: give x_min y_min x_max y_max, smaller ends first")
     if box.x_max == box.x_min or box.y_max == box.y_min:
@@ -161,6 +173,10 @@ def _check_box(box: Box, height: int, width: int) -> None:
         raise PromptError(
             f"box {numbers} is outside the slice: x must lie in 0 to {width - 1} and y in 0 to {height - 1}"
         )
+
+
+def _no_box(values: object) -> PromptError:
+    return PromptError(f"a box is four finite numbers x_min, y_min, x_max, y_max, not {_listed(values)}")
 
 
 def _check_point(point: Point, height: int, width: int) -> None:

@@ -84,6 +84,11 @@ class PhaseConfig:
     final_fraction: float = 0.05
     """Learning rate at the end of the cosine, as a part of the highest."""
 
+    def __post_init__(self) -> None:
+        for name in ("steps", "image_size", "batch", "clip_length", "learning_rate"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"phase {self.name!r}: {name} must be above 0, not {getattr(self, name)}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -172,7 +177,9 @@ def _convert(hint: object, value: object, where: str) -> object:
     if get_origin(hint) is tuple:
         if not isinstance(value, list):
             raise InputError(f"{where} must be a list")
-        inner = get_args(hint)[0]
+        inner, *rest = get_args(hint)
+        if Ellipsis not in rest and len(value) != 1 + len(rest):
+            raise InputError(f"{where} must have {1 + len(rest)} values, not {len(value)}")
         return tuple(_convert(inner, item, f"{where}[{index}]") for index, item in enumerate(value))
     accepted = get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if float in accepted and isinstance(value, int) and not isinstance(value, bool):

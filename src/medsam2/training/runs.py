@@ -53,16 +53,19 @@ class RunFolder:
     def save(self, state: RunState) -> None:
         """Write the checkpoint under a temporary name and rename it."""
         temporary = self.state_path.with_name(f".state.{os.getpid()}")
-        torch.save(
-            {
-                "step": state.step,
-                "network": dict(state.network),
-                "average": dict(state.average),
-                "optimizer": state.optimizer,
-            },
-            temporary,
-        )
-        temporary.replace(self.state_path)
+        try:
+            torch.save(
+                {
+                    "step": state.step,
+                    "network": dict(state.network),
+                    "average": dict(state.average),
+                    "optimizer": state.optimizer,
+                },
+                temporary,
+            )
+            temporary.replace(self.state_path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def load(self) -> RunState | None:
         """Read the checkpoint, or None if the run has not got that far.
