@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
@@ -52,6 +54,25 @@ def test_the_best_candidate_is_chosen_with_its_own_pointer(network: Network) -> 
 @torch.no_grad()
 def test_more_than_one_point_leaves_one_candidate(network: Network) -> None:
     assert track_frame(network, _features(network), prompt=BOX).candidate_logits.shape == (1, 1, 16, 16)
+
+
+@torch.no_grad()
+def test_a_network_that_carries_masks_gets_the_box_as_one(network: Network) -> None:
+    features = _features(network)
+    # Input pixels 16..44 by 20..40 are 4 x 4 blocks 4..10 by 5..9, the last of them not half covered.
+    rectangle = torch.full((1, 1, 16, 16), -6.0)
+    rectangle[:, :, 5:10, 4:11] = 3.0
+    expected = track_frame(network, features, prompt=BOX, previous_logits=rectangle)
+    without = track_frame(network, features, prompt=BOX)
+    network.config = dataclasses.replace(network.config, carries_mask=True)
+    torch.testing.assert_close(
+        track_frame(network, features, prompt=BOX).low_res_logits, expected.low_res_logits
+    )
+    assert not torch.equal(without.low_res_logits, expected.low_res_logits)
+    click = PromptTensors(points=torch.tensor([[[30.0, 30.0]]]), labels=torch.tensor([[1]]))
+    carrying = track_frame(network, features, prompt=click)
+    network.config = dataclasses.replace(network.config, carries_mask=False)
+    assert torch.equal(track_frame(network, features, prompt=click).low_res_logits, carrying.low_res_logits)
 
 
 @torch.no_grad()

@@ -37,8 +37,9 @@ class ModelConfig:
     memory_attention_layers: int = 4
     """Layers of the memory attention."""
     carries_mask: bool = False
-    """Whether a tracked slice is also given the mask of the slice before it as a mask prompt. A small
-    network learns to follow an object far sooner so; the official ones have not learnt it."""
+    """Whether there is a mask prompt on every slice: the mask of the slice before it where an object is
+    tracked, the rectangle where a box is drawn. A small network learns to follow an object and to stay
+    in the box far sooner so; the official ones have not learnt it."""
 
     def __post_init__(self) -> None:
         if self.image_size % 32:

@@ -8,10 +8,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from medsam2.model.config import PATCH_STRIDE
 from medsam2.model.network import ABSENT_LOGIT, ImageFeatures, MemoryTokens, Network
+from medsam2.model.prompt_encoder import LABEL_BOX_MAX, LABEL_BOX_MIN
 from medsam2.tracking.memory import FrameMemory
 
 MASK_PROMPT_LOGIT = 10.0  # logit of a pixel that the user has drawn
+BOX_LOGIT_INSIDE = 3.0  # a pixel in the box is likely, one outside all but excluded
+BOX_LOGIT_OUTSIDE = -6.0
 PREVIOUS_LOGIT_LIMIT = 32.0  # SAM 2 clamps an earlier mask to it before feeding it back
 MAX_POINTS_FOR_CANDIDATES = 1  # more points leave no ambiguity to show candidates for
 
@@ -71,6 +75,8 @@ def track_frame(
     batch = len(features.level2)
     points = None if prompt is None else prompt.points
     labels = None if prompt is None else prompt.labels
+    if previous_logits is None and prompt is not None and network.config.carries_mask:
+        previous_logits = _box_as_mask(prompt, network.config.mask_size)
     if previous_logits is not None:
         previous_logits = previous_logits.clamp(-PREVIOUS_LOGIT_LIMIT, PREVIOUS_LOGIT_LIMIT)
     embedding = network.encode_prompts(points, labels, mask_logits=previous_logits, batch=batch)
@@ -94,6 +100,23 @@ def track_frame(
         candidate_logits=decoded.mask_logits,
         candidate_iou=decoded.iou,
     )
+
+
+def _box_as_mask(prompt: PromptTensors, mask_size: int) -> Tensor | None:
+    """The rectangle of each box as mask logits `(B, 1, S/4, S/4)`; None without a box."""
+    if prompt.points is None or prompt.labels is None or not (prompt.labels == LABEL_BOX_MIN).any():
+        return None
+    first = prompt.points[prompt.labels == LABEL_BOX_MIN]  # (B, 2)
+    last = prompt.points[prompt.labels == LABEL_BOX_MAX]
+    center = (torch.arange(mask_size, device=first.device) + 0.5) * PATCH_STRIDE
+    x, y = center[None, None, :], center[None, :, None]
+    inside = (
+        (x > first[:, 0, None, None])
+        & (x < last[:, 0, None, None] + 1)
+        & (y > first[:, 1, None, None])
+        & (y < last[:, 1, None, None] + 1)
+    )
+    return torch.where(inside, BOX_LOGIT_INSIDE, BOX_LOGIT_OUTSIDE)[:, None]
 
 
 def _take_mask(network: Network, features: ImageFeatures, mask: Tensor) -> FrameResult:

@@ -20,6 +20,7 @@ from medsam2.training.transforms import change_intensities, turn
 
 LARGEST_SLICE_SHARE = 0.5  # clips that begin where the object is largest, as users prompt it
 MIN_AREA_FRACTION = 0.25  # of the largest slice's area, for the slice that is prompted
+END_SHARE = 0.5  # clips that walk out of the object, where there is a way: ends must be learnt too
 DOUBLE_STEP_SHARE = 0.2  # clips that skip every other slice: thick slices
 MAX_TRIES = 50
 
@@ -92,16 +93,18 @@ def _choose_slices(
     largest = int(areas.argmax())
     if areas[largest] < min_area:
         return None
-    key = largest
-    if rng.random() >= LARGEST_SLICE_SHARE:
-        usable = np.flatnonzero(areas >= max(min_area, MIN_AREA_FRACTION * areas[largest]))
-        key = int(rng.choice(usable))
     step = 2 if rng.random() < DOUBLE_STEP_SHARE else 1
     reach = step * (clip_length - 1)
-    directions = [d for d in (1, -1) if 0 <= key + d * reach < len(areas)]
-    if not directions:
+    usable = np.flatnonzero(areas >= max(min_area, MIN_AREA_FRACTION * areas[largest]))
+    if rng.random() < LARGEST_SLICE_SHARE:
+        usable = np.array([largest])
+    ways = [(int(key), d) for key in usable for d in (1, -1) if 0 <= key + d * reach < len(areas)]
+    leaving = [(key, d) for key, d in ways if areas[key + d * reach] == 0]
+    if leaving and rng.random() < END_SHARE:
+        ways = leaving
+    if not ways:
         return None
-    direction = int(rng.choice(directions))
+    key, direction = ways[rng.integers(len(ways))]
     return key + direction * step * np.arange(clip_length)
 
 
