@@ -61,6 +61,8 @@ class LossConfig:
     dice_weight: float = 1.0
     iou_weight: float = 1.0
     presence_weight: float = 1.0
+    absent_mask_weight: float = 0.0
+    """How much an empty mask is taught where the object is absent; SAM 2 leaves that to presence alone."""
     focal_alpha: float = 0.25
     """Weight of the pixels inside against those outside, 0..1."""
     focal_gamma: float = 2.0

@@ -46,7 +46,8 @@ def frame_loss(
         candidate_logits: `(B, M, S/4, S/4)`.
         candidate_iou: `(B, M)` predicted overlaps.
         object_logits: `(B, 1)`.
-        target: `(B, S, S)` of 0 and 1; an empty one teaches presence alone.
+        target: `(B, S, S)` of 0 and 1; an empty one teaches presence, and the mask
+            as much as the configuration says.
         config: What focal loss is and which candidate counts as the best.
     """
     logits = F.interpolate(
@@ -59,9 +60,10 @@ def frame_loss(
     is_present = target.flatten(1).any(dim=1).float()
     overlap = (candidate_iou.float() - _iou(logits, truth)).abs().mean(dim=1)
     presence = F.binary_cross_entropy_with_logits(object_logits.float()[:, 0], is_present)
+    counts = is_present + config.absent_mask_weight * (1 - is_present)
     return FrameLoss(
-        focal=(focal.gather(1, best)[:, 0] * is_present).mean(),
-        dice=(dice.gather(1, best)[:, 0] * is_present).mean(),
+        focal=(focal.gather(1, best)[:, 0] * counts).mean(),
+        dice=(dice.gather(1, best)[:, 0] * counts).mean(),
         iou=(overlap * is_present).mean(),
         presence=presence,
     )
