@@ -26,7 +26,11 @@ def scan_path(tmp_path: Path) -> Path:
     z, y, x = np.mgrid[:12, :56, :64]
     ball = ((x - 31.5) / 10) ** 2 + ((y - 27.5) / 10) ** 2 + ((z - 5.5) / 4) ** 2 < 1
     grey = np.random.default_rng(0).normal(60, 8, ball.shape) + 120 * ball
-    affine = np.array([[-0.8, 0.1, 0, 7], [0.1, 0.79, 0.2, -3], [0, -0.1, 2.5, 11], [0, 0, 0, 1.0]])
+    c, s = np.cos(0.3), np.sin(0.3)
+    turned = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
+    affine = np.eye(4)
+    affine[:3, :3] = turned @ np.diag([-0.8, 0.8, 2.5])
+    affine[:3, 3] = 7, -3, 11
     image = nibabel.Nifti1Image(grey.T.astype(np.int16), affine)
     image.header["descrip"] = b"somebody's name"
     path = tmp_path / "scan.nii.gz"
