@@ -76,6 +76,23 @@ def test_a_network_that_carries_masks_gets_the_box_as_one(network: Network) -> N
 
 
 @torch.no_grad()
+def test_a_carried_mask_holds_the_next_one_near(network: Network) -> None:
+    features, memory = _features(network), MemoryBank()
+    prompted = track_frame(network, features, prompt=BOX)
+    memory.conditioning[0] = remember(network, features, prompted, slice_index=0, binarise=True)
+    tokens = recent(memory, 1, step=1, num_slices=9)
+    before = torch.full((1, 1, 16, 16), -5.0)
+    free = track_frame(network, features, memory=tokens, previous_logits=before)
+    before[:, :, 6:9, 4:6] = 5.0
+    held = track_frame(network, features, memory=tokens, previous_logits=before)
+    outside = torch.ones(16, 16, dtype=torch.bool)
+    outside[4:11, 2:8] = False  # two pixels around the mask that is carried
+    assert (held.low_res_logits[0, 0][outside] == -10).all()
+    assert not (held.low_res_logits[0, 0][~outside] == -10).any()
+    assert not (free.low_res_logits == -10).any(), "an object that was away may come back anywhere"
+
+
+@torch.no_grad()
 def test_a_drawn_mask_is_taken_as_it_is(network: Network) -> None:
     mask = _drawn()
     result = track_frame(network, _features(network), prompt=PromptTensors(mask=mask))

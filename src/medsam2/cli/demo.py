@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 SEED = 7
-STRUCTURE = "liver"
+STRUCTURE = "right kidney"
 
 
 @click.command()

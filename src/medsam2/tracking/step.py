@@ -16,6 +16,8 @@ from medsam2.tracking.memory import FrameMemory
 MASK_PROMPT_LOGIT = 10.0  # logit of a pixel that the user has drawn
 BOX_LOGIT_INSIDE = 3.0  # a pixel in the box is likely, one outside all but excluded
 BOX_LOGIT_OUTSIDE = -6.0
+MAX_STEP = 2  # mask pixels that an outline may move outwards from one slice to the next
+OUT_OF_REACH_LOGIT = -10.0
 PREVIOUS_LOGIT_LIMIT = 32.0  # SAM 2 clamps an earlier mask to it before feeding it back
 MAX_POINTS_FOR_CANDIDATES = 1  # more points leave no ambiguity to show candidates for
 
@@ -92,6 +94,8 @@ def track_frame(
     index = torch.arange(batch, device=best.device)
     is_present = decoded.object_logits > 0  # (B, 1)
     chosen = decoded.mask_logits[index, best][:, None]
+    if prompt is None and previous_logits is not None:
+        chosen = _near(chosen, previous_logits)
     return FrameResult(
         low_res_logits=torch.where(is_present[:, :, None, None], chosen, ABSENT_LOGIT),
         iou=decoded.iou[index, best][:, None],
@@ -100,6 +104,14 @@ def track_frame(
         candidate_logits=decoded.mask_logits,
         candidate_iou=decoded.iou,
     )
+
+
+def _near(logits: Tensor, previous_logits: Tensor) -> Tensor:
+    """Keep what lies within reach of the mask of the slice before; everything where that one is empty."""
+    before = (previous_logits > 0).to(logits.dtype)
+    reach = F.max_pool2d(before, kernel_size=2 * MAX_STEP + 1, stride=1, padding=MAX_STEP)
+    was_empty = ~before.flatten(1).any(dim=1)
+    return torch.where((reach > 0) | was_empty[:, None, None, None], logits, OUT_OF_REACH_LOGIT)
 
 
 def _box_as_mask(prompt: PromptTensors, mask_size: int) -> Tensor | None:
