@@ -46,7 +46,7 @@ def path(tmp_path):
         b"This is no image at all. " * 50,
         b"\0" * 128 + b"DICM" + b"\0" * 1000,
         b"\x89PNG\r\n\x1a\n" + b"\0" * 1000,
-        gzip.compress(b"This is no image at all. " * 50),
+        gzip.compress(b"This is no image at all. " * 50, mtime=0),
         content(magic=b"abc"),
         content(magic=b""),  # ANALYZE 7.5
         content()[:300],
