@@ -63,6 +63,9 @@ def test_every_parameter_is_in_one_group_and_few_do_not_decay(network: Network) 
     }
     assert kept | tokens <= set(spared)
     assert {"image_encoder.trunk.blocks.0.attn.qkv.weight", "obj_ptr_proj.layers.0.weight"} <= set(decays)
+    # Told apart by what they are, not by their shape: these have a leading axis of 4, 1 and 1.
+    assert "sam_mask_decoder.mask_tokens.weight" in spared
+    assert {"mask_downsample.weight", "sam_mask_decoder.pred_obj_score_head.layers.2.weight"} <= set(decays)
 
 
 def test_the_rate_is_set_in_all_groups(network: Network) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from medsam2.model.hiera import Hiera
+from medsam2.model.network import Network
 from medsam2.training.config import PhaseConfig
 
 BETAS = (0.9, 0.99)
@@ -15,19 +17,19 @@ BETAS = (0.9, 0.99)
 
 def build_optimizer(network: nn.Module, *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
     """AdamW without decay on biases, norms, tokens and learned positions."""
-    groups: list[dict[str, object]] = [
-        {"params": [p for p in network.parameters() if p.ndim > 1 and not _is_embedding(p)]},
-        {
-            "params": [p for p in network.parameters() if p.ndim <= 1 or _is_embedding(p)],
-            "weight_decay": 0.0,
-        },
-    ]
+    learned_vectors = _learned_vectors(network)
+    spared = [p for p in network.parameters() if p.ndim <= 1 or p in learned_vectors]
+    decayed = [p for p in network.parameters() if p.ndim > 1 and p not in learned_vectors]
+    groups: list[dict[str, object]] = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=learning_rate, betas=BETAS, weight_decay=weight_decay)
 
 
-def _is_embedding(parameter: Tensor) -> bool:
-    """Tokens and learned positions have a leading axis of 1 (or of the seven memory codes)."""
-    return parameter.shape[0] == 1 or (parameter.ndim == 4 and parameter.shape[1:3] == (1, 1))
+def _learned_vectors(network: nn.Module) -> set[Tensor]:
+    """Tokens and positions: embedding tables, and what a network or a trunk holds itself."""
+    tables = (module for module in network.modules() if isinstance(module, nn.Embedding))
+    owners = (module for module in network.modules() if isinstance(module, (Network, Hiera)))
+    own: set[Tensor] = {p for module in owners for p in module.parameters(recurse=False)}
+    return own | {table.weight for table in tables}
 
 
 def learning_rate_at(phase: PhaseConfig, step: int) -> float:
