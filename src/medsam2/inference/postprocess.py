@@ -27,9 +27,7 @@ def to_slice(low_res_logits: Tensor, view: View, shape_yx: tuple[int, int]) -> n
     plane = logits[0, 0].cpu().numpy()
     if (view.x, view.y) == (0, 0) and size == shape_yx:
         return plane
-    height, width = shape_yx
-    left, top = max(view.x, 0), max(view.y, 0)
-    right, bottom = min(view.x + view.width, width), min(view.y + view.height, height)
+    top, bottom, left, right = view.bounds(shape_yx)
     pasted = np.full(shape_yx, ABSENT_LOGIT, dtype=np.float32)
     pasted[top:bottom, left:right] = plane[top - view.y : bottom - view.y, left - view.x : right - view.x]
     return pasted
@@ -37,10 +35,8 @@ def to_slice(low_res_logits: Tensor, view: View, shape_yx: tuple[int, int]) -> n
 
 def to_view(plane: npt.NDArray[np.float32], view: View, size: int) -> Tensor:
     """Bring logits of a slice `(y, x)` to a view, `(1, 1, size, size)`."""
-    height, width = plane.shape
     padded = np.full((view.height, view.width), ABSENT_LOGIT, dtype=np.float32)
-    left, top = max(view.x, 0), max(view.y, 0)
-    right, bottom = min(view.x + view.width, width), min(view.y + view.height, height)
+    top, bottom, left, right = view.bounds(plane.shape)
     padded[top - view.y : bottom - view.y, left - view.x : right - view.x] = plane[top:bottom, left:right]
     return F.interpolate(
         torch.from_numpy(padded)[None, None], size=(size, size), mode="bilinear", align_corners=False

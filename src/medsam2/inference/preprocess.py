@@ -17,9 +17,7 @@ PIXEL_STD = (0.229, 0.224, 0.225)
 
 def cut(plane: npt.NDArray[np.generic], view: View) -> npt.NDArray[np.generic]:
     """Cut a view out of a slice `(y, x)`, zero where it reaches beyond the edge."""
-    height, width = plane.shape
-    left, top = max(view.x, 0), max(view.y, 0)
-    right, bottom = min(view.x + view.width, width), min(view.y + view.height, height)
+    top, bottom, left, right = view.bounds(plane.shape)
     part = plane[top:bottom, left:right]
     if part.shape == (view.height, view.width):
         return part

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +53,12 @@ class Session:
     def shape(self) -> tuple[int, int, int]:
         """Number of slices, and a slice's height and width in pixels."""
         return (self._features.num_slices, *self._features.shape_yx)
+
+    @property
+    def _pixel_mm(self) -> tuple[float, float]:
+        """Spacing of a slice's pixels, (x, y)."""
+        x_mm, y_mm = (step for axis, step in enumerate(self.volume.spacing) if axis != self.axis)
+        return x_mm, y_mm
 
     @property
     def objects(self) -> list[int]:
@@ -173,11 +179,10 @@ class Session:
             SessionError: There is no object of this number.
         """
         stack = self.mask(number)
-        spacing = [step for axis, step in enumerate(self.volume.spacing) if axis != self.axis]
         on_grid = self.volume.with_array(np.ascontiguousarray(restore_axes(stack, self.axis)))
         return {
             "volume_ml": volume_ml(on_grid),
-            "longest_diameter_mm": longest_diameter_mm(stack, (spacing[0], spacing[1])),
+            "longest_diameter_mm": longest_diameter_mm(stack, self._pixel_mm),
             "num_slices": int(np.count_nonzero(stack.reshape(len(stack), -1).any(axis=1))),
         }
 
@@ -188,13 +193,13 @@ class Session:
             SessionError: There is no object of this number.
         """
         prompt = next(iter(self._track(number).prompts.values()))
-        spacing = [step for axis, step in enumerate(self.volume.spacing) if axis != self.axis]
+        width_mm, height_mm = self._pixel_mm
         return draw_preview(
             self._features.grey,
             self.mask(number),
             prompt.slice_index,
             box_xyxy=None if prompt.box is None else prompt.box.xyxy,
-            aspect=spacing[1] / spacing[0],
+            aspect=height_mm / width_mm,
         )
 
     def result(self) -> Volume:
@@ -203,14 +208,15 @@ class Session:
         Where objects overlap, the one whose logit is higher keeps the voxel.
         """
         labels = np.zeros(self.shape, dtype=np.uint8)
-        for number in self._tracks:
-            labels[self.mask(number)] = number
-        if len(self._tracks) > 1:
-            self._settle_overlaps(labels)
+        masks = {number: self.mask(number) for number in self._tracks}
+        for number, mask in masks.items():
+            labels[mask] = number
+        self._settle_overlaps(labels, masks)
         return self.volume.with_array(np.ascontiguousarray(restore_axes(labels, self.axis)))
 
-    def _settle_overlaps(self, labels: npt.NDArray[np.uint8]) -> None:
-        masks = {number: self.mask(number) for number in self._tracks}
+    def _settle_overlaps(
+        self, labels: npt.NDArray[np.uint8], masks: Mapping[int, npt.NDArray[np.bool_]]
+    ) -> None:
         claims = np.zeros(self.shape, dtype=np.uint8)
         for mask in masks.values():
             claims += mask

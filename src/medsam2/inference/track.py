@@ -148,10 +148,7 @@ class ObjectTrack:
 
     def _reencoded(self, z: int, memory: FrameMemory) -> FrameMemory:
         """A memory made anew in a view that has grown since; its pointer holds in any view."""
-        result = self.results[z]
-        size = self.network.config.mask_size
-        logits = to_view(self.logits(z), self.view, size).to(self.features.runtime.device)
-        frame = dataclasses.replace(result.frame, low_res_logits=logits)
+        frame = dataclasses.replace(self.results[z].frame, low_res_logits=self._logits_in_view(z))
         self.results[z] = SliceResult(frame=frame, view=self.view)
         return dataclasses.replace(self._remember(z, self.results[z]), pointer=memory.pointer)
 
@@ -166,9 +163,10 @@ class ObjectTrack:
 
     def _previous_logits(self, z: int) -> Tensor | None:
         """The mask found in a slice, in the view of today."""
-        result = self.results.get(z)
-        if result is None:
-            return None
+        return self._logits_in_view(z) if z in self.results else None
+
+    def _logits_in_view(self, z: int) -> Tensor:
+        result = self.results[z]
         if result.view == self.view:
             return result.frame.low_res_logits
         logits = to_view(self.logits(z), self.view, self.network.config.mask_size)

@@ -28,6 +28,16 @@ class View:
     is_zoomed: bool
     """Whether the view follows a prompt; a whole slice is mapped as the official code does."""
 
+    def bounds(self, shape_yx: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Rows and columns of the slice that the view covers: top, bottom, left, right; ends excluded."""
+        height, width = shape_yx
+        return (
+            max(self.y, 0),
+            min(self.y + self.height, height),
+            max(self.x, 0),
+            min(self.x + self.width, width),
+        )
+
     def points_to_network(self, points_xy: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.float64]:
         """Map points `(N, 2)` from slice pixels to pixels of a `size` x `size` input.
 
@@ -91,8 +101,7 @@ def grow(view: View, shape_yx: tuple[int, int]) -> View:
 def touches_border(mask: npt.NDArray[np.bool_], view: View, shape_yx: tuple[int, int]) -> bool:
     """Tell whether a mask of the slice `(y, x)` reaches an edge of the view that is not the slice's."""
     height, width = shape_yx
-    left, top = max(view.x, 0), max(view.y, 0)
-    right, bottom = min(view.x + view.width, width), min(view.y + view.height, height)
+    top, bottom, left, right = view.bounds((height, width))
     return bool(
         (left > 0 and mask[top:bottom, left].any())
         or (top > 0 and mask[top, left:right].any())
