@@ -25,8 +25,9 @@ from medsam2.inference.runtime import Runtime, start_runtime
 from medsam2.inference.session import Session
 from medsam2.model.network import Network
 from medsam2.tracking.memory import MemoryBank
+from medsam2.tracking.prior import PromptTensors, with_prior
 from medsam2.tracking.select import recent
-from medsam2.tracking.step import PromptTensors, remember, track_frame
+from medsam2.tracking.step import remember, track_frame
 
 EVERYWHERE = InferenceOptions(zoom=False, keep_component=False, stop_after=0)
 BOX = (18, 12, 37, 25)
@@ -324,11 +325,16 @@ def test_a_session_is_the_recurrence_written_out(network: Network, scan: Volume,
         labels=torch.tensor([[2, 3]]),
     )
     for step in (1, -1):
-        bank, before = MemoryBank(), None
+        bank, before, passed = MemoryBank(), None, None
         for z in range(KEY, KEY + 4 * step, step):
             grey = Image.fromarray(scan.array[z].astype(np.uint8)).resize((64, 64), Image.Resampling.BICUBIC)
             with torch.inference_mode():
-                features = carrier.encode_image(normalise(torch.tensor(np.array(grey))[None]))
+                pixels = normalise(torch.tensor(np.array(grey))[None])
+                seen = pixels
+                if carries_mask:
+                    prompt = box if z == KEY else None
+                    seen = with_prior(pixels, before=passed, prompt=prompt, previous_logits=before)
+                features = carrier.encode_image(seen)
                 result = track_frame(
                     carrier,
                     features,
@@ -338,7 +344,7 @@ def test_a_session_is_the_recurrence_written_out(network: Network, scan: Volume,
                 )
                 slot = bank.conditioning if z == KEY else bank.tracked
                 slot[z] = remember(carrier, features, result, slice_index=z, binarise=z == KEY)
-            before = result.low_res_logits
+            before, passed = result.low_res_logits, pixels
             found = session.frame(1, z)
             torch.testing.assert_close(found.low_res_logits, result.low_res_logits, atol=1e-4, rtol=0)
             torch.testing.assert_close(found.pointer, result.pointer, atol=1e-4, rtol=0)

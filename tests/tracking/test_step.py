@@ -10,8 +10,9 @@ from torch import nn
 
 from medsam2.model.network import ABSENT_LOGIT, ImageFeatures, Network
 from medsam2.tracking.memory import MemoryBank
+from medsam2.tracking.prior import PromptTensors
 from medsam2.tracking.select import recent
-from medsam2.tracking.step import PromptTensors, remember, track_frame
+from medsam2.tracking.step import remember, track_frame
 
 BOX = PromptTensors(points=torch.tensor([[[16.0, 20.0], [44.0, 40.0]]]), labels=torch.tensor([[2, 3]]))
 
@@ -90,6 +91,9 @@ def test_a_carried_mask_holds_the_next_one_near(network: Network) -> None:
     assert (held.low_res_logits[0, 0][outside] == -10).all()
     assert not (held.low_res_logits[0, 0][~outside] == -10).any()
     assert not (free.low_res_logits == -10).any(), "an object that was away may come back anywhere"
+    chosen = int(held.candidate_iou[0].argmax())
+    drawn = held.candidate_logits[0, chosen] - 1.5  # held tight, or each slice would add to the one before
+    torch.testing.assert_close(held.low_res_logits[0, 0][~outside], drawn[~outside])
 
 
 @torch.no_grad()

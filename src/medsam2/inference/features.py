@@ -7,6 +7,7 @@ from collections import OrderedDict
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from medsam2.imaging.intensity import Window, to_uint8
 from medsam2.inference.preprocess import normalise, resample_slice
@@ -55,15 +56,19 @@ class SliceFeatures:
         """One slice `(y, x)` in 0..255."""
         return to_uint8(self.slices[slice_index], self.window)
 
+    def pixels(self, view: View, slice_index: int) -> Tensor:
+        """A view of a slice as the network takes it, `(1, 3, S, S)`."""
+        size = self.runtime.network.config.image_size
+        grey = torch.from_numpy(resample_slice(self.grey(slice_index), view, size).copy())
+        return normalise(grey[None].to(self.runtime.device))
+
     def encode(self, view: View, slice_index: int) -> ImageFeatures:
         """Encode a view of a slice, or take it from the cache; call inside `Runtime.computing`."""
         key = (view, slice_index)
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
-        size = self.runtime.network.config.image_size
-        pixels = torch.from_numpy(resample_slice(self.grey(slice_index), view, size).copy())
-        features = self.runtime.network.encode_image(normalise(pixels[None].to(self.runtime.device)))
+        features = self.runtime.network.encode_image(self.pixels(view, slice_index))
         self._cache[key] = features
         room = max(1, self.cache_bytes // _num_bytes(features))
         while len(self._cache) > room:

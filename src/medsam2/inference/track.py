@@ -16,12 +16,13 @@ from medsam2.inference.options import InferenceOptions
 from medsam2.inference.postprocess import fill_logit_holes, to_slice, to_view
 from medsam2.inference.preprocess import resample_mask
 from medsam2.inference.zoom import View, grow, touches_border, whole_slice, zoom_on
-from medsam2.model.network import MemoryTokens
+from medsam2.model.network import ImageFeatures, MemoryTokens
 from medsam2.model.prompt_encoder import LABEL_BOX_MAX, LABEL_BOX_MIN
 from medsam2.prompts.types import Prompt
 from medsam2.tracking.memory import FrameMemory, MemoryBank
+from medsam2.tracking.prior import PromptTensors, with_prior
 from medsam2.tracking.select import NUM_RECENT, POLICIES
-from medsam2.tracking.step import FrameResult, PromptTensors, remember, track_frame
+from medsam2.tracking.step import FrameResult, remember, track_frame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,20 +78,20 @@ class ObjectTrack:
         step = next((s for s, bank in self.banks.items() if z in bank.tracked), None)
         if step is None and not self.conditioning and self.zooms:
             self.view = zoom_on(prompt, self.features.shape_yx)
-        previous = self._previous_logits(z)
-        memory = None if step is None else self._memory(z, step)
+        tensors, previous = self._tensors(prompt), self._previous_logits(z)
+        features = self._see(z, prompt=tensors, previous_logits=previous)
         frame = track_frame(
             self.network,
-            self.features.encode(self.view, z),
-            prompt=self._tensors(prompt),
-            memory=memory,
+            features,
+            prompt=tensors,
+            memory=None if step is None else self._memory(z, step),
             previous_logits=previous,
             stability_fallback=self.options.stability_fallback,
         )
         result = self._filled(SliceResult(frame=frame, view=self.view))
         self.prompts[z] = prompt
         self.results[z] = result
-        entry = self._remember(z, result)
+        entry = self._remember(z, features, result)
         if step is None:
             self.conditioning[z] = entry
             self._forget(lambda _z: True)
@@ -104,12 +105,12 @@ class ObjectTrack:
         known = self.results.get(z)
         if known is not None:
             return known
-        result = self._track(z, step)
+        features, result = self._track(z, step)
         while self._outgrows(result):
             self.view = grow(self.view, self.features.shape_yx)
-            result = self._track(z, step)
+            features, result = self._track(z, step)
         # The reference remembers a tracked mask with its holes and a prompted one without.
-        self.banks[step].tracked[z] = self._remember(z, result)
+        self.banks[step].tracked[z] = self._remember(z, features, result)
         self.results[z] = self._filled(result)
         return self.results[z]
 
@@ -118,16 +119,34 @@ class ObjectTrack:
         result = self.results[z]
         return to_slice(result.frame.low_res_logits, result.view, self.features.shape_yx)
 
-    def _track(self, z: int, step: int) -> SliceResult:
-        carries = self.network.config.carries_mask
+    def _track(self, z: int, step: int) -> tuple[ImageFeatures, SliceResult]:
+        carried = self._previous_logits(z - step) if self.network.config.carries_mask else None
+        features = self._see(z, before=z - step, previous_logits=carried)
         frame = track_frame(
             self.network,
-            self.features.encode(self.view, z),
+            features,
             memory=self._memory(z, step),
-            previous_logits=self._previous_logits(z - step) if carries else None,
+            previous_logits=carried,
             stability_fallback=self.options.stability_fallback,
         )
-        return SliceResult(frame=frame, view=self.view)
+        return features, SliceResult(frame=frame, view=self.view)
+
+    def _see(
+        self,
+        z: int,
+        *,
+        before: int | None = None,
+        prompt: PromptTensors | None = None,
+        previous_logits: Tensor | None = None,
+    ) -> ImageFeatures:
+        """Encode a slice in today's view, with its prior where the network carries masks."""
+        if not self.network.config.carries_mask:
+            return self.features.encode(self.view, z)
+        pixels = self.features.pixels(self.view, z)
+        reference = None if before is None else self.features.pixels(self.view, before)
+        return self.network.encode_image(
+            with_prior(pixels, before=reference, prompt=prompt, previous_logits=previous_logits)
+        )
 
     def _filled(self, result: SliceResult) -> SliceResult:
         """The result without small holes, if that is asked for."""
@@ -148,14 +167,16 @@ class ObjectTrack:
 
     def _reencoded(self, z: int, memory: FrameMemory) -> FrameMemory:
         """A memory made anew in a view that has grown since; its pointer holds in any view."""
-        frame = dataclasses.replace(self.results[z].frame, low_res_logits=self._logits_in_view(z))
+        logits = self._logits_in_view(z)
+        frame = dataclasses.replace(self.results[z].frame, low_res_logits=logits)
         self.results[z] = SliceResult(frame=frame, view=self.view)
-        return dataclasses.replace(self._remember(z, self.results[z]), pointer=memory.pointer)
+        features = self._see(z, previous_logits=logits)
+        return dataclasses.replace(self._remember(z, features, self.results[z]), pointer=memory.pointer)
 
-    def _remember(self, z: int, result: SliceResult) -> FrameMemory:
+    def _remember(self, z: int, features: ImageFeatures, result: SliceResult) -> FrameMemory:
         return remember(
             self.network,
-            self.features.encode(result.view, z),
+            features,
             result.frame,
             slice_index=z,
             binarise=z in self.prompts,

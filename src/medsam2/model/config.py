@@ -37,9 +37,10 @@ class ModelConfig:
     memory_attention_layers: int = 4
     """Layers of the memory attention."""
     carries_mask: bool = False
-    """Whether there is a mask prompt on every slice: the mask of the slice before it where an object is
-    tracked, the rectangle where a box is drawn. A small network learns to follow an object and to stay
-    in the box far sooner so; the official ones have not learnt it."""
+    """Whether a slice is seen together with where the object was: the input's second channel is the slice
+    before it, the third the mask found there, or the box, clicks or mask that were drawn
+    (`tracking.prior`); the mask is a mask prompt as well. A small network learns to follow an object and
+    to stay in the box far sooner so; the official ones have not learnt it."""
 
     def __post_init__(self) -> None:
         if self.image_size % 32:

@@ -49,6 +49,9 @@ class PromptConfig:
     """Share of prompted slices that get corrections after the first result."""
     late_correction_share: float = 0.1
     """Share of tracked slices that get a correcting click."""
+    disturbed_share: float = 0.0
+    """Share of tracked slices that get the mask of the slice before grown, shrunk or shifted; only for a
+    network that carries masks."""
     max_corrections: int = 3
     """Correcting clicks at most."""
 

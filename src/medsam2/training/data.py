@@ -21,7 +21,7 @@ from medsam2.training.transforms import change_intensities, turn
 LARGEST_SLICE_SHARE = 0.5  # clips that begin where the object is largest, as users prompt it
 MIN_AREA_FRACTION = 0.25  # of the largest slice's area, for the slice that is prompted
 END_SHARE = 0.5  # clips that walk out of the object, where there is a way: ends must be learnt too
-DOUBLE_STEP_SHARE = 0.2  # clips that skip every other slice: thick slices
+DOUBLE_STEP_SHARE = 0.35  # clips that skip every other slice: thick slices
 MAX_TRIES = 50
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +15,9 @@ from medsam2.model.network import ImageFeatures, MemoryTokens, Network
 from medsam2.model.prompt_encoder import LABEL_BOX_MAX, LABEL_BOX_MIN
 from medsam2.prompts.simulate import correction, jitter_box, random_point, tight_box
 from medsam2.tracking.memory import MemoryBank
+from medsam2.tracking.prior import PromptTensors, with_prior
 from medsam2.tracking.select import recent
-from medsam2.tracking.step import FrameResult, PromptTensors, remember, track_frame
+from medsam2.tracking.step import FrameResult, remember, track_frame
 from medsam2.training.config import LossConfig, PromptConfig
 from medsam2.training.losses import FrameLoss, frame_loss
 
@@ -43,7 +45,7 @@ class ClipLearner(nn.Module):
     def forward(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> Tensor:
         """Loss terms of a batch of clips, `(results, 4)`; see `unroll` and `losses.TERMS`."""
         losses = self.unroll(images, targets, rng).losses
-        return torch.stack([loss.terms for loss in losses]) if losses else images.new_zeros(0, 4).float()
+        return torch.stack([loss.terms for loss in losses])
 
     def unroll(self, images: Tensor, targets: Tensor, rng: np.random.Generator) -> ClipOutcome:
         """Run a batch of clips through the recurrence.
@@ -55,87 +57,162 @@ class ClipLearner(nn.Module):
         """
         batch, length = images.shape[:2]
         targets = targets.float()  # Fabric hands floating-point inputs over in the run's precision
-        encoded = self.network.encode_image(normalise(images.flatten(0, 1)))
-        levels = [
-            level.unflatten(0, (batch, length)) for level in (encoded.level0, encoded.level1, encoded.level2)
-        ]
+        pictures = normalise(images.flatten(0, 1)).unflatten(0, (batch, length))
+        encoded = None if self.network.config.carries_mask else self._encode_all(pictures)
         bank = MemoryBank()
         losses: list[FrameLoss] = []
-        results: list[FrameResult] = []
+        seen: list[_Seen] = []
         for index in range(length):
-            level0, level1, level2 = (level[:, index] for level in levels)
-            features = ImageFeatures(level0=level0, level1=level1, level2=level2)
-            target = targets[:, index]
+            picture = _Picture(
+                pixels=pictures[:, index],
+                before=pictures[:, max(index - 1, 0)],
+                features=None if encoded is None else encoded[index],
+                target=targets[:, index],
+            )
             if index == 0:
-                result = self._prompted(features, target, rng, losses)
+                found = self._prompted(picture, rng, losses, may_draw=length > 1)
             else:
                 memory = recent(bank, index, step=1, num_slices=NUM_SLICES)
-                result = self._tracked(features, target, memory, results[-1], rng, losses)
-            results.append(result)
+                found = self._tracked(picture, memory, seen[-1].result, rng, losses)
+            seen.append(found)
             if index + 1 < length:
                 slot = bank.tracked if index else bank.conditioning
-                slot[index] = remember(self.network, features, result, slice_index=index, binarise=False)
-        return ClipOutcome(losses=losses, results=results)
+                slot[index] = remember(
+                    self.network, found.features, found.result, slice_index=index, binarise=False
+                )
+        return ClipOutcome(losses=losses, results=[found.result for found in seen])
+
+    def _encode_all(self, pictures: Tensor) -> list[ImageFeatures]:
+        """Encode the slices of clips `(B, T, 3, S, S)` at once, where no slice waits for the one before."""
+        encoded = self.network.encode_image(pictures.flatten(0, 1))
+        levels = (encoded.level0, encoded.level1, encoded.level2)
+        by_slice = zip(*(level.unflatten(0, pictures.shape[:2]).unbind(1) for level in levels), strict=True)
+        return [ImageFeatures(level0=l0, level1=l1, level2=l2) for l0, l1, l2 in by_slice]
 
     def _prompted(
-        self, features: ImageFeatures, target: Tensor, rng: np.random.Generator, losses: list[FrameLoss]
-    ) -> FrameResult:
+        self, picture: _Picture, rng: np.random.Generator, losses: list[FrameLoss], *, may_draw: bool
+    ) -> _Seen:
         """The first slice of a clip: a first prompt and sometimes corrections."""
+        target = picture.target
         kind = rng.random()
-        if kind < self.prompts.mask_share:
+        if may_draw and kind < self.prompts.mask_share:
             # A drawn mask is its own result: there is nothing to learn in this slice.
-            return track_frame(self.network, features, prompt=PromptTensors(mask=target[:, None]))
+            prompt = PromptTensors(mask=target[:, None])
+            features = self._see(picture, prompt, None, is_same_slice=True)
+            return _Seen(features=features, result=track_frame(self.network, features, prompt=prompt))
         if kind < self.prompts.mask_share + self.prompts.point_share:
             prompt = _click_inside(target, rng)
         else:
             prompt = _draw_box(target, rng, self.prompts.box_noise)
-        result = self._learn(features, target, prompt, None, None, losses)
+        found = self._learn(picture, losses, prompt=prompt)
         if rng.random() < self.prompts.correction_share:
             for _ in range(int(rng.integers(1, self.prompts.max_corrections + 1))):
-                prompt = _click_correction(prompt, result, target, rng)
-                result = self._learn(features, target, prompt, None, result.low_res_logits, losses)
-        return result
+                prompt = _click_correction(prompt, found.result, target, rng)
+                found = self._learn(picture, losses, prompt=prompt, previous=found.result)
+        return found
 
     def _tracked(
         self,
-        features: ImageFeatures,
-        target: Tensor,
+        picture: _Picture,
         memory: MemoryTokens,
         before: FrameResult,
         rng: np.random.Generator,
         losses: list[FrameLoss],
-    ) -> FrameResult:
+    ) -> _Seen:
         """A later slice: what is remembered, and sometimes a correction."""
-        carried = before.low_res_logits if self.network.config.carries_mask else None
-        result = self._learn(features, target, None, memory, carried, losses)
+        carried = before if self.network.config.carries_mask else None
+        if carried is not None and rng.random() < self.prompts.disturbed_share:
+            carried = _disturb(carried, rng)
+        found = self._learn(picture, losses, memory=memory, previous=carried)
         if rng.random() < self.prompts.late_correction_share:
-            prompt = _click_correction(None, result, target, rng)
-            result = self._learn(features, target, prompt, memory, result.low_res_logits, losses)
-        return result
+            prompt = _click_correction(None, found.result, picture.target, rng)
+            found = self._learn(picture, losses, prompt=prompt, memory=memory, previous=found.result)
+        return found
 
     def _learn(
         self,
-        features: ImageFeatures,
-        target: Tensor,
-        prompt: PromptTensors | None,
-        memory: MemoryTokens | None,
-        previous_logits: Tensor | None,
+        picture: _Picture,
         losses: list[FrameLoss],
-    ) -> FrameResult:
+        *,
+        prompt: PromptTensors | None = None,
+        memory: MemoryTokens | None = None,
+        previous: FrameResult | None = None,
+    ) -> _Seen:
+        logits = None if previous is None else previous.low_res_logits.detach()
+        features = self._see(picture, prompt, logits, is_same_slice=prompt is not None)
         result = track_frame(
             self.network,
             features,
             prompt=prompt,
             memory=memory,
-            previous_logits=None if previous_logits is None else previous_logits.detach(),
+            previous_logits=logits,
             stability_fallback=False,
         )
         losses.append(
             frame_loss(
-                result.candidate_logits, result.candidate_iou, result.object_logits, target, self.losses
+                result.candidate_logits,
+                result.candidate_iou,
+                result.object_logits,
+                picture.target,
+                self.losses,
             )
         )
-        return result
+        return _Seen(features=features, result=result)
+
+    def _see(
+        self,
+        picture: _Picture,
+        prompt: PromptTensors | None,
+        previous_logits: Tensor | None,
+        *,
+        is_same_slice: bool,
+    ) -> ImageFeatures:
+        """Encode a slice with its prior, unless it is encoded already."""
+        if picture.features is not None:
+            return picture.features
+        before = None if is_same_slice else picture.before
+        return self.network.encode_image(
+            with_prior(picture.pixels, before=before, prompt=prompt, previous_logits=previous_logits)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Picture:
+    """One slice of each clip of a batch."""
+
+    pixels: Tensor
+    """Normalised `(B, 3, S, S)`."""
+    before: Tensor
+    """The slice before it, or itself at the clip's beginning."""
+    features: ImageFeatures | None
+    """None where they depend on what was found in the slice before."""
+    target: Tensor
+    """`(B, S, S)` of 0 and 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """A slice as it was encoded and what was found in it."""
+
+    features: ImageFeatures
+    result: FrameResult
+
+
+def _disturb(result: FrameResult, rng: np.random.Generator) -> FrameResult:
+    """Grow, shrink or shift a mask that is carried on: the next outline is to be found in the image.
+
+    A mask that would vanish is left as it is, since an empty one says that the object has ended.
+    """
+    logits = result.low_res_logits
+    kind = rng.integers(3)
+    if kind == 0:
+        disturbed = F.max_pool2d(logits, kernel_size=3, stride=1, padding=1)
+    elif kind == 1:
+        disturbed = -F.max_pool2d(-logits, kernel_size=3, stride=1, padding=1)
+    else:
+        disturbed = logits.roll(tuple(rng.integers(-1, 2, 2).tolist()), dims=(2, 3))
+    is_left = (disturbed > 0).flatten(1).any(dim=1)[:, None, None, None]
+    return dataclasses.replace(result, low_res_logits=torch.where(is_left, disturbed, logits))
 
 
 def _draw_box(target: Tensor, rng: np.random.Generator, noise: float) -> PromptTensors:
