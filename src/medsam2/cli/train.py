@@ -29,7 +29,13 @@ if TYPE_CHECKING:
     "--workers", type=int, default=os.cpu_count() or 1, show_default=True, help="To generate stacks."
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-def train(recipe: Path, output: Path | None, bank: Path | None, workers: int, device: str) -> None:
+@click.option(
+    "--processes", type=click.IntRange(min=1), default=1, show_default=True,
+    help="Share each batch among so many devices, or so many parts of the processor.",
+)  # fmt: skip
+def train(
+    recipe: Path, output: Path | None, bank: Path | None, workers: int, device: str, processes: int
+) -> None:
     """Train a network from a recipe.
 
     A run that was stopped goes on where it was. The averaged weights lie in
@@ -44,9 +50,13 @@ def train(recipe: Path, output: Path | None, bank: Path | None, workers: int, de
     output = Path("runs") / recipe.stem if output is None else output
     bank = output / "bank" if bank is None else bank
     _fill(bank, config, workers)
-    trainer = Trainer(config, output, bank, device=device)
-    if trainer.step:
+    trainer = Trainer(config, output, bank, device=device, processes=processes)
+    if trainer.step and trainer.is_first:
         say(f"resuming {output} at step {trainer.step} of {config.num_steps}")
+    if not trainer.is_first:
+        for _ in trainer.run():
+            pass
+        return
     with SummaryWriter(str(output)) as curves:
         for progress in trainer.run():
             say(_line(progress))

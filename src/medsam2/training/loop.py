@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -50,7 +52,9 @@ class Progress:
 class Trainer:
     """One run: its network, optimiser, averages and folder."""
 
-    def __init__(self, config: TrainConfig, folder: Path, bank: Path, *, device: str = "auto") -> None:
+    def __init__(
+        self, config: TrainConfig, folder: Path, bank: Path, *, device: str = "auto", processes: int = 1
+    ) -> None:
         """Set a run up, or take it up again where its folder says it stopped.
 
         Args:
@@ -58,12 +62,15 @@ class Trainer:
             folder: Where it keeps its files.
             bank: Folder of generated stacks, see `training.bank`.
             device: Lightning Fabric's accelerator name.
+            processes: Processes, each with a device or an equal share of the processor's cores, that
+                share every step's batch; more than one start the command again for each other.
         """
         self.config = config
         self.folder = RunFolder(folder)
         self.bank = bank
-        self.folder.start(config)
-        self.fabric = Fabric(accelerator=device, devices=1, precision=config.precision)  # type: ignore[arg-type]
+        self.fabric = _launch(device, processes, config.precision)
+        if self.fabric.is_global_zero:
+            self.folder.start(config)
         resumed = self.folder.load()
         self.step = resumed.step if resumed else 0
         self.state = dict(resumed.network) if resumed else self._initial_state()
@@ -75,7 +82,13 @@ class Trainer:
         while self.step < self.config.num_steps:
             phase, step_in_phase = self.config.phase_at(self.step)
             yield from self._run_phase(phase, step_in_phase)
-        self.export()
+        if self.is_first:
+            self.export()
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process reports, validates and writes."""
+        return self.fabric.is_global_zero
 
     def export(self) -> Path:
         """Write the averaged weights as other commands take them."""
@@ -124,29 +137,29 @@ class Trainer:
             self.step += 1
             is_last = index + 1 == phase.steps
             score = None
-            if self.step % self.config.validate_every == 0 or is_last:
+            if self.is_first and (self.step % self.config.validate_every == 0 or is_last):
                 score = self._validate(phase)
-            if self.step % self.config.checkpoint_every == 0 or is_last:
+            if self.is_first and (self.step % self.config.checkpoint_every == 0 or is_last):
                 self._checkpoint(network, None if is_last else optimizer)
-            if score is not None or self.step % self.config.log_every == 0:
+            if self.is_first and (score is not None or self.step % self.config.log_every == 0):
                 yield meter.report(self.step, self.config.num_steps, phase.name, rate, score)
         self.state = network.state_dict()
 
     def _train_step(self, learner: nn.Module, optimizer: torch.optim.Optimizer, phase: PhaseConfig) -> Tensor:
         """Take one step and return the loss terms of its results, `(results, 4)`."""
         # A step's clips and prompts follow from its number alone: a resumed run repeats nothing.
-        rng = np.random.default_rng((self.config.seed, self.step))
+        rank = self.fabric.global_rank
+        rng = np.random.default_rng((self.config.seed, self.step, rank))
         torch.manual_seed(self.config.seed + self.step)
         data = self.config.data
         clips = draw_batch(
             self.bank, range(data.first_seed, data.first_seed + data.stacks), data, rng,
-            batch=phase.batch, clip_length=phase.clip_length, image_size=phase.image_size, augment=True,
+            batch=max(1, phase.batch // self.fabric.world_size), clip_length=phase.clip_length,
+            image_size=phase.image_size, augment=True,
         )  # fmt: skip
         images, targets = clips.images.to(self.fabric.device), clips.targets.to(self.fabric.device)
         with _attention_kernel(self.fabric.device):
             terms: Tensor = learner(images, targets, rng)
-            if len(terms) == 0:  # a single slice whose mask was given
-                return terms
             self.fabric.backward(
                 (terms.mean(dim=0) * terms.new_tensor(term_weights(self.config.losses))).sum()
             )
@@ -179,6 +192,17 @@ class Trainer:
             )
         )
         self.export()
+
+
+def _launch(device: str, processes: int, precision: str) -> Fabric:
+    """Start the processes of a run and join them."""
+    # Which parts of the network a step uses depends on its prompts.
+    strategy = DDPStrategy(find_unused_parameters=True) if processes > 1 else "auto"
+    fabric = Fabric(accelerator=device, devices=processes, strategy=strategy, precision=precision)  # type: ignore[arg-type]
+    fabric.launch()
+    if processes > 1 and fabric.device.type == "cpu":
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+    return fabric
 
 
 def _attention_kernel(device: torch.device) -> AbstractContextManager[None]:
