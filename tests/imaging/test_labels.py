@@ -10,8 +10,11 @@ from medsam2.imaging.labels import (
     bounding_box,
     component_at,
     components_overlapping,
+    connected_through,
     fill_holes,
+    from_run_lengths,
     largest_component,
+    run_lengths,
 )
 
 SHAPES = [(30, 40), (12, 20, 30)]
@@ -115,3 +118,50 @@ def test_holes_of_a_volume_are_filled_in_each_slice():
     assert filled[0].all()
     assert filled[2].all()
     assert not filled[1].any()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_slice_by_slice_gives_the_components_of_the_whole(seed):
+    mask = blobs((14, 20, 30), seed)
+    mask[9] &= seed % 2 == 0  # an empty slice parts what lies on its two sides
+    seeds = {4: np.zeros((20, 30), bool), 6: np.zeros((20, 30), bool)}
+    seeds[4][3:8, 3:8] = True
+    seeds[6][15, 20] = True
+    whole = np.zeros(mask.shape, bool)
+    for z, seed_plane in seeds.items():
+        whole[z] = seed_plane
+    expected = components_overlapping(mask, whole)
+    slices = [z for z in range(14) if z not in (0, 1)]
+    kept = connected_through(lambda z: mask[z], slices, seeds)
+    for z in slices:
+        assert np.array_equal(kept(z), expected[z])
+    assert expected.any()
+    assert expected.sum() < mask.sum()
+
+
+def test_slices_that_were_not_visited_part_what_lies_beyond():
+    mask = np.ones((5, 4, 4), bool)
+    kept = connected_through(lambda z: mask[z], [0, 1, 3, 4], {0: mask[0]})
+    assert [bool(kept(z).any()) for z in (0, 1, 3, 4)] == [True, True, False, False]
+
+
+def test_a_corner_connects_two_slices():
+    mask = np.zeros((2, 4, 4), bool)
+    mask[0, 1, 1] = mask[1, 2, 2] = mask[1, 0, 3] = True
+    kept = connected_through(lambda z: mask[z], [0, 1], {0: mask[0]})
+    assert np.argwhere(kept(1)).tolist() == [[2, 2]]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_run_lengths_come_back(seed):
+    mask = blobs((30, 40), seed)
+    lengths = run_lengths(mask)
+    assert lengths.sum() == mask.size
+    assert np.array_equal(from_run_lengths(lengths, mask.shape), mask)
+
+
+def test_known_run_lengths():
+    assert run_lengths(np.array([[0, 0, 1], [1, 1, 0]], bool)).tolist() == [2, 3, 1]
+    assert run_lengths(np.ones((2, 2), bool)).tolist() == [0, 4]
+    assert run_lengths(np.zeros((2, 2), bool)).tolist() == [4]
+    assert from_run_lengths(np.array([0, 4]), (2, 2)).all()

@@ -57,7 +57,7 @@ def test_computing_sets_precision_and_gradients_and_takes_them_back(
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"memory": "all"}, "memory is one of recent, not 'all'"),
+        ({"memory": "all"}, "memory is one of recent, self-sorting, not 'all'"),
         ({"stop_after": -1}, "stop_after is 0 or more slices, not -1"),
         ({"fill_hole_area": -8}, "fill_hole_area is 0 or more pixels, not -8"),
     ],

@@ -38,7 +38,7 @@ DEFAULT_SUFFIX = ".nii.gz"
 @click.option("--weights", default="compact", show_default=True, help="Name or file.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Mask; IMAGE_mask.nii.gz if not given.")
 @click.option("--preview", type=click.Path(path_type=Path), help="Also write a picture (PNG).")
-@click.option("--memory", type=click.Choice(["recent"]), default="recent", show_default=True)
+@click.option("--memory", type=click.Choice(["recent", "self-sorting"]), default="recent", show_default=True)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option(
     "--precision", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto", show_default=True

@@ -4,8 +4,12 @@ Neighbours touch by a face, an edge or a corner: 8 of them in 2D, 26 in 3D. Work
 bounding box, so the cost follows the object and not the scan.
 """
 
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+
 import numpy as np
 from scipy import ndimage
+from scipy.cluster.hierarchy import DisjointSet
 
 from medsam2.errors import GeometryError, PromptError
 
@@ -70,6 +74,76 @@ def components_overlapping(mask: np.ndarray, seed: np.ndarray) -> np.ndarray:
         is_touched[0] = False
         kept[box] = is_touched[labels]
     return kept
+
+
+def connected_through(
+    mask_at: Callable[[int], np.ndarray], slices: Sequence[int], seeds: Mapping[int, np.ndarray]
+) -> Callable[[int], np.ndarray]:
+    """Find the 3D components of a mask that share a voxel with seeds, holding two slices at a time.
+
+    `components_overlapping` gives the same, but needs the whole mask and its labels in memory at once.
+
+    Args:
+        mask_at: Slice index to boolean (y, x); asked twice for every slice.
+        slices: Indices of the slices that are not known to be empty, in increasing order.
+        seeds: Boolean (y, x) of each slice that has some.
+
+    Returns:
+        Slice index, one of `slices`, to the boolean (y, x) of what is kept there.
+    """
+    sets: DisjointSet = DisjointSet()
+    touched: set[tuple[int, int]] = set()
+    before: tuple[int, np.ndarray] | None = None
+    for z in slices:
+        labels, num_labels = _label(mask_at(z))
+        for label in range(1, num_labels + 1):
+            sets.add((z, label))
+        if z in seeds:
+            touched |= {(z, int(label)) for label in np.unique(labels[seeds[z]]) if label}
+        if before is not None and before[0] == z - 1:
+            for lower, upper in _touching(before[1], labels):
+                sets.merge((z - 1, lower), (z, upper))
+        before = z, labels
+    roots = {sets[piece] for piece in touched}
+
+    def kept(z: int) -> np.ndarray:
+        labels, num_labels = _label(mask_at(z))
+        is_kept = np.array([False] + [sets[z, label] in roots for label in range(1, num_labels + 1)])
+        return np.asarray(is_kept[labels])
+
+    return kept
+
+
+def _touching(lower: np.ndarray, upper: np.ndarray) -> set[tuple[int, int]]:
+    """Pairs of labels of two neighbouring slices (y, x) that touch by a face, an edge or a corner."""
+    box = bounding_box((lower > 0) | (upper > 0))
+    if box is None:
+        return set()
+    around = np.pad(lower[box], 1)
+    here = upper[box]
+    pairs: set[tuple[int, int]] = set()
+    for dy, dx in product(range(3), repeat=2):
+        below = around[dy : dy + here.shape[0], dx : dx + here.shape[1]]
+        both = (below > 0) & (here > 0)
+        pairs |= set(zip(below[both].tolist(), here[both].tolist(), strict=True))
+    return pairs
+
+
+def run_lengths(mask: np.ndarray) -> np.ndarray:
+    """Write a mask as the lengths of its runs, row by row, the first one outside (it may be 0); int32.
+
+    Args:
+        mask: Boolean, any shape.
+    """
+    flat = np.concatenate(([False], mask.ravel(), [not mask.ravel()[-1] if mask.size else True]))
+    changes = np.flatnonzero(flat[1:] != flat[:-1])
+    return np.diff(changes, prepend=0).astype(np.int32)
+
+
+def from_run_lengths(lengths: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Undo `run_lengths`."""
+    values = np.arange(len(lengths)) % 2 == 1
+    return np.repeat(values, lengths).reshape(shape)
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:

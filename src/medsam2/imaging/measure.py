@@ -1,5 +1,7 @@
 """Measure a mask in the patient's units."""
 
+from collections.abc import Iterable
+
 import numpy as np
 from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.distance import pdist
@@ -9,15 +11,19 @@ from medsam2.imaging.volume import Volume
 
 def volume_ml(mask: Volume) -> float:
     """Return the volume of what is not 0, in millilitres; shear of the grid is counted in."""
-    voxel_mm3 = abs(float(np.linalg.det(mask.affine[:3, :3])))
-    return int(np.count_nonzero(mask.array)) * voxel_mm3 / 1000
+    return int(np.count_nonzero(mask.array)) * voxel_ml(mask.affine)
 
 
-def longest_diameter_mm(slices: np.ndarray, spacing_mm: tuple[float, float]) -> float:
+def voxel_ml(affine: np.ndarray) -> float:
+    """Return the volume of one voxel of a grid, in millilitres."""
+    return abs(float(np.linalg.det(affine[:3, :3]))) / 1000
+
+
+def longest_diameter_mm(slices: Iterable[np.ndarray], spacing_mm: tuple[float, float]) -> float:
     """Return the longest distance between two pixels of a mask that lie in the same slice.
 
     Args:
-        slices: Boolean (slice, y, x).
+        slices: Boolean (y, x) each.
         spacing_mm: (x, y) distance of pixel centres in mm.
 
     Returns:

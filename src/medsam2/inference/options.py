@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from medsam2.errors import InputError
-from medsam2.tracking.select import POLICIES
+from medsam2.tracking.policies import POLICIES
+from medsam2.tracking.select import Policy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,8 +15,8 @@ class InferenceOptions:
 
     zoom: bool | None = None
     """Look at a square around the prompt instead of whole slices; None as the network was trained."""
-    memory: str = "recent"
-    """Name of the memory policy, one of `tracking.select.POLICIES`."""
+    memory: str | Policy = "recent"
+    """The memory policy: a name in `tracking.policies.POLICIES`, or one's own."""
     keep_component: bool | None = None
     """Keep only the connected part that holds the prompt; None does so for an object of one box."""
     stop_after: int | None = None
@@ -27,9 +28,14 @@ class InferenceOptions:
     """Replace an unstable mask by the best of three candidates, as SAM 2 does."""
 
     def __post_init__(self) -> None:
-        if self.memory not in POLICIES:
+        if isinstance(self.memory, str) and self.memory not in POLICIES:
             raise InputError(f"memory is one of {', '.join(POLICIES)}, not {self.memory!r}")
         if self.stop_after is not None and self.stop_after < 0:
             raise InputError(f"stop_after is 0 or more slices, not {self.stop_after}")
         if self.fill_hole_area < 0:
             raise InputError(f"fill_hole_area is 0 or more pixels, not {self.fill_hole_area}")
+
+    @property
+    def policy(self) -> Policy:
+        """The memory policy itself."""
+        return POLICIES[self.memory] if isinstance(self.memory, str) else self.memory

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -9,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from scipy import ndimage
 from torch import Tensor
 
-from medsam2.imaging.labels import components_overlapping
+from medsam2.imaging.labels import connected_through
 from medsam2.inference.zoom import View
 from medsam2.model.network import ABSENT_LOGIT
 from medsam2.prompts.types import Prompt
@@ -58,18 +60,28 @@ def fill_logit_holes(low_res_logits: Tensor, max_area: int) -> Tensor:
     return low_res_logits.masked_fill(holes[None, None], FILLED_LOGIT)
 
 
-def keep_prompted(mask: npt.NDArray[np.bool_], prompts: list[Prompt]) -> npt.NDArray[np.bool_]:
-    """Keep the 26-connected parts of a mask `(z, y, x)` that reach a prompted slice's object.
+def keep_prompted(
+    mask_at: Callable[[int], npt.NDArray[np.bool_]], slices: Sequence[int], prompts: list[Prompt]
+) -> Callable[[int], npt.NDArray[np.bool_]]:
+    """Keep the 26-connected parts of a mask that reach a prompted slice's object.
 
     Where a box was drawn, only what lies in it counts as the object.
+
+    Args:
+        mask_at: Slice index to mask `(y, x)`.
+        slices: Indices of the slices to look at, in increasing order; the prompted ones are among them.
+        prompts: What was said.
+
+    Returns:
+        Slice index, one of `slices`, to what is kept there, `(y, x)`.
     """
-    seed = np.zeros_like(mask)
+    seeds = {}
     for prompt in prompts:
-        plane = mask[prompt.slice_index]
-        if prompt.box is None:
-            seed[prompt.slice_index] = plane
-            continue
-        x_min, y_min, x_max, y_max = (round(value) for value in prompt.box.xyxy)
-        inside = np.s_[y_min : y_max + 1, x_min : x_max + 1]
-        seed[prompt.slice_index][inside] = plane[inside]
-    return components_overlapping(mask, seed)
+        seed = mask_at(prompt.slice_index)
+        if prompt.box is not None:
+            x_min, y_min, x_max, y_max = (round(value) for value in prompt.box.xyxy)
+            inside = np.zeros_like(seed)
+            inside[y_min : y_max + 1, x_min : x_max + 1] = True
+            seed = seed & inside
+        seeds[prompt.slice_index] = seed
+    return connected_through(mask_at, slices, seeds)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
@@ -11,19 +13,22 @@ from PIL import Image
 from medsam2.errors import PromptError, SessionError
 from medsam2.imaging.geometry import restore_axes, slices_along
 from medsam2.imaging.intensity import Window, check_intensities, resolve_window
-from medsam2.imaging.measure import longest_diameter_mm, volume_ml
+from medsam2.imaging.measure import longest_diameter_mm, voxel_ml
 from medsam2.imaging.preview import draw_preview
 from medsam2.imaging.volume import Volume
 from medsam2.inference.features import SliceFeatures
 from medsam2.inference.options import InferenceOptions
-from medsam2.inference.postprocess import keep_prompted
+from medsam2.inference.outcome import kept_slices, label_slices
 from medsam2.inference.propagate import visit
 from medsam2.inference.runtime import Runtime
-from medsam2.inference.track import ObjectTrack
+from medsam2.inference.track import ObjectTrack, TrackState
 from medsam2.prompts.types import Point, Prompt, prompt_from
 from medsam2.tracking.step import FrameResult
 
 MAX_OBJECTS = 255  # labels of a uint8 mask
+MAX_UNDO = 50
+
+_Moment = dict[int, tuple[ObjectTrack, TrackState]]
 
 
 class Session:
@@ -48,6 +53,8 @@ class Session:
         self._runtime = runtime
         self._features = SliceFeatures(runtime, slices_along(volume.array, axis), self.window)
         self._tracks: dict[int, ObjectTrack] = {}
+        self._undone: list[_Moment] = []
+        self._done: deque[_Moment] = deque(maxlen=MAX_UNDO)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -99,19 +106,31 @@ class Session:
         track = self._tracks.get(number)
         if track is None:
             track = ObjectTrack(self._features, self.options, zooms=self._zooms)
-        with self._runtime.computing():
+        with self._changing(), self._runtime.computing():
             track.add(_joined(track.prompts.get(slice), prompt))
-        self._tracks[number] = track
-        return track.logits(slice) > 0
+            self._tracks[number] = track
+        return track.mask(slice)
 
-    def remove(self, number: int) -> None:
-        """Forget an object.
+    def remove(self, number: int, *, slice: int | None = None) -> None:  # noqa: A002
+        """Forget an object, or what was said about it in one slice.
 
         Raises:
-            SessionError: There is none of this number.
+            SessionError: There is no object of this number or no prompt on the slice, or it is the only one.
         """
-        self._track(number)
-        del self._tracks[number]
+        track = self._track(number)
+        with self._changing(), self._runtime.computing():
+            if slice is None:
+                del self._tracks[number]
+            else:
+                track.remove(slice)
+
+    def undo(self) -> bool:
+        """Take back the last `add` or `remove` with all that followed from it; False if there is none."""
+        return self._step_back(self._done, self._undone)
+
+    def redo(self) -> bool:
+        """Do again what was undone last, if nothing was added or removed since; False if there is nothing."""
+        return self._step_back(self._undone, self._done)
 
     def propagate(self) -> Iterator[tuple[int, dict[int, npt.NDArray[np.bool_]]]]:
         """Carry all objects through the volume, upwards from their prompts and then downwards.
@@ -134,7 +153,7 @@ class Session:
             if step is None:
                 return
             z, numbers = step
-            yield z, {number: self._tracks[number].logits(z) > 0 for number in numbers}
+            yield z, {number: self._tracks[number].mask(z) for number in numbers}
 
     def mask(self, number: int) -> npt.NDArray[np.bool_]:
         """One object in all slices visited so far, bool `(z, y, x)` along the session's axis.
@@ -143,11 +162,10 @@ class Session:
             SessionError: There is no object of this number.
         """
         track = self._track(number)
+        kept = kept_slices(track)
         stack = np.zeros(self.shape, dtype=bool)
         for z in track.results:
-            stack[z] = track.logits(z) > 0
-        if track.keeps_component:
-            stack = keep_prompted(stack, list(track.prompts.values()))
+            stack[z] = kept(z)
         return stack
 
     def scores(self, number: int) -> dict[int, float]:
@@ -178,12 +196,13 @@ class Session:
         Raises:
             SessionError: There is no object of this number.
         """
-        stack = self.mask(number)
-        on_grid = self.volume.with_array(np.ascontiguousarray(restore_axes(stack, self.axis)))
+        track = self._track(number)
+        kept = kept_slices(track)
+        areas = [int(np.count_nonzero(kept(z))) for z in track.results]
         return {
-            "volume_ml": volume_ml(on_grid),
-            "longest_diameter_mm": longest_diameter_mm(stack, self._pixel_mm),
-            "num_slices": int(np.count_nonzero(stack.reshape(len(stack), -1).any(axis=1))),
+            "volume_ml": sum(areas) * voxel_ml(self.volume.affine),
+            "longest_diameter_mm": longest_diameter_mm((kept(z) for z in track.results), self._pixel_mm),
+            "num_slices": sum(area > 0 for area in areas),
         }
 
     def picture(self, number: int) -> Image.Image:
@@ -208,26 +227,38 @@ class Session:
         Where objects overlap, the one whose logit is higher keeps the voxel.
         """
         labels = np.zeros(self.shape, dtype=np.uint8)
-        masks = {number: self.mask(number) for number in self._tracks}
-        for number, mask in masks.items():
-            labels[mask] = number
-        self._settle_overlaps(labels, masks)
+        for z, plane in label_slices(self._tracks):
+            labels[z] = plane
         return self.volume.with_array(np.ascontiguousarray(restore_axes(labels, self.axis)))
 
-    def _settle_overlaps(
-        self, labels: npt.NDArray[np.uint8], masks: Mapping[int, npt.NDArray[np.bool_]]
-    ) -> None:
-        claims = np.zeros(self.shape, dtype=np.uint8)
-        for mask in masks.values():
-            claims += mask
-        contested = claims > 1
-        for z in np.flatnonzero(contested.reshape(len(contested), -1).any(axis=1)):
-            best = np.full(self.shape[1:], -np.inf, dtype=np.float32)
-            for number, mask in masks.items():
-                if mask[z].any():
-                    logits = np.where(mask[z], self._tracks[number].logits(int(z)), -np.inf)
-                    labels[z][contested[z] & (logits > best)] = number
-                    best = np.maximum(best, logits)
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Keep the moment before a change; a change that fails leaves no trace."""
+        before = self._moment()
+        try:
+            yield
+        except BaseException:
+            self._come_back(before)
+            raise
+        self._done.append(before)
+        self._undone.clear()
+
+    def _moment(self) -> _Moment:
+        return {number: (track, track.state()) for number, track in self._tracks.items()}
+
+    def _come_back(self, moment: _Moment) -> None:
+        self._tracks = {number: track for number, (track, _) in moment.items()}
+        for track, state in moment.values():
+            track.restore(state)
+
+    def _step_back(
+        self, moments: deque[_Moment] | list[_Moment], others: deque[_Moment] | list[_Moment]
+    ) -> bool:
+        if not moments:
+            return False
+        others.append(self._moment())
+        self._come_back(moments.pop())
+        return True
 
     def _track(self, number: int) -> ObjectTrack:
         if number not in self._tracks:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from medsam2.errors import SessionError
+from medsam2.imaging.labels import from_run_lengths, run_lengths
 from medsam2.inference.features import SliceFeatures
 from medsam2.inference.options import InferenceOptions
 from medsam2.inference.postprocess import fill_logit_holes, to_slice, to_view
@@ -21,8 +23,11 @@ from medsam2.model.prompt_encoder import LABEL_BOX_MAX, LABEL_BOX_MIN
 from medsam2.prompts.types import Prompt
 from medsam2.tracking.memory import FrameMemory, MemoryBank
 from medsam2.tracking.prior import PromptTensors, with_prior
-from medsam2.tracking.select import NUM_RECENT, POLICIES
+from medsam2.tracking.select import gather
 from medsam2.tracking.step import FrameResult, remember, track_frame
+from medsam2.tracking.traits import describe
+
+ARCHIVE_DISTANCE = 32  # slices behind the one at hand; nearer ones are looked at while a user works
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +36,27 @@ class SliceResult:
 
     frame: FrameResult
     view: View
+    runs: npt.NDArray[np.int32] | None = None
+    """Run lengths of the mask on the slice, once the logits have been rounded to save memory."""
 
     @property
     def score(self) -> float:
         """Predicted overlap with the truth, 0..1; 0 where the object is absent."""
         return float(self.frame.iou) if float(self.frame.object_logits) > 0 else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackState:
+    """An object's state at a moment, to come back to; nothing in it is ever changed."""
+
+    view: View
+    prompts: Mapping[int, Prompt]
+    results: Mapping[int, SliceResult]
+    memory_views: Mapping[int, View]
+    conditioning: Mapping[int, FrameMemory]
+    tracked: Mapping[int, Mapping[int, FrameMemory]]
+    """Of each direction, as the pools."""
+    pools: Mapping[int, Sequence[int]]
 
 
 class ObjectTrack:
@@ -46,9 +67,11 @@ class ObjectTrack:
         self.options = options
         self.zooms = zooms
         self.network = features.runtime.network
+        self.policy = options.policy
         self.view = whole_slice(features.shape_yx)
         self.prompts: dict[int, Prompt] = {}
         self.results: dict[int, SliceResult] = {}
+        self.memory_views: dict[int, View] = {}  # a result keeps its view, a memory follows today's
         conditioning: dict[int, FrameMemory] = {}
         # Prompted slices serve both directions; tracked ones only their own, as in the reference,
         # which starts each direction afresh.
@@ -84,7 +107,7 @@ class ObjectTrack:
             self.network,
             features,
             prompt=tensors,
-            memory=None if step is None else self._memory(z, step),
+            memory=None if step is None else self._memory(z, step, features),
             previous_logits=previous,
             stability_fallback=self.options.stability_fallback,
         )
@@ -97,8 +120,10 @@ class ObjectTrack:
             self._forget(lambda _z: True)
         else:
             # SAM 2: a slice that was tracked stays a tracked one when it is corrected.
-            self.banks[step].tracked[z] = entry
+            # Beyond it first, so that it is again the last one that was reached.
             self._forget(lambda other: (other - z) * step > 0)
+            self.banks[step].forget(z)
+            self._keep(z, step, entry)
 
     def advance(self, z: int, step: int) -> SliceResult:
         """Find the object in a slice from the slices before it in a direction, unless it is known."""
@@ -110,9 +135,59 @@ class ObjectTrack:
             self.view = grow(self.view, self.features.shape_yx)
             features, result = self._track(z, step)
         # The reference remembers a tracked mask with its holes and a prompted one without.
-        self.banks[step].tracked[z] = self._remember(z, features, result)
-        self.results[z] = self._filled(result)
+        self._keep(z, step, self._remember(z, features, result))
+        self.results[z] = _slim(self._filled(result))
+        self._archive(z - ARCHIVE_DISTANCE * step)
         return self.results[z]
+
+    def remove(self, z: int) -> None:
+        """Take the prompt of a slice back, and what followed from it.
+
+        Raises:
+            SessionError: There is none, or it is the only one.
+        """
+        if z not in self.prompts:
+            raise SessionError(f"there is no prompt on slice {z}; prompts are on {sorted(self.prompts)}")
+        rest = [prompt for slice_index, prompt in self.prompts.items() if slice_index != z]
+        if not rest:
+            raise SessionError(f"slice {z} has the object's only prompt; remove the object instead")
+        step = next((s for s, bank in self.banks.items() if z in bank.tracked), None)
+        if step is not None:
+            del self.prompts[z]
+            self._forget(lambda other: (other - z) * step >= 0)
+            return
+        self.restore(ObjectTrack(self.features, self.options, zooms=self.zooms).state())
+        for prompt in rest:
+            self.add(prompt)
+
+    def state(self) -> TrackState:
+        """What there is now; costs next to nothing, since values are shared."""
+        return TrackState(
+            view=self.view,
+            prompts=dict(self.prompts),
+            results=dict(self.results),
+            memory_views=dict(self.memory_views),
+            conditioning=dict(self.conditioning),
+            tracked={step: dict(bank.tracked) for step, bank in self.banks.items()},
+            pools={step: tuple(bank.pool) for step, bank in self.banks.items()},
+        )
+
+    def restore(self, state: TrackState) -> None:
+        """Come back to a state of this object."""
+        self.view = state.view
+        self.prompts = dict(state.prompts)
+        self.results = dict(state.results)
+        self.memory_views = dict(state.memory_views)
+        conditioning = dict(state.conditioning)
+        for step, bank in self.banks.items():
+            bank.conditioning = conditioning
+            bank.tracked = dict(state.tracked[step])
+            bank.pool = list(state.pools[step])
+
+    def mask(self, z: int) -> npt.NDArray[np.bool_]:
+        """The object `(y, x)` in a slice that was visited."""
+        runs = self.results[z].runs
+        return self.logits(z) > 0 if runs is None else from_run_lengths(runs, self.features.shape_yx)
 
     def logits(self, z: int) -> npt.NDArray[np.float32]:
         """Mask logits `(y, x)` of a slice that was visited."""
@@ -125,7 +200,7 @@ class ObjectTrack:
         frame = track_frame(
             self.network,
             features,
-            memory=self._memory(z, step),
+            memory=self._memory(z, step, features),
             previous_logits=carried,
             stability_fallback=self.options.stability_fallback,
         )
@@ -155,32 +230,52 @@ class ObjectTrack:
         filled = fill_logit_holes(result.frame.low_res_logits, self.options.fill_hole_area)
         return dataclasses.replace(result, frame=dataclasses.replace(result.frame, low_res_logits=filled))
 
-    def _memory(self, z: int, step: int) -> MemoryTokens:
+    def _memory(self, z: int, step: int, features: ImageFeatures) -> MemoryTokens:
+        """What a slice looks back at, made anew where it was let go or its view is not today's."""
         bank = self.banks[step]
-        near = [z - step * distance for distance in range(1, NUM_RECENT + 1)]
-        for slots, indices in ((bank.conditioning, list(bank.conditioning)), (bank.tracked, near)):
-            for index in indices:
-                if index in slots and self.results[index].view != self.view:
-                    slots[index] = self._reencoded(index, slots[index])
-        policy = POLICIES[self.options.memory]
-        return policy(bank, z, step=step, num_slices=self.features.num_slices)
+        for index in list(bank.conditioning):
+            self._refresh(bank.conditioning, index)
+        if z - step in bank.tracked:  # the slice at hand is compared where the object was in this one
+            self._refresh(bank.tracked, z - step)
+        selection = self.policy.choose(
+            bank, z, step=step, num_slices=self.features.num_slices, features=features
+        )
+        for index, _ in selection.spatial:
+            self._refresh(bank.tracked if index in bank.tracked else bank.conditioning, index)
+        return gather(bank, selection)
 
-    def _reencoded(self, z: int, memory: FrameMemory) -> FrameMemory:
-        """A memory made anew in a view that has grown since; its pointer holds in any view."""
+    def _refresh(self, slots: dict[int, FrameMemory], z: int) -> None:
+        """Make a memory anew if it was let go or its view has grown since; its pointer holds in any view."""
+        if slots[z].spatial is not None and self.memory_views[z] == self.view:
+            return
         logits = self._logits_in_view(z)
         frame = dataclasses.replace(self.results[z].frame, low_res_logits=logits)
-        self.results[z] = SliceResult(frame=frame, view=self.view)
         features = self._see(z, previous_logits=logits)
-        return dataclasses.replace(self._remember(z, features, self.results[z]), pointer=memory.pointer)
+        entry = self._remember(z, features, SliceResult(frame=frame, view=self.view))
+        slots[z] = dataclasses.replace(entry, pointer=slots[z].pointer)
+
+    def _archive(self, z: int) -> None:
+        """Round a tracked result that lies far back to half the bytes; its mask stays what it was."""
+        result = self.results.get(z)
+        if result is None or result.runs is not None or z in self.prompts:
+            return
+        rounded = result.frame.low_res_logits.half()
+        frame = dataclasses.replace(result.frame, low_res_logits=rounded, candidate_logits=rounded)
+        self.results[z] = dataclasses.replace(result, frame=frame, runs=run_lengths(self.mask(z)))
+
+    def _keep(self, z: int, step: int, entry: FrameMemory) -> None:
+        """Add a tracked slice to its bank, which frees what no later slice looks back at."""
+        bank = self.banks[step]
+        bank.tracked[z] = entry
+        bank.let_go(self.policy.admit(bank, z))
 
     def _remember(self, z: int, features: ImageFeatures, result: SliceResult) -> FrameMemory:
-        return remember(
-            self.network,
-            features,
-            result.frame,
-            slice_index=z,
-            binarise=z in self.prompts,
-        )
+        is_prompted = z in self.prompts
+        self.memory_views[z] = result.view
+        memory = remember(self.network, features, result.frame, slice_index=z, binarise=is_prompted)
+        if not self.policy.compares:
+            return memory
+        return dataclasses.replace(memory, traits=describe(memory, features, result.frame))
 
     def _previous_logits(self, z: int) -> Tensor | None:
         """The mask found in a slice, in the view of today."""
@@ -189,7 +284,7 @@ class ObjectTrack:
     def _logits_in_view(self, z: int) -> Tensor:
         result = self.results[z]
         if result.view == self.view:
-            return result.frame.low_res_logits
+            return result.frame.low_res_logits.float()
         logits = to_view(self.logits(z), self.view, self.network.config.mask_size)
         return logits.to(self.features.runtime.device)
 
@@ -223,4 +318,14 @@ class ObjectTrack:
         """Drop tracked slices that a new prompt has made stale; prompted ones stay."""
         for bank in self.banks.values():
             for z in [z for z in bank.tracked if z not in self.prompts and is_stale(z)]:
-                del bank.tracked[z], self.results[z]
+                bank.forget(z)
+                del self.results[z]
+
+
+def _slim(result: SliceResult) -> SliceResult:
+    """A tracked result without the candidates, which are for users of a prompted slice to choose from."""
+    frame = result.frame
+    return dataclasses.replace(
+        result,
+        frame=dataclasses.replace(frame, candidate_logits=frame.low_res_logits, candidate_iou=frame.iou),
+    )
