@@ -1,13 +1,14 @@
 """Map a scan's intensities to the 8-bit greys that the network reads."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
 
 from medsam2.errors import InputError
+from medsam2.imaging.mapped import release
 from medsam2.imaging.volume import Volume
 
 WINDOW_PRESETS: Mapping[str, tuple[float, float]] = MappingProxyType(
@@ -71,8 +72,8 @@ def check_intensities(array: np.ndarray) -> None:
         InputError: Voxels are NaN or infinite, or all are equal.
     """
     _check_finite(array)
-    lowest = array.min()
-    if lowest == array.max():
+    lowest, highest = _extremes(array)
+    if lowest == highest:
         raise InputError(f"every voxel of the image is {lowest}; there is nothing to segment")
 
 
@@ -98,7 +99,7 @@ def resolve_window(volume: Volume, window: str | tuple[float, float] | None = No
         return _preset(window)
     if window is not None:
         return _given(window)
-    lowest, highest = float(volume.array.min()), float(volume.array.max())
+    lowest, highest = (float(extreme) for extreme in _extremes(volume.array))
     if not (math.isfinite(lowest) and math.isfinite(highest)) or lowest == highest:
         check_intensities(volume.array)
     is_uint8 = volume.array.dtype == np.uint8
@@ -145,11 +146,24 @@ def to_uint8(array: np.ndarray, window: Window) -> np.ndarray:
 def _check_finite(array: np.ndarray) -> None:
     if array.dtype.kind != "f":
         return
-    num_bad = sum(part.size - int(np.count_nonzero(np.isfinite(part))) for part in array)
+    num_bad = sum(part.size - int(np.count_nonzero(np.isfinite(part))) for part in _parts(array))
     if num_bad:
         raise InputError(
             f"{num_bad} of {array.size} voxels are NaN or infinite; an image needs finite intensities"
         )
+
+
+def _extremes(array: np.ndarray) -> tuple[np.generic, np.generic]:
+    """Lowest and highest value; NaN if there is one."""
+    extremes = np.array([(part.min(), part.max()) for part in _parts(array)])
+    return extremes[:, 0].min(), extremes[:, 1].max()
+
+
+def _parts(array: np.ndarray) -> Iterator[np.ndarray]:
+    """Go through an array by its first axis without keeping in memory what is mapped from a file."""
+    for part in array:
+        yield part
+        release(part)
 
 
 def _preset(name: str) -> Window:
@@ -208,5 +222,10 @@ def _sample(array: np.ndarray) -> np.ndarray:
     if array.size <= _SAMPLE_SIZE:
         return array.ravel()
     # A regular stride would fall into step with rows and slices.
-    picks = np.random.default_rng(0).integers(0, array.size, _SAMPLE_SIZE)
-    return np.asarray(array[np.unravel_index(picks, array.shape)])
+    picks = np.sort(np.random.default_rng(0).integers(0, array.size, _SAMPLE_SIZE))
+    part_size = array.size // len(array)
+    ends = np.searchsorted(picks, np.arange(1, len(array) + 1) * part_size)
+    by_part = zip(_parts(array), np.split(picks, ends[:-1]), strict=True)
+    return np.concatenate(
+        [part[np.unravel_index(chosen % part_size, part.shape)] for part, chosen in by_part]
+    )

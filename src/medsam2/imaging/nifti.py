@@ -11,6 +11,7 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from medsam2.errors import GeometryError, InputError, UnsupportedFormat
+from medsam2.imaging.mapped import SPILL_BYTES, spill
 from medsam2.imaging.nifti_header import (
     HEADER_SIZES,
     Layout,
@@ -56,11 +57,11 @@ def read(path: Path, *, frame: int | None = None) -> Volume:
             )
         index = _frame_index(frame, shape.num_frames, path)
         stream.seek(shape.offset + index * shape.frame_size)
-        stored = _read_voxels(stream, shape)
+        voxels = _read_voxels(stream, shape)
         if index == shape.num_frames - 1:
             stream.read(1)  # of a compressed file: goes on to the checksum
     try:
-        return Volume(_scaled(stored, shape), grid_affine(header), nifti_header=grid_only(header))
+        return Volume(voxels, grid_affine(header), nifti_header=grid_only(header))
     except GeometryError as error:
         raise GeometryError(f"{path}: {error}") from error
 
@@ -129,29 +130,42 @@ def _frame_index(frame: int | None, num_frames: int, path: Path) -> int:
 
 def _read_voxels(stream: BinaryIO, shape: Layout) -> np.ndarray:
     """Read one frame from where the stream stands, as an array (z, y, x) in this machine's byte order."""
-    try:
-        voxels = np.empty(math.prod(shape.shape), shape.dtype)
-    except MemoryError as error:
-        raise InputError(f"a volume of shape {shape.shape} (z, y, x) does not fit into memory") from error
-    buffer = voxels.view(np.uint8)
-    start = 0
-    while start < buffer.size:
-        # In chunks, since a decompressing stream holds what it is asked for a second time.
-        chunk = stream.read(min(_CHUNK_SIZE, buffer.size - start))
-        if not chunk:
-            raise EOFError
-        buffer[start : start + len(chunk)] = np.frombuffer(chunk, np.uint8)
-        start += len(chunk)
-    return voxels.astype(shape.dtype.newbyteorder("="), copy=False).reshape(shape.shape)
+    dtype = _result_dtype(shape)
+    slices = (_scaled(part, shape, dtype) for part in _read_slices(stream, shape))
+    if math.prod(shape.shape) * dtype.itemsize > SPILL_BYTES:
+        return spill(slices, dtype, shape.shape)
+    voxels = np.empty(shape.shape, dtype)
+    for target, part in zip(voxels, slices, strict=True):
+        target[...] = part
+    return voxels
 
 
-def _scaled(stored: np.ndarray, shape: Layout) -> np.ndarray:
-    """Apply the header's slope and intercept, computed in float64 a slice at a time."""
+def _read_slices(stream: BinaryIO, shape: Layout) -> Iterator[np.ndarray]:
+    """Read slice by slice, in chunks: a decompressing stream holds what it is asked for a second time."""
+    num_slices, height, width = shape.shape
+    for _ in range(num_slices):
+        part = np.empty(height * width, shape.dtype)
+        buffer = part.view(np.uint8)
+        start = 0
+        while start < buffer.size:
+            chunk = stream.read(min(_CHUNK_SIZE, buffer.size - start))
+            if not chunk:
+                raise EOFError
+            buffer[start : start + len(chunk)] = np.frombuffer(chunk, np.uint8)
+            start += len(chunk)
+        yield part.reshape(height, width)
+
+
+def _result_dtype(shape: Layout) -> np.dtype:
     if (shape.slope, shape.inter) == (1.0, 0.0):
-        return stored
-    is_short = stored.dtype.itemsize <= 2 or stored.dtype == np.float32
-    scaled = np.empty(stored.shape, np.float32 if is_short else np.float64)
+        return shape.dtype.newbyteorder("=")
+    is_short = shape.dtype.itemsize <= 2 or shape.dtype.newbyteorder("=") == np.float32
+    return np.dtype(np.float32 if is_short else np.float64)
+
+
+def _scaled(stored: np.ndarray, shape: Layout, dtype: np.dtype) -> np.ndarray:
+    """Apply the header's slope and intercept to a slice, computed in float64."""
+    if (shape.slope, shape.inter) == (1.0, 0.0):
+        return stored.astype(dtype, copy=False)
     with np.errstate(over="ignore"):  # infinity says it as well; `check_intensities` refuses it in images
-        for source, target in zip(stored, scaled, strict=True):
-            target[...] = source.astype(np.float64) * shape.slope + shape.inter
-    return scaled
+        return (stored.astype(np.float64) * shape.slope + shape.inter).astype(dtype)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from medsam2.imaging.intensity import Window, to_uint8
+from medsam2.imaging.mapped import release
 from medsam2.inference.preprocess import normalise, resample_slice
 from medsam2.inference.runtime import Runtime
 from medsam2.inference.zoom import View
@@ -54,7 +55,10 @@ class SliceFeatures:
 
     def grey(self, slice_index: int) -> npt.NDArray[np.uint8]:
         """One slice `(y, x)` in 0..255."""
-        return to_uint8(self.slices[slice_index], self.window)
+        part = self.slices[slice_index]
+        grey = to_uint8(part, self.window)
+        release(part)
+        return grey
 
     def pixels(self, view: View, slice_index: int) -> Tensor:
         """A view of a slice as the network takes it, `(1, 3, S, S)`."""
