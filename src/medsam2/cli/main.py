@@ -31,6 +31,7 @@ SUBCOMMANDS: Mapping[str, Subcommand] = MappingProxyType(
         "segment": Subcommand("medsam2.cli.segment:segment", "Segment a structure from a prompt on a slice."),
         "demo": Subcommand("medsam2.cli.demo:demo", "Segment a generated scan whose answer is known."),
         "evaluate": Subcommand("medsam2.cli.evaluate:evaluate", "Measure masks against reference masks."),
+        "bench": Subcommand("medsam2.cli.bench:bench", "Measure memory policies on this machine."),
         "train": Subcommand("medsam2.cli.train:train", "Train a network from a recipe."),
         "weights": Subcommand("medsam2.cli.weights:weights", "List, fetch and describe weights."),
     }
