@@ -128,12 +128,14 @@ def test_only_parts_that_reach_the_prompt_are_kept() -> None:
     mask[2, 6:9, 6:9] = True  # touches the first at a corner, across slices
     mask[1, 12:15, 12:15] = True  # in the prompted slice, outside the box
     mask[3, 0, 19] = True
+    mask[1, 4:6, 2:4] = False
+    mask[1, 6, 1:3] = True  # a crumb in the box; the object is the larger part
     kept = mask.copy()
-    kept[1, 12:15, 12:15] = kept[3, 0, 19] = False
+    kept[1, 12:15, 12:15] = kept[3, 0, 19] = kept[1, 6, 1:3] = False
     box = Prompt(slice_index=1, box=Box(x_min=1, y_min=1, x_max=6, y_max=6))
     np.testing.assert_array_equal(_kept(mask, box), kept)
     # A click says nothing about its surroundings: all of the prompted slice is the object.
     click = Prompt(slice_index=1, points=(Point(x=3, y=3),))
-    kept[1, 12:15, 12:15] = True
+    kept[1, 12:15, 12:15] = kept[1, 6, 1:3] = True
     np.testing.assert_array_equal(_kept(mask, click), kept)
     assert not _kept(np.zeros_like(mask), box).any()

@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from scipy import ndimage
 from torch import Tensor
 
-from medsam2.imaging.labels import connected_through
+from medsam2.imaging.labels import connected_through, largest_component
 from medsam2.inference.zoom import View
 from medsam2.model.network import ABSENT_LOGIT
 from medsam2.prompts.types import Prompt
@@ -65,7 +65,7 @@ def keep_prompted(
 ) -> Callable[[int], npt.NDArray[np.bool_]]:
     """Keep the 26-connected parts of a mask that reach a prompted slice's object.
 
-    Where a box was drawn, only what lies in it counts as the object.
+    Where a box was drawn, the largest part of what lies in it counts as the object.
 
     Args:
         mask_at: Slice index to mask `(y, x)`.
@@ -82,6 +82,6 @@ def keep_prompted(
             x_min, y_min, x_max, y_max = (round(value) for value in prompt.box.xyxy)
             inside = np.zeros_like(seed)
             inside[y_min : y_max + 1, x_min : x_max + 1] = True
-            seed = seed & inside
+            seed = largest_component(seed & inside)
         seeds[prompt.slice_index] = seed
     return connected_through(mask_at, slices, seeds)
