@@ -16,7 +16,7 @@ MASK_PROMPT_LOGIT = 10.0  # logit of a pixel that the user has drawn
 MAX_STEP = 2  # mask pixels that an outline may move outwards from one slice to the next
 OUT_OF_REACH_LOGIT = -10.0
 # Dice loss draws outlines a little too large, and each slice builds on the one before: without this the
-# shipped network grew a spleen by a tenth a slice.
+# shipped network scored 0.657 instead of 0.717 on the development scans.
 CARRIED_BIAS = -1.5
 PREVIOUS_LOGIT_LIMIT = 32.0  # SAM 2 clamps an earlier mask to it before feeding it back
 MAX_POINTS_FOR_CANDIDATES = 1  # more points leave no ambiguity to show candidates for
