@@ -13,6 +13,7 @@ from medsam2.imaging.volume import Volume
 from medsam2.inference.predictor import Predictor
 from medsam2.inference.runtime import Runtime
 from medsam2.tracking.memory import FrameMemory, MemoryBank
+from medsam2.tracking.select import Place
 
 
 def _score(arm: str, subject: str, dice: float) -> ArmScore:
@@ -45,7 +46,7 @@ def _bank(tracked: list[int]) -> MemoryBank:
 
 
 def _spatial(policy, tracked: list[int], z: int, step: int = 1) -> list[tuple[int, int]]:
-    return list(policy.choose(_bank(tracked), z, step=step, num_slices=40).spatial)
+    return list(policy.choose(_bank(tracked), Place(slice_index=z, step=step, num_slices=40)).spatial)
 
 
 def test_controls_choose_what_their_names_say() -> None:

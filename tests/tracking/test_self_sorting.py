@@ -17,7 +17,7 @@ from medsam2.inference.runtime import Runtime
 from medsam2.inference.session import Session
 from medsam2.model.network import ImageFeatures
 from medsam2.tracking.memory import FrameMemory, MemoryBank, Traits
-from medsam2.tracking.select import Policy
+from medsam2.tracking.select import Place, Policy
 from medsam2.tracking.self_sorting import SelfSorting
 from medsam2.tracking.traits import describe, pool
 
@@ -52,6 +52,10 @@ def _features(direction: list[float]) -> ImageFeatures:
     return ImageFeatures(level0=torch.zeros(1), level1=torch.zeros(1), level2=level2)
 
 
+def _at(z: int, features: ImageFeatures) -> Place:
+    return Place(slice_index=z, step=1, num_slices=40, features=features)
+
+
 def test_slices_that_are_not_sure_do_not_compete() -> None:
     policy = SelfSorting(least_confidence=0.5)
     bank = _bank(policy, [_memory(z, c, [1, z, 0], [1, 0, 0]) for z, c in ((1, 0.9), (2, 0.49), (3, 0.5))])
@@ -73,7 +77,7 @@ def test_the_most_alike_slice_is_recalled_and_codes_follow_the_distance() -> Non
     looks = {1: [0, 1, 0], 2: [1, 0, 0], 3: [0, 1, 0], 4: [1, 0, 0], 5: [0, 1, 0], 6: [1, 0, 0]}
     looks |= {7: [1, 0, 0], 8: [1, 0, 0], 9: [0, 0, 1]}
     bank = _bank(policy, [_memory(z, 0.9, [z, 1, 0], look) for z, look in looks.items()])
-    chosen = policy.choose(bank, 10, step=1, num_slices=40, features=_features([0.9, 0.1, 0.0]))
+    chosen = policy.choose(bank, _at(10, _features([0.9, 0.1, 0.0])))
     # 9 is the last one; 2, 4, 6, 7 and 8 look like the slice at hand.
     assert chosen.spatial == [(0, 6), (2, 5), (4, 4), (6, 3), (7, 2), (8, 1), (9, 0)]
     assert [z for z, _ in chosen.pointers] == [0, *range(9, 0, -1)], "pointers stay SAM 2's"
@@ -83,12 +87,12 @@ def test_memories_unlike_each_other_come_first_where_that_counts() -> None:
     policy = SelfSorting(num_recent=1, likeness=0.0, dissimilarity=1.0, confidence=0.0)
     same = [_memory(z, 0.9, [1, 0, 0], [1, 0, 0]) for z in range(1, 8)]
     bank = _bank(policy, [_memory(20, 0.9, [0, 1, 0], [1, 0, 0]), *same])
-    chosen = policy.choose(bank, 8, step=1, num_slices=40, features=_features([1, 0, 0]))
+    chosen = policy.choose(bank, _at(8, _features([1, 0, 0])))
     assert (20, 0) not in chosen.spatial, "a slice ahead is not looked back at"
     bank = _bank(
         policy, [_memory(1, 0.9, [0, 1, 0], [1, 0, 0]), *same[1:], _memory(8, 0.9, [1, 0, 0], [1, 0, 0])]
     )
-    chosen = policy.choose(bank, 9, step=1, num_slices=40, features=_features([1, 0, 0]))
+    chosen = policy.choose(bank, _at(9, _features([1, 0, 0])))
     assert chosen.spatial[1] == (1, 5), "the one that is unlike the rest, though the farthest"
     assert [z for z, _ in chosen.spatial[2:]] == [4, 5, 6, 7, 8], "among equals the nearest"
 

@@ -8,16 +8,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from medsam2.model.network import ImageFeatures
 from medsam2.tracking.memory import MemoryBank
-from medsam2.tracking.select import (
-    CONDITIONING_CODE,
-    NUM_RECENT,
-    Policy,
-    Recent,
-    Selection,
-    official_pointers,
-)
+from medsam2.tracking.select import NUM_RECENT, Place, Policy, Recent, Selection, with_prompts
 from medsam2.tracking.self_sorting import SelfSorting
 
 
@@ -27,19 +19,8 @@ class PromptOnly:
 
     compares = False
 
-    def choose(
-        self,
-        bank: MemoryBank,
-        slice_index: int,
-        *,
-        step: int,
-        num_slices: int,
-        features: ImageFeatures | None = None,
-    ) -> Selection:
-        return Selection(
-            spatial=[(z, CONDITIONING_CODE) for z in bank.conditioning],
-            pointers=official_pointers(bank, slice_index, step=step, num_slices=num_slices),
-        )
+    def choose(self, bank: MemoryBank, place: Place) -> Selection:
+        return with_prompts(bank, place, [])
 
     def admit(self, bank: MemoryBank, slice_index: int) -> Collection[int]:
         return ()
@@ -47,28 +28,16 @@ class PromptOnly:
 
 @dataclass(frozen=True, kw_only=True)
 class Strided:
-    """The last slice and every so-maniest before it, as SAM 2's own option takes them."""
+    """The last slice and every n-th one before it, as SAM 2's own option takes them."""
 
     stride: int
     compares = False
 
-    def choose(
-        self,
-        bank: MemoryBank,
-        slice_index: int,
-        *,
-        step: int,
-        num_slices: int,
-        features: ImageFeatures | None = None,
-    ) -> Selection:
-        chosen = [slice_index - step]
-        newest = (slice_index - 2 * step) * step // self.stride * self.stride * step
-        chosen += [newest - step * self.stride * k for k in range(NUM_RECENT - 1)]
-        ranked = [(z, rank) for rank, z in enumerate(chosen) if z in bank.tracked]
-        return Selection(
-            spatial=[(z, CONDITIONING_CODE) for z in bank.conditioning] + ranked[::-1],
-            pointers=official_pointers(bank, slice_index, step=step, num_slices=num_slices),
-        )
+    def choose(self, bank: MemoryBank, place: Place) -> Selection:
+        last, step = place.slice_index - place.step, place.step
+        newest = (last - step) * step // self.stride * self.stride * step
+        chosen = [last, *(newest - step * self.stride * k for k in range(NUM_RECENT - 1))]
+        return with_prompts(bank, place, [(z, code) for code, z in enumerate(chosen) if z in bank.tracked])
 
     def admit(self, bank: MemoryBank, slice_index: int) -> Collection[int]:
         return list(bank.tracked)
@@ -81,27 +50,13 @@ class RandomPast:
     seed: int = 0
     compares = False
 
-    def choose(
-        self,
-        bank: MemoryBank,
-        slice_index: int,
-        *,
-        step: int,
-        num_slices: int,
-        features: ImageFeatures | None = None,
-    ) -> Selection:
-        passed = sorted(
-            (z for z in bank.tracked if (slice_index - z) * step > 0), key=lambda z: abs(slice_index - z)
-        )
-        rng = np.random.default_rng((self.seed, slice_index, step + 1))
-        older = passed[1:]
+    def choose(self, bank: MemoryBank, place: Place) -> Selection:
+        passed = place.passed(bank)
+        last, older = passed[:1], passed[1:]
+        rng = np.random.default_rng((self.seed, place.slice_index, place.step + 1))
         drawn = rng.permutation(len(older))[: NUM_RECENT - 1]
-        chosen = passed[:1] + [older[i] for i in sorted(drawn.tolist())]
-        ranked = [(z, rank) for rank, z in enumerate(chosen)]
-        return Selection(
-            spatial=[(z, CONDITIONING_CODE) for z in bank.conditioning] + ranked[::-1],
-            pointers=official_pointers(bank, slice_index, step=step, num_slices=num_slices),
-        )
+        chosen = last + [older[i] for i in sorted(drawn.tolist())]
+        return with_prompts(bank, place, [(z, rank) for rank, z in enumerate(chosen)])
 
     def admit(self, bank: MemoryBank, slice_index: int) -> Collection[int]:
         return list(bank.tracked)

@@ -6,17 +6,10 @@ import numpy as np
 from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.distance import pdist
 
-from medsam2.imaging.volume import Volume
 
-
-def volume_ml(mask: Volume) -> float:
-    """Return the volume of what is not 0, in millilitres; shear of the grid is counted in."""
-    return int(np.count_nonzero(mask.array)) * voxel_ml(mask.affine)
-
-
-def voxel_ml(affine: np.ndarray) -> float:
-    """Return the volume of one voxel of a grid, in millilitres."""
-    return abs(float(np.linalg.det(affine[:3, :3]))) / 1000
+def volume_ml(num_voxels: int, affine: np.ndarray) -> float:
+    """Return the volume of so many voxels of a grid, in millilitres; shear of the grid is counted in."""
+    return num_voxels * abs(float(np.linalg.det(affine[:3, :3]))) / 1000
 
 
 def longest_diameter_mm(slices: Iterable[np.ndarray], spacing_mm: tuple[float, float]) -> float:

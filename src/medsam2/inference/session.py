@@ -13,7 +13,7 @@ from PIL import Image
 from medsam2.errors import PromptError, SessionError
 from medsam2.imaging.geometry import restore_axes, slices_along
 from medsam2.imaging.intensity import Window, check_intensities, resolve_window
-from medsam2.imaging.measure import longest_diameter_mm, voxel_ml
+from medsam2.imaging.measure import longest_diameter_mm, volume_ml
 from medsam2.imaging.preview import draw_preview
 from medsam2.imaging.volume import Volume
 from medsam2.inference.features import SliceFeatures
@@ -200,7 +200,7 @@ class Session:
         kept = kept_slices(track)
         areas = [int(np.count_nonzero(kept(z))) for z in track.results]
         return {
-            "volume_ml": sum(areas) * voxel_ml(self.volume.affine),
+            "volume_ml": volume_ml(sum(areas), self.volume.affine),
             "longest_diameter_mm": longest_diameter_mm((kept(z) for z in track.results), self._pixel_mm),
             "num_slices": sum(area > 0 for area in areas),
         }

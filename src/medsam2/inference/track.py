@@ -23,7 +23,7 @@ from medsam2.model.prompt_encoder import LABEL_BOX_MAX, LABEL_BOX_MIN
 from medsam2.prompts.types import Prompt
 from medsam2.tracking.memory import FrameMemory, MemoryBank
 from medsam2.tracking.prior import PromptTensors, with_prior
-from medsam2.tracking.select import gather
+from medsam2.tracking.select import Place, gather
 from medsam2.tracking.step import FrameResult, remember, track_frame
 from medsam2.tracking.traits import describe
 
@@ -237,9 +237,9 @@ class ObjectTrack:
             self._refresh(bank.conditioning, index)
         if z - step in bank.tracked:  # the slice at hand is compared where the object was in this one
             self._refresh(bank.tracked, z - step)
-        selection = self.policy.choose(
-            bank, z, step=step, num_slices=self.features.num_slices, features=features
-        )
+        num_slices = self.features.num_slices
+        place = Place(slice_index=z, step=step, num_slices=num_slices, features=features)
+        selection = self.policy.choose(bank, place)
         for index, _ in selection.spatial:
             self._refresh(bank.tracked if index in bank.tracked else bank.conditioning, index)
         return gather(bank, selection)

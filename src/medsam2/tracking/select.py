@@ -25,6 +25,25 @@ class Selection:
     """Slice of each object pointer and its distance in units of the longest one remembered."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where the walk through a volume stands."""
+
+    slice_index: int
+    """The slice to be segmented."""
+    step: int
+    """1 when propagating to higher indices, -1 to lower ones."""
+    num_slices: int
+    """Slices in the volume; few slices stretch the unit of pointer distances."""
+    features: ImageFeatures | None = None
+    """Of the slice, for a policy that compares it with what is remembered."""
+
+    def passed(self, bank: MemoryBank) -> list[int]:
+        """Tracked slices that lie behind, the nearest first."""
+        behind = (z for z in bank.tracked if (self.slice_index - z) * self.step > 0)
+        return sorted(behind, key=lambda z: abs(self.slice_index - z))
+
+
 class Policy(Protocol):
     """Chooses what a slice looks back at."""
 
@@ -33,24 +52,8 @@ class Policy(Protocol):
         """Whether it needs `FrameMemory.traits`."""
         ...
 
-    def choose(
-        self,
-        bank: MemoryBank,
-        slice_index: int,
-        *,
-        step: int,
-        num_slices: int,
-        features: ImageFeatures | None = None,
-    ) -> Selection:
-        """Choose among the memories of a bank.
-
-        Args:
-            bank: Memories of this object and direction.
-            slice_index: The slice to be segmented.
-            step: 1 when propagating to higher indices, -1 to lower ones.
-            num_slices: Slices in the volume; few slices stretch the unit of pointer distances.
-            features: Of the slice, for a policy that compares it with what is remembered.
-        """
+    def choose(self, bank: MemoryBank, place: Place) -> Selection:
+        """Choose among a bank's memories of this object and direction."""
         ...
 
     def admit(self, bank: MemoryBank, slice_index: int) -> Collection[int]:
@@ -67,38 +70,28 @@ class Recent:
 
     compares = False
 
-    def choose(
-        self,
-        bank: MemoryBank,
-        slice_index: int,
-        *,
-        step: int,
-        num_slices: int,
-        features: ImageFeatures | None = None,
-    ) -> Selection:
-        spatial = [(z, CONDITIONING_CODE) for z in bank.conditioning]
-        for distance in range(NUM_RECENT, 0, -1):
-            z = slice_index - step * distance
-            if z in bank.tracked:
-                spatial.append((z, distance - 1))
-        return Selection(
-            spatial=spatial, pointers=official_pointers(bank, slice_index, step=step, num_slices=num_slices)
-        )
+    def choose(self, bank: MemoryBank, place: Place) -> Selection:
+        near = (place.slice_index - place.step * distance for distance in range(1, NUM_RECENT + 1))
+        return with_prompts(bank, place, [(z, code) for code, z in enumerate(near) if z in bank.tracked])
 
     def admit(self, bank: MemoryBank, slice_index: int) -> Collection[int]:
         return range(slice_index - NUM_RECENT + 1, slice_index + NUM_RECENT)
 
 
-def official_pointers(
-    bank: MemoryBank, slice_index: int, *, step: int, num_slices: int
-) -> list[tuple[int, float]]:
-    """Object pointers as SAM 2 chooses them: prompted slices behind, and the fifteen slices just passed."""
+def with_prompts(bank: MemoryBank, place: Place, tracked: Sequence[tuple[int, int]]) -> Selection:
+    """Complete tracked slices and their codes, nearest first, by prompted slices and SAM 2's pointers."""
+    prompted = [(z, CONDITIONING_CODE) for z in bank.conditioning]
+    return Selection(spatial=[*prompted, *reversed(tracked)], pointers=_pointers(bank, place))
+
+
+def _pointers(bank: MemoryBank, place: Place) -> list[tuple[int, float]]:
+    """Object pointers of prompted slices behind and of the fifteen slices just passed."""
     # A prompted slice that lies ahead gives its spatial memory but not its pointer.
-    behind = [z for z in bank.conditioning if (slice_index - z) * step >= 0]
-    pointers = [(z, abs(slice_index - z)) for z in behind]
-    longest = min(num_slices, MAX_POINTERS) - 1
+    behind = [z for z in bank.conditioning if (place.slice_index - z) * place.step >= 0]
+    pointers = [(z, abs(place.slice_index - z)) for z in behind]
+    longest = min(place.num_slices, MAX_POINTERS) - 1
     for distance in range(1, longest + 1):
-        z = slice_index - step * distance
+        z = place.slice_index - place.step * distance
         if z in bank.tracked:
             pointers.append((z, distance))
     return [(z, distance / longest) for z, distance in pointers]
@@ -122,5 +115,6 @@ def gather(bank: MemoryBank, selection: Selection) -> MemoryTokens:
 
 
 def recent(bank: MemoryBank, slice_index: int, *, step: int, num_slices: int) -> MemoryTokens:
-    """Select and gather as SAM 2 does; see `Policy.choose` for the arguments."""
-    return gather(bank, Recent().choose(bank, slice_index, step=step, num_slices=num_slices))
+    """Select and gather as SAM 2 does; see `Place` for the arguments."""
+    place = Place(slice_index=slice_index, step=step, num_slices=num_slices)
+    return gather(bank, Recent().choose(bank, place))

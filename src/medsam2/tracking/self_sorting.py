@@ -16,7 +16,7 @@ from torch import Tensor
 
 from medsam2.model.network import ImageFeatures
 from medsam2.tracking.memory import FrameMemory, MemoryBank, Traits
-from medsam2.tracking.select import CONDITIONING_CODE, NUM_RECENT, Selection, official_pointers
+from medsam2.tracking.select import NUM_RECENT, Place, Selection, with_prompts
 from medsam2.tracking.traits import pool
 
 
@@ -39,29 +39,15 @@ class SelfSorting:
 
     compares = True
 
-    def choose(
-        self,
-        bank: MemoryBank,
-        slice_index: int,
-        *,
-        step: int,
-        num_slices: int,
-        features: ImageFeatures | None = None,
-    ) -> Selection:
-        passed = sorted(
-            (z for z in bank.tracked if (slice_index - z) * step > 0), key=lambda z: abs(slice_index - z)
-        )
+    def choose(self, bank: MemoryBank, place: Place) -> Selection:
+        passed = place.passed(bank)
         chosen = passed[: self.num_recent]
         candidates = [z for z in passed[self.num_recent :] if z in bank.pool]
-        if features is not None:
-            here = _appearance_here(bank, slice_index - step, features)
+        if place.features is not None:
+            here = _appearance_here(bank, place.slice_index - place.step, place.features)
             chosen += self._recall(bank, chosen, candidates, here)
-        nearest_first = sorted(chosen, key=lambda z: abs(slice_index - z))
-        ranked = [(z, rank) for rank, z in enumerate(nearest_first)]
-        return Selection(
-            spatial=[(z, CONDITIONING_CODE) for z in bank.conditioning] + ranked[::-1],
-            pointers=official_pointers(bank, slice_index, step=step, num_slices=num_slices),
-        )
+        ranks = {z: rank for rank, z in enumerate(z for z in passed if z in chosen)}
+        return with_prompts(bank, place, list(ranks.items()))
 
     def admit(self, bank: MemoryBank, slice_index: int) -> Collection[int]:
         if _traits(bank, slice_index).confidence >= self.least_confidence:
