@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
 from medsam2.errors import InputError
+from medsam2.inference.fast.network import FastNetwork
 from medsam2.inference.options import InferenceOptions
 from medsam2.inference.runtime import start_runtime
 from medsam2.model.network import Network
@@ -29,29 +32,37 @@ def test_a_cuda_device_that_is_not_there(network: Network) -> None:
 def test_unknown_precisions(network: Network, precision: str) -> None:
     with pytest.raises(InputError) as refused:
         start_runtime(network, device="cpu", precision=precision)
-    assert str(refused.value) == f"precision is one of auto, float32, bfloat16, not {precision!r}"
+    names = "auto, float32, float32-fast, bfloat16"
+    assert str(refused.value) == f"precision is one of {names}, not {precision!r}"
 
 
-def test_auto_is_float32_in_evaluation_mode(network: Network) -> None:
+@pytest.mark.parametrize("carries_mask", [False, True])
+@pytest.mark.parametrize("has_bfloat16", [False, True])
+def test_auto_takes_bfloat16_where_it_is_multiplied_and_masks_are_not_carried(
+    network: Network, monkeypatch: pytest.MonkeyPatch, has_bfloat16: bool, carries_mask: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has_bfloat16})
+    network.config = dataclasses.replace(network.config, carries_mask=carries_mask)
     runtime = start_runtime(network.train(), device="cpu")
-    assert runtime.precision == torch.float32
+    reduced = has_bfloat16 and not carries_mask
+    assert runtime.precision == (torch.bfloat16 if reduced else torch.float32)
+    assert isinstance(runtime.network, FastNetwork)
     assert runtime.device == torch.device("cpu")
     assert not runtime.network.training
 
 
-@pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
-def test_computing_sets_precision_and_gradients_and_takes_them_back(
-    network: Network, precision: str, dtype: torch.dtype
-) -> None:
-    runtime = start_runtime(network, device="cpu", precision=precision)
+def test_float32_is_the_network_itself(network: Network) -> None:
+    assert start_runtime(network, device="cpu", precision="float32").network is network
+
+
+def test_computing_takes_no_gradients_and_gives_them_back(network: Network) -> None:
+    runtime = start_runtime(network, device="cpu", precision="bfloat16")
     layer = network.obj_ptr_tpos_proj
     with runtime.computing():
         result = layer(torch.ones(1, 64))
-        assert result.dtype == dtype
+        assert result.dtype == torch.float32, "the small parts keep their precision"
         assert not result.requires_grad
-    outside = layer(torch.ones(1, 64))
-    assert outside.dtype == torch.float32
-    assert outside.requires_grad
+    assert layer(torch.ones(1, 64)).requires_grad
 
 
 @pytest.mark.parametrize(

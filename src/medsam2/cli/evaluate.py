@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from medsam2.cli.messages import EXIT_FAILED, say
+from medsam2.cli.precision import precision_option
 from medsam2.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,9 +37,7 @@ PIPE_WIDTH = 160  # columns; a pipe has no width, and a table broken at 80 is ha
 @click.option("--memory", default="recent", show_default=True, help="recent or self-sorting.")
 @click.option("--csv", "csv_path", type=click.Path(path_type=Path), help="Also write a table, a row a run.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option(
-    "--precision", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto", show_default=True
-)
+@precision_option
 @click.option("--json", "prints_json", is_flag=True, help="Print one JSON object instead of a table.")
 def evaluate(
     cases: Path,

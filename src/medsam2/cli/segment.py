@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from medsam2.cli.messages import say
+from medsam2.cli.precision import precision_option
 from medsam2.cli.window import HELP, OPTION, WindowCommand, parse_window
 from medsam2.errors import PromptError
 
@@ -40,9 +41,7 @@ DEFAULT_SUFFIX = ".nii.gz"
 @click.option("--preview", type=click.Path(path_type=Path), help="Also write a picture (PNG).")
 @click.option("--memory", type=click.Choice(["recent", "self-sorting"]), default="recent", show_default=True)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option(
-    "--precision", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto", show_default=True
-)
+@precision_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of sentences.")
 def segment(
     image: Path,

@@ -71,13 +71,14 @@ class SliceFeatures:
         key = (view, slice_index)
         if key in self._cache:
             self._cache.move_to_end(key)
-            return self._cache[key]
-        features = self.runtime.network.encode_image(self.pixels(view, slice_index))
+            return self._cache[key].to(torch.float32)
+        encoded = self.runtime.network.encode_image(self.pixels(view, slice_index))
+        features = encoded.to(self.runtime.precision)  # rounded at once: found again, it is the same
         self._cache[key] = features
         room = max(1, self.cache_bytes // _num_bytes(features))
         while len(self._cache) > room:
             self._cache.popitem(last=False)
-        return features
+        return features.to(torch.float32)
 
 
 def _num_bytes(features: ImageFeatures) -> int:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import torch
 
 from medsam2.errors import InputError
+from medsam2.inference.fast.network import FastNetwork
 from medsam2.model.network import Network
 
 DEVICES = ("auto", "cpu", "cuda")
-PRECISIONS = ("auto", "float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "float32-fast", "bfloat16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +27,9 @@ class Runtime:
     @contextmanager
     def computing(self) -> Iterator[None]:
         """Compute without gradients in the chosen precision."""
-        is_reduced = self.precision != torch.float32
-        with torch.inference_mode(), torch.autocast(self.device.type, self.precision, enabled=is_reduced):
+        # A fast network knows the precision of each of its parts.
+        mixes = self.precision != torch.float32 and not isinstance(self.network, FastNetwork)
+        with torch.inference_mode(), torch.autocast(self.device.type, self.precision, enabled=mixes):
             yield
 
 
@@ -37,7 +39,10 @@ def start_runtime(network: Network, *, device: str = "auto", precision: str = "a
     Args:
         network: In float32.
         device: One of `DEVICES`, or a CUDA device such as `cuda:1`; auto takes CUDA where there is one.
-        precision: One of `PRECISIONS`; auto is float32.
+        precision: One of `PRECISIONS`. float32 is the published network operation for operation,
+            float32-fast the same numbers, but for rounding, in an order that takes less time, bfloat16 that
+            order with products of bfloat16. On a CPU auto is bfloat16, if the processor multiplies in it and
+            the network does not carry masks, or else float32-fast; elsewhere float32.
 
     Raises:
         InputError: There is no such device or precision here.
@@ -45,11 +50,26 @@ def start_runtime(network: Network, *, device: str = "auto", precision: str = "a
     if precision not in PRECISIONS:
         raise InputError(f"precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
     chosen = _find_device(device)
-    return Runtime(
-        network=network.to(chosen).eval(),
-        device=chosen,
-        precision=torch.bfloat16 if precision == "bfloat16" else torch.float32,
-    )
+    if precision == "auto":
+        precision = _choose_precision(network, chosen)
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    network = network.to(chosen).eval()
+    if chosen.type == "cpu" and precision != "float32":
+        network = FastNetwork(network, dtype).eval()
+    return Runtime(network=network, device=chosen, precision=dtype)
+
+
+def _choose_precision(network: Network, device: torch.device) -> str:
+    if device.type != "cpu":
+        return "float32"
+    # Small networks gain little, and rounding adds up where each mask is found from the one before.
+    return "bfloat16" if multiplies_bfloat16() and not network.config.carries_mask else "float32-fast"
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this processor has instructions for bfloat16, without which it is slower than float32."""
+    found = torch.cpu.get_capabilities()
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
 def _find_device(name: str) -> torch.device:

@@ -118,7 +118,7 @@ class Hiera(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """Encode `(B, 3, S, S)` as four maps `(B, C, S/4 .. S/32)`, finest first."""
         x = self.patch_embed(images)
-        x = x + self._position(x.shape[1], x.shape[2])
+        x = x + self.table(x.shape[1], x.shape[2])
         outputs = []
         for index, block in enumerate(self.blocks):
             x = block(x)
@@ -126,7 +126,7 @@ class Hiera(nn.Module):
                 outputs.append(x.permute(0, 3, 1, 2))
         return outputs
 
-    def _position(self, height: int, width: int) -> Tensor:
+    def table(self, height: int, width: int) -> Tensor:
         """Learned positions `(1, H, W, C)`: one stretched over the image, one repeated per window."""
         stretched = F.interpolate(self.pos_embed, size=(height, width), mode="bicubic", align_corners=False)
         window = self.pos_embed_window.shape[-1]

@@ -42,6 +42,11 @@ class ImageFeatures:
         )
         return ImageFeatures(level0=level0, level1=level1, level2=level2)
 
+    def to(self, dtype: torch.dtype) -> ImageFeatures:
+        """The same in another precision; shared where it is the same."""
+        level0, level1, level2 = (level.to(dtype) for level in (self.level0, self.level1, self.level2))
+        return ImageFeatures(level0=level0, level1=level1, level2=level2)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PromptEmbedding:
@@ -196,7 +201,7 @@ class Network(nn.Module):
             parts = pointers.shape[2] // MEMORY_DIM
             num_pointer_tokens = pointers.shape[1] * parts
             tokens.append(pointers.unflatten(2, (parts, MEMORY_DIM)).flatten(1, 2))
-            positions.append(self._pointer_position(memory.distances).repeat_interleave(parts, dim=0))
+            positions.append(self.pointer_position(memory.distances).repeat_interleave(parts, dim=0))
         conditioned = self.memory_attention(
             level2.flatten(2).transpose(1, 2),
             self.feature_position.flatten(1).T[None],
@@ -206,7 +211,7 @@ class Network(nn.Module):
         )
         return conditioned.transpose(1, 2).unflatten(2, level2.shape[-2:])
 
-    def _pointer_position(self, distances: Sequence[float]) -> Tensor:
+    def pointer_position(self, distances: Sequence[float]) -> Tensor:
         encoded = distance_encoding(
             torch.tensor(distances, dtype=torch.float32, device=self.no_mem_embed.device),
             self.config.hidden_dim,
