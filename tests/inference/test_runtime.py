@@ -14,11 +14,11 @@ from medsam2.inference.runtime import start_runtime
 from medsam2.model.network import Network
 
 
-@pytest.mark.parametrize("device", ["gpu", "mps", "cuda:x", "", "CUDA", "cuda:-1"])
+@pytest.mark.parametrize("device", ["gpu", "mps:x", "cuda:x", "", "CUDA", "cuda:-1"])
 def test_unknown_devices(network: Network, device: str) -> None:
     with pytest.raises(InputError) as refused:
         start_runtime(network, device=device)
-    assert str(refused.value) == f"device is one of auto, cpu, cuda or cuda:N, not {device!r}"
+    assert str(refused.value) == f"device is one of auto, cpu, cuda, mps or cuda:N, not {device!r}"
 
 
 def test_a_cuda_device_that_is_not_there(network: Network) -> None:
@@ -26,6 +26,12 @@ def test_a_cuda_device_that_is_not_there(network: Network) -> None:
     with pytest.raises(InputError) as refused:
         start_runtime(network, device=f"cuda:{count}")
     assert str(refused.value) == f"device cuda:{count} is not there: PyTorch sees {count} CUDA devices"
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="this machine has it")
+def test_an_apple_gpu_that_is_not_there(network: Network) -> None:
+    with pytest.raises(InputError, match="device mps is not there: it needs a Mac with Apple silicon"):
+        start_runtime(network, device="mps")
 
 
 @pytest.mark.parametrize("precision", ["float16", "bf16", "", "Float32"])

@@ -354,6 +354,26 @@ def test_a_session_is_the_recurrence_written_out(network: Network, scan: Volume,
             torch.testing.assert_close(found.pointer, result.pointer, atol=1e-4, rtol=0)
 
 
+def test_clicks_leave_the_memory_to_the_slice_that_looks_back(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    encode = Network.encode_memory
+
+    def counted(*args: object, **kwargs: object) -> torch.Tensor:
+        made.append(1)
+        return encode(*args, **kwargs)
+
+    monkeypatch.setattr(Network, "encode_memory", counted)
+    session.add(1, slice=KEY, box=BOX)
+    session.add(1, slice=KEY, points=[(30, 20)], labels=[1])
+    assert made == []
+    next(visits := session.propagate())  # the key slice itself
+    assert made == []
+    next(visits)
+    assert len(made) == 2, "the key slice's, and the next one's own"
+
+
 def test_measurements_are_of_the_mask_in_millimetres(session: Session) -> None:
     drawn = np.zeros((40, 56), bool)
     drawn[10:30, 10:40] = True

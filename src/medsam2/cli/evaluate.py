@@ -36,7 +36,7 @@ PIPE_WIDTH = 160  # columns; a pipe has no width, and a table broken at 80 is ha
 @click.option("--seed", type=int, default=0, metavar="N", help="Of the noise.")
 @click.option("--memory", default="recent", show_default=True, help="recent or self-sorting.")
 @click.option("--csv", "csv_path", type=click.Path(path_type=Path), help="Also write a table, a row a run.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @precision_option
 @click.option("--json", "prints_json", is_flag=True, help="Print one JSON object instead of a table.")
 def evaluate(

@@ -12,7 +12,7 @@ from medsam2.errors import InputError
 from medsam2.inference.fast.network import FastNetwork
 from medsam2.model.network import Network
 
-DEVICES = ("auto", "cpu", "cuda")
+DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "float32-fast", "bfloat16")
 
 
@@ -80,4 +80,6 @@ def _find_device(name: str) -> torch.device:
         raise InputError(f"device is one of {', '.join(DEVICES)} or cuda:N, not {name!r}")
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise InputError(f"device {name} is not there: PyTorch sees {torch.cuda.device_count()} CUDA devices")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise InputError("device mps is not there: it needs a Mac with Apple silicon")
     return torch.device(name)

@@ -114,7 +114,7 @@ class ObjectTrack:
         result = self._filled(SliceResult(frame=frame, view=self.view))
         self.prompts[z] = prompt
         self.results[z] = result
-        entry = self._remember(z, features, result)
+        entry = self._remember_later(z, features, result)
         if step is None:
             self.conditioning[z] = entry
             self._forget(lambda _z: True)
@@ -276,6 +276,14 @@ class ObjectTrack:
         if not self.policy.compares:
             return memory
         return dataclasses.replace(memory, traits=describe(memory, features, result.frame))
+
+    def _remember_later(self, z: int, features: ImageFeatures, result: SliceResult) -> FrameMemory:
+        """Leave the memory of a prompted slice to the first slice that looks back at it: users click on."""
+        # Features that depend on the prompt would not be these again, and traits are made of the memory.
+        if self.network.config.carries_mask or self.policy.compares:
+            return self._remember(z, features, result)
+        self.memory_views[z] = result.view
+        return FrameMemory(slice_index=z, spatial=None, pointer=result.frame.pointer)
 
     def _previous_logits(self, z: int) -> Tensor | None:
         """The mask found in a slice, in the view of today."""
