@@ -52,6 +52,9 @@ class PromptConfig:
     disturbed_share: float = 0.0
     """Share of tracked slices that get the mask of the slice before grown, shrunk or shifted; only for a
     network that carries masks."""
+    lost_share: float = 0.0
+    """Share of objects in tracked slices whose mask of the slice before is withheld: only what is remembered
+    tells where they are, or that they have ended; only for a network that carries masks."""
     max_corrections: int = 3
     """Correcting clicks at most."""
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from medsam2.inference.preprocess import normalise
-from medsam2.model.network import ImageFeatures, MemoryTokens, Network
+from medsam2.model.network import ABSENT_LOGIT, ImageFeatures, MemoryTokens, Network
 from medsam2.model.prompt_encoder import LABEL_BOX_MAX, LABEL_BOX_MIN
 from medsam2.prompts.simulate import correction, jitter_box, random_point, tight_box
 from medsam2.tracking.memory import MemoryBank
@@ -123,6 +123,8 @@ class ClipLearner(nn.Module):
         carried = before if self.network.config.carries_mask else None
         if carried is not None and rng.random() < self.prompts.disturbed_share:
             carried = _disturb(carried, rng)
+        if carried is not None and self.prompts.lost_share > 0:
+            carried = _lose(carried, rng, self.prompts.lost_share)
         found = self._learn(picture, losses, memory=memory, previous=carried)
         if rng.random() < self.prompts.late_correction_share:
             prompt = _click_correction(None, found.result, picture.target, rng)
@@ -213,6 +215,19 @@ def _disturb(result: FrameResult, rng: np.random.Generator) -> FrameResult:
         disturbed = logits.roll(tuple(rng.integers(-1, 2, 2).tolist()), dims=(2, 3))
     is_left = (disturbed > 0).flatten(1).any(dim=1)[:, None, None, None]
     return dataclasses.replace(result, low_res_logits=torch.where(is_left, disturbed, logits))
+
+
+def _lose(result: FrameResult, rng: np.random.Generator, share: float) -> FrameResult:
+    """Withhold the masks of some objects, as if they had not been found in the slice before.
+
+    With a mask in sight the network has no need to remember: shown it in every slice, it learnt to ignore
+    its memory altogether.
+    """
+    logits = result.low_res_logits
+    is_lost = torch.from_numpy(rng.random(len(logits)) < share).to(logits.device)
+    return dataclasses.replace(
+        result, low_res_logits=torch.where(is_lost[:, None, None, None], ABSENT_LOGIT, logits)
+    )
 
 
 def _draw_box(target: Tensor, rng: np.random.Generator, noise: float) -> PromptTensors:
