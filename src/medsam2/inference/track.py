@@ -22,6 +22,7 @@ from medsam2.model.network import ImageFeatures, MemoryTokens
 from medsam2.model.prompt_encoder import LABEL_BOX_MAX, LABEL_BOX_MIN
 from medsam2.prompts.types import Prompt
 from medsam2.tracking.memory import FrameMemory, MemoryBank
+from medsam2.tracking.mirror import Mirrors
 from medsam2.tracking.prior import PromptTensors, with_prior
 from medsam2.tracking.select import Place, gather
 from medsam2.tracking.step import FrameResult, remember, track_frame
@@ -68,6 +69,7 @@ class ObjectTrack:
         self.zooms = zooms
         self.network = features.runtime.network
         self.policy = options.policy
+        self.mirrors = Mirrors(options.mirrors or (2 if self.network.config.carries_mask else 1))
         self.view = whole_slice(features.shape_yx)
         self.prompts: dict[int, Prompt] = {}
         self.results: dict[int, SliceResult] = {}
@@ -103,18 +105,12 @@ class ObjectTrack:
             self.view = zoom_on(prompt, self.features.shape_yx)
         tensors, previous = self._tensors(prompt), self._previous_logits(z)
         features = self._see(z, prompt=tensors, previous_logits=previous)
-        frame = track_frame(
-            self.network,
-            features,
-            prompt=tensors,
-            memory=None if step is None else self._memory(z, step, features),
-            previous_logits=previous,
-            stability_fallback=self.options.stability_fallback,
-        )
-        result = self._filled(SliceResult(frame=frame, view=self.view))
+        memory = None if step is None else self._memory(z, step, features)
+        found, pointer = self._find(features, memory, previous, tensors)
+        result = self._filled(found)
         self.prompts[z] = prompt
         self.results[z] = result
-        entry = self._remember_later(z, features, result)
+        entry = self._remember_later(z, features, result, pointer)
         if step is None:
             self.conditioning[z] = entry
             self._forget(lambda _z: True)
@@ -130,12 +126,12 @@ class ObjectTrack:
         known = self.results.get(z)
         if known is not None:
             return known
-        features, result = self._track(z, step)
+        features, result, pointer = self._track(z, step)
         while self._outgrows(result):
             self.view = grow(self.view, self.features.shape_yx)
-            features, result = self._track(z, step)
+            features, result, pointer = self._track(z, step)
         # The reference remembers a tracked mask with its holes and a prompted one without.
-        self._keep(z, step, self._remember(z, features, result))
+        self._keep(z, step, self._remember(z, features, result, pointer))
         self.results[z] = _slim(self._filled(result))
         self._archive(z - ARCHIVE_DISTANCE * step)
         return self.results[z]
@@ -194,17 +190,29 @@ class ObjectTrack:
         result = self.results[z]
         return to_slice(result.frame.low_res_logits, result.view, self.features.shape_yx)
 
-    def _track(self, z: int, step: int) -> tuple[ImageFeatures, SliceResult]:
+    def _track(self, z: int, step: int) -> tuple[ImageFeatures, SliceResult, Tensor]:
         carried = self._previous_logits(z - step) if self.network.config.carries_mask else None
         features = self._see(z, before=z - step, previous_logits=carried)
-        frame = track_frame(
+        return features, *self._find(features, self._memory(z, step, features), carried)
+
+    def _find(
+        self,
+        features: ImageFeatures,
+        memory: MemoryTokens | None,
+        previous_logits: Tensor | None,
+        prompt: PromptTensors | None = None,
+    ) -> tuple[SliceResult, Tensor]:
+        """Find the object in a slice as it was seen; also gives the object pointer of each mirror image."""
+        size = self.network.config.image_size
+        frames = track_frame(
             self.network,
             features,
-            memory=self._memory(z, step, features),
-            previous_logits=carried,
+            prompt=None if prompt is None else self.mirrors.spread_prompt(prompt, size),
+            memory=memory,
+            previous_logits=None if previous_logits is None else self.mirrors.spread(previous_logits),
             stability_fallback=self.options.stability_fallback,
         )
-        return features, SliceResult(frame=frame, view=self.view)
+        return SliceResult(frame=self.mirrors.agree(frames), view=self.view), frames.pointer
 
     def _see(
         self,
@@ -214,14 +222,15 @@ class ObjectTrack:
         prompt: PromptTensors | None = None,
         previous_logits: Tensor | None = None,
     ) -> ImageFeatures:
-        """Encode a slice in today's view, with its prior where the network carries masks."""
-        if not self.network.config.carries_mask:
+        """Encode a slice in today's view, with its prior where the network carries masks, and mirror it."""
+        carries_mask = self.network.config.carries_mask
+        if not carries_mask and self.mirrors.count == 1:
             return self.features.encode(self.view, z)
         pixels = self.features.pixels(self.view, z)
-        reference = None if before is None else self.features.pixels(self.view, before)
-        return self.network.encode_image(
-            with_prior(pixels, before=reference, prompt=prompt, previous_logits=previous_logits)
-        )
+        if carries_mask:
+            reference = None if before is None else self.features.pixels(self.view, before)
+            pixels = with_prior(pixels, before=reference, prompt=prompt, previous_logits=previous_logits)
+        return self.network.encode_image(self.mirrors.spread(pixels))
 
     def _filled(self, result: SliceResult) -> SliceResult:
         """The result without small holes, if that is asked for."""
@@ -251,8 +260,7 @@ class ObjectTrack:
         logits = self._logits_in_view(z)
         frame = dataclasses.replace(self.results[z].frame, low_res_logits=logits)
         features = self._see(z, previous_logits=logits)
-        entry = self._remember(z, features, SliceResult(frame=frame, view=self.view))
-        slots[z] = dataclasses.replace(entry, pointer=slots[z].pointer)
+        slots[z] = self._remember(z, features, SliceResult(frame=frame, view=self.view), slots[z].pointer)
 
     def _archive(self, z: int) -> None:
         """Round a tracked result that lies far back to half the bytes; its mask stays what it was."""
@@ -269,21 +277,24 @@ class ObjectTrack:
         bank.tracked[z] = entry
         bank.let_go(self.policy.admit(bank, z))
 
-    def _remember(self, z: int, features: ImageFeatures, result: SliceResult) -> FrameMemory:
+    def _remember(self, z: int, features: ImageFeatures, result: SliceResult, pointer: Tensor) -> FrameMemory:
         is_prompted = z in self.prompts
         self.memory_views[z] = result.view
-        memory = remember(self.network, features, result.frame, slice_index=z, binarise=is_prompted)
+        frames = self.mirrors.spread_result(result.frame, pointer)
+        memory = remember(self.network, features, frames, slice_index=z, binarise=is_prompted)
         if not self.policy.compares:
             return memory
         return dataclasses.replace(memory, traits=describe(memory, features, result.frame))
 
-    def _remember_later(self, z: int, features: ImageFeatures, result: SliceResult) -> FrameMemory:
+    def _remember_later(
+        self, z: int, features: ImageFeatures, result: SliceResult, pointer: Tensor
+    ) -> FrameMemory:
         """Leave the memory of a prompted slice to the first slice that looks back at it: users click on."""
         # Features that depend on the prompt would not be these again, and traits are made of the memory.
         if self.network.config.carries_mask or self.policy.compares:
-            return self._remember(z, features, result)
+            return self._remember(z, features, result, pointer)
         self.memory_views[z] = result.view
-        return FrameMemory(slice_index=z, spatial=None, pointer=result.frame.pointer)
+        return FrameMemory(slice_index=z, spatial=None, pointer=pointer)
 
     def _previous_logits(self, z: int) -> Tensor | None:
         """The mask found in a slice, in the view of today."""
