@@ -319,7 +319,8 @@ def test_a_session_is_the_recurrence_written_out(network: Network, scan: Volume,
     carrier = Network(config).eval()
     carrier.load_state_dict(network.state_dict())
     predictor = Predictor(start_runtime(carrier, device="cpu", precision="float32"))
-    session = predictor.session(scan, window=(0, 255), options=EVERYWHERE)
+    options = dataclasses.replace(EVERYWHERE, mirrors=1)
+    session = predictor.session(scan, window=(0, 255), options=options)
     session.add(1, slice=KEY, box=BOX)
     _visit(session)
 
