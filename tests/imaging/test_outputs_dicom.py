@@ -66,6 +66,14 @@ def write_series(folder, *, orientation=AXIAL, step=None, series=None, changes=(
     return dicom.read(folder) if not changes else None
 
 
+def as_one_file(folder):
+    """The series of a folder as one file of several frames, which highdicom makes."""
+    files = [pydicom.dcmread(file) for file in (folder / "series").iterdir()]
+    converted = highdicom.legacy.LegacyConvertedEnhancedCTImage(files, generate_uid(), 1, generate_uid(), 1)
+    converted.save_as(folder / "enhanced.dcm")
+    return folder / "enhanced.dcm"
+
+
 def drawn(volume):
     """Labels 1 and 4 on some of the slices, unlike in every axis, with a hole."""
     array = np.zeros(volume.shape, np.uint8)
@@ -184,6 +192,43 @@ def test_files_and_datasets_do_as_well_as_a_folder(tmp_path):
     np.testing.assert_array_equal(*results)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_file_of_several_frames_is_a_series_too(kind, tmp_path):
+    (tmp_path / "series").mkdir()
+    labels = drawn(write_series(tmp_path / "series"))
+    source = as_one_file(tmp_path)
+    write_labels(labels, tmp_path / "out.dcm", kind=kind, source=source)
+    if kind == "dicom-seg":
+        found = frames_of(tmp_path / "out.dcm")
+        np.testing.assert_allclose(found[1], place(labels, 1), atol=0.02)
+        np.testing.assert_allclose(found[2], place(labels, 4), atol=0.02)
+        return
+    write_labels(labels, tmp_path / "single.dcm", kind=kind, source=tmp_path / "series")
+    ours, single = (pydicom.dcmread(tmp_path / name) for name in ("out.dcm", "single.dcm"))
+    assert [str(c.ContourData) for c in contours(ours)] == [str(c.ContourData) for c in contours(single)]
+    enhanced = pydicom.dcmread(source)
+    frames = [group.PlanePositionSequence[0] for group in enhanced.PerFrameFunctionalGroupsSequence]
+    for contour in contours(ours):
+        reference = contour.ContourImageSequence[0]
+        assert reference.ReferencedSOPInstanceUID == enhanced.SOPInstanceUID
+        height = frames[reference.ReferencedFrameNumber - 1].ImagePositionPatient[2]
+        assert float(contour.ContourData[2]) == pytest.approx(height)
+
+
+def test_a_scanner_may_write_the_grid_for_each_frame(tmp_path):
+    (tmp_path / "series").mkdir()
+    labels = drawn(write_series(tmp_path / "series"))
+    enhanced = pydicom.dcmread(as_one_file(tmp_path))
+    shared = enhanced.SharedFunctionalGroupsSequence[0]
+    for keyword in ("PixelMeasuresSequence", "PlaneOrientationSequence"):
+        for group in enhanced.PerFrameFunctionalGroupsSequence:
+            group.add(shared[keyword])
+        delattr(shared, keyword)
+    write_labels(labels, tmp_path / "seg.dcm", source=[enhanced])
+    np.testing.assert_allclose(frames_of(tmp_path / "seg.dcm")[1], place(labels, 1), atol=0.02)
+    assert "PixelMeasuresSequence" not in shared  # the caller's data stay as they are
+
+
 def test_the_segmentation_names_its_algorithm_codes_and_sources(tmp_path):
     (tmp_path / "series").mkdir()
     labels = drawn(write_series(tmp_path / "series"))
@@ -272,12 +317,14 @@ def test_nothing_of_the_patient_is_logged(kind, tmp_path, caplog):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_validator_of_dicom3tools_finds_no_error(kind, tmp_path):
+@pytest.mark.parametrize("is_one_file", [False, True], ids=["files", "frames"])
+def test_the_validator_of_dicom3tools_finds_no_error(kind, is_one_file, tmp_path):
     if shutil.which("dciodvfy") is None:
         pytest.skip("dciodvfy of dicom3tools is not installed")
     (tmp_path / "series").mkdir()
     labels = drawn(write_series(tmp_path / "series"))
-    write_labels(labels, tmp_path / "out.dcm", kind=kind, names={1: "größe"}, source=tmp_path / "series")
+    source = as_one_file(tmp_path) if is_one_file else tmp_path / "series"
+    write_labels(labels, tmp_path / "out.dcm", kind=kind, names={1: "größe"}, source=source)
     verdict = subprocess.run(["dciodvfy", str(tmp_path / "out.dcm")], capture_output=True, text=True)
     assert "Error" not in verdict.stderr + verdict.stdout
     assert verdict.returncode == 0
@@ -345,10 +392,10 @@ def test_sources_that_do_not_fit_are_refused_in_words(kind, tmp_path):
 
     affine = np.array(labels.affine)
     affine[2, 3] += 1.2
-    refused(Volume(labels.array, affine), "no file lies where slice 0 of the labels does")
+    refused(Volume(labels.array, affine), "none of its slices lies where slice 0 of the labels does")
     affine = np.array(labels.affine)
     affine[0, 3] += 3
-    refused(Volume(labels.array, affine), "slice 0 of the labels lies 3 mm beside its file's")
+    refused(Volume(labels.array, affine), "slice 0 of the labels lies 3 mm beside its place there")
     refused(Volume(labels.array[:, :9], labels.affine), "its slices have 22 x 30 pixels, the labels' 9 x 30")
     affine = labels.affine @ np.diag((1.1, 1, 1, 1))
     refused(Volume(labels.array, affine), r"its pixels are 0\.5 x 0\.75 mm large, the labels' 0\.55 x 0\.75")
@@ -360,7 +407,7 @@ def test_sources_that_do_not_fit_are_refused_in_words(kind, tmp_path):
     refused(labels.with_array(np.zeros(labels.shape, bool)), "no voxel is labelled", error=InputError)
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "readme.txt").write_text("nothing")
-    refused(labels, "no single-frame DICOM slice", source=tmp_path / "empty", error=InputError)
+    refused(labels, "no DICOM slice with a position", source=tmp_path / "empty", error=InputError)
     refused(labels, "not a DICOM file", source=tmp_path / "empty" / "readme.txt", error=InputError)
     refused(labels, "cannot be read: No such file", source=tmp_path / "missing.dcm", error=InputError)
 
@@ -370,6 +417,7 @@ def test_other_files_beside_the_series_do_not_matter_but_a_second_series_does(tm
     series.mkdir()
     labels = drawn(write_series(series))
     (series / "notes.txt").write_text("nothing")
+    (series / "torn.dcm").write_bytes(next(series.glob("*.dcm")).read_bytes()[:300])
     write_labels(labels, series / "rt.dcm", kind="rtstruct", source=series)
     write_labels(labels, series / "seg.dcm", source=series)
     write_labels(labels, series / "seg.dcm", source=series)
@@ -380,6 +428,18 @@ def test_other_files_beside_the_series_do_not_matter_but_a_second_series_does(tm
         shutil.copy(file, series)
     with pytest.raises(InputError, match="2 series lie on the grid of the labels; give the files of one"):
         write_labels(labels, series / "seg.dcm", source=series)
+
+
+def test_a_source_of_no_known_kind_is_refused_in_words(tmp_path):
+    (tmp_path / "series").mkdir()
+    labels = drawn(write_series(tmp_path / "series"))
+    files = [pydicom.dcmread(file) for file in (tmp_path / "series").iterdir()]
+    for file in files:
+        file.SOPClassUID = "1.2.3.4"
+    with pytest.raises(InputError, match=r"the source breaks DICOM's rules for 1\.2\.3\.4") as caught:
+        write_labels(labels, tmp_path / "seg.dcm", source=files)
+    assert "ller" not in str(caught.value)
+    assert not (tmp_path / "seg.dcm").exists()
 
 
 def test_missing_libraries_are_named_with_their_extra(monkeypatch, tmp_path):

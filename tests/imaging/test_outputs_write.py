@@ -152,6 +152,12 @@ def test_numbers_and_colours_that_cannot_be(tmp_path):
         Segment(name="liver", color_rgb=(0, 0, 256))
 
 
+@pytest.mark.parametrize("parts", [("", "SCT", "x"), ("1" * 17, "SCT", "x"), ("1", "SCT", "two\nlines")])
+def test_codes_that_dicom_cannot_hold(parts):
+    with pytest.raises(InputError, match="a code's value and scheme are 1 to 16 and its meaning 1 to 64"):
+        Code(*parts)
+
+
 def test_places_and_sources_are_refused_before_the_work(tmp_path):
     with pytest.raises(InputError, match="there is no folder"):
         check_labels_output(tmp_path / "missing" / "mask.stl", None, None)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medsam2.errors import InputError
-from medsam2.imaging.outputs.dicom_source import Source, lenient_dicom, match, require_pydicom
+from medsam2.imaging.outputs.dicom_slices import Source, lenient_dicom, require_pydicom
+from medsam2.imaging.outputs.dicom_source import MatchedSeries, match
 from medsam2.imaging.outputs.segments import Code, LabelledObject
 from medsam2.imaging.replacing import replacing
 from medsam2.imaging.volume import Volume
@@ -18,6 +19,7 @@ from medsam2.imaging.volume import Volume
 if TYPE_CHECKING:
     from highdicom.color import CIELabColor
     from highdicom.seg import SegmentDescription
+    from pydicom import Dataset
     from pydicom.sr.coding import Code as DicomCode
 
 PRODUCT = "medsam2"
@@ -59,27 +61,50 @@ def write(
     if not present:
         raise InputError(f"{path}: no voxel is labelled, and a DICOM segmentation needs at least one")
     series = match(source, labels)
+    instances, array = _as_stored(series, _numbered(series.array, present))
+    descriptions = [_description(number, one, weights) for number, one in enumerate(present, start=1)]
     with lenient_dicom():
-        segmentation = Segmentation(
-            source_images=series.headers,
-            pixel_array=_numbered(series.array, present),
-            segmentation_type="BINARY",
-            segment_descriptions=[
-                _description(number, one, weights) for number, one in enumerate(present, start=1)
-            ],
-            series_instance_uid=UID(),
-            series_number=SERIES_NUMBER,
-            sop_instance_uid=UID(),
-            instance_number=1,
-            manufacturer=PRODUCT,
-            manufacturer_model_name=PRODUCT,
-            software_versions=version(PRODUCT),
-            device_serial_number=_NO_SERIAL_NUMBER,
-            content_label="SEGMENTATION",
-            series_description=f"{PRODUCT} segmentation",
-        )
+        try:
+            segmentation = Segmentation(
+                source_images=instances,
+                pixel_array=array,
+                segmentation_type="BINARY",
+                segment_descriptions=descriptions,
+                series_instance_uid=UID(),
+                series_number=SERIES_NUMBER,
+                sop_instance_uid=UID(),
+                instance_number=1,
+                manufacturer=PRODUCT,
+                manufacturer_model_name=PRODUCT,
+                software_versions=version(PRODUCT),
+                device_serial_number=_NO_SERIAL_NUMBER,
+                content_label="SEGMENTATION",
+                series_description=f"{PRODUCT} segmentation",
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            # Without highdicom's own words, which may quote the patient's.
+            raise InputError(
+                f"{path}: cannot be made, as the source breaks DICOM's rules for "
+                f"{instances[0].SOPClassUID.name} ({type(error).__name__} in highdicom)"
+            ) from error
         with replacing(path, ".dcm") as temporary:
             segmentation.save_as(temporary)
+
+
+def _as_stored(series: MatchedSeries, numbers: np.ndarray) -> tuple[list[Dataset], np.ndarray]:
+    """Put segment numbers (slice, row, column) into the order of the source's files or of its frames."""
+    first = series.first
+    if series.slices[0].frame is None:
+        return [first, *(one.header for one in series.slices[1:])], numbers
+    # Scanners may write for each frame what is the same in all; highdicom looks where it is written once.
+    shared, group = first.SharedFunctionalGroupsSequence[0], first.PerFrameFunctionalGroupsSequence[0]
+    for keyword in ("PixelMeasuresSequence", "PlaneOrientationSequence"):
+        if keyword not in shared:
+            shared.add(group[keyword])
+    frames = np.zeros((int(first.NumberOfFrames), *numbers.shape[1:]), numbers.dtype)
+    for one, plane in zip(series.slices, numbers, strict=True):
+        frames[(one.frame or 1) - 1] = plane
+    return [first], frames
 
 
 def _numbered(array: np.ndarray, present: Sequence[LabelledObject]) -> np.ndarray:

@@ -13,7 +13,8 @@ import numpy as np
 from medsam2.errors import InputError
 from medsam2.imaging.outputs.contours import outlines
 from medsam2.imaging.outputs.dicom_seg import PRODUCT, SERIES_NUMBER
-from medsam2.imaging.outputs.dicom_source import MatchedSeries, Source, lenient_dicom, match, require_pydicom
+from medsam2.imaging.outputs.dicom_slices import Source, SourceSlice, lenient_dicom, require_pydicom
+from medsam2.imaging.outputs.dicom_source import MatchedSeries, match
 from medsam2.imaging.outputs.segments import LabelledObject
 from medsam2.imaging.replacing import replacing
 from medsam2.imaging.volume import Volume
@@ -62,13 +63,14 @@ def write(labels: Volume, objects: Sequence[LabelledObject], path: Path, *, sour
         raise InputError(f"{path}: no voxel is labelled, and a structure set needs at least one")
     series = match(source, labels)
     with lenient_dicom():
-        structures = _header(series.headers[0])
+        first = series.first
+        structures = _header(first)
         structures.ReferencedFrameOfReferenceSequence = [_frame_of_reference(series)]
         structures.StructureSetROISequence = []
         structures.ROIContourSequence = []
         structures.RTROIObservationsSequence = []
         for number, one in enumerate(present, start=1):
-            structures.StructureSetROISequence.append(_region(number, one, series.headers[0]))
+            structures.StructureSetROISequence.append(_region(number, one, first))
             structures.ROIContourSequence.append(_contours(number, one, series))
             structures.RTROIObservationsSequence.append(_observation(number))
         with replacing(path, ".dcm") as temporary:
@@ -108,10 +110,10 @@ def _header(first: Dataset) -> FileDataset:
 def _frame_of_reference(series: MatchedSeries) -> Dataset:
     from pydicom import Dataset
 
-    first = series.headers[0]
+    first = series.slices[0].header
     referenced_series = Dataset()
     referenced_series.SeriesInstanceUID = first.SeriesInstanceUID
-    referenced_series.ContourImageSequence = [_instance(header) for header in series.headers]
+    referenced_series.ContourImageSequence = [_instance(one) for one in series.slices]
     study = Dataset()
     study.ReferencedSOPClassUID = _STUDY_CLASS
     study.ReferencedSOPInstanceUID = first.StudyInstanceUID
@@ -122,12 +124,14 @@ def _frame_of_reference(series: MatchedSeries) -> Dataset:
     return frame
 
 
-def _instance(header: Dataset) -> Dataset:
+def _instance(one: SourceSlice) -> Dataset:
     from pydicom import Dataset
 
     instance = Dataset()
-    instance.ReferencedSOPClassUID = header.SOPClassUID
-    instance.ReferencedSOPInstanceUID = header.SOPInstanceUID
+    instance.ReferencedSOPClassUID = one.header.SOPClassUID
+    instance.ReferencedSOPInstanceUID = one.header.SOPInstanceUID
+    if one.frame is not None:
+        instance.ReferencedFrameNumber = one.frame
     return instance
 
 
@@ -166,22 +170,17 @@ def _contours(number: int, one: LabelledObject, series: MatchedSeries) -> Datase
 def _slice_contours(label: int, series: MatchedSeries) -> Iterator[Dataset]:
     from pydicom import Dataset
 
-    for header, plane in zip(series.headers, series.array, strict=True):
+    for source, plane in zip(series.slices, series.array, strict=True):
         mask = plane == label
         for outline in outlines(mask) if mask.any() else ():
             contour = Dataset()
-            contour.ContourImageSequence = [_instance(header)]
+            contour.ContourImageSequence = [_instance(source)]
             contour.ContourGeometricType = "CLOSED_PLANAR"
             contour.NumberOfContourPoints = len(outline)
-            contour.ContourData = [f"{value:.{_DECIMALS}f}" for value in _in_patient(outline, header).ravel()]
+            contour.ContourData = [f"{value:.{_DECIMALS}f}" for value in _in_patient(outline, source).ravel()]
             yield contour
 
 
-def _in_patient(outline: np.ndarray, header: Dataset) -> np.ndarray:
+def _in_patient(outline: np.ndarray, source: SourceSlice) -> np.ndarray:
     """Place corners (x, y) in pixels of a slice, (N, 3) LPS mm."""
-    row_mm, column_mm = (float(value) for value in header.PixelSpacing)
-    along_row, along_column = np.reshape([float(v) for v in header.ImageOrientationPatient], (2, 3))
-    corner = np.array([float(value) for value in header.ImagePositionPatient])
-    return np.asarray(
-        corner + outline[:, :1] * column_mm * along_row + outline[:, 1:] * row_mm * along_column
-    )
+    return np.asarray(source.position + outline * source.pixel_mm @ source.axes)

@@ -13,6 +13,8 @@ MAX_LABEL = 65535
 """Highest number of an object; DICOM's segments and our 16-bit labels end here."""
 MAX_NAME = 64
 """Characters of a name; DICOM's text values of this kind end here."""
+MAX_CODE = 16
+"""Characters of a code's value and of its scheme."""
 
 # Far apart in hue and readable on grey; the objects after them begin again.
 _PALETTE = (
@@ -29,9 +31,17 @@ _PALETTE = (
 )
 
 
+def _is_plain(text: str, limit: int) -> bool:
+    return bool(text.strip()) and len(text) <= limit and text.isprintable() and "\\" not in text
+
+
 @dataclass(frozen=True)
 class Code:
-    """A term of a coding scheme, as DICOM writes it."""
+    """A term of a coding scheme, as DICOM writes it.
+
+    Raises:
+        InputError: A part is empty, too long for DICOM or not plain text.
+    """
 
     value: str
     """The term's code, such as "10200004"."""
@@ -39,6 +49,15 @@ class Code:
     """Short name of the scheme, "SCT" for SNOMED CT, "DCM" for DICOM's own."""
     meaning: str
     """The term for people, such as "Liver"."""
+
+    def __post_init__(self) -> None:
+        """Check the three parts."""
+        for part, limit in ((self.value, MAX_CODE), (self.scheme, MAX_CODE), (self.meaning, MAX_NAME)):
+            if not _is_plain(part, limit):
+                raise InputError(
+                    f"a code's value and scheme are 1 to {MAX_CODE} and its meaning 1 to {MAX_NAME} "
+                    f"printable characters without a backslash, not {part!r}"
+                )
 
 
 TISSUE = Code("85756007", "SCT", "Tissue")
@@ -63,8 +82,7 @@ class Segment:
 
     def __post_init__(self) -> None:
         """Check everything there is to check about a segment, here and nowhere else."""
-        is_plain = self.name.isprintable() and "\\" not in self.name
-        if not (self.name.strip() and len(self.name) <= MAX_NAME and is_plain):
+        if not _is_plain(self.name, MAX_NAME):
             raise InputError(
                 f"an object's name is 1 to {MAX_NAME} printable characters without a backslash, "
                 f"not {self.name!r}"

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from medsam2.errors import InputError, UnsupportedFormat
 from medsam2.imaging import io
 from medsam2.imaging.outputs import dicom_seg, mesh, npz, rtstruct, seg_nrrd
-from medsam2.imaging.outputs.dicom_source import Source
+from medsam2.imaging.outputs.dicom_slices import Source
 from medsam2.imaging.outputs.segments import Segment, as_labels, find_objects
 from medsam2.imaging.volume import Volume
 
