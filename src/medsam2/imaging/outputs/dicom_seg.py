@@ -1,0 +1,147 @@
+"""Write labels as a DICOM segmentation that refers to the series it was drawn on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medsam2.errors import InputError
+from medsam2.imaging.outputs.dicom_slices import Source, lenient_dicom, require_pydicom
+from medsam2.imaging.outputs.dicom_source import MatchedSeries, match
+from medsam2.imaging.outputs.segments import Code, LabelledObject
+from medsam2.imaging.replacing import replacing
+from medsam2.imaging.volume import Volume
+
+if TYPE_CHECKING:
+    from highdicom.color import CIELabColor
+    from highdicom.seg import SegmentDescription
+    from pydicom import Dataset
+    from pydicom.sr.coding import Code as DicomCode
+
+PRODUCT = "medsam2"
+SERIES_NUMBER = 900
+"""Of segmentations; scanners count from 1, and the standard wants a number."""
+_NO_SERIAL_NUMBER = "0"  # software has none, and the standard wants one
+
+
+def write(
+    labels: Volume,
+    objects: Sequence[LabelledObject],
+    path: Path,
+    *,
+    source: Source,
+    weights: str | None = None,
+) -> None:
+    """Write one BINARY segment an object, frames without it left out.
+
+    Segments are numbered from 1 in the order of the labels. Every frame has the position of its source
+    slice, so that a tilted gantry keeps its tilt. Patient and study are the source's; nothing else of its
+    texts is there but the scanner's make.
+
+    Args:
+        labels: uint8 or uint16, on the grid of the source series or a part of it.
+        objects: What `labels` holds; those without voxels are left out.
+        path: The file.
+        source: The series the labels were drawn on.
+        weights: Name of the network's weights, for the record.
+
+    Raises:
+        InputError: There is no object, the source does not fit, a library is not installed, or the file
+            cannot be written.
+    """
+    require_pydicom()
+    from highdicom import UID
+    from highdicom.seg import Segmentation
+
+    present = [one for one in objects if one.box is not None]
+    if not present:
+        raise InputError(f"{path}: no voxel is labelled, and a DICOM segmentation needs at least one")
+    series = match(source, labels)
+    instances, array = _as_stored(series, _numbered(series.array, present))
+    descriptions = [_description(number, one, weights) for number, one in enumerate(present, start=1)]
+    with lenient_dicom():
+        try:
+            segmentation = Segmentation(
+                source_images=instances,
+                pixel_array=array,
+                segmentation_type="BINARY",
+                segment_descriptions=descriptions,
+                series_instance_uid=UID(),
+                series_number=SERIES_NUMBER,
+                sop_instance_uid=UID(),
+                instance_number=1,
+                manufacturer=PRODUCT,
+                manufacturer_model_name=PRODUCT,
+                software_versions=version(PRODUCT),
+                device_serial_number=_NO_SERIAL_NUMBER,
+                content_label="SEGMENTATION",
+                series_description=f"{PRODUCT} segmentation",
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            # Without highdicom's own words, which may quote the patient's.
+            raise InputError(
+                f"{path}: cannot be made, as the source breaks DICOM's rules for "
+                f"{instances[0].SOPClassUID.name} ({type(error).__name__} in highdicom)"
+            ) from error
+        with replacing(path, ".dcm") as temporary:
+            segmentation.save_as(temporary)
+
+
+def _as_stored(series: MatchedSeries, numbers: np.ndarray) -> tuple[list[Dataset], np.ndarray]:
+    """Put segment numbers (slice, row, column) into the order of the source's files or of its frames."""
+    first = series.first
+    if series.slices[0].frame is None:
+        return [first, *(one.header for one in series.slices[1:])], numbers
+    # Scanners may write for each frame what is the same in all; highdicom looks where it is written once.
+    shared, group = first.SharedFunctionalGroupsSequence[0], first.PerFrameFunctionalGroupsSequence[0]
+    for keyword in ("PixelMeasuresSequence", "PlaneOrientationSequence"):
+        if keyword not in shared:
+            shared.add(group[keyword])
+    frames = np.zeros((int(first.NumberOfFrames), *numbers.shape[1:]), numbers.dtype)
+    for one, plane in zip(series.slices, numbers, strict=True):
+        frames[(one.frame or 1) - 1] = plane
+    return [first], frames
+
+
+def _numbered(array: np.ndarray, present: Sequence[LabelledObject]) -> np.ndarray:
+    """Turn labels into segment numbers, which have no gaps."""
+    numbers = np.zeros(present[-1].label + 1, array.dtype)
+    numbers[[one.label for one in present]] = np.arange(1, len(present) + 1)
+    return np.asarray(numbers[array])
+
+
+def _description(number: int, one: LabelledObject, weights: str | None) -> SegmentDescription:
+    from highdicom import AlgorithmIdentificationSequence
+    from highdicom.seg import SegmentDescription
+    from pydicom.sr.codedict import codes
+
+    return SegmentDescription(
+        segment_number=number,
+        segment_label=one.name,
+        segmented_property_category=_dicom_code(one.segment.category),
+        segmented_property_type=_dicom_code(one.segment.type),
+        algorithm_type="SEMIAUTOMATIC",
+        algorithm_identification=AlgorithmIdentificationSequence(
+            name=PRODUCT,
+            family=codes.DCM.ArtificialIntelligence,
+            version=version(PRODUCT),
+            parameters=None if weights is None else {"weights": weights},
+        ),
+        display_color=_lab_color(one.color_rgb),
+    )
+
+
+def _dicom_code(code: Code) -> DicomCode:
+    from pydicom.sr.coding import Code as DicomCode
+
+    return DicomCode(code.value, code.scheme, code.meaning)
+
+
+def _lab_color(color_rgb: tuple[int, int, int]) -> CIELabColor:
+    from highdicom.color import CIELabColor
+
+    return CIELabColor.from_rgb(*color_rgb)

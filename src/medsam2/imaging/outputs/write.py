@@ -1,0 +1,122 @@
+"""Write labels in the form that is asked for, or that the file's name says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from medsam2.errors import InputError, UnsupportedFormat
+from medsam2.imaging import io
+from medsam2.imaging.outputs import dicom_seg, mesh, npz, rtstruct, seg_nrrd
+from medsam2.imaging.outputs.dicom_slices import Source
+from medsam2.imaging.outputs.segments import Segment, as_labels, find_objects
+from medsam2.imaging.volume import Volume
+
+SUFFIXES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "nifti": (".nii.gz", ".nii"),
+        "seg.nrrd": (".seg.nrrd",),
+        "nrrd": (".nrrd",),
+        "mha": (".mha",),
+        "dicom-seg": (".dcm",),
+        "rtstruct": (".dcm",),
+        "stl": (".stl",),
+        "npz": (".npz",),
+    }
+)
+"""Kind -> how its files end, the usual ending first. Without a kind, .dcm is a DICOM segmentation."""
+NEEDS_SOURCE = frozenset({"dicom-seg", "rtstruct"})
+"""Kinds that refer to the DICOM series the labels were drawn on."""
+
+
+def kind_of(path: str | os.PathLike[str], kind: str | None = None) -> str:
+    """Return the kind of a file, having made sure that its name ends as that kind does.
+
+    Args:
+        path: The file to be written.
+        kind: A key of `SUFFIXES`, or None for what the name says.
+
+    Raises:
+        InputError: There is no such kind.
+        UnsupportedFormat: No kind, or not this one, ends so.
+    """
+    name = os.fspath(path).lower()
+    if kind is None:
+        for known, suffixes in SUFFIXES.items():
+            if name.endswith(suffixes):
+                return known
+        endings = ", ".join(dict.fromkeys(suffix for suffixes in SUFFIXES.values() for suffix in suffixes))
+        raise UnsupportedFormat(f"{path}: labels are not written with this suffix; {endings} are")
+    if kind not in SUFFIXES:
+        raise InputError(f"labels are written as {', '.join(SUFFIXES)}, not as {kind!r}")
+    if not name.endswith(SUFFIXES[kind]):
+        raise UnsupportedFormat(f"{path}: a {kind} file ends in {' or '.join(SUFFIXES[kind])}")
+    return kind
+
+
+def check_labels_output(path: str | os.PathLike[str], kind: str | None, source: Source | None) -> None:
+    """Refuse what `write_labels` would for its path, kind and source, before the work.
+
+    Raises:
+        InputError: The place cannot be written to, there is no such kind, or a DICOM kind has no source.
+        UnsupportedFormat: The suffix is not the kind's.
+    """
+    kind = kind_of(path, kind)
+    io.check_output(Path(path))
+    if kind in NEEDS_SOURCE and source is None:
+        raise InputError(
+            f"{path}: {kind} refers to the DICOM series the labels were drawn on; give it as source"
+        )
+
+
+def write_labels(
+    labels: Volume,
+    path: str | os.PathLike[str],
+    *,
+    kind: str | None = None,
+    names: Mapping[int, str | Segment] | None = None,
+    source: Source | None = None,
+    weights: str | None = None,
+) -> tuple[Path, ...]:
+    """Write labels on their own grid; what was there before is replaced once all is written.
+
+    Args:
+        labels: (z, y, x), whole numbers, 0 outside all objects.
+        path: The file. Several objects as STL become NAME_<label>.stl each.
+        kind: A key of `SUFFIXES`; what the name says if not given.
+        names: Label to its object's name, or to a `Segment` with colour and codes too. NIfTI, MetaImage,
+            plain NRRD and npz have no place for them.
+        source: The DICOM series the labels were drawn on, for the kinds in `NEEDS_SOURCE`: a folder, files
+            or datasets.
+        weights: Name of the network's weights, which DICOM segmentations record.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        InputError: The labels are not whole numbers from 0 to 65535, a name is not usable, nothing is
+            labelled and the kind cannot say so, an optional library is missing, or the file cannot be
+            written.
+        UnsupportedFormat: The suffix is not the kind's.
+        GeometryError: The source is not the series of these labels.
+    """
+    path = Path(path)
+    kind = kind_of(path, kind)
+    check_labels_output(path, kind, source)
+    labels = as_labels(labels)
+    objects = find_objects(labels, names)
+    if kind == "stl":
+        return mesh.write(labels, objects, path)
+    if kind == "seg.nrrd":
+        seg_nrrd.write(labels, objects, path)
+    elif kind == "npz":
+        npz.write(labels, path)
+    elif kind == "dicom-seg" and source is not None:
+        dicom_seg.write(labels, objects, path, source=source, weights=weights)
+    elif kind == "rtstruct" and source is not None:
+        rtstruct.write(labels, objects, path, source=source)
+    else:
+        io.write(labels, path)
+    return (path,)

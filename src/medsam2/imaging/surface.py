@@ -1,0 +1,51 @@
+"""Draw the surface of a mask as triangles in millimetres."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from medsam2.errors import InputError
+from medsam2.imaging.geometry import flip_ras_lps
+
+# Where four voxels meet in a chessboard, 0.5 itself leaves open which way the surface goes, and neighbours
+# may decide differently; a little below it, voxels that touch by an edge or a corner are always joined.
+_LEVEL = 0.499
+
+
+@dataclass(frozen=True, eq=False)
+class Surface:
+    """A closed surface."""
+
+    vertices_mm: np.ndarray
+    """(N, 3) float64, LPS mm."""
+    faces: np.ndarray
+    """(M, 3) int, corners of each triangle in `vertices_mm`, anticlockwise seen from outside."""
+
+    @property
+    def area_mm2(self) -> float:
+        """Sum of its triangles, in mm2."""
+        a, b, c = (self.vertices_mm[self.faces[:, corner]] for corner in range(3))
+        return float(np.linalg.norm(np.cross(b - a, c - a), axis=1).sum()) / 2
+
+
+def surface_of(mask: np.ndarray, affine: np.ndarray) -> Surface:
+    """Run marching cubes over a mask, the surface half-way between voxels inside and outside.
+
+    It is closed, also where the mask touches the border of its array, and not smoothed.
+
+    Args:
+        mask: Boolean, (z, y, x), with at least one voxel.
+        affine: (4, 4), voxel (x, y, z) to RAS+ mm.
+
+    Raises:
+        InputError: scikit-image is not installed.
+    """
+    try:
+        from skimage.measure import marching_cubes
+    except ImportError as error:
+        raise InputError("surfaces need scikit-image: pip install 'medsam2[mesh]'") from error
+    vertices, faces, _, _ = marching_cubes(np.pad(mask, 1).astype(np.uint8), _LEVEL)
+    lps = flip_ras_lps(affine)
+    placed = (vertices[:, ::-1].astype(np.float64) - 1) @ lps[:3, :3].T + lps[:3, 3]
+    # Triangles are turned for a right-handed (x, y, z); a mirrored grid turns them inside out.
+    return Surface(placed, faces if np.linalg.det(lps[:3, :3]) > 0 else faces[:, ::-1])
