@@ -49,7 +49,7 @@ def stacked(slices: Sequence[Slice], frame: int | None, path: Path) -> Stack:
         InputError: Every position holds several images and none is named, or not the one that is.
     """
     first = slices[0]
-    if len(slices) == 1 and first.plane.position is None:
+    if len(slices) == first.file.num_frames == 1 and first.plane.position is None:
         return _unplaced(first, path)
     positions = _positions(slices, path)
     _check_alike(slices, path)

@@ -26,9 +26,6 @@ DAMAGE = (
 )
 """What pydicom and its decoders raise over a file that is not as the standard has it."""
 
-DIRECTORY = "1.2.840.10008.1.3.10"
-"""SOP class of a DICOMDIR, the list of what is on a disc."""
-
 # Objects with rows and columns that are no scan: https://dicom.nema.org/medical/dicom/current PS3.4, B.5
 _NO_SCANS = {
     "1.2.840.10008.5.1.4.1.1.481.2",  # RT Dose
@@ -36,6 +33,8 @@ _NO_SCANS = {
     "1.2.840.10008.5.1.4.1.1.66.7",  # Label Map Segmentation
     "1.2.840.10008.5.1.4.1.1.30",  # Parametric Map
 }
+_DIRECTORY = "1.2.840.10008.1.3.10"
+_IMAGE = "Image Storage"  # how the names of all classes with pixels for looking at end
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _PREAMBLE_SIZE = 128
 _MARK = b"DICM"
@@ -181,7 +180,7 @@ def read_header(path: Path) -> Header | None:
     """Read a file's header.
 
     Returns:
-        None if it is no DICOM file.
+        None if it is no DICOM file, or a DICOMDIR.
 
     Raises:
         InputError: The file cannot be read.
@@ -191,24 +190,24 @@ def read_header(path: Path) -> Header | None:
     from pydicom.errors import InvalidDicomError
 
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, quiet_pydicom():
             head = file.read(_PREAMBLE_SIZE + 4)
-        if not looks_like_dicom(head):
-            return None
-        has_preamble = head[_PREAMBLE_SIZE:] == _MARK
-        with quiet_pydicom():
+            if not looks_like_dicom(head):
+                return None
+            has_preamble = head[_PREAMBLE_SIZE:] == _MARK
             if has_preamble:
                 _refuse_deflated(path)
+            file.seek(0)
             dataset = dcmread(
-                path, stop_before_pixels=True, specific_tags=list(_TAGS), force=not has_preamble
+                file, stop_before_pixels=True, specific_tags=list(_TAGS), force=not has_preamble
             )
-            if "SOPClassUID" not in dataset:
-                if has_preamble and _syntax(dataset, "MediaStorageSOPClassUID") != DIRECTORY:
-                    raise UnsupportedFormat(
-                        f"{path}: the DICOM header does not say what it is; it is damaged"
-                    )
-                return None
-            return _header(dataset, path)
+            is_at_end = not file.read(1)
+            header = _header(dataset, path) if "SOPClassUID" in dataset else None
+            if header is None and has_preamble and not _is_directory(dataset):
+                raise UnsupportedFormat(f"{path}: the DICOM header does not say what it is; it is damaged")
+            if header is not None and is_at_end and _IMAGE in header.sop_class_name:
+                raise UnsupportedFormat(f"{path}: ends before its pixels; it is truncated")
+            return header
     except InvalidDicomError:
         return None
     except OSError as error:
@@ -227,7 +226,12 @@ def _refuse_deflated(path: Path) -> None:
         raise UnsupportedFormat(f"{path}: is deflated as a whole; DICOM with compressed pixels is read")
 
 
-def _syntax(dataset: "Dataset", name: str) -> str:
+def _is_directory(dataset: "Dataset") -> bool:
+    """Whether this is a DICOMDIR, the list of what is on a disc."""
+    return _meta(dataset, "MediaStorageSOPClassUID") == _DIRECTORY
+
+
+def _meta(dataset: "Dataset", name: str) -> str:
     return str(getattr(dataset, "file_meta", {}).get(name, ""))
 
 
@@ -252,7 +256,7 @@ def _header(dataset: "Dataset", path: Path) -> Header:
         instance_number=_integer(dataset.get("InstanceNumber")) or 0,
         modality=str(dataset.get("Modality") or ""),
         image_type=tuple(str(word).upper() for word in _values(dataset.get("ImageType"))),
-        transfer_syntax=_syntax(dataset, "TransferSyntaxUID"),
+        transfer_syntax=_meta(dataset, "TransferSyntaxUID"),
         rows=rows,
         columns=columns,
         num_frames=num_frames,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medsam2.errors import InputError, MedSAM2Error, UnsupportedFormat
 from medsam2.imaging.dicom_grid import contents
-from medsam2.imaging.dicom_header import DIRECTORY, Header, read_header
+from medsam2.imaging.dicom_header import Header, read_header
 
 MAX_FILES = 50_000
 """A folder with more is refused, in case someone names a disk."""
@@ -31,7 +31,7 @@ def find_headers(path: Path) -> list[Header]:
     found: dict[str, Header] = {}
     for file in _files(path) if path.is_dir() else (path,):
         header = read_header(file)
-        if header is not None and header.sop_class != DIRECTORY:
+        if header is not None:
             found.setdefault(header.uid or str(file), header)
     return list(found.values())
 
@@ -128,7 +128,7 @@ def _description(group: Sequence[Header]) -> str:
 
 def _no_scan(headers: Sequence[Header], path: Path) -> str:
     if not headers:
-        return "no DICOM image is in this folder" if path.is_dir() else "not a DICOM file"
+        return f"no DICOM image is in this {'folder' if path.is_dir() else 'file'}"
     counts = Counter(header.sop_class_name for header in headers)
     kinds = ", ".join(f"{number} {name}" for name, number in sorted(counts.items()))
     return f"holds no scan but {kinds}; CT and MR images are read"
