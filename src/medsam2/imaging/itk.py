@@ -17,15 +17,17 @@ from medsam2.imaging.voxels import LARGEST_RATIO, frame_index
 
 _IMAGE_IO = {".nrrd": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
 _HEADER_LIMIT = 1 << 16
-# Where a header ends: MetaImage with this line, NRRD with an empty one.
-_END_OF_HEADER = re.compile(rb"^ElementDataFile[^\n]*\n?|^\r?\n", re.IGNORECASE | re.MULTILINE)
 _DATA_FILE = re.compile(
-    rb"^(?:ElementDataFile\s*=|data ?file:)[ \t]*([^\r\n]*)", re.IGNORECASE | re.MULTILINE
+    rb"^[ \t]*(?:ElementDataFile\s*[=:]|data ?file:)[ \t]*([^\r\n]*)", re.IGNORECASE | re.MULTILINE
 )
+_END_OF_NRRD = re.compile(rb"^\r?\n", re.MULTILINE)
 _IS_PACKED = re.compile(
     rb"^(?:CompressedData\s*=\s*T|encoding:\s*(?:gz|bz|hex|t[ex]))", re.IGNORECASE | re.MULTILINE
 )
 _IN_THE_HEADER = b"local"
+# ITK writes its own words to standard error over what does not begin like this.
+_METAIMAGE = (re.compile(rb"^NDims\s*=", re.IGNORECASE | re.MULTILINE), "a MetaImage")
+_STARTS = {".nrrd": (re.compile(rb"\ANRRD"), "an NRRD"), ".mha": _METAIMAGE, ".mhd": _METAIMAGE}
 
 
 @contextmanager
@@ -145,17 +147,24 @@ def _largest_content(path: Path) -> float:
     """Return how many bytes of voxels a file, or the one that its header names, can hold.
 
     Raises:
-        UnsupportedFormat: The voxels are in several files, or in another folder.
+        UnsupportedFormat: This is no such header, or the voxels are in several files, or in another folder.
         InputError: The file of the voxels is missing.
     """
     with path.open("rb") as file:
         header = file.read(_HEADER_LIMIT)
-    end = _END_OF_HEADER.search(header)
-    header = header[: end.end()] if end else header
-    named = _DATA_FILE.search(header)
+    start, name = _STARTS[path.suffix.lower()]
+    if not start.search(header):
+        raise UnsupportedFormat(f"{path}: not {name} file")
+    is_nrrd = path.suffix.lower() == ".nrrd"
+    if is_nrrd:
+        header = _END_OF_NRRD.split(header, maxsplit=1)[0]
+    named = _DATA_FILE.findall(header)
+    # A MetaImage says in its last line where its voxels are; who says it twice means to hide something.
+    if len(named) > 1 or not (named or is_nrrd):
+        raise UnsupportedFormat(f"{path}: not {name} file, as it names {len(named)} places for its voxels")
     holder = path
-    if named and named[1].strip().lower() != _IN_THE_HEADER:
-        holder = _data_file(named[1].strip().decode("utf-8", "replace"), path)
+    if named and named[0].strip().lower() != _IN_THE_HEADER:
+        holder = _data_file(named[0].strip().decode("utf-8", "replace"), path)
     return holder.stat().st_size * (LARGEST_RATIO if _IS_PACKED.search(header) else 1)
 
 
