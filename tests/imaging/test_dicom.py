@@ -1,4 +1,4 @@
-"""DICOM: one series in a folder, made here by SimpleITK's own writer."""
+"""DICOM: a series in a folder, made here by SimpleITK's own writer."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,15 @@ CORONAL = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
 
 
 def write_series(
-    folder, *, positions, names=None, modality="CT", series="1.2.3.4", orientation=AXIAL, array=ARRAY
+    folder,
+    *,
+    positions,
+    names=None,
+    modality="CT",
+    series="1.2.3.4",
+    orientation=AXIAL,
+    array=ARRAY,
+    first_instance=0,
 ):
     """Write one file per position (LPS, mm), in the order given."""
     writer = SimpleITK.ImageFileWriter()
@@ -26,10 +34,10 @@ def write_series(
             "0010|0010": "DOE^JOHN",
             "0020|000d": "1.2.3",
             "0020|000e": series,
-            "0008|0018": f"{series}.{index}",
+            "0008|0018": f"{series}.{first_instance + index}",
             "0020|0032": "\\".join(f"{value:g}" for value in position),
             "0020|0037": "\\".join(f"{value:g}" for value in orientation),
-            "0020|0013": str(index),
+            "0020|0013": str(first_instance + index),
         }
         for key, value in tags.items():
             image.SetMetaData(key, value)
@@ -66,7 +74,8 @@ def test_coronal_mr(tmp_path):
 
 def test_a_tilted_gantry_shears_the_affine(tmp_path):
     write_series(tmp_path, positions=[(0, 0.5 * i, 2 * i) for i in range(5)])
-    volume = dicom.read(tmp_path)
+    with pytest.warns(UserWarning, match=r"gantry was tilted by 14\.0 degrees"):
+        volume = dicom.read(tmp_path)
     np.testing.assert_allclose(volume.affine[:3, 2], (0, -0.5, 2), atol=1e-9)
     np.testing.assert_allclose(volume.affine[:3, :2], [(-0.5, 0), (0, -0.75), (0, 0)], atol=1e-9)
 
@@ -76,11 +85,15 @@ def test_a_single_slice_is_a_volume(tmp_path):
     assert dicom.read(tmp_path).shape == (1, 6, 8)
 
 
-def test_several_series_are_listed_by_number_of_files(tmp_path):
+def test_of_several_series_the_largest_is_read_and_named(tmp_path):
     write_series(tmp_path, positions=along_z([0, 1]), series="1.2.3.4")
     write_series(tmp_path, positions=along_z([0, 1, 2, 3]), series="1.2.3.5")
-    with pytest.raises(InputError, match="holds 2 DICOM series, of 4, 2 files"):
-        dicom.read(tmp_path)
+    with pytest.warns(UserWarning, match=r"2 image series.* 4 slices, UID 1\.2\.3\.5.*Not read.* 2 slices"):
+        volume = dicom.read(tmp_path)
+    assert volume.shape == (4, 6, 8)
+    assert dicom.read(tmp_path, series="1.2.3.4").shape == (2, 6, 8)
+    with pytest.raises(InputError, match=r"no series '7'.*UID 1\.2\.3\.4.*UID 1\.2\.3\.5"):
+        dicom.read(tmp_path, series=7)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +108,7 @@ def test_missing_and_double_slices_are_refused(steps, match, tmp_path):
 
 def test_slices_of_different_sizes_are_refused(tmp_path):
     write_series(tmp_path, positions=along_z([0, 1, 2]))
-    write_series(tmp_path, positions=along_z([3]), names=["other.dcm"], array=ARRAY[:, :3])
+    write_series(tmp_path, positions=along_z([3]), names=["other.dcm"], array=ARRAY[:, :3], first_instance=9)
     with pytest.raises(GeometryError, match="differ in size"):
         dicom.read(tmp_path)
 

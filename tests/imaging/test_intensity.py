@@ -94,6 +94,21 @@ def test_a_ct_says_so(ct):
     assert "the file says CT" in window.note
 
 
+def test_a_ct_gets_the_window_that_its_file_asks_for(ct):
+    volume = Volume(ct, np.eye(4), "CT", window=(-1350.0, 150.0))
+    window = resolve_window(volume)
+    assert (window.lower, window.upper, window.source) == (-1350, 150, "file")
+    assert window.note == "no window given; the file's own (-1350..150) used"
+    assert resolve_window(volume, "bone").source == "bone"
+    assert resolve_window(volume, (0, 80)).source == "caller"
+
+
+def test_the_window_in_other_files_is_left_alone(mr):
+    for modality in ("MR", None):
+        volume = Volume(mr, np.eye(4), modality, window=(0.0, 50.0))
+        assert resolve_window(volume) == resolve_window(volume_of(mr, modality))
+
+
 def test_a_declared_mr_is_never_hounsfield(ct):
     assert resolve_window(volume_of(ct, "MR")).source == "percentiles"
 

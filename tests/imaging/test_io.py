@@ -48,10 +48,12 @@ def test_a_missing_file(tmp_path):
         io.read(tmp_path / "missing.nii.gz")
 
 
-@pytest.mark.parametrize("name", ["scan.mgz", "scan.hdr", "scan", "scan.gz", "scan.dcm"])
+@pytest.mark.parametrize("name", ["scan.hdr", "scan", "scan.gz", "scan.minc"])
 def test_unknown_suffixes_list_the_known_ones(name, tmp_path):
     (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(UnsupportedFormat, match=r"\.nii, \.nii\.gz, \.nrrd.*folder with one DICOM series"):
+    with pytest.raises(
+        UnsupportedFormat, match=r"\.nii, \.nii\.gz, \.nrrd.*\.mgz.*or DICOM: a file, a folder or a \.zip"
+    ):
         io.read(tmp_path / name)
     with pytest.raises(UnsupportedFormat, match=r"\.nii, \.nii\.gz, \.nrrd, \.mha are$"):
         io.write(Volume.from_array(ARRAY), tmp_path / "out" / name)
@@ -69,12 +71,20 @@ def test_a_folder_is_a_dicom_series(tmp_path):
         io.read(tmp_path)
 
 
-def test_only_nifti_has_frames(tmp_path):
-    io.write(Volume.from_array(ARRAY), tmp_path / "a.nii")
-    io.write(Volume.from_array(ARRAY), tmp_path / "a.mha")
-    assert np.array_equal(io.read(tmp_path / "a.nii", frame=0).array, ARRAY)
-    with pytest.raises(InputError, match="only NIfTI"):
-        io.read(tmp_path / "a.mha", frame=0)
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha"])
+def test_a_volume_is_frame_0_of_its_file(suffix, tmp_path):
+    io.write(Volume.from_array(ARRAY), tmp_path / f"a{suffix}")
+    assert np.array_equal(io.read(tmp_path / f"a{suffix}", frame=0).array, ARRAY)
+    with pytest.raises(InputError, match="has no frame 1; it holds 1"):
+        io.read(tmp_path / f"a{suffix}", frame=1)
+
+
+def test_what_has_no_frames_or_series_says_so(tmp_path):
+    Image.fromarray(ARRAY[0].astype(np.uint8)).save(tmp_path / "still.png")
+    with pytest.raises(InputError, match="no frames"):
+        io.read(tmp_path / "still.png", frame=0)
+    with pytest.raises(InputError, match="only DICOM has series"):
+        io.read(tmp_path / "still.png", series=3)
 
 
 @pytest.mark.parametrize("name", ["mask.nii.gz", "mask.nii", "mask.nrrd", "mask.mha"])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from medsam2.errors import InputError, UnsupportedFormat
-from medsam2.imaging import mapped, nifti
+from medsam2.imaging import mapped, nifti, voxels
 from medsam2.imaging.intensity import check_intensities, resolve_window
 from medsam2.imaging.mapped import release, spill
 
@@ -24,7 +24,7 @@ def _resident_kib(kind: str) -> int:
 
 @pytest.fixture
 def _everything_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nifti, "SPILL_BYTES", 0)
+    monkeypatch.setattr(voxels, "SPILL_BYTES", 0)
 
 
 @pytest.mark.usefixtures("_everything_is_large")
@@ -65,7 +65,7 @@ def test_window_and_checks_are_those_of_an_array_in_memory(tmp_path: Path, monke
     path = tmp_path / "image.nii"
     nib.Nifti1Image(grey.T, np.eye(4)).to_filename(path)
     in_memory = nifti.read(path)
-    monkeypatch.setattr(nifti, "SPILL_BYTES", 0)
+    monkeypatch.setattr(voxels, "SPILL_BYTES", 0)
     on_disk = nifti.read(path)
     assert resolve_window(on_disk) == resolve_window(in_memory)
     check_intensities(on_disk.array)

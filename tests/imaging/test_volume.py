@@ -1,12 +1,14 @@
 """Volume: what it accepts, and the grid it reports."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import SimpleITK
 
-from medsam2.errors import GeometryError, InputError
+from medsam2.errors import GeometryError, InputError, UnsupportedFormat
 from medsam2.imaging.geometry import ItkGrid
-from medsam2.imaging.volume import Volume
+from medsam2.imaging.volume import LARGEST_VOLUME_BYTES, Volume, check_claim
 
 ARRAY = np.zeros((3, 4, 5), np.int16)
 ROTATION = (0.0, -1.0, 0.0, 0.6, 0.0, -0.8, 0.8, 0.0, 0.6)
@@ -50,6 +52,26 @@ def test_with_array_keeps_the_grid():
 def test_with_array_refuses_another_shape():
     with pytest.raises(GeometryError, match=r"\(5, 4, 3\).*\(3, 4, 5\)"):
         Volume.from_array(ARRAY).with_array(np.zeros((5, 4, 3)))
+
+
+def test_a_window_stays_with_the_scan():
+    volume = Volume(ARRAY, np.eye(4), "CT", window=(-160.0, 240.0))
+    assert volume.with_array(np.ones((3, 4, 5), np.int16)).window == (-160.0, 240.0)
+    assert Volume(ARRAY, np.eye(4)).window is None
+
+
+@pytest.mark.parametrize("window", [(1.0, 1.0), (2.0, 1.0), (0.0, float("nan")), (float("-inf"), 0.0)])
+def test_impossible_windows_are_refused(window):
+    with pytest.raises(InputError, match="lower < upper"):
+        Volume(ARRAY, np.eye(4), window=window)
+
+
+def test_a_claim_is_measured_against_the_file_and_the_cap():
+    check_claim(Path("a"), (2, 3, 4), LARGEST_VOLUME_BYTES, 10, 10)
+    with pytest.raises(UnsupportedFormat, match="a: the header claims 11 bytes, the file holds less"):
+        check_claim(Path("a"), (2, 3, 4), 1, 11, 10)
+    with pytest.raises(UnsupportedFormat, match=r"2 x 3 x 4 voxels \(z, y, x\), 16 GiB; .* 16 GiB is read"):
+        check_claim(Path("a"), (2, 3, 4), LARGEST_VOLUME_BYTES + 1, 10, 10)
 
 
 def test_affine_is_a_copy_and_read_only():

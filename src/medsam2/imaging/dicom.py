@@ -1,117 +1,78 @@
-"""Read a folder with one DICOM series of CT or MR slices."""
+"""Read DICOM: a folder, a file of one slice or of many, CT, MR or a single picture."""
 
-import os
 from pathlib import Path
 
-import numpy as np
-import SimpleITK
-
-from medsam2.errors import GeometryError, InputError, UnsupportedFormat
-from medsam2.imaging.itk import quiet_itk, volume_from_itk
-from medsam2.imaging.volume import Volume
-
-_MODALITY_TAG = "0008|0060"
-_MODALITIES = ("CT", "MR")
-# Positions are written with a few decimals. A missing slice doubles a step, a rounded one changes it little.
-_UNEVEN_STEP = 0.1
-_SAME_DIRECTION = 1e-3
-# A gantry of half a degree moves the far end of a 30 cm scan by 2.6 mm.
-_SMALLEST_TILT_DEG = 0.5
+from medsam2.errors import GeometryError
+from medsam2.imaging.archive import is_zip, unpacked
+from medsam2.imaging.dicom_grid import Stack, stacked
+from medsam2.imaging.dicom_header import require_pydicom
+from medsam2.imaging.dicom_pixels import check_slices, read_slices, shown_window
+from medsam2.imaging.dicom_series import choose_series, find_headers
+from medsam2.imaging.volume import MODALITIES, Volume
 
 
-def read(folder: Path) -> Volume:
-    """Read the one series in a folder, slices sorted by their position in the patient.
+def read(path: Path, *, frame: int | None = None, series: int | str | None = None) -> Volume:
+    """Read one series, slices sorted by their position in the patient.
 
-    A tilted gantry gives a sheared affine, as the slices lie. Folders inside are not searched.
+    CT comes in Hounsfield units, with the window that most of its slices ask for. A tilted gantry gives a
+    sheared affine, as the slices lie, and a warning.
+
+    Args:
+        path: A file, or a folder, which is searched below as well.
+        frame: Which of several images at each position (times, echoes), from 0; not needed if there is one.
+        series: Number (as viewers show it) or UID of the series; if none is named the one with most slices is
+            taken, with a warning where there are others.
 
     Raises:
-        UnsupportedFormat: No DICOM image is there, or it is neither CT nor MR, in colour, or damaged.
-        InputError: There are several series.
+        UnsupportedFormat: No DICOM image is there, or it is neither CT nor MR nor a single picture, or a
+            cine, in colour, damaged, truncated or too large.
+        InputError: There is no such series or frame, it is a localizer, or pydicom is not installed.
         GeometryError: Slices differ in size or direction, or one is missing or there twice.
     """
+    stack = _stack(path, frame, series)
+    check_slices(stack.slices, path)
+    modality = stack.slices[0].file.modality
     try:
-        with quiet_itk():
-            files = _only_series(folder)
-            slices = [_read_header(name) for name in files]
-            modality = _modality(slices[0], folder)
-            step = _step(slices, folder) if len(slices) > 1 else None
-            reader = SimpleITK.ImageSeriesReader()
-            reader.SetImageIO("GDCMImageIO")
-            reader.SetFileNames(files)
-            image = reader.Execute()
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise UnsupportedFormat(f"{folder}: the DICOM series cannot be read: {reason}") from error
-    if image.GetNumberOfComponentsPerPixel() > 1:
-        raise UnsupportedFormat(f"{folder}: holds pictures in colour; CT and MR slices are read")
-    if image.GetDimension() != 3:
-        raise UnsupportedFormat(f"{folder}: its files hold several slices each; one per file is read")
-    volume = volume_from_itk(image, folder, modality)
-    return volume if step is None else _leaning(volume, step)
-
-
-def _only_series(folder: Path) -> tuple[str, ...]:
-    """Return the files of the folder's series, sorted by position."""
-    names = os.fspath(folder)
-    series = SimpleITK.ImageSeriesReader.GetGDCMSeriesIDs(names)
-    files = [SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(names, one) for one in series]
-    if not files:
-        raise UnsupportedFormat(f"{folder}: no DICOM image is in this folder")
-    if len(files) > 1:
-        counts = ", ".join(str(len(one)) for one in sorted(files, key=len, reverse=True))
-        raise InputError(
-            f"{folder}: holds {len(files)} DICOM series, of {counts} files; give a folder with one series"
+        return Volume(
+            read_slices(stack.slices),
+            stack.affine,
+            modality if modality in MODALITIES else None,
+            itk_grid=stack.itk_grid,
+            window=shown_window(stack.slices),
         )
-    return tuple(files[0])
+    except GeometryError as error:
+        raise GeometryError(f"{path}: {error}") from error
 
 
-def _read_header(name: str) -> SimpleITK.ImageFileReader:
-    header = SimpleITK.ImageFileReader()
-    header.SetImageIO("GDCMImageIO")
-    header.SetFileName(name)
-    header.ReadImageInformation()
-    return header
+def series_files(
+    path: Path, series: int | str | None = None, *, frame: int | None = None
+) -> list[Path | bytes]:
+    """Return the files of the series that `read` reads, in the order of its slices.
 
+    A multi-frame file is there once, whatever its frames.
 
-def _modality(header: SimpleITK.ImageFileReader, folder: Path) -> str:
-    modality = header.GetMetaData(_MODALITY_TAG).strip() if header.HasMetaDataKey(_MODALITY_TAG) else ""
-    if modality not in _MODALITIES:
-        raise UnsupportedFormat(
-            f"{folder}: the series is {modality or 'of no modality'!r}; CT and MR are read"
-        )
-    return str(modality)
+    Args:
+        path: A file, a folder or a .zip.
+        series: As in `read`.
+        frame: As in `read`.
 
-
-def _step(slices: list[SimpleITK.ImageFileReader], folder: Path) -> np.ndarray:
-    """Return the mean way from a slice to the next, (x, y, z) in LPS mm, if all are alike.
+    Returns:
+        Paths; of a .zip, which is not left unpacked, the files' contents.
 
     Raises:
-        GeometryError: Slices differ in size or direction, or one is missing or there twice.
+        InputError: As in `read`, and its subclasses.
     """
-    first = slices[0]
-    for other in slices[1:]:
-        is_parallel = np.allclose(first.GetDirection(), other.GetDirection(), atol=_SAME_DIRECTION)
-        if first.GetSize() != other.GetSize() or not is_parallel:
-            raise GeometryError(f"{folder}: the slices of the series differ in size or direction")
-    steps = np.diff([one.GetOrigin() for one in slices], axis=0)
-    lengths = np.linalg.norm(steps, axis=1)
-    typical = float(np.median(lengths))
-    if not lengths.min() > 0:
-        raise GeometryError(f"{folder}: two slices of the series lie at the same position")
-    if np.abs(lengths - typical).max() > _UNEVEN_STEP * typical:
-        raise GeometryError(
-            f"{folder}: slices are {lengths.min():g} to {lengths.max():g} mm apart; one is missing, or they "
-            "belong to several scans"
-        )
-    return np.asarray(steps.mean(axis=0))
+    if is_zip(path):
+        with unpacked(path) as folder:
+            return [file.read_bytes() for file in _files(_stack(folder, frame, series))]
+    return list(_files(_stack(path, frame, series)))
 
 
-def _leaning(volume: Volume, step: np.ndarray) -> Volume:
-    """Return the volume with its slices stacked along their real step; ITK stacks them upright."""
-    normal = np.reshape(volume.direction, (3, 3))[:, 2]
-    cosine = abs(float(normal @ step)) / float(np.linalg.norm(step))
-    if np.degrees(np.arccos(min(1.0, cosine))) < _SMALLEST_TILT_DEG:
-        return volume
-    affine = np.array(volume.affine)
-    affine[:3, 2] = step * (-1, -1, 1)  # LPS to RAS
-    return Volume(volume.array, affine, volume.modality)
+def _stack(path: Path, frame: int | None, series: int | str | None) -> Stack:
+    require_pydicom()
+    chosen = choose_series(find_headers(path), series, path)
+    return stacked([one for header in chosen for one in header.slices], frame, path)
+
+
+def _files(stack: Stack) -> list[Path]:
+    return list(dict.fromkeys(one.file.path for one in stack.slices))

@@ -46,7 +46,7 @@ class Window:
     upper: float
     """Intensity that becomes 255, and everything above."""
     source: str
-    """"caller", a preset's name, "display" (8-bit greys as they are), "percentiles" or "range"."""
+    """"caller", a preset's name, "file", "display" (8-bit greys as they are), "percentiles" or "range"."""
     note: str | None = None
     """A sentence to tell the user when the choice was ours; None when it was theirs."""
 
@@ -83,9 +83,12 @@ def resolve_window(volume: Volume, window: str | tuple[float, float] | None = No
     Without a window, in this order:
     - 8-bit data that are a single picture or declared US or CT, and bright enough to be made for looking at,
       keep their greys: 0..255. Stretching an ultrasound still would undo what the operator set.
-    - Hounsfield units, declared (modality CT) or recognised, get the soft-tissue window.
+    - CT gets the window that its file asks for. Whoever read the scan chose it in Hounsfield units, for what
+      is to be seen there: a lung series opens in a lung window.
+    - Hounsfield units without one, declared (modality CT) or recognised, get the soft-tissue window.
     - All else, MR in the first place, gets the percentiles 0.5 and 99.5, of the voxels that are not 0 where
-      zeros are a background.
+      zeros are a background. A window in an MR file is left alone: units are arbitrary, scanners guess it
+      slice by slice, and the networks have learnt from percentiles.
 
     Args:
         volume: The scan.
@@ -106,6 +109,8 @@ def resolve_window(volume: Volume, window: str | tuple[float, float] | None = No
     if is_uint8 and highest >= DISPLAY_PEAK and (volume.modality in ("US", "CT") or volume.shape[0] == 1):
         return Window(0.0, 255.0, "display", "no window given; 8-bit greys used as they are (0..255)")
     sample = _sample(volume.array)
+    if volume.modality == "CT" and volume.window is not None:
+        return _from_file(volume.window)
     if volume.modality == "CT" and not is_uint8:
         return _soft_tissue("the file says CT")
     if volume.modality is None and lowest <= _HU_HIGHEST_MINIMUM and _looks_like_hounsfield(sample):
@@ -181,6 +186,11 @@ def _given(window: tuple[float, float]) -> Window:
     except (TypeError, ValueError):
         raise InputError(f"a window is a preset's name or a pair (lower, upper), not {window!r}") from None
     return Window(lower, upper, source="caller")
+
+
+def _from_file(window: tuple[float, float]) -> Window:
+    lower, upper = window
+    return Window(lower, upper, "file", f"no window given; the file's own ({lower:g}..{upper:g}) used")
 
 
 def _soft_tissue(reason: str) -> Window:

@@ -7,57 +7,120 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from medsam2.errors import InputError, UnsupportedFormat
-from medsam2.imaging import dicom, itk, nifti, still
+from medsam2.imaging import archive, dicom, itk, mgh, nifti, npz, still
+from medsam2.imaging.content import kind_of_content
 from medsam2.imaging.volume import Volume
 
 _Entry = TypeVar("_Entry")
+_Reader = Callable[[Path, int | None], Volume]
 
-_READERS: Mapping[str, Callable[[Path], Volume]] = MappingProxyType(
+
+def _one_frame(read_whole: Callable[[Path], Volume]) -> _Reader:
+    """Return a reader for a format whose files hold one volume."""
+
+    def read_only(path: Path, frame: int | None) -> Volume:
+        if frame is not None:
+            raise InputError(
+                f"{path}: files of this format have no frames, this one cannot give frame {frame}"
+            )
+        return read_whole(path)
+
+    return read_only
+
+
+_read_still = _one_frame(still.read)
+_READERS: Mapping[str, _Reader] = MappingProxyType(
     {
-        ".nii": nifti.read,
-        ".nii.gz": nifti.read,
-        ".nrrd": itk.read,
-        ".mha": itk.read,
-        ".mhd": itk.read,
-        ".png": still.read,
-        ".jpg": still.read,
-        ".jpeg": still.read,
-        ".tif": still.read,
-        ".tiff": still.read,
+        ".nii": lambda path, frame: nifti.read(path, frame=frame),
+        ".nii.gz": lambda path, frame: nifti.read(path, frame=frame),
+        ".nrrd": lambda path, frame: itk.read(path, frame=frame),
+        ".mha": lambda path, frame: itk.read(path, frame=frame),
+        ".mhd": lambda path, frame: itk.read(path, frame=frame),
+        ".mgz": lambda path, frame: mgh.read(path, frame=frame),
+        ".mgh": lambda path, frame: mgh.read(path, frame=frame),
+        ".npz": _one_frame(npz.read),
+        ".png": _read_still,
+        ".jpg": _read_still,
+        ".jpeg": _read_still,
+        ".tif": _read_still,
+        ".tiff": _read_still,
     }
 )
+_VOLUME_SUFFIXES = tuple(suffix for suffix, reader in _READERS.items() if reader is not _read_still)
+_DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 _WRITERS: Mapping[str, Callable[[Volume, Path], None]] = MappingProxyType(
     {".nii": nifti.write, ".nii.gz": nifti.write, ".nrrd": itk.write, ".mha": itk.write}
 )
 
 
-def read(path: str | os.PathLike[str], *, frame: int | None = None) -> Volume:
+def read(
+    path: str | os.PathLike[str], *, frame: int | None = None, series: int | str | None = None
+) -> Volume:
     """Read a scan, a mask or a picture in its own voxel order.
 
     Args:
-        path: A .nii, .nii.gz, .nrrd, .mha, .mhd, .png, .jpg, .jpeg, .tif or .tiff file, or a folder with one
-            DICOM series of CT or MR.
-        frame: Which frame of a 4D NIfTI file to read, from 0; not needed if there is one.
+        path: A .nii, .nii.gz, .nrrd, .mha, .mhd, .mgz, .mgh, .npz, .png, .jpg, .jpeg, .tif or .tiff file, a
+            DICOM file of whatever name, a folder with DICOM files, or a .zip that holds DICOM files or one
+            volume.
+        frame: Which frame of a 4D file, or which of several images at each position of a DICOM series, from
+            0; not needed if there is one.
+        series: Number or UID of a DICOM series; of several the one with most slices is read, with a warning,
+            if none is named.
 
     Raises:
         InputError: There is no such file, or it is no volume. Its subclasses:
-        UnsupportedFormat: The format is not one of these, or the file is damaged or truncated.
+        UnsupportedFormat: The format is not one of these, or the file is damaged, truncated or too large.
         GeometryError: The grid is impossible.
     """
     path = Path(path)
-    if path.is_dir():
-        reader: Callable[[Path], Volume] = dicom.read
-    elif not path.exists():
+    try:
+        is_there, is_folder = path.exists(), path.is_dir()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if not is_there:
         raise InputError(f"{path}: no such file")
-    else:
-        reader = _by_suffix(path, _READERS, "read", ", or a folder with one DICOM series")
-    if reader is nifti.read:
-        return nifti.read(path, frame=frame)
-    if frame is not None:
+    if archive.is_zip(path):
+        with archive.unpacked(path) as folder:
+            return _read_unpacked(folder, frame, series)
+    if is_folder or _is_dicom(path):
+        return dicom.read(path, frame=frame, series=series)
+    reader = _by_suffix(path, _READERS, "read", ", or DICOM: a file, a folder or a .zip")
+    if series is not None:
+        raise InputError(f"{path}: only DICOM has series to choose from, this file cannot give {series!r}")
+    try:
+        return reader(path, frame)
+    except UnsupportedFormat as error:
+        raise _explained(error, path) from error
+
+
+def _read_unpacked(folder: Path, frame: int | None, series: int | str | None) -> Volume:
+    """Read what was in a .zip: the one volume there, or else DICOM."""
+    found = sorted(
+        file for file in folder.rglob("*") if file.is_file() and file.name.lower().endswith(_VOLUME_SUFFIXES)
+    )
+    if len(found) > 1:
+        names = ", ".join(str(file.relative_to(folder)) for file in found[:5])
         raise InputError(
-            f"{path}: only NIfTI files have frames to choose from, this one cannot give frame {frame}"
+            f"{folder}: holds {len(found)} volumes, {names}{' ...' * (len(found) > 5)}; one is read"
         )
-    return reader(path)
+    return read(found[0] if found else folder, frame=frame, series=series)
+
+
+def _is_dicom(path: Path) -> bool:
+    """DICOM files often have no suffix, or a number for one."""
+    name = path.name.lower()
+    if name.endswith(_DICOM_SUFFIXES):
+        return True
+    return not name.endswith(tuple(_READERS)) and kind_of_content(path) == "DICOM"
+
+
+def _explained(error: UnsupportedFormat, path: Path) -> UnsupportedFormat:
+    """Say what a file is that is not what its name says."""
+    suffix = next(suffix for suffix in _READERS if path.name.lower().endswith(suffix))
+    kind = kind_of_content(path)
+    if kind is None or suffix in kind.lower():
+        return error
+    return UnsupportedFormat(f"{path}: is named {suffix}, but what it holds is {kind}; rename it")
 
 
 def write(volume: Volume, path: str | os.PathLike[str]) -> None:

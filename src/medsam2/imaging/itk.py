@@ -1,6 +1,7 @@
 """Read and write NRRD and MetaImage files through SimpleITK."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,14 +12,22 @@ import SimpleITK
 from medsam2.errors import GeometryError, InputError, UnsupportedFormat
 from medsam2.imaging.geometry import ItkGrid, affine_from_itk
 from medsam2.imaging.replacing import replacing
-from medsam2.imaging.volume import Volume
+from medsam2.imaging.volume import Volume, check_claim
+from medsam2.imaging.voxels import LARGEST_RATIO, frame_index
 
 _IMAGE_IO = {".nrrd": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
 _HEADER_LIMIT = 1 << 16
-# What the header says when voxels are not in the same file, or not compressed.
-_MARKS_ELSEWHERE = (b"data file:", b"datafile:")
-_MARKS_RAW = (b"encoding: raw", b"compresseddata = false")
-_LARGEST_RATIO = 1032  # deflate's limit
+_DATA_FILE = re.compile(
+    rb"^[ \t]*(?:ElementDataFile\s*[=:]|data ?file:)[ \t]*([^\r\n]*)", re.IGNORECASE | re.MULTILINE
+)
+_END_OF_NRRD = re.compile(rb"^\r?\n", re.MULTILINE)
+_IS_PACKED = re.compile(
+    rb"^(?:CompressedData\s*=\s*T|encoding:\s*(?:gz|bz|hex|t[ex]))", re.IGNORECASE | re.MULTILINE
+)
+_IN_THE_HEADER = b"local"
+# ITK writes its own words to standard error over what does not begin like this.
+_METAIMAGE = (re.compile(rb"^NDims\s*=", re.IGNORECASE | re.MULTILINE), "a MetaImage")
+_STARTS = {".nrrd": (re.compile(rb"\ANRRD"), "an NRRD"), ".mha": _METAIMAGE, ".mhd": _METAIMAGE}
 
 
 @contextmanager
@@ -32,24 +41,34 @@ def quiet_itk() -> Iterator[None]:
         SimpleITK.ProcessObject.SetGlobalWarningDisplay(before)
 
 
-def read(path: Path) -> Volume:
+def read(path: Path, *, frame: int | None = None) -> Volume:
     """Read an .nrrd, .mha or .mhd file; a 2D image becomes a volume of one slice.
 
+    Args:
+        path: The file. Voxels in a file of their own lie in the same folder, or below.
+        frame: Which frame of a 4D image to read, from 0; not needed if there is one.
+
     Raises:
-        InputError: The file cannot be read, holds several frames, or has not 2 or 3 dimensions.
-        UnsupportedFormat: It is not in the format its name says, is truncated, or holds vectors or colours.
+        InputError: The file cannot be read, has not 2 to 4 dimensions, or holds several frames and none is
+            named, or not the one that is.
+        UnsupportedFormat: It is not in the format its name says, is truncated or too large, or holds vectors
+            or colours.
         GeometryError: Its grid is impossible.
     """
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(os.fspath(path))
     reader.SetImageIO(_IMAGE_IO[path.suffix.lower()])
     try:
+        num_available = _largest_content(path)
         with quiet_itk():
             reader.ReadImageInformation()
-            _check_content(reader, path)
+            _choose_frame(reader, frame, path)
+            _check_size(reader, num_available, path)
             image = reader.Execute()
     except RuntimeError as error:
         raise UnsupportedFormat(f"{path}: cannot be read as {path.suffix}: {_last_line(error)}") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     return volume_from_itk(image, path)
 
 
@@ -99,38 +118,69 @@ def volume_from_itk(image: SimpleITK.Image, path: Path, modality: str | None = N
         raise GeometryError(f"{path}: {error}") from error
 
 
-def _check_content(reader: SimpleITK.ImageFileReader, path: Path) -> None:
-    """Refuse from the header alone what is no volume, or cannot be in the file; drop a fourth axis of 1."""
+def _choose_frame(reader: SimpleITK.ImageFileReader, frame: int | None, path: Path) -> None:
+    """Let the reader read one volume of what the header describes, if there is one."""
     num_components, size = reader.GetNumberOfComponents(), reader.GetSize()
     if num_components > 1:
         raise UnsupportedFormat(f"{path}: holds {num_components} numbers per voxel; one is read")
-    if len(size) > 3:
-        num_frames = int(np.prod(size[3:]))
-        if num_frames > 1:
-            raise InputError(f"{path}: holds {num_frames} frames; a volume is one of them")
-        reader.SetExtractSize((*size[:3], *(0,) * (len(size) - 3)))
-    num_bytes = int(np.prod(size, dtype=object)) * _bytes_per_voxel(reader.GetPixelID())
-    if num_bytes > _largest_content(path):
-        raise UnsupportedFormat(
-            f"{path}: the header claims {num_bytes} bytes, the file holds less; it is truncated"
-        )
+    if len(size) > 4:
+        raise InputError(f"{path}: has {len(size)} dimensions {size}; 2, 3 or 4 are read")
+    index = frame_index(frame, size[3] if len(size) == 4 else 1, path)
+    if len(size) == 4:
+        reader.SetExtractSize((*size[:3], 0))
+        reader.SetExtractIndex((0, 0, 0, index))
 
 
-def _bytes_per_voxel(pixel_id: int) -> int:
-    return int(SimpleITK.Image(1, 1, pixel_id).GetSizeOfPixelComponent())
-
-
-def _largest_content(path: Path) -> float:
-    """Return how many bytes of voxels a file can hold.
+def _check_size(reader: SimpleITK.ImageFileReader, num_available: float, path: Path) -> None:
+    """Refuse what cannot be in the file.
 
     ITK fills the memory it is told to, which takes its time, before it finds that there is nothing to read.
     """
+    size = reader.GetSize()
+    one = int(SimpleITK.Image(1, 1, reader.GetPixelID()).GetSizeOfPixelComponent())
+    num_stored = int(np.prod(size, dtype=object)) * one
+    # ITK may read a compressed file as a whole, whatever frame is asked for.
+    check_claim(path, size[::-1], num_stored, num_stored, num_available)
+
+
+def _largest_content(path: Path) -> float:
+    """Return how many bytes of voxels a file, or the one that its header names, can hold.
+
+    Raises:
+        UnsupportedFormat: This is no such header, or the voxels are in several files, or in another folder.
+        InputError: The file of the voxels is missing.
+    """
     with path.open("rb") as file:
-        head = file.read(_HEADER_LIMIT).lower()
-    if path.suffix.lower() == ".mhd" or any(mark in head for mark in _MARKS_ELSEWHERE):
-        return float("inf")
-    is_raw = any(mark in head for mark in _MARKS_RAW)
-    return path.stat().st_size * (1 if is_raw else _LARGEST_RATIO)
+        header = file.read(_HEADER_LIMIT)
+    start, name = _STARTS[path.suffix.lower()]
+    if not start.search(header):
+        raise UnsupportedFormat(f"{path}: not {name} file")
+    is_nrrd = path.suffix.lower() == ".nrrd"
+    if is_nrrd:
+        header = _END_OF_NRRD.split(header, maxsplit=1)[0]
+    named = _DATA_FILE.findall(header)
+    # A MetaImage says in its last line where its voxels are; who says it twice means to hide something.
+    if len(named) > 1 or not (named or is_nrrd):
+        raise UnsupportedFormat(f"{path}: not {name} file, as it names {len(named)} places for its voxels")
+    holder = path
+    if named and named[0].strip().lower() != _IN_THE_HEADER:
+        holder = _data_file(named[0].strip().decode("utf-8", "replace"), path)
+    return holder.stat().st_size * (LARGEST_RATIO if _IS_PACKED.search(header) else 1)
+
+
+def _data_file(name: str, path: Path) -> Path:
+    """Return the file of a header's voxels.
+
+    One elsewhere is refused: a header from someone else could show any file of this machine as an image.
+    """
+    if "%" in name or name.split()[:1] == ["LIST"] or not name:
+        raise UnsupportedFormat(f"{path}: keeps its voxels in several files; one is read")
+    data, folder = path.parent / name, path.parent.resolve()
+    if not data.resolve().is_relative_to(folder):
+        raise UnsupportedFormat(f"{path}: keeps its voxels in {name}, which is not in its own folder")
+    if not data.is_file():
+        raise InputError(f"{path}: keeps its voxels in {name}, and there is no such file beside it")
+    return data
 
 
 def _last_line(error: RuntimeError) -> str:

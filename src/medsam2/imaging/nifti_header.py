@@ -1,7 +1,6 @@
 """Interpret and make NIfTI headers: the grid, the layout of the data, and nothing about the patient."""
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from nibabel.spatialimages import HeaderDataError
 from medsam2.errors import GeometryError, InputError, UnsupportedFormat
 from medsam2.imaging.geometry import itk_from_affine
 from medsam2.imaging.volume import Volume
+from medsam2.imaging.voxels import Layout
 
 HEADER_SIZES = (348, 540)
 """Bytes of a NIfTI-1 and of a NIfTI-2 header."""
@@ -47,29 +47,6 @@ _MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}  # metre, millimetre, micrometre
 _SCANNER = 1  # qform and sform code: coordinates of the scanner
 _LARGEST_NIFTI1_DIM = 32767
 _EXTENSION_FLAG_SIZE = 4
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where the voxels are in the file, and how to read them."""
-
-    shape: tuple[int, int, int]
-    """(z, y, x) of one frame."""
-    num_frames: int
-    """Product of the dimensions beyond the third."""
-    dtype: np.dtype
-    """As stored, byte order included."""
-    offset: int
-    """Of the first voxel, in bytes from the start of the file."""
-    slope: float
-    """Stored values times this ..."""
-    inter: float
-    """... plus this are intensities; 1 and 0 where the file asks for no scaling."""
-
-    @property
-    def frame_size(self) -> int:
-        """Bytes of one frame."""
-        return math.prod(self.shape) * self.dtype.itemsize
 
 
 def parse(block: bytes, path: Path) -> Nifti1Header:

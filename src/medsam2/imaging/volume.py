@@ -1,10 +1,13 @@
 """Hold one scan, or one mask, together with where it lies in the patient."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
-from medsam2.errors import GeometryError, InputError
+from medsam2.errors import GeometryError, InputError, UnsupportedFormat
 from medsam2.imaging.geometry import (
     ItkGrid,
     affine_from_itk,
@@ -14,6 +17,8 @@ from medsam2.imaging.geometry import (
 )
 
 MODALITIES = ("CT", "MR", "US")
+LARGEST_VOLUME_BYTES = 16 * 2**30
+"""Readers refuse a file that claims more for one volume; a whole-body CT of 2000 slices has 1 GiB."""
 
 _IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
@@ -37,6 +42,8 @@ class Volume:
     """For the NIfTI reader and writer only: the grid fields of the header it came from, to the bit."""
     itk_grid: ItkGrid | None = field(default=None, kw_only=True)
     """For the properties below: the numbers the affine was made from, free of its rounding."""
+    window: tuple[float, float] | None = field(default=None, kw_only=True)
+    """(lower, upper) that the file asks to be shown with, in the array's own units; None if it does not."""
 
     def __post_init__(self) -> None:
         """Check everything there is to check about a volume, here and nowhere else."""
@@ -45,6 +52,10 @@ class Volume:
         if self.modality is not None and self.modality not in MODALITIES:
             known = ", ".join(MODALITIES)
             raise InputError(f"no modality is called {self.modality!r}; they are {known} or None")
+        if self.window is not None:
+            lower, upper = self.window
+            if not (math.isfinite(lower) and math.isfinite(upper) and lower < upper):
+                raise InputError(f"a window is two finite numbers, lower < upper, not {self.window!r}")
         if self.itk_grid is not None and not np.array_equal(affine_from_itk(self.itk_grid), self.affine):
             object.__setattr__(self, "itk_grid", None)
 
@@ -122,6 +133,34 @@ class Volume:
     @property
     def _grid(self) -> ItkGrid:
         return self.itk_grid or itk_from_affine(self.affine)
+
+
+def check_claim(
+    path: Path, shape: Sequence[int], num_bytes: int, num_stored: float, num_available: float
+) -> None:
+    """Refuse what a header claims and no file of this size can hold, or nobody should unpack.
+
+    To be asked before anything is allocated.
+
+    Args:
+        path: Named in errors.
+        shape: Of the volume, (z, y, x); named in errors.
+        num_bytes: What the volume takes.
+        num_stored: Bytes that the header claims to lie in the file, once unpacked.
+        num_available: Bytes that the file can hold at most, once unpacked.
+
+    Raises:
+        UnsupportedFormat: The file is too short for it, or it is larger than `LARGEST_VOLUME_BYTES`.
+    """
+    if num_stored > num_available:
+        raise UnsupportedFormat(
+            f"{path}: the header claims {num_stored:.0f} bytes, the file holds less; it is truncated"
+        )
+    if num_bytes > LARGEST_VOLUME_BYTES:
+        raise UnsupportedFormat(
+            f"{path}: the header claims {' x '.join(str(size) for size in shape)} voxels (z, y, x), "
+            f"{num_bytes / 2**30:.0f} GiB; a volume of at most {LARGEST_VOLUME_BYTES >> 30} GiB is read"
+        )
 
 
 def _check_array(array: np.ndarray) -> None:

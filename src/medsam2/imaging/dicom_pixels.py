@@ -1,0 +1,204 @@
+"""Decode the pixels of DICOM slices into intensities."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from medsam2.errors import UnsupportedFormat
+from medsam2.imaging.dicom_header import DAMAGE, Header, Slice, quiet_pydicom
+from medsam2.imaging.volume import check_claim
+from medsam2.imaging.voxels import gathered
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+# The best codecs reach about this on an empty image; a header that claims more has nothing behind it.
+_LARGEST_CODEC_RATIO = 10_000
+_GREYS = ("MONOCHROME1", "MONOCHROME2")
+_COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+_BITS = (8, 16, 32)
+# Implicit and explicit, little and big endian; none in files from before it was told.
+_NATIVE = ("", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
+
+
+def check_slices(slices: Sequence[Slice], path: Path) -> None:
+    """Refuse what cannot be decoded, or whose files do not hold what their headers claim.
+
+    Raises:
+        UnsupportedFormat: Pixels are no greys, are encoded in a way that cannot be decoded here, or a file is
+            truncated, or the volume too large.
+    """
+    for file in {one.file.path: one.file for one in slices}.values():
+        _check_file(file)
+    # What comes out may need more bytes than are stored, and there may be many files.
+    first = slices[0].file
+    shape = (len(slices), first.rows, first.columns)
+    check_claim(path, shape, math.prod(shape) * result_dtype(slices).itemsize, 0, 0)
+
+
+def read_slices(slices: Sequence[Slice]) -> np.ndarray:
+    """Return the intensities of checked slices, (z, y, x) in the order given.
+
+    Rescaled by slope and intercept, so in Hounsfield units for CT. Greys where the lowest is white
+    (MONOCHROME1) are inverted within the bits that they have, except in CT, whose numbers are no greys.
+    Pictures in colour become greys by ITU-R 601-2 luma.
+
+    Raises:
+        UnsupportedFormat: A file is damaged or truncated.
+        InputError: The folder for temporary files has no room for a large volume.
+    """
+    dtype = result_dtype(slices)
+    first = slices[0].file
+    return gathered(_intensities(slices, dtype), dtype, (len(slices), first.rows, first.columns))
+
+
+def shown_window(slices: Sequence[Slice]) -> tuple[float, float] | None:
+    """Return the limits that most slices ask for, in the units of `read_slices`; None if none do."""
+    windows = Counter(_seen_window(one) for one in slices if one.plane.window is not None)
+    return windows.most_common(1)[0][0] if windows else None
+
+
+def result_dtype(slices: Sequence[Slice]) -> np.dtype:
+    """Return the smallest dtype that holds the intensities of all slices."""
+    if slices[0].file.num_samples > 1:
+        return np.dtype(np.uint8)
+    stored = {_stored_dtype(one.file) for one in slices}
+    if len(stored) == 1 and all((one.plane.slope, one.plane.inter) == (1.0, 0.0) for one in slices):
+        return stored.pop()
+    scales = {(one.plane.slope, one.plane.inter, _stored_range(one.file)) for one in slices}
+    if all(slope.is_integer() and inter.is_integer() for slope, inter, _ in scales):
+        ends = [slope * end + inter for slope, inter, limits in scales for end in limits]
+        for candidate in (np.int16, np.int32):
+            if np.iinfo(candidate).min <= min(ends) and max(ends) <= np.iinfo(candidate).max:
+                return np.dtype(candidate)
+    return np.dtype(np.float32 if max(dtype.itemsize for dtype in stored) <= 2 else np.float64)
+
+
+def _check_file(file: Header) -> None:
+    path = file.path
+    kinds = _GREYS if file.num_samples == 1 else _COLOURS
+    if file.photometric not in kinds or file.bits_allocated not in _BITS:
+        raise UnsupportedFormat(
+            f"{path}: holds {file.photometric} pixels of {file.bits_allocated} bits; greys and RGB or YBR "
+            "colours of 8, 16 or 32 bits are read"
+        )
+    if not 1 <= file.bits_stored <= file.bits_allocated:
+        raise UnsupportedFormat(
+            f"{path}: the header claims {file.bits_stored} of {file.bits_allocated} bits; it is damaged"
+        )
+    num_bytes = file.rows * file.columns * file.num_samples * file.num_frames * (file.bits_allocated // 8)
+    is_packed = file.transfer_syntax not in _NATIVE
+    if is_packed:
+        _check_codec(file)
+    # Chroma that is stored for every other pixel takes two thirds.
+    num_stored = num_bytes * 2 // 3 if file.photometric == "YBR_FULL_422" else num_bytes
+    num_available = path.stat().st_size * (_LARGEST_CODEC_RATIO if is_packed else 1)
+    check_claim(path, (file.num_frames, file.rows, file.columns), num_bytes, num_stored, num_available)
+
+
+def _check_codec(file: Header) -> None:
+    from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.uid import UID
+
+    name = UID(file.transfer_syntax).name
+    try:
+        is_available = get_decoder(UID(file.transfer_syntax)).is_available
+    except NotImplementedError:
+        is_available = False
+    if not is_available:
+        raise UnsupportedFormat(
+            f"{file.path}: its pixels are encoded as {name}, for which no decoder is here; "
+            "pip install 'medsam2[dicom]' brings those for JPEG, JPEG-LS, JPEG 2000 and RLE"
+        )
+
+
+def _intensities(slices: Sequence[Slice], dtype: np.dtype) -> Iterator[np.ndarray]:
+    for file, run in groupby(slices, key=lambda one: one.file):
+        part = list(run)
+        decoded = _decoded(file, [one.frame for one in part])
+        for one, pixels in zip(part, decoded, strict=True):
+            yield _luma(pixels) if file.num_samples > 1 else _scaled(one, pixels, dtype)
+
+
+def _decoded(file: Header, frames: list[int]) -> Iterator[np.ndarray]:
+    """Yield the frames of a file as stored, (y, x) or in colour (y, x, 3) as RGB."""
+    from pydicom.pixels.utils import iter_pixels
+
+    try:
+        with quiet_pydicom():
+            pixels = iter_pixels(_source(file), indices=frames)
+        for _ in frames:
+            with quiet_pydicom():
+                decoded = next(pixels)
+            if decoded.shape[:2] != (file.rows, file.columns):
+                raise ValueError(f"{decoded.shape[:2]} pixels where the header has {file.rows, file.columns}")
+            yield decoded
+    except (*DAMAGE, StopIteration) as error:
+        reason = "fewer are there than the header claims"
+        if file.transfer_syntax not in _NATIVE:
+            reason = " ".join(str(error).split()) or "the decoder gives up"
+        raise UnsupportedFormat(f"{file.path}: its pixels are damaged or truncated: {reason}") from error
+
+
+def _source(file: Header) -> "Path | Dataset":
+    """Return what pydicom decodes; it must be told the encoding of files from before they said it."""
+    if file.transfer_syntax:
+        return file.path
+    from pydicom import dcmread
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    dataset = dcmread(file.path, force=True)
+    is_implicit = dataset.original_encoding[0]
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if is_implicit else ExplicitVRLittleEndian
+    return dataset
+
+
+def _luma(pixels: np.ndarray) -> np.ndarray:
+    if pixels.dtype != np.uint8:
+        raise ValueError(f"colours of {pixels.dtype.itemsize * 8} bits")
+    return np.array(Image.fromarray(pixels).convert("L"))
+
+
+def _scaled(one: Slice, pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Turn stored values into intensities."""
+    file, plane = one.file, one.plane
+    num_unused = pixels.dtype.itemsize * 8 - file.bits_stored
+    if num_unused:
+        # Bits above those stored may hold anything, an overlay or no sign: up and down again they are gone.
+        pixels = (pixels << num_unused) >> num_unused
+    if _is_inverted(file):
+        pixels = np.asarray(sum(_stored_range(file)) - pixels.astype(np.int64))
+    if (plane.slope, plane.inter) == (1.0, 0.0):
+        return pixels.astype(dtype)
+    return (pixels.astype(np.float64) * plane.slope + plane.inter).astype(dtype)
+
+
+def _seen_window(one: Slice) -> tuple[float, float] | None:
+    """Return the window of a slice in the intensities that are read."""
+    window, plane = one.plane.window, one.plane
+    if window is None or not _is_inverted(one.file):
+        return window
+    mirror = plane.slope * sum(_stored_range(one.file)) + 2 * plane.inter
+    return mirror - window[1], mirror - window[0]
+
+
+def _is_inverted(file: Header) -> bool:
+    return file.photometric == "MONOCHROME1" and file.modality != "CT"
+
+
+def _stored_dtype(file: Header) -> np.dtype:
+    return np.dtype(f"{'i' if file.is_signed else 'u'}{file.bits_allocated // 8}")
+
+
+def _stored_range(file: Header) -> tuple[int, int]:
+    """Return the lowest and highest value that the stored bits can have."""
+    num_values = 1 << file.bits_stored
+    return (-num_values // 2, num_values // 2 - 1) if file.is_signed else (0, num_values - 1)

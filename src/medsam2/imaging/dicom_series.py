@@ -1,0 +1,159 @@
+"""Find the DICOM series in a file or a folder, and choose the one to read."""
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from medsam2.errors import InputError, MedSAM2Error, UnsupportedFormat
+from medsam2.imaging.dicom_grid import contents
+from medsam2.imaging.dicom_header import Header, read_header
+
+MAX_FILES = 50_000
+"""A folder with more is refused, in case someone names a disk."""
+MAX_DEPTH = 8
+"""Levels of folders that are searched; study, series and files are three."""
+
+_VOLUMES = ("CT", "MR")
+# Modalities whose single images are pictures to look at, as PNG stills are.
+_PICTURES = ("US", "CR", "DX", "MG", "XA", "RF", "IO", "PX", "ES", "GM", "OP", "XC", "OT")
+_CINES = ("US", "XA", "RF", "ES", "XC", "IVUS")
+
+
+def find_headers(path: Path) -> list[Header]:
+    """Read the headers of a DICOM file, or of all those in a folder and below, copies left out.
+
+    Raises:
+        InputError: A file cannot be read, or the folder holds more than `MAX_FILES`.
+        UnsupportedFormat: A DICOM file is damaged.
+    """
+    found: dict[str, Header] = {}
+    for file in _files(path) if path.is_dir() else (path,):
+        header = read_header(file)
+        if header is not None:
+            found.setdefault(header.uid or str(file), header)
+    return list(found.values())
+
+
+def choose_series(headers: Sequence[Header], series: int | str | None, path: Path) -> list[Header]:
+    """Return the files of the series to read.
+
+    Args:
+        headers: All that was found.
+        series: Number or UID of a series; None for the one with most slices, with a warning if there are
+            others.
+        path: Named in errors.
+
+    Raises:
+        InputError: There is no such series, or only a localizer.
+        UnsupportedFormat: There is no series that can be read: no image, or neither CT nor MR, a cine, or
+            pictures in colour.
+    """
+    groups = _grouped([header for header in headers if header.is_scan])
+    if not groups:
+        raise UnsupportedFormat(f"{path}: {_no_scan(headers, path)}")
+    if series is None:
+        chosen = max(groups, key=lambda group: (_fault(group, path) is None, _num_slices(group)))
+    else:
+        chosen = _named(groups, series, path)
+    fault = _fault(chosen, path)
+    if fault is not None:
+        raise fault
+    if series is None and len(groups) > 1:
+        others = "; ".join(_description(group) for group in groups if group is not chosen)
+        warnings.warn(
+            f"{path}: holds {len(groups)} image series; the one with most slices is read: "
+            f"{_description(chosen)}. Not read: {others}",
+            stacklevel=4,
+        )
+    return chosen
+
+
+def is_picture(group: Sequence[Header]) -> bool:
+    """Whether a series is one picture, without a place in the patient that would matter."""
+    return len(group) == 1 and group[0].num_frames == 1 and group[0].modality in _PICTURES
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    num_files = 0
+    for place, folders, names in os.walk(folder):
+        folders.sort()
+        if len(Path(place).relative_to(folder).parts) >= MAX_DEPTH:
+            folders.clear()
+        for name in sorted(names):
+            num_files += 1
+            if num_files > MAX_FILES:
+                raise InputError(
+                    f"{folder}: holds more than {MAX_FILES} files; give the folder of one study or series"
+                )
+            file = Path(place, name)
+            if file.is_file():  # a pipe would be waited for
+                yield file
+
+
+def _grouped(headers: Sequence[Header]) -> list[list[Header]]:
+    """Return the series in the order of their numbers; a multi-frame file is one of its own."""
+    groups: dict[tuple[str, str], list[Header]] = {}
+    for header in headers:
+        groups.setdefault((header.series, header.uid if header.num_frames > 1 else ""), []).append(header)
+    return [groups[key] for key in sorted(groups, key=lambda key: (groups[key][0].series_number or 0, key))]
+
+
+def _named(groups: list[list[Header]], series: int | str, path: Path) -> list[Header]:
+    wanted = str(series).strip()
+    matching = [
+        group for group in groups if wanted in (group[0].series, str(group[0].series_number), group[0].uid)
+    ]
+    if len(matching) == 1:
+        return matching[0]
+    there = "; ".join(_description(group) for group in matching or groups)
+    what = f"{len(matching)} series are called" if matching else "there is no series"
+    raise InputError(f"{path}: {what} {wanted!r}; give the number or UID of one: {there}")
+
+
+def _num_slices(group: Sequence[Header]) -> int:
+    return sum(header.num_frames for header in group)
+
+
+def _description(group: Sequence[Header]) -> str:
+    """Say which series this is; its name is left out, as people write into it what they like."""
+    first = group[0]
+    number = "" if first.series_number is None else f" {first.series_number}"
+    uid = first.uid if first.num_frames > 1 else first.series
+    num_slices = _num_slices(group)
+    slices = "1 slice" if num_slices == 1 else f"{num_slices} slices"
+    return f"series{number} ({first.modality or 'no modality'}, {slices}, UID {uid})"
+
+
+def _no_scan(headers: Sequence[Header], path: Path) -> str:
+    if not headers:
+        return f"no DICOM image is in this {'folder' if path.is_dir() else 'file'}"
+    counts = Counter(header.sop_class_name for header in headers)
+    kinds = ", ".join(f"{number} {name}" for name, number in sorted(counts.items()))
+    return f"holds no scan but {kinds}; CT and MR images are read"
+
+
+def _fault(group: Sequence[Header], path: Path) -> MedSAM2Error | None:
+    """Return what speaks against reading a series, if anything does."""
+    first, num_frames = group[0], max(header.num_frames for header in group)
+    if num_frames > 1 and first.modality in _CINES:
+        return UnsupportedFormat(f"{path}: is a cine of {num_frames} frames; `medsam2 video` takes it")
+    if is_picture(group):
+        return None
+    if first.modality not in _VOLUMES:
+        return UnsupportedFormat(
+            f"{path}: the series is {first.modality or 'of no modality'!r}; CT and MR are read"
+        )
+    if any(header.num_samples > 1 for header in group):
+        return UnsupportedFormat(f"{path}: holds pictures in colour; CT and MR slices are read")
+    if any("MOSAIC" in header.image_type for header in group):
+        return UnsupportedFormat(
+            f"{path}: is a mosaic, with all slices tiled in one picture; convert it to NIfTI (dcm2niix does)"
+        )
+    if all("LOCALIZER" in header.image_type for header in group):
+        slices = [one for header in group for one in header.slices]
+        return InputError(f"{path}: the series is a localizer, of {contents(slices)}; a scan is read")
+    if any(header.has_table for header in group):
+        return UnsupportedFormat(f"{path}: looks intensities up in a table; a rescale slope is read")
+    return None
