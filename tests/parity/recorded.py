@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from medsam2.imaging.cut import Cut
 from medsam2.imaging.volume import Volume
 from medsam2.inference.options import InferenceOptions
 from medsam2.inference.runtime import Runtime, start_runtime
@@ -59,7 +60,7 @@ def golden_session(**options: object) -> Session:
     """A session over the recordings' slices: no window, no zoom, no early end, as the reference ran."""
     volume = Volume.from_array(golden_module().golden_frames(6, 512, seed=7))
     chosen = InferenceOptions(**{"keep_component": False, "stop_after": 0, **options})
-    return Session(golden_runtime(), volume, window=(0, 255), axis=2, options=chosen, zooms=False)
+    return Session(golden_runtime(), volume, window=(0, 255), cut=Cut(axis=2), options=chosen, zooms=False)
 
 
 def compare(session: Session, number: int, entry: str) -> dict[str, float]:

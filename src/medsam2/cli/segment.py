@@ -1,130 +1,147 @@
-"""`medsam2 segment`: a prompt on one slice of a scan becomes a 3D mask."""
+"""`medsam2 segment`: prompts on slices of a scan become 3D masks."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from medsam2.cli.grouped import grouped
 from medsam2.cli.messages import say
+from medsam2.cli.outputs import (
+    OutputOptions,
+    OutputPlan,
+    check_places,
+    output_options,
+    plan_outputs,
+    write_outputs,
+)
 from medsam2.cli.precision import precision_option
+from medsam2.cli.prompting import PromptOptions, check_prompts, prompt_options, read_asked
 from medsam2.cli.window import HELP, OPTION, WindowCommand, parse_window
-from medsam2.errors import PromptError
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from medsam2.imaging.volume import Volume
     from medsam2.inference.session import Session
 
-DEFAULT_SUFFIX = ".nii.gz"
+OBLIQUE_DEG = 0.5  # less is rounding, or no more than a patient moves
+
+
+@dataclass(frozen=True, kw_only=True)
+class WayOptions:
+    """How the volume is read and followed, as it is given."""
+
+    window: str | tuple[float, float] | None
+    plane: str | None
+    frame: int | None
+    weights: str
+    memory: str
+    keep_component: bool | None
+    stop_after: int | None
+    device: str
+    precision: str
+
+
+way_options = grouped(
+    "way",
+    WayOptions,
+    click.option(OPTION, metavar="LO HI | NAME", callback=parse_window, help=HELP),
+    click.option(
+        "--plane", type=click.Choice(["axial", "coronal", "sagittal"]),
+        help="Cut slices this way; K and pixels are still those of the file.",
+    ),
+    click.option("--frame", type=int, metavar="N", help="Frame of a 4D file, from 0."),
+    click.option("--weights", default="compact", show_default=True, help="Name or file."),
+    click.option(
+        "--memory", type=click.Choice(["recent", "self-sorting"]), default="recent", show_default=True
+    ),
+    click.option(
+        "--keep-component/--no-component", default=None,
+        help="Keep only the connected part with the prompt; by default for an object of one box.",
+    ),
+    click.option(
+        "--stop-after", type=int, metavar="N",
+        help="End a direction after N slices without the object; 0 never.",
+    ),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+    precision_option,
+)  # fmt: skip
 
 
 @click.command(cls=WindowCommand)
 @click.argument("image", type=click.Path(path_type=Path))
-@click.option("--slice", "slice_index", type=int, required=True, help="Slice the prompt lies in, from 0.")
-@click.option("--box", type=float, nargs=4, metavar="X0 Y0 X1 Y1", help="Box in pixels of the slice.")
-@click.option(
-    "--point", "points", type=(float, float, int), multiple=True, metavar="X Y LABEL",
-    help="Click: 1 inside, 0 outside. Several are possible.",
-)  # fmt: skip
-@click.option("--mask", type=click.Path(path_type=Path), help="Mask file; its slice K is the prompt.")
-@click.option(OPTION, metavar="LO HI | NAME", callback=parse_window, help=HELP)
-@click.option("--plane", type=click.Choice(["axial", "coronal", "sagittal"]), help="Cut slices this way.")
-@click.option("--weights", default="compact", show_default=True, help="Name or file.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Mask; IMAGE_mask.nii.gz if not given.")
-@click.option("--preview", type=click.Path(path_type=Path), help="Also write a picture (PNG).")
-@click.option("--memory", type=click.Choice(["recent", "self-sorting"]), default="recent", show_default=True)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@precision_option
+@prompt_options
+@way_options
+@output_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of sentences.")
 def segment(
-    image: Path,
-    slice_index: int,
-    box: tuple[float, float, float, float] | None,
-    points: Sequence[tuple[float, float, int]],
-    mask: Path | None,
-    window: str | tuple[float, float] | None,
-    plane: str | None,
-    weights: str,
-    output: Path | None,
-    preview: Path | None,
-    memory: str,
-    device: str,
-    precision: str,
-    as_json: bool,
+    image: Path, asked: PromptOptions, way: WayOptions, outputs: OutputOptions, as_json: bool
 ) -> None:
     """Segment a structure from a prompt on a slice.
 
-    The prompt is a box, points or a mask on one slice of IMAGE; the result is a mask on exactly the
-    image's grid.
+    The prompt is a box, points, a mask or a RECIST line on one slice of IMAGE, or a file says what to
+    segment; the result is a mask on exactly the image's grid, with a label for each object.
     """
-    from medsam2.imaging.io import check_mask_output, check_output, read, write
-    from medsam2.imaging.preview import write_preview
+    from medsam2.imaging.io import read
+    from medsam2.inference.prompting import add_prompts
+
+    started = time.perf_counter()
+    check_prompts(asked)
+    check_places(outputs, image)
+    volume = read(image, frame=way.frame)
+    axis, plane_facts = _choose_axis(volume, way.plane)
+    wishes = read_asked(asked, volume, image, axis)
+    session = _open(volume, way, way.window if way.window is not None else wishes.window)
+    prompts = wishes.prompts(session)
+    names = wishes.names(list(prompts))
+    plan = plan_outputs(outputs, image, names, [image, *asked.files])
+    add_prompts(session, prompts)
+    _propagate(session)
+    write_outputs(session, plan)
+    facts = {
+        "image": str(image),
+        "mask": str(plan.mask),
+        "weights": way.weights,
+        "window": [session.window.lower, session.window.upper],
+        **plane_facts,
+        **_measured(session, names, plan),
+        "seconds": round(time.perf_counter() - started, 2),
+    }
+    click.echo(json.dumps(facts) if as_json else _sentences(facts))
+
+
+def _choose_axis(volume: Volume, plane: str | None) -> tuple[int, dict[str, object]]:
+    """Find the file axis that slices are stacked along, and say in words what was found for a plane."""
+    from medsam2.imaging.geometry import plane_axis, plane_tilt_deg
+    from medsam2.inference.predictor import DEFAULT_AXIS
+
+    if plane is None:
+        return DEFAULT_AXIS, {}
+    axis, tilt = plane_axis(volume.affine, plane), plane_tilt_deg(volume.affine, plane)
+    ordinal = ("first axis, x", "second axis, y", "third axis, z")[axis]
+    say(f"{plane} slices are those along the file's {ordinal}: 0 to {volume.shape[2 - axis] - 1}")
+    if tilt >= OBLIQUE_DEG:
+        say(f"the scan is oblique: these slices lean {tilt:.1f} degrees out of the {plane} plane")
+    return axis, {"plane": plane, "axis": axis, "tilt_deg": round(tilt, 2)}
+
+
+def _open(volume: Volume, way: WayOptions, window: str | tuple[float, float] | None) -> Session:
     from medsam2.inference.options import InferenceOptions
     from medsam2.inference.predictor import load
 
-    started = time.perf_counter()
-    output = _beside(image) if output is None else output
-    check_mask_output(output)
-    if preview is not None:
-        check_output(preview)
-    if box is None and not points and mask is None:
-        raise PromptError("say what to segment: --box X0 Y0 X1 Y1, --point X Y 1 or --mask FILE")
-    volume = read(image)
-    session = load(weights, device=device, precision=precision).session(
-        volume,
-        window=window,
-        plane=plane,
-        options=InferenceOptions(memory=memory),
+    options = InferenceOptions(
+        memory=way.memory, keep_component=way.keep_component, stop_after=way.stop_after
     )
+    predictor = load(way.weights, device=way.device, precision=way.precision)
+    session = predictor.session(volume, window=window, plane=way.plane, options=options)
     if session.window.note is not None:
         say(session.window.note)
-    session.add(
-        1,
-        slice=slice_index,
-        box=box,
-        points=[(x, y) for x, y, _ in points],
-        labels=[label for _, _, label in points],
-        mask=None if mask is None else _mask_slice(read(mask), volume, session, slice_index),
-    )
-    _propagate(session)
-    result = session.result()
-    write(result, output)
-    if preview is not None:
-        write_preview(session.picture(1), preview)
-    facts = {
-        "image": str(image),
-        "mask": str(output),
-        "weights": weights,
-        "window": [session.window.lower, session.window.upper],
-        **session.measurements(1),
-        "seconds": round(time.perf_counter() - started, 2),
-    }
-    click.echo(json.dumps(facts) if as_json else _sentence(facts))
-
-
-def _beside(image: Path) -> Path:
-    name = image.name
-    for suffix in (".nii.gz", image.suffix):
-        if suffix and name.lower().endswith(suffix):
-            return image.with_name(f"{name[: -len(suffix)]}_mask{DEFAULT_SUFFIX}")
-    return image.with_name(f"{name}_mask{DEFAULT_SUFFIX}")
-
-
-def _mask_slice(mask: Volume, volume: Volume, session: Session, slice_index: int) -> npt.NDArray[np.generic]:
-    from medsam2.imaging.geometry import slices_along
-    from medsam2.prompts.types import check_slice
-
-    if mask.shape != volume.shape:
-        raise PromptError(f"the mask has shape {mask.shape} (z, y, x), the image {volume.shape}")
-    check_slice(slice_index, session.shape[0])
-    return slices_along(mask.array, session.axis)[slice_index]
+    return session
 
 
 def _propagate(session: Session) -> None:
@@ -142,9 +159,36 @@ def _propagate(session: Session) -> None:
         pass
 
 
-def _sentence(facts: dict[str, object]) -> str:
+def _measured(session: Session, names: Mapping[int, str | None], plan: OutputPlan) -> dict[str, object]:
+    """Measurements of each object, and of a single one beside the other facts."""
+    measured = {number: session.measurements(number) for number in names}
+    objects = [
+        {
+            "number": number,
+            "name": name,
+            **measured[number],
+            **({"mask": str(plan.masks[number])} if number in plan.masks else {}),
+        }
+        for number, name in names.items()
+    ]
+    alone = next(iter(measured.values())) if len(measured) == 1 else {}
+    return {**alone, "objects": objects}
+
+
+def _sentences(facts: dict[str, object]) -> str:
+    objects = facts["objects"]
+    assert isinstance(objects, list)
+    if len(objects) == 1:
+        return f"{facts['mask']}: {_sizes(objects[0])}, {facts['seconds']:.1f} s"
+    lines = [f"{facts['mask']}: {len(objects)} objects, {facts['seconds']:.1f} s"]
+    for item in objects:
+        title = f"{item['number']}" if item["name"] is None else f"{item['number']} {item['name']}"
+        lines.append(f"  {title}: {_sizes(item)}")
+    return "\n".join(lines)
+
+
+def _sizes(item: Mapping[str, object]) -> str:
     return (
-        f"{facts['mask']}: {facts['volume_ml']:.2f} ml, "
-        f"longest diameter {facts['longest_diameter_mm']:.1f} mm, "
-        f"{facts['num_slices']} slices, {facts['seconds']:.1f} s"
+        f"{item['volume_ml']:.2f} ml, longest diameter {item['longest_diameter_mm']:.1f} mm, "
+        f"{item['num_slices']} slices"
     )

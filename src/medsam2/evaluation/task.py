@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from medsam2.errors import GeometryError, InputError
-from medsam2.evaluation.grids import match_order
 from medsam2.evaluation.protocol import XYXY, Case
 from medsam2.imaging import io
 from medsam2.imaging.geometry import slices_along
+from medsam2.imaging.grids import match_order
 from medsam2.imaging.volume import Volume
 from medsam2.prompts.simulate import jitter_box
 from medsam2.prompts.types import Box, prompt_from

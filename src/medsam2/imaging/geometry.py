@@ -108,10 +108,21 @@ def orientation_code(affine: np.ndarray) -> str:
     Args:
         affine: (4, 4), voxel (x, y, z) to RAS+ mm.
     """
+    return "".join(_AXIS_LETTERS[world][int(sense > 0)] for world, sense in axis_directions(affine))
+
+
+def axis_directions(affine: np.ndarray) -> tuple[tuple[int, int], ...]:
+    """Return where x, y and z point: for each the nearest RAS+ axis (0, 1 or 2) and 1, or -1 against it.
+
+    Each gets an axis of its own, however oblique the scan.
+
+    Args:
+        affine: (4, 4), voxel (x, y, z) to RAS+ mm.
+    """
     rotation = _nearest_rotation(affine)
-    world_axes = _world_axes(rotation)
-    letters = (_AXIS_LETTERS[world][int(rotation[world, axis] > 0)] for axis, world in enumerate(world_axes))
-    return "".join(letters)
+    return tuple(
+        (world, 1 if rotation[world, axis] > 0 else -1) for axis, world in enumerate(_world_axes(rotation))
+    )
 
 
 def plane_axis(affine: np.ndarray, plane: str) -> int:

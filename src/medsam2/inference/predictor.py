@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from medsam2.checkpoints import load_network, resolve
 from medsam2.errors import GeometryError
-from medsam2.imaging.geometry import plane_axis
+from medsam2.imaging.cut import Cut, cut_of_plane
 from medsam2.imaging.volume import Volume
 from medsam2.inference.options import InferenceOptions
 from medsam2.inference.runtime import Runtime, start_runtime
@@ -49,8 +49,9 @@ class Predictor:
         Args:
             volume: The scan.
             window: Name of a CT window, `(lower, upper)` in the scan's units, or None to find one.
-            plane: Cut slices in this plane, `axial`, `coronal` or `sagittal`.
-            axis: Or along this axis of the file, 0 to 2; the third, 2, if neither is given.
+            plane: Cut slices in this plane, `axial`, `coronal` or `sagittal`, and show them to the network as
+                radiologists see them. Slices, boxes and masks stay those of the file.
+            axis: Or along this axis of the file, 0 to 2, as they lie there; the third, 2, without either.
             options: Behaviour; the defaults are right for one box.
 
         Raises:
@@ -63,7 +64,7 @@ class Predictor:
             self._runtime,
             volume,
             window=window,
-            axis=_slice_axis(volume, plane, axis),
+            cut=_cut(volume, plane, axis),
             options=options,
             zooms=zooms,
         )
@@ -126,13 +127,11 @@ def load(weights: str | Path = "compact", *, device: str = "auto", precision: st
     return Predictor(start_runtime(network, device=device, precision=precision))
 
 
-def _slice_axis(volume: Volume, plane: str | None, axis: int | None) -> int:
+def _cut(volume: Volume, plane: str | None, axis: int | None) -> Cut:
     if plane is not None and axis is not None:
         raise GeometryError("name a plane or an axis, not both")
     if plane is not None:
-        return plane_axis(volume.affine, plane)
-    if axis is None:
-        return DEFAULT_AXIS
-    if axis not in (0, 1, 2):
+        return cut_of_plane(volume.affine, plane)
+    if axis not in (None, 0, 1, 2):
         raise GeometryError(f"a volume is cut along axis 0, 1 or 2 of the file, not {axis}")
-    return axis
+    return Cut(axis=DEFAULT_AXIS if axis is None else axis)

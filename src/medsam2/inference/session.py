@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from medsam2.errors import PromptError, SessionError
-from medsam2.imaging.geometry import restore_axes, slices_along
+from medsam2.imaging.cut import Cut
 from medsam2.imaging.intensity import Window, check_intensities, resolve_window
 from medsam2.imaging.measure import longest_diameter_mm, volume_ml
 from medsam2.imaging.preview import draw_preview
@@ -22,17 +22,20 @@ from medsam2.inference.outcome import kept_slices, label_slices
 from medsam2.inference.propagate import visit
 from medsam2.inference.runtime import Runtime
 from medsam2.inference.track import ObjectTrack, TrackState
-from medsam2.prompts.types import Point, Prompt, prompt_from
+from medsam2.inference.turn import shown_prompt
+from medsam2.prompts.types import MAX_OBJECTS, Point, Prompt, prompt_from
 from medsam2.tracking.step import FrameResult
 
-MAX_OBJECTS = 255  # labels of a uint8 mask
 MAX_UNDO = 50
 
 _Moment = dict[int, tuple[ObjectTrack, TrackState]]
 
 
 class Session:
-    """Mutable state of one volume; made by `Predictor.session`, used by one thread at a time."""
+    """Mutable state of one volume; made by `Predictor.session`, used by one thread at a time.
+
+    Slices and pixels are those of the file, in and out, however the session turns them for the network.
+    """
 
     def __init__(
         self,
@@ -40,32 +43,42 @@ class Session:
         volume: Volume,
         *,
         window: str | tuple[float, float] | None,
-        axis: int,
+        cut: Cut,
         options: InferenceOptions,
         zooms: bool,
     ) -> None:
         check_intensities(volume.array)
         self.volume = volume
-        self.axis = axis
+        self.cut = cut
         self.options = options
         self.window: Window = resolve_window(volume, window)
         self._zooms = zooms
         self._runtime = runtime
-        self._features = SliceFeatures(runtime, slices_along(volume.array, axis), self.window)
+        self._features = SliceFeatures(runtime, cut.slices(volume.array), self.window)
         self._tracks: dict[int, ObjectTrack] = {}
         self._undone: list[_Moment] = []
         self._done: deque[_Moment] = deque(maxlen=MAX_UNDO)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Number of slices, and a slice's height and width in pixels."""
-        return (self._features.num_slices, *self._features.shape_yx)
+    def axis(self) -> int:
+        """File axis along which slices are stacked."""
+        return self.cut.axis
 
     @property
-    def _pixel_mm(self) -> tuple[float, float]:
+    def shape(self) -> tuple[int, int, int]:
+        """Number of slices, and a slice's height and width in pixels."""
+        height, width = self._features.shape_yx
+        return (self._features.num_slices, *((width, height) if self.cut.swaps_xy else (height, width)))
+
+    @property
+    def pixel_mm(self) -> tuple[float, float]:
         """Spacing of a slice's pixels, (x, y)."""
         x_mm, y_mm = (step for axis, step in enumerate(self.volume.spacing) if axis != self.axis)
         return x_mm, y_mm
+
+    @property
+    def _shown_pixel_mm(self) -> tuple[float, float]:
+        return self.pixel_mm[::-1] if self.cut.swaps_xy else self.pixel_mm
 
     @property
     def objects(self) -> list[int]:
@@ -106,10 +119,11 @@ class Session:
         track = self._tracks.get(number)
         if track is None:
             track = ObjectTrack(self._features, self.options, zooms=self._zooms)
+        prompt = shown_prompt(prompt, self.cut, self.shape)
         with self._changing(), self._runtime.computing():
-            track.add(_joined(track.prompts.get(slice), prompt))
+            track.add(_joined(track.prompts.get(prompt.slice_index), prompt))
             self._tracks[number] = track
-        return track.mask(slice)
+        return self._filed_mask(track, prompt.slice_index)
 
     def remove(self, number: int, *, slice: int | None = None) -> None:  # noqa: A002
         """Forget an object, or what was said about it in one slice.
@@ -118,11 +132,16 @@ class Session:
             SessionError: There is no object of this number or no prompt on the slice, or it is the only one.
         """
         track = self._track(number)
+        prompted = sorted(self._turned(z) for z in track.prompts)
+        if slice is not None and slice not in prompted:
+            raise SessionError(f"there is no prompt on slice {slice}; prompts are on {prompted}")
+        if slice is not None and len(prompted) == 1:
+            raise SessionError(f"slice {slice} has the object's only prompt; remove the object instead")
         with self._changing(), self._runtime.computing():
             if slice is None:
                 del self._tracks[number]
             else:
-                track.remove(slice)
+                track.remove(self._turned(slice))
 
     def undo(self) -> bool:
         """Take back the last `add` or `remove` with all that followed from it; False if there is none."""
@@ -153,7 +172,8 @@ class Session:
             if step is None:
                 return
             z, numbers = step
-            yield z, {number: self._tracks[number].mask(z) for number in numbers}
+            masks = {number: self._filed_mask(self._tracks[number], z) for number in numbers}
+            yield self._turned(z), masks
 
     def mask(self, number: int) -> npt.NDArray[np.bool_]:
         """One object in all slices visited so far, bool `(z, y, x)` along the session's axis.
@@ -161,11 +181,10 @@ class Session:
         Raises:
             SessionError: There is no object of this number.
         """
-        track = self._track(number)
-        kept = kept_slices(track)
         stack = np.zeros(self.shape, dtype=bool)
-        for z in track.results:
-            stack[z] = kept(z)
+        shown = self.cut.show(stack)
+        for z, mask in self._kept(number):
+            shown[z] = mask
         return stack
 
     def scores(self, number: int) -> dict[int, float]:
@@ -174,18 +193,19 @@ class Session:
         Raises:
             SessionError: There is no object of this number.
         """
-        return {z: result.score for z, result in sorted(self._track(number).results.items())}
+        results = self._track(number).results
+        return dict(sorted((self._turned(z), result.score) for z, result in results.items()))
 
     def frame(self, number: int, slice_index: int) -> FrameResult:
-        """What the network gave for an object in a visited slice: logits, scores, pointer.
+        """What the network gave for an object in a visited slice: logits as it is shown, scores, pointer.
 
         Raises:
             SessionError: There is no object of this number, or it was not followed there.
         """
         results = self._track(number).results
-        if slice_index not in results:
+        if self._turned(slice_index) not in results:
             raise SessionError(f"object {number} was not followed into slice {slice_index}")
-        return results[slice_index].frame
+        return results[self._turned(slice_index)].frame
 
     def measurements(self, number: int) -> dict[str, float]:
         """Measure an object.
@@ -196,40 +216,59 @@ class Session:
         Raises:
             SessionError: There is no object of this number.
         """
-        track = self._track(number)
-        kept = kept_slices(track)
-        areas = [int(np.count_nonzero(kept(z))) for z in track.results]
+        areas = [int(np.count_nonzero(mask)) for _, mask in self._kept(number)]
+        masks = (mask for _, mask in self._kept(number))
         return {
             "volume_ml": volume_ml(sum(areas), self.volume.affine),
-            "longest_diameter_mm": longest_diameter_mm((kept(z) for z in track.results), self._pixel_mm),
+            "longest_diameter_mm": longest_diameter_mm(masks, self._shown_pixel_mm),
             "num_slices": sum(area > 0 for area in areas),
         }
 
     def picture(self, number: int) -> Image.Image:
         """Draw an object: its first prompted slice with the box and outline, and a strip of slices.
 
+        Slices are turned as they are shown; their numbers are the file's.
+
         Raises:
             SessionError: There is no object of this number.
         """
         prompt = next(iter(self._track(number).prompts.values()))
-        width_mm, height_mm = self._pixel_mm
+        width_mm, height_mm = self._shown_pixel_mm
+        shown = self.cut.show(self.mask(number))
         return draw_preview(
-            self._features.grey,
-            self.mask(number),
-            prompt.slice_index,
+            lambda z: self._features.grey(self._turned(z)),
+            np.flip(shown, 0) if self.cut.reverses[0] else shown,
+            self._turned(prompt.slice_index),
             box_xyxy=None if prompt.box is None else prompt.box.xyxy,
             aspect=height_mm / width_mm,
         )
 
-    def result(self) -> Volume:
-        """Return all objects as one uint8 label volume on the input's grid.
+    def result(self, number: int | None = None) -> Volume:
+        """Return all objects as one uint8 label volume on the input's grid, or one object as 0 and 1.
 
-        Where objects overlap, the one whose logit is higher keeps the voxel.
+        Where objects overlap, the one whose logit is higher keeps the voxel in the label volume; by itself
+        each is whole.
+
+        Raises:
+            SessionError: There is no object of this number.
         """
-        labels = np.zeros(self.shape, dtype=np.uint8)
-        for z, plane in label_slices(self._tracks):
+        labels = np.zeros((self._features.num_slices, *self._features.shape_yx), dtype=np.uint8)
+        for z, plane in label_slices(self._tracks) if number is None else self._kept(number):
             labels[z] = plane
-        return self.volume.with_array(np.ascontiguousarray(restore_axes(labels, self.axis)))
+        return self.volume.with_array(np.ascontiguousarray(self.cut.volume(labels)))
+
+    def _kept(self, number: int) -> Iterator[tuple[int, npt.NDArray[np.bool_]]]:
+        """Visited slices of an object with its final mask, both as they are shown."""
+        track = self._track(number)
+        kept = kept_slices(track)
+        return ((z, kept(z)) for z in track.results)
+
+    def _filed_mask(self, track: ObjectTrack, z: int) -> npt.NDArray[np.bool_]:
+        return np.ascontiguousarray(self.cut.file(track.mask(z)))
+
+    def _turned(self, z: int) -> int:
+        """A filed slice's index where it is shown, or back."""
+        return self.cut.turn_index(z, self._features.num_slices)
 
     @contextmanager
     def _changing(self) -> Iterator[None]:

@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 from medsam2.errors import PromptError
 
+MAX_OBJECTS = 255  # labels of a uint8 mask
+
 
 @dataclass(frozen=True, kw_only=True)
 class Box:

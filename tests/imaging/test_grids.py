@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from medsam2.errors import GeometryError
-from medsam2.evaluation.grids import match_order
 from medsam2.imaging.geometry import orientation_code
+from medsam2.imaging.grids import match_order
 from medsam2.imaging.volume import Volume
 
 ORDERS = list(product(permutations(range(3)), product((1, -1), repeat=3)))

@@ -1,0 +1,190 @@
+"""What to segment, as options of a command: a prompt in the command line, a file of prompts, a rough mask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from medsam2.cli.grouped import grouped
+from medsam2.errors import PromptError
+
+if TYPE_CHECKING:
+    from medsam2.imaging.volume import Volume
+    from medsam2.inference.session import Session
+    from medsam2.prompts.statements import Prompts
+    from medsam2.prompts.types import Prompt
+
+DRAWINGS = ("mask", "box", "recist")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptOptions:
+    """The options as they are given."""
+
+    slice_index: int | None
+    box: tuple[float, float, float, float] | None
+    points: Sequence[tuple[float, float, int]]
+    mask: Path | None
+    recist: tuple[float, float, float, float] | None
+    prompts: Path | None
+    from_mask: Path | None
+    from_mask_as: str | None
+
+    @property
+    def files(self) -> list[Path]:
+        """Files that are read."""
+        return [path for path in (self.mask, self.prompts, self.from_mask) if path is not None]
+
+
+prompt_options = grouped(
+    "asked",
+    PromptOptions,
+    click.option("--slice", "slice_index", type=int, metavar="K", help="Slice the prompt lies in, from 0."),
+    click.option("--box", type=float, nargs=4, metavar="X0 Y0 X1 Y1", help="Box in pixels of the slice."),
+    click.option(
+        "--point", "points", type=(float, float, int), multiple=True, metavar="X Y LABEL",
+        help="Click: 1 inside, 0 outside. Several are possible.",
+    ),
+    click.option("--mask", type=click.Path(path_type=Path), help="Mask file; its slice K is the prompt."),
+    click.option(
+        "--recist", type=float, nargs=4, metavar="X0 Y0 X1 Y1",
+        help="Both ends of the longest diameter on slice K.",
+    ),
+    click.option(
+        "--prompts", type=click.Path(path_type=Path), metavar="FILE",
+        help="Prompts for any number of objects: JSON, CSV or DeepLesion's table.",
+    ),
+    click.option(
+        "--from-mask", type=click.Path(path_type=Path), metavar="FILE",
+        help="Rough mask: each label is an object, prompted where it is largest.",
+    ),
+    click.option(
+        "--from-mask-as", type=click.Choice(DRAWINGS),
+        help="Take its outline (the default), its box, or the diameter drawn in it.",
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What is asked for, before the volume is open."""
+
+    options: PromptOptions
+    said: Prompts | None
+    """What the file of prompts says."""
+
+    @property
+    def window(self) -> tuple[float, float] | str | None:
+        """The window that the file of prompts asks for.
+
+        Raises:
+            PromptError: It asks for more than one.
+        """
+        windows = () if self.said is None else self.said.windows
+        if len(windows) > 1:
+            listed = ", ".join(w if isinstance(w, str) else f"{w[0]:g} to {w[1]:g}" for w in windows)
+            raise PromptError(
+                f"{self.options.prompts}: asks for several windows ({listed}); choose one with --window"
+            )
+        return windows[0] if windows else None
+
+    def names(self, numbers: Sequence[int]) -> dict[int, str | None]:
+        """Names of the objects of these numbers, None where they have none."""
+        known = {} if self.said is None else {item.number: item.name for item in self.said.objects}
+        return {number: known.get(number) for number in numbers}
+
+    def prompts(self, session: Session) -> Mapping[int, Sequence[Prompt]]:
+        """Prompts on the slices of the open volume, by object number.
+
+        Raises:
+            InputError: They cannot be read, or do not lie in it.
+        """
+        from medsam2.inference.prompting import prompts_in_mask, prompts_of
+
+        if self.said is not None:
+            return prompts_of(self.said, session)
+        if self.options.from_mask is not None:
+            drawn_as = self.options.from_mask_as or DRAWINGS[0]
+            return prompts_in_mask(self.options.from_mask, session, drawn_as=drawn_as)
+        return {1: [_typed(self.options, session)]}
+
+
+def check_prompts(options: PromptOptions) -> None:
+    """Refuse what does not say what to segment, or says it in two ways, before any file is read.
+
+    Raises:
+        PromptError: See above.
+    """
+    typed = {
+        "--box": options.box is not None,
+        "--point": bool(options.points),
+        "--mask": options.mask is not None,
+        "--recist": options.recist is not None,
+    }
+    here = [name for name, is_given in typed.items() if is_given]
+    files = {"--prompts": options.prompts, "--from-mask": options.from_mask}
+    named = [name for name, path in files.items() if path is not None]
+    if not here and not named:
+        raise PromptError(
+            "say what to segment: --box X0 Y0 X1 Y1, --point X Y 1, --mask FILE or --recist X0 Y0 X1 Y1 "
+            "on --slice K, or --prompts FILE, or --from-mask FILE"
+        )
+    if len(named) > 1 or (named and here):
+        raise PromptError(f"{' and '.join([*here, *named])} say the same thing twice; give one of them")
+    if named and options.slice_index is not None:
+        raise PromptError(f"{named[0]} names its slices itself; leave --slice away")
+    if here and options.slice_index is None:
+        raise PromptError(f"say on which slice the {here[0]} lies: --slice K, counted from 0")
+    if options.recist is not None and (options.box is not None or options.mask is not None):
+        raise PromptError("--recist makes a box of its own; give it with --point or alone")
+    if options.from_mask_as is not None and options.from_mask is None:
+        raise PromptError("--from-mask-as says how to take a mask; give it with --from-mask FILE")
+
+
+def read_asked(options: PromptOptions, volume: Volume, image: Path, axis: int) -> Asked:
+    """Read the file of prompts, if there is one.
+
+    Args:
+        options: As they are given.
+        volume: What is segmented.
+        image: Its file.
+        axis: File axis along which its slices are stacked.
+
+    Raises:
+        InputError: The file cannot be read, or what it says cannot be.
+    """
+    from medsam2.prompts.files import read_prompts
+
+    said = None
+    if options.prompts is not None:
+        said = read_prompts(options.prompts, image=image, num_slices=volume.shape[2 - axis])
+    return Asked(options=options, said=said)
+
+
+def _typed(options: PromptOptions, session: Session) -> Prompt:
+    """The prompt that stands in the command line itself."""
+    from medsam2.imaging.geometry import slices_along
+    from medsam2.inference.prompting import read_labels
+    from medsam2.prompts.recist import RecistLine, box_around
+    from medsam2.prompts.types import check_slice, prompt_from
+
+    assert options.slice_index is not None  # as `check_prompts` made sure
+    check_slice(options.slice_index, session.shape[0])
+    box: Sequence[float] | None = options.box
+    if options.recist is not None:
+        line = RecistLine.from_numbers(options.recist)
+        box = box_around(line, shape_yx=session.shape[1:], pixel_mm=session.pixel_mm).xyxy
+    mask = None
+    if options.mask is not None:
+        mask = slices_along(read_labels(options.mask, session), session.axis)[options.slice_index]
+    return prompt_from(
+        options.slice_index,
+        box=box,
+        points=[(x, y) for x, y, _ in options.points],
+        labels=[label for _, _, label in options.points],
+        mask=mask,
+    )

@@ -1,0 +1,213 @@
+"""Read prompts from a file: JSON, a table (CSV), or the table of DeepLesion.
+
+JSON is a list of objects, or `{"objects": [...]}` with an optional `slice_offset` and `window` for all:
+
+    {"slice_offset": 0, "window": [-160, 240], "objects": [
+        {"object": 1, "name": "liver", "slice": 42, "box": [120, 96, 180, 150]},
+        {"name": "spleen", "prompts": [{"slice": 40, "points": [[31, 27, 1], [5, 5, 0]]},
+                                       {"slice": 44, "mask": "drawn.nii.gz", "mask_label": 2}]}]}
+
+The table of the real-time contract is taken as well, in each of its wrappings; what it says of the image and
+of the answer is not looked at. A CSV has a row for each prompt and the same keys for columns; a box may be
+four columns x_min, y_min, x_max, y_max, and rows of one object number, or of one name, are one object.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from medsam2.errors import InputError, PromptError, UnsupportedFormat
+from medsam2.prompts.deeplesion import is_deeplesion, lesions_of
+from medsam2.prompts.entries import Entry, object_number, statement_of, window_of
+from medsam2.prompts.statements import Claim, Prompts, number_objects
+
+MAX_BYTES = 64 * 2**20
+"""A prompt file that is larger is refused; the whole table of DeepLesion has 10 MB."""
+
+_TABLES = ("input_data", "dataframe_split", "dataframe_records", "inputs")
+_NOT_LOOKED_AT = {"nii_image", "mask_format", "memory"}  # of the contract: about the image and the answer
+_FILE_KEYS = ("slice_offset", "window")
+
+
+def read_prompts(path: Path, *, image: Path, num_slices: int) -> Prompts:
+    """Read what a file says about the objects of an image.
+
+    Args:
+        path: A .json or .csv file (.tsv, .txt as well). Names of mask files in it start from its folder.
+        image: The image that is prompted; DeepLesion's table is searched for its name.
+        num_slices: How many slices it has.
+
+    Raises:
+        InputError: The file cannot be read.
+        UnsupportedFormat: It is neither JSON nor a table.
+        PromptError: What it says cannot be; the message names file, row or object, key and value, and says
+            what would do.
+    """
+    text = _text(path)
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        return _from_json(text, path)
+    if suffix not in (".csv", ".tsv", ".txt"):
+        raise UnsupportedFormat(f"{path}: prompts are read from .json, .csv and .tsv files")
+    rows = list(_table_rows(text, path))
+    if is_deeplesion(rows[0][1]):
+        return lesions_of(rows, path=path, image=image, num_slices=num_slices)
+    return _prompts([Entry.of(where, row) for where, row in rows], path, 0)
+
+
+def _text(path: Path) -> str:
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise InputError(f"{path}: holds {size} bytes, prompt files have at most {MAX_BYTES}")
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise UnsupportedFormat(f"{path}: is not text in UTF-8") from error
+
+
+def _from_json(text: str, path: Path) -> Prompts:
+    try:
+        content = json.loads(text, object_pairs_hook=_without_doubles)
+    except json.JSONDecodeError as error:
+        raise UnsupportedFormat(f"{path}: is not JSON: {error.msg} in line {error.lineno}") from error
+    except PromptError as error:
+        raise PromptError(f"{path}: {error}") from None
+    except RecursionError as error:
+        raise UnsupportedFormat(f"{path}: is nested too deeply to be prompts") from error
+    if isinstance(content, dict) and (table := next((key for key in _TABLES if key in content), None)):
+        rows = _contract_rows(content[table], f"{path}: {table}")
+        entries = [Entry.of(f"{path}: {table}, row {index}", row) for index, row in enumerate(rows, start=1)]
+        return _prompts(entries, path, 0)
+    slice_offset, windows = 0, []
+    if isinstance(content, dict) and "objects" in content:
+        rest = {key: value for key, value in content.items() if key != "objects"}
+        head = Entry.of(str(path), rest, allowed=_FILE_KEYS)
+        slice_offset, windows = head.whole("slice_offset") or 0, [window_of(head)]
+        content = content["objects"]
+    objects = content if isinstance(content, list) else [content]
+    claims: list[Claim] = []
+    for index, raw in enumerate(objects, start=1):
+        where = f"{path}: object {index}"
+        if not isinstance(raw, dict):
+            raise PromptError(f"{where}: an object is {{...}} with a slice and a box, points, recist or mask")
+        claim, window = _claim(raw, where, path, slice_offset)
+        claims.append(claim)
+        windows.append(window)
+    return _checked(claims, windows, path)
+
+
+def _claim(
+    raw: Mapping[str, object], where: str, path: Path, slice_offset: int
+) -> tuple[Claim, tuple[float, float] | str | None]:
+    """Read one object of JSON, which has one prompt in it or a list of them."""
+    if "prompts" not in raw:
+        entry = Entry.of(where, raw)
+        said = [statement_of(entry, folder=path.parent, slice_offset=slice_offset)]
+    else:
+        entry = Entry.of(where, raw, allowed=("object", "name", "slice_offset", "window", "prompts"))
+        parts = entry.values.get("prompts")
+        if not isinstance(parts, list) or not parts or not all(isinstance(part, dict) for part in parts):
+            entry.refuse("prompts", "a list of prompts, {...} each")
+        own_offset = entry.whole("slice_offset")
+        slice_offset = slice_offset if own_offset is None else own_offset
+        said = [
+            statement_of(
+                Entry.of(f"{where}, prompt {index}", part, allowed=_STATEMENT_KEYS),
+                folder=path.parent,
+                slice_offset=slice_offset,
+            )
+            for index, part in enumerate(parts, start=1)
+        ]
+    claim = Claim(where=where, number=object_number(entry), name=entry.text("name"), statements=tuple(said))
+    return claim, window_of(entry)
+
+
+_STATEMENT_KEYS = (
+    *("slice", "slice_offset", "box", "x_min", "y_min", "x_max", "y_max", "points", "labels", "point_x"),
+    *("point_y", "point_label", "mask", "mask_label", "recist", "recist_points"),
+)
+
+
+def _prompts(entries: list[Entry], path: Path, slice_offset: int) -> Prompts:
+    claims = [
+        Claim(
+            where=entry.where,
+            number=object_number(entry),
+            name=entry.text("name"),
+            statements=(statement_of(entry, folder=path.parent, slice_offset=slice_offset),),
+        )
+        for entry in entries
+    ]
+    return _checked(claims, [window_of(entry) for entry in entries], path)
+
+
+def _checked(claims: list[Claim], windows: list[tuple[float, float] | str | None], path: Path) -> Prompts:
+    if not claims:
+        raise PromptError(f"{path}: names no object; give one with a slice and a box, points, recist or mask")
+    asked = tuple(dict.fromkeys(window for window in windows if window is not None))
+    return Prompts(objects=number_objects(claims), windows=asked)
+
+
+def _without_doubles(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Keep JSON's last value of a key from hiding the others."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        doubled = next(key for key in content if sum(key == other for other, _ in pairs) > 1)
+        raise PromptError(f"the key {doubled!r} stands twice in one object")
+    return content
+
+
+def _contract_rows(table: object, where: str) -> Iterator[dict[str, object]]:
+    """Rows of the contract's table: lists as columns, `columns` and `data`, or a list of rows."""
+    wanted = "a table: a list for each column, `columns` and `data`, or a list of rows"
+    if isinstance(table, dict) and {"columns", "data"} <= table.keys():
+        columns, data = table["columns"], table["data"]
+        is_table = isinstance(columns, list) and isinstance(data, list)
+        if not is_table or not all(isinstance(row, list) and len(row) == len(columns) for row in data):
+            raise PromptError(f"{where}: every row of `data` has a value for each of `columns`")
+        rows = [dict(zip(map(str, columns), row, strict=True)) for row in data]
+    elif isinstance(table, dict) and table and all(isinstance(values, list) for values in table.values()):
+        lengths = {name: len(values) for name, values in table.items()}
+        if len(set(lengths.values())) != 1:
+            raise PromptError(f"{where}: columns of a table have one length, these have {lengths}")
+        rows = [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
+    elif isinstance(table, list) and all(isinstance(row, dict) for row in table):
+        rows = table
+    else:
+        raise PromptError(f"{where} is {wanted}")
+    for row in rows:
+        yield {key: value for key, value in row.items() if key not in _NOT_LOOKED_AT}
+
+
+def _table_rows(text: str, path: Path) -> Iterator[tuple[str, dict[str, object]]]:
+    """Rows of a table under its first line, which names the columns; counted as spreadsheets do."""
+    first_line = text.split("\n", 1)[0]
+    delimiter = max(",;\t", key=first_line.count)
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True, strict=True)
+    try:
+        columns = [name.strip() for name in next(reader, [])]
+        named = [name for name in columns if name]  # spreadsheets leave columns without one at the end
+        if len(set(named)) < len(named):
+            raise PromptError(f"{path}: two columns have the same name; the first line is {first_line!r}")
+        is_empty = True
+        for number, row in enumerate(reader, start=2):
+            if not any(cell.strip() for cell in row):
+                continue
+            if len(row) > len(columns):
+                raise PromptError(
+                    f"{path}: row {number}: has {len(row)} cells for {len(columns)} columns; "
+                    "put quotes around a cell with the delimiter in it"
+                )
+            is_empty = False
+            cells = zip(columns, row, strict=False)
+            yield f"{path}: row {number}", {name: cell for name, cell in cells if name or cell.strip()}
+    except csv.Error as error:
+        raise UnsupportedFormat(f"{path}: is not a table (CSV): {error} in line {reader.line_num}") from error
+    if is_empty:
+        raise PromptError(f"{path}: holds no row below its first line, which names the columns")
