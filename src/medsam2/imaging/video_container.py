@@ -226,15 +226,15 @@ def _times_s(
 @contextmanager
 def _explained(path: Path, index: int | None = None) -> Iterator[None]:
     """Say FFmpeg's failures in our words."""
-    from av.error import ArgumentError, FFmpegError, InvalidDataError
+    import av
 
     try:
         yield
     # FFmpeg calls it a wrong argument if the content is of a format that is not among ours.
-    except (InvalidDataError, ArgumentError) as error:
+    except (av.error.InvalidDataError, av.error.ArgumentError) as error:
         what = (
             "not a video, or damaged or truncated" if index is None else f"damaged at or before frame {index}"
         )
         raise UnsupportedFormat(f"{path}: {what}") from error
-    except FFmpegError as error:
+    except av.FFmpegError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
