@@ -1,6 +1,7 @@
 """Videos in MP4, MOV, AVI, Matroska and GIF files, decoded by FFmpeg through PyAV."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -22,6 +23,7 @@ _OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
 _NUM_PROBED = 18  # frames decoded to see whether time stamps can be trusted; H.264 reorders 16 at most
 _GIF_TRAILER = b";"
 _GIF_PADDING = 1024  # bytes; zeros that some writers add
+_DURATION = re.compile(r"(\d+):(\d+):(\d+(?:\.\d*)?)")  # Matroska's tag of a track, 00:00:02.666000000
 _SHORTEST_GAP_S = 0.5  # between what a Matroska header promises and what is there
 
 
@@ -206,11 +208,11 @@ def _ends_early(container: "InputContainer", stream: "VideoStream", last: int, p
         with path.open("rb") as file:
             file.seek(-min(path.stat().st_size, _GIF_PADDING), os.SEEK_END)
             return not file.read().rstrip(b"\0").endswith(_GIF_TRAILER)
-    promised = stream.metadata.get("DURATION", "")  # Matroska's tag of a track, 00:00:02.666000000
-    if promised.count(":") != 2 or stream.time_base is None:
+    promised = _DURATION.match(stream.metadata.get("DURATION", ""))
+    if promised is None or stream.time_base is None:
         return False
-    hours, minutes, seconds = promised.split(":")
-    end_s = 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+    hours, minutes, seconds = (float(part) for part in promised.groups())
+    end_s = 3600 * hours + 60 * minutes + seconds
     frame_s = float(1 / stream.average_rate) if stream.average_rate else 0.0
     return float(last * stream.time_base) + frame_s < end_s - _SHORTEST_GAP_S
 
