@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -55,3 +59,54 @@ def scan() -> Volume:
     grey = np.random.default_rng(3).integers(0, 60, (9, 40, 56)).astype(np.int16)
     grey[2:7, 12:26, 18:38] += 150
     return Volume.from_array(grey, (0.7, 0.8, 2.5), (3.0, -4.0, 5.0), modality="MR")
+
+
+@pytest.fixture
+def disc_frames() -> list[np.ndarray]:
+    """A pale disc on dark blue that grows and shrinks twice in 40 frames, uint8 (64, 96, 3) each."""
+    y, x = np.mgrid[:64, :96]
+    frames = []
+    for k in range(40):
+        frame = np.full((64, 96, 3), (16, 24, 80), dtype=np.uint8)
+        radius = 16 + 6 * np.cos(2 * np.pi * k / 20)
+        frame[(x - 50) ** 2 + (y - 30) ** 2 <= radius**2] = (200, 180, 160)
+        frame[:4, : 2 * k + 2] = 255  # a bar that tells the frame's number
+        frames.append(frame)
+    return frames
+
+
+@pytest.fixture
+def write_video() -> Callable[..., Path]:
+    """Encode frames with PyAV; stamps are in 1/1000 s."""
+    av = pytest.importorskip("av", reason="needs the extra video")
+
+    def write(
+        path: Path,
+        frames: Sequence[np.ndarray],
+        *,
+        codec: str = "libx264",
+        pix_fmt: str = "yuv420p",
+        options: dict[str, str] | None = None,
+        rate: int = 20,
+        stamps: Sequence[int] | None = None,
+        rotation: int | None = None,
+    ) -> Path:
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream(codec, rate=rate, options=options or {})
+            stream.height, stream.width = frames[0].shape[:2]
+            stream.pix_fmt = pix_fmt
+            stream.bit_rate = 4_000_000
+            stream.thread_count = 1
+            if stamps is not None:
+                stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+            if rotation is not None:
+                stream.set_display_rotation(rotation)
+            for k, array in enumerate(frames):
+                frame = av.VideoFrame.from_ndarray(array, format="rgb24")
+                frame.pts = k if stamps is None else stamps[k]
+                frame.time_base = Fraction(1, rate) if stamps is None else Fraction(1, 1000)
+                container.mux(stream.encode(frame.reformat(format=pix_fmt)))
+            container.mux(stream.encode(None))
+        return path
+
+    return write

@@ -16,7 +16,15 @@ EXIT_FAILED = 1
 EXIT_INPUT = 2  # the command line, a file or a prompt is wrong
 EXIT_INTERRUPTED = 130  # as shells count a process that was stopped from the keyboard
 
-_EXTRAS = MappingProxyType({"monai": "evaluate", "lightning_fabric": "train", "tensorboard": "train"})
+_EXTRAS = MappingProxyType(
+    {
+        "monai": "evaluate",
+        "lightning_fabric": "train",
+        "tensorboard": "train",
+        "av": "video",
+        "pydicom": "dicom",
+    }
+)
 _LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
 
 logger = logging.getLogger(__name__)

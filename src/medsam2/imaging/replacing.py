@@ -1,6 +1,7 @@
-"""Write a file whole or not at all."""
+"""Write a file, or a folder of files, whole or not at all."""
 
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,3 +33,41 @@ def replacing(path: Path, suffix: str) -> Iterator[Path]:
         # Where the folder itself is missing or is a file there is nothing to remove, and no way to ask.
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def filling(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder to fill beside a new one; put it in that one's place at the end.
+
+    If anything fails, the temporary folder is gone and the new one is not there.
+
+    Raises:
+        InputError: The folder is there and not empty, or cannot be made.
+    """
+    check_new_folder(folder)
+    temporary = folder.absolute().parent / f".medsam2-{secrets.token_hex(8)}"
+    try:
+        temporary.mkdir()
+        yield temporary
+        if folder.is_dir():
+            folder.rmdir()
+        temporary.rename(folder)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_new_folder(folder: Path) -> None:
+    """Refuse a folder that cannot be made and filled, before the work that would fill it.
+
+    Raises:
+        InputError: It is there and not empty, is a file, or its own folder is missing.
+    """
+    if folder.is_dir():
+        if any(folder.iterdir()):
+            raise InputError(f"{folder}: is not empty; give a new folder for the results")
+    elif folder.exists():
+        raise InputError(f"{folder}: is a file; give a new folder for the results")
+    elif not folder.absolute().parent.is_dir():
+        raise InputError(f"{folder}: cannot be made, there is no folder {folder.parent}")

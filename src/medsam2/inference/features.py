@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from medsam2.imaging.intensity import Window, to_uint8
 from medsam2.imaging.mapped import release
-from medsam2.inference.preprocess import normalise, resample_slice
+from medsam2.inference.preprocess import luminance, normalise, resample_slice
 from medsam2.inference.runtime import Runtime
 from medsam2.inference.zoom import View
 from medsam2.model.network import ImageFeatures
@@ -19,21 +20,34 @@ from medsam2.model.network import ImageFeatures
 CACHE_BYTES = 256 * 2**20
 
 
+class FrameSource(Protocol):
+    """What is looked at slice by slice: the array of a volume, or a video whose frames are decoded then."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`(z, y, x)`, or `(frame, y, x, 3)` in colour."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> npt.NDArray[np.generic]: ...
+
+
 class SliceFeatures:
-    """The slices of one volume as the network sees them.
+    """The slices of one volume, or the frames of one video, as the network sees them.
 
     Args:
         runtime: The network and its device.
         slices: `(z, y, x)` in the volume's own intensities; read one slice at a time.
-        window: Intensities that become black and white.
+        window: Intensities that become black and white; None for frames that are uint8 already.
         cache_bytes: Encoded slices kept, in bytes; the least recently used go first.
     """
 
     def __init__(
         self,
         runtime: Runtime,
-        slices: npt.NDArray[np.generic],
-        window: Window,
+        slices: FrameSource,
+        window: Window | None,
         *,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
@@ -45,7 +59,7 @@ class SliceFeatures:
 
     @property
     def num_slices(self) -> int:
-        """Slices in the volume."""
+        """Slices in the volume, or frames in the video."""
         return len(self.slices)
 
     @property
@@ -53,18 +67,26 @@ class SliceFeatures:
         """Size of a slice."""
         return self.slices.shape[1], self.slices.shape[2]
 
-    def grey(self, slice_index: int) -> npt.NDArray[np.uint8]:
-        """One slice `(y, x)` in 0..255."""
+    def frame(self, slice_index: int) -> npt.NDArray[np.uint8]:
+        """One slice in 0..255: `(y, x)`, or `(y, x, 3)` where it has colour."""
         part = self.slices[slice_index]
+        if self.window is None:
+            return part.astype(np.uint8, copy=False)
         grey = to_uint8(part, self.window)
         release(part)
         return grey
 
+    def grey(self, slice_index: int) -> npt.NDArray[np.uint8]:
+        """One slice `(y, x)` in 0..255, without colour."""
+        return luminance(self.frame(slice_index))
+
     def pixels(self, view: View, slice_index: int) -> Tensor:
         """A view of a slice as the network takes it, `(1, 3, S, S)`."""
-        size = self.runtime.network.config.image_size
-        grey = torch.from_numpy(resample_slice(self.grey(slice_index), view, size).copy())
-        return normalise(grey[None].to(self.runtime.device))
+        config = self.runtime.network.config
+        # A network that carries masks needs its channels for other things than colour.
+        plane = self.grey(slice_index) if config.carries_mask else self.frame(slice_index)
+        pixels = torch.from_numpy(resample_slice(plane, view, config.image_size).copy())
+        return normalise(pixels[None].to(self.runtime.device))
 
     def encode(self, view: View, slice_index: int) -> ImageFeatures:
         """Encode a view of a slice, or take it from the cache; call inside `Runtime.computing`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -34,12 +35,19 @@ def label_slices(tracks: Mapping[int, ObjectTrack]) -> Iterator[tuple[int, npt.N
         masks = {number: kept[number](z) for number, track in tracks.items() if z in track.results}
         masks = {number: mask for number, mask in masks.items() if mask.any()}
         if masks:
-            yield z, _labelled(z, masks, tracks)
+            yield z, join(masks, {number: partial(tracks[number].logits, z) for number in masks})
 
 
-def _labelled(
-    z: int, masks: Mapping[int, npt.NDArray[np.bool_]], tracks: Mapping[int, ObjectTrack]
+def join(
+    masks: Mapping[int, npt.NDArray[np.bool_]],
+    logits: Mapping[int, Callable[[], npt.NDArray[np.float32]]],
 ) -> npt.NDArray[np.uint8]:
+    """Join the masks of one slice to labels; a contested pixel goes to the higher logit.
+
+    Args:
+        masks: Object number to mask `(y, x)`, one at least.
+        logits: Object number to what gives its logits `(y, x)`; asked for only where objects overlap.
+    """
     shape_yx = next(iter(masks.values())).shape
     labels = np.zeros(shape_yx, dtype=np.uint8)
     for number, mask in masks.items():
@@ -49,7 +57,7 @@ def _labelled(
         return labels
     best = np.full(shape_yx, -np.inf, dtype=np.float32)
     for number, mask in masks.items():
-        logits = np.where(mask, tracks[number].logits(z), -np.inf)
-        labels[contested & (logits > best)] = number
-        best = np.maximum(best, logits)
+        heights = np.where(mask, logits[number](), -np.inf)
+        labels[contested & (heights > best)] = number
+        best = np.maximum(best, heights)
     return labels

@@ -11,9 +11,11 @@ from medsam2.checkpoints import load_network, resolve
 from medsam2.errors import GeometryError
 from medsam2.imaging.cut import Cut, cut_of_plane
 from medsam2.imaging.volume import Volume
+from medsam2.inference.features import FrameSource
 from medsam2.inference.options import InferenceOptions
 from medsam2.inference.runtime import Runtime, start_runtime
 from medsam2.inference.session import Session
+from medsam2.inference.video import VideoSession
 from medsam2.model.config import TINY_512, ModelConfig
 
 DEFAULT_AXIS = 2  # the file's third axis
@@ -58,16 +60,31 @@ class Predictor:
             InputError: The volume has nothing to see, or a choice is not there.
         """
         options = options or InferenceOptions()
-        # The official weights have learnt whole slices, ours the surroundings of a prompt.
-        zooms = self.config != TINY_512 if options.zoom is None else options.zoom
         return Session(
             self._runtime,
             volume,
             window=window,
             cut=_cut(volume, plane, axis),
             options=options,
-            zooms=zooms,
+            zooms=self._zooms(options),
         )
+
+    def video(self, frames: FrameSource, *, options: InferenceOptions | None = None) -> VideoSession:
+        """Open a video for prompts and propagation, without loading it.
+
+        Args:
+            frames: `imaging.video.open_video(path)`, or a uint8 array `(frame, y, x)` or `(frame, y, x, 3)`.
+            options: Behaviour; the defaults follow an object that disappears and comes back.
+
+        Raises:
+            InputError: A choice is not there for videos.
+        """
+        options = options or InferenceOptions()
+        return VideoSession(self._runtime, frames, options=options, zooms=self._zooms(options))
+
+    def _zooms(self, options: InferenceOptions) -> bool:
+        # The official weights have learnt whole slices, ours the surroundings of a prompt.
+        return self.config != TINY_512 if options.zoom is None else options.zoom
 
     def segment(
         self,

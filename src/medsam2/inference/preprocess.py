@@ -1,4 +1,4 @@
-"""From a grey slice to the network's input."""
+"""From a slice, or a frame in colour, to the network's input."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ PIXEL_STD = (0.229, 0.224, 0.225)
 
 
 def cut(plane: npt.NDArray[np.generic], view: View) -> npt.NDArray[np.generic]:
-    """Cut a view out of a slice `(y, x)`, zero where it reaches beyond the edge."""
-    top, bottom, left, right = view.bounds(plane.shape)
+    """Cut a view out of a slice `(y, x)` or `(y, x, 3)`, zero where it reaches beyond the edge."""
+    top, bottom, left, right = view.bounds((plane.shape[0], plane.shape[1]))
     part = plane[top:bottom, left:right]
-    if part.shape == (view.height, view.width):
+    if part.shape[:2] == (view.height, view.width):
         return part
-    padded = np.zeros((view.height, view.width), dtype=plane.dtype)
+    padded = np.zeros((view.height, view.width, *plane.shape[2:]), dtype=plane.dtype)
     padded[top - view.y : bottom - view.y, left - view.x : right - view.x] = part
     return padded
 
@@ -29,13 +29,19 @@ def cut(plane: npt.NDArray[np.generic], view: View) -> npt.NDArray[np.generic]:
 def resample_slice(plane: npt.NDArray[np.uint8], view: View, size: int) -> npt.NDArray[np.uint8]:
     """Resample a view of a slice `(y, x)` to `(size, size)` by Pillow's 8-bit bicubic filter.
 
-    One grey channel gives exactly what three equal ones would, as the reference resizes them.
+    A frame in colour, `(y, x, 3)`, becomes `(size, size, 3)`. One grey channel gives exactly what three equal
+    ones would, as the reference resizes them.
     """
     part = cut(plane, view)
-    if part.shape == (size, size):
+    if part.shape[:2] == (size, size):
         return np.ascontiguousarray(part)
     resized = Image.fromarray(np.ascontiguousarray(part)).resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(resized)
+
+
+def luminance(frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Turn a frame in colour `(y, x, 3)` into greys `(y, x)` by ITU-R 601-2 luma; greys stay as they are."""
+    return frame if frame.ndim == 2 else np.asarray(Image.fromarray(frame).convert("L"))
 
 
 def resample_mask(mask: npt.NDArray[np.bool_], view: View, size: int) -> Tensor:
@@ -50,7 +56,8 @@ def resample_mask(mask: npt.NDArray[np.bool_], view: View, size: int) -> Tensor:
 
 
 def normalise(images: Tensor) -> Tensor:
-    """Turn grey images `(B, S, S)`, 0..255, into the network's input `(B, 3, S, S)`."""
+    """Turn greys `(B, S, S)` or colours `(B, S, S, 3)`, 0..255, into the network's input `(B, 3, S, S)`."""
     mean = torch.tensor(PIXEL_MEAN, device=images.device)[:, None, None]
     std = torch.tensor(PIXEL_STD, device=images.device)[:, None, None]
-    return (images[:, None].float() / 255 - mean) / std
+    channels = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
+    return (channels.float() / 255 - mean) / std

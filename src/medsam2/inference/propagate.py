@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from medsam2.inference.track import ObjectTrack
 
 DIRECTIONS = (1, -1)
 
 
-def visit(tracks: Mapping[int, ObjectTrack]) -> Iterator[tuple[int, list[int]]]:
+def visit(
+    tracks: Mapping[int, ObjectTrack], directions: Sequence[int] = DIRECTIONS
+) -> Iterator[tuple[int, list[int]]]:
     """Carry objects through their volume.
 
     Each step of this generator does the work of one slice; closing it stops the work.
 
     Args:
         tracks: Object number to object, each with a prompt, all of one volume.
+        directions: 1 for upwards, which the slice both start from belongs to, and -1 for downwards.
 
     Yields:
         A slice's index and the objects that were followed into it. Objects that have ended in a
         direction no longer take part in it; every object is reported once per slice at most.
     """
-    for step in DIRECTIONS:
+    for step in directions:
         runs = {number: _Run(track, step) for number, track in tracks.items()}
         active = [number for number, run in runs.items() if not run.is_over]
         while active:

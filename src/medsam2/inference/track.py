@@ -136,6 +136,21 @@ class ObjectTrack:
         self._archive(z - ARCHIVE_DISTANCE * step)
         return self.results[z]
 
+    def let_go(self, z: int, step: int) -> None:
+        """Forget tracked slices that lie so far behind one that nothing looks back at them.
+
+        For videos, whose masks are handed out as they are found. Prompted slices stay, and those that a
+        policy has picked.
+        """
+        bank = self.banks[step]
+        for other in list(bank.tracked):
+            # One before it would be archived, which would be for nothing.
+            is_far = (z - other) * step >= ARCHIVE_DISTANCE - 1
+            if is_far and other not in self.prompts and other not in bank.pool:
+                bank.forget(other)
+                del self.results[other]
+                self.memory_views.pop(other, None)
+
     def remove(self, z: int) -> None:
         """Take the prompt of a slice back, and what followed from it.
 

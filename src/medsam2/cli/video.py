@@ -1,0 +1,233 @@
+"""`medsam2 video`: a prompt on a frame of a video becomes a mask of every frame."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from medsam2.cli.messages import say
+from medsam2.cli.precision import precision_option
+from medsam2.errors import PromptError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from medsam2.imaging.video import Video
+    from medsam2.imaging.video_beats import Beat
+    from medsam2.inference.video import FrameMasks, VideoSession
+
+OBJECT = 1
+CURVE = "area_curve.png"
+
+
+@click.command()
+@click.argument("path", metavar="VIDEO", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="New folder for results."
+)
+@click.option(
+    "--frame", "frames", type=int, multiple=True, required=True, metavar="K",
+    help="Frame the prompt lies in, from 0. Repeat it, each with its --box, to prompt several frames.",
+)  # fmt: skip
+@click.option(
+    "--box", "boxes", type=float, nargs=4, multiple=True, metavar="X0 Y0 X1 Y1", help="Box in pixels."
+)
+@click.option(
+    "--point", "points", type=(float, float, int), multiple=True, metavar="X Y LABEL",
+    help="Click: 1 inside, 0 outside. Several are possible.",
+)  # fmt: skip
+@click.option("--mask", type=click.Path(path_type=Path), help="Mask of the frame, a picture for example.")
+@click.option("--fps", type=float, help="Frames per second, where the video does not say it.")
+@click.option("--png", is_flag=True, help="Also write a PNG mask of each frame.")
+@click.option("--nifti", is_flag=True, help="Also write all masks as one NIfTI stack.")
+@click.option("--cardiac", is_flag=True, help="Find heartbeats in the area and draw its curve.")
+@click.option("--weights", default="compact", show_default=True, help="Name or file.")
+@click.option("--memory", type=click.Choice(["recent", "self-sorting"]), default="recent", show_default=True)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@precision_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of sentences.")
+def video(
+    path: Path,
+    output: Path,
+    frames: Sequence[int],
+    boxes: Sequence[tuple[float, float, float, float]],
+    points: Sequence[tuple[float, float, int]],
+    mask: Path | None,
+    fps: float | None,
+    png: bool,
+    nifti: bool,
+    cardiac: bool,
+    weights: str,
+    memory: str,
+    device: str,
+    precision: str,
+    as_json: bool,
+) -> None:
+    """Follow a structure through a video.
+
+    VIDEO is an MP4, MOV, AVI, MKV, WebM or GIF file, a multi-frame DICOM file or a folder of PNG or JPEG
+    frames. The prompt is a box, points or a mask on one frame; the structure is followed from it in both
+    directions. The folder gets an overlay and a mask video and a table of areas.
+    """
+    from medsam2.imaging.replacing import check_new_folder, filling
+    from medsam2.imaging.video import open_video
+    from medsam2.imaging.video_folder import ASSUMED_FPS
+    from medsam2.imaging.video_outputs import VideoOutputs, check_stack
+    from medsam2.inference.options import InferenceOptions
+    from medsam2.inference.predictor import load
+
+    check_new_folder(output)
+    _check_prompts(frames, boxes, points, mask)
+    with open_video(path, fps=fps) as opened:
+        check_stack(len(opened), nifti)
+        if opened.fps is None:
+            say(f"{path}: does not say its rate; times are those of {ASSUMED_FPS:g} a second (--fps)")
+        predictor = load(weights, device=device, precision=precision)
+        session = predictor.video(opened, options=InferenceOptions(memory=memory))
+        _prompt(session, frames, boxes, points, mask)
+        started = time.perf_counter()
+        with filling(output) as folder:
+            with VideoOutputs(folder, opened, pictures=png, stack=nifti) as outputs:
+                for one in _watched(session):
+                    outputs.write(one.index, one.labels, one.scores)
+            seconds = time.perf_counter() - started
+            areas_px = outputs.areas_px[OBJECT]
+            beats = _find_beats(opened, areas_px, folder / CURVE) if cardiac else None
+    facts: dict[str, object] = {
+        "video": str(path),
+        "output": str(output),
+        "weights": weights,
+        "frames": len(areas_px),
+        "frames_with_object": int((areas_px > 0).sum()),
+        "video_fps": opened.fps,
+        "pixel_mm": opened.pixel_mm,
+        "seconds": round(seconds, 2),
+        "frames_per_second": round(len(areas_px) / seconds, 2),
+    }
+    if beats is not None:
+        facts |= _beat_facts(beats, opened)
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    for sentence in _sentences(facts, beats):
+        click.echo(sentence)
+
+
+def _check_prompts(
+    frames: Sequence[int], boxes: Sequence[object], points: Sequence[object], mask: Path | None
+) -> None:
+    if not boxes and not points and mask is None:
+        raise PromptError("say what to follow: --box X0 Y0 X1 Y1, --point X Y 1 or --mask FILE")
+    if len(frames) > 1 and (points or mask is not None or len(boxes) != len(frames)):
+        raise PromptError(
+            f"several frames need a --box each and nothing else: there are {len(frames)} frames and "
+            f"{len(boxes)} boxes"
+        )
+    if len(frames) == 1 and len(boxes) > 1:
+        raise PromptError(f"a frame has one box, not {len(boxes)}: repeat --frame with each")
+
+
+def _prompt(
+    session: VideoSession,
+    frames: Sequence[int],
+    boxes: Sequence[tuple[float, float, float, float]],
+    points: Sequence[tuple[float, float, int]],
+    mask: Path | None,
+) -> None:
+    for frame, box in zip(frames, boxes or (None,), strict=True):
+        session.add(
+            OBJECT,
+            frame=frame,
+            box=box,
+            points=[(x, y) for x, y, _ in points],
+            labels=[label for _, _, label in points],
+            mask=None if mask is None else _mask_of(mask, frame, session),
+        )
+
+
+def _mask_of(path: Path, frame: int, session: VideoSession) -> npt.NDArray[np.generic]:
+    """The frame's mask out of a picture, or out of a stack of all frames."""
+    from medsam2.imaging.io import read
+
+    masks = read(path).array
+    num_frames, height, width = session.shape
+    if masks.shape == (1, height, width):
+        return masks[0]
+    if masks.shape == session.shape and 0 <= frame < num_frames:
+        return masks[frame]
+    raise PromptError(f"{path}: has shape {masks.shape}, a frame of the video (y, x) = ({height}, {width})")
+
+
+def _watched(session: VideoSession) -> Iterator[FrameMasks]:
+    """Run to the end, with a bar for a person who watches."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield from session.propagate()
+        return
+    yield from track(
+        session.propagate(), description="frames", total=session.shape[0], console=console, transient=True
+    )
+
+
+def _find_beats(opened: Video, areas_px: npt.NDArray[np.int64], picture: Path) -> list[Beat]:
+    """Find the beats and draw the curve they are in."""
+    from medsam2.imaging.video_beats import find_beats
+    from medsam2.imaging.video_curve import draw_curve
+
+    beats = find_beats(areas_px, opened.times_s)
+    pixel_mm2 = _pixel_mm2(opened)
+    unit, scale = ("pixels", 1.0) if pixel_mm2 is None else ("mm2", pixel_mm2)
+    draw_curve(areas_px * scale, opened.times_s, unit, beats).save(picture, format="PNG")
+    return beats
+
+
+def _beat_facts(beats: Sequence[Beat], opened: Video) -> dict[str, object]:
+    from statistics import fmean
+
+    pixel_mm2 = _pixel_mm2(opened)
+    rows = []
+    for beat in beats:
+        row: dict[str, object] = {
+            "end_diastole_frame": beat.end_diastole,
+            "end_systole_frame": beat.end_systole,
+            "end_diastole_seconds": round(float(opened.times_s[beat.end_diastole]), 4),
+            "end_systole_seconds": round(float(opened.times_s[beat.end_systole]), 4),
+            "end_diastolic_area_px": beat.area_end_diastole,
+            "end_systolic_area_px": beat.area_end_systole,
+            "fractional_area_change": round(beat.fractional_area_change, 4),
+        }
+        if pixel_mm2 is not None:
+            row["end_diastolic_area_mm2"] = round(beat.area_end_diastole * pixel_mm2, 1)
+            row["end_systolic_area_mm2"] = round(beat.area_end_systole * pixel_mm2, 1)
+        rows.append(row)
+    mean = round(fmean(beat.fractional_area_change for beat in beats), 4) if beats else None
+    return {"beats": rows, "fractional_area_change": mean}
+
+
+def _pixel_mm2(opened: Video) -> float | None:
+    return None if opened.pixel_mm is None else opened.pixel_mm[0] * opened.pixel_mm[1]
+
+
+def _sentences(facts: dict[str, object], beats: Sequence[Beat] | None) -> Iterator[str]:
+    yield (
+        f"{facts['output']}: {facts['frames_with_object']} of {facts['frames']} frames have the structure, "
+        f"{facts['seconds']:.1f} s, {facts['frames_per_second']:.1f} frames per second"
+    )
+    if beats is None:
+        return
+    if not beats:
+        yield "no heartbeat is found in the area"
+    for beat in beats:
+        yield (
+            f"end-diastole in frame {beat.end_diastole}, end-systole in frame {beat.end_systole}, "
+            f"fractional area change {100 * beat.fractional_area_change:.0f} %"
+        )

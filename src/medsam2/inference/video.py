@@ -1,0 +1,175 @@
+"""One video being segmented: prompts on any frame, masks of every frame in order, in flat memory."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from medsam2.errors import InputError, PromptError, SessionError
+from medsam2.inference.features import FrameSource, SliceFeatures
+from medsam2.inference.options import InferenceOptions
+from medsam2.inference.outcome import join
+from medsam2.inference.propagate import visit
+from medsam2.inference.runtime import Runtime
+from medsam2.inference.session import MAX_OBJECTS
+from medsam2.inference.track import ObjectTrack
+from medsam2.inference.video_archive import Found, MaskArchive
+from medsam2.prompts.types import Prompt, prompt_from
+
+_BACKWARDS, _FORWARDS = -1, 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FrameMasks:
+    """What was found in one frame."""
+
+    index: int
+    """Number of the frame, from 0."""
+    labels: npt.NDArray[np.uint8]
+    """Object numbers `(y, x)`, 0 outside; where objects overlap, the higher logit keeps the pixel."""
+    scores: Mapping[int, float]
+    """How sure the network is of each object that was followed here, 0..1; 0 where it is absent."""
+
+
+class VideoSession:
+    """Objects in one video; made by `Predictor.video`, used by one thread at a time.
+
+    Unlike a `Session`, which keeps what it found for corrections, this one hands each mask out and
+    forgets it, so that memory does not grow with the video.
+    """
+
+    def __init__(
+        self, runtime: Runtime, frames: FrameSource, *, options: InferenceOptions, zooms: bool
+    ) -> None:
+        if options.keep_component:
+            raise InputError("keep_component needs all masks at once; those of a video are not kept")
+        first = frames[0]
+        if first.dtype != np.uint8 or first.shape[2:] not in ((), (3,)):
+            raise InputError(
+                f"a video's frames are uint8 (y, x) or (y, x, 3), not {first.dtype} of shape {first.shape}"
+            )
+        # An object that leaves a volume has ended; one that leaves a video comes back.
+        self.options = dataclasses.replace(options, keep_component=False, stop_after=options.stop_after or 0)
+        self._runtime = runtime
+        self._features = SliceFeatures(runtime, frames, None)
+        self._zooms = zooms
+        self._prompts: dict[int, dict[int, Prompt]] = {}
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Number of frames, and a frame's height and width in pixels."""
+        return (self._features.num_slices, *self._features.shape_yx)
+
+    @property
+    def objects(self) -> list[int]:
+        """Numbers of the objects."""
+        return list(self._prompts)
+
+    def add(
+        self,
+        number: int,
+        *,
+        frame: int,
+        box: Sequence[float] | None = None,
+        points: Sequence[Sequence[float]] | None = None,
+        labels: Sequence[int] | None = None,
+        mask: npt.ArrayLike | None = None,
+    ) -> npt.NDArray[np.bool_]:
+        """Say something about an object in one frame and see it there.
+
+        A second prompt on the same frame replaces the first; prompts on several frames all hold.
+
+        Args:
+            number: The object, 1 to 255; a new number begins a new object.
+            frame: Number of the frame, from 0.
+            box: `(x_min, y_min, x_max, y_max)` in pixels of the frame, both ends included.
+            points: `(x, y)` each.
+            labels: 1 for a point inside, 0 for one outside; all inside if not given.
+            mask: `(y, x)`, not 0 inside; taken as it is.
+
+        Returns:
+            The object in this frame, bool `(y, x)`.
+
+        Raises:
+            PromptError: The prompt does not lie in the video, or the number is not 1 to 255.
+        """
+        if not 1 <= number <= MAX_OBJECTS:
+            raise PromptError(f"objects are numbered 1 to {MAX_OBJECTS}, not {number}")
+        prompt = prompt_from(frame, box=box, points=points, labels=labels, mask=mask)
+        num_frames = self.shape[0]
+        if not 0 <= frame < num_frames:
+            raise PromptError(f"frame {frame} is outside the video: it has frames 0 to {num_frames - 1}")
+        prompts = {**self._prompts.get(number, {}), frame: prompt.checked(self.shape)}
+        found = self._track(prompts).mask(frame)
+        self._prompts[number] = prompts
+        return found
+
+    def propagate(self) -> Iterator[FrameMasks]:
+        """Carry all objects through the video: backwards from their prompts, then forwards.
+
+        What is found backwards waits on disk for its turn. Closing the generator stops the work.
+
+        Yields:
+            Every frame once, in order.
+
+        Raises:
+            SessionError: No object has a prompt.
+        """
+        if not self._prompts:
+            raise SessionError("nothing to propagate: add a box, a point or a mask first")
+        tracks = {number: self._track(prompts) for number, prompts in self._prompts.items()}
+        with MaskArchive(self._features.shape_yx, keeps_logits=len(tracks) > 1) as behind:
+            for index, numbers in self._steps(tracks, _BACKWARDS):
+                for number in numbers:
+                    behind.put(index, number, tracks[number].results[index], tracks[number].mask(index))
+            upcoming = 0
+            for index, numbers in self._steps(tracks, _FORWARDS):
+                while upcoming < index:
+                    yield self._joined(upcoming, behind.take(upcoming))
+                    upcoming += 1
+                here = {number: _found(tracks[number], index) for number in numbers}
+                yield self._joined(index, {**behind.take(index), **here})
+                upcoming = index + 1
+            for index in range(upcoming, self.shape[0]):
+                yield self._joined(index, behind.take(index))
+
+    def _track(self, prompts: Mapping[int, Prompt]) -> ObjectTrack:
+        """Begin to follow an object: every frame that was prompted is found and remembered."""
+        track = ObjectTrack(self._features, self.options, zooms=self._zooms)
+        with self._runtime.computing():
+            for prompt in prompts.values():
+                track.add(prompt)
+        return track
+
+    def _steps(self, tracks: Mapping[int, ObjectTrack], step: int) -> Iterator[tuple[int, list[int]]]:
+        """Visit frames in one direction, and let what lies behind go."""
+        visits = visit(tracks, (step,))
+        while True:
+            # Not held across the yield: the caller's own computing must not run in it.
+            with self._runtime.computing():
+                visited = next(visits, None)
+            if visited is None:
+                return
+            yield visited
+            index, numbers = visited
+            for number in numbers:
+                tracks[number].let_go(index, step)
+
+    def _joined(self, index: int, found: Mapping[int, Found]) -> FrameMasks:
+        masks = {number: one.mask for number, one in sorted(found.items()) if one.mask.any()}
+        labels = np.zeros(self._features.shape_yx, dtype=np.uint8)
+        if masks:
+            labels = join(masks, {number: found[number].logits for number in masks})
+        scores = {number: one.score for number, one in sorted(found.items())}
+        return FrameMasks(index=index, labels=labels, scores=scores)
+
+
+def _found(track: ObjectTrack, index: int) -> Found:
+    return Found(
+        mask=track.mask(index), score=track.results[index].score, logits=partial(track.logits, index)
+    )
