@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from medsam2.errors import GeometryError, InputError, MedSAM2Error, UnsupportedFormat
 from medsam2.imaging import io, still
+from medsam2.imaging.intensity import Window, check_intensities, resolve_window
 from medsam2.imaging.mapped import SPILL_BYTES, spill
 from medsam2.imaging.volume import Volume
 from medsam2.training.datasets.scan import PICTURE_SUFFIXES, LabelledScan, files_by_stem
@@ -191,3 +192,22 @@ def _mask_picture(path: Path) -> np.ndarray:
             f"{path}: the mask is in colour; a palette or greys give each object a number"
         )
     return np.ascontiguousarray(colours[..., 0])
+
+
+def window_of(scan: LabelledScan, image: Volume, window: str | tuple[float, float] | None) -> Window:
+    """Choose the intensities that become black and white, as inference does.
+
+    The greys of an .npz and of a video are made for looking at already and stay.
+
+    Args:
+        scan: Where the image is from.
+        image: The scan.
+        window: A preset's name, limits, or None for a choice by modality.
+
+    Raises:
+        InputError: No preset has this name, the limits are none, or the image is constant or not finite.
+    """
+    check_intensities(image.array)
+    if window is None and scan.storage != "volume" and image.array.dtype == np.uint8:
+        return Window(0.0, 255.0, "display")
+    return resolve_window(image, window)
