@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -372,6 +373,14 @@ def test_files_that_cannot_be_opened_are_named(tmp_path: Path) -> None:
         read_image(LabelledScan(**shared))
     with pytest.raises(UnsupportedFormat, match="gts is object"):
         read_mask(LabelledScan(**shared))
+    header = np.lib.format.header_data_from_array_1_0(np.zeros((1, 1, 1), np.uint8))
+    with zipfile.ZipFile(path, "w") as archive, archive.open("imgs.npy", "w") as stream:
+        np.lib.format.write_array_header_1_0(stream, {**header, "shape": (900, 900, 900)})
+        stream.write(b"few")
+    with pytest.raises(
+        UnsupportedFormat, match=r"imgs claims the shape \(900, 900, 900\), the file holds less"
+    ):
+        read_image(LabelledScan(**shared))
     shutil.copyfile(__file__, path)
     with pytest.raises(UnsupportedFormat, match="damaged"):
         read_image(LabelledScan(**shared))

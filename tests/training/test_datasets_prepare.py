@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import shutil
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 
-from medsam2.checkpoints import load_network
 from medsam2.errors import InputError
 from medsam2.training.bank import build_bank, load_stack, stack_path, use_bank
 from medsam2.training.config import DataConfig, PhaseConfig, TrainConfig
@@ -20,11 +17,8 @@ from medsam2.training.datasets.crops import MIN_SLICES, plan_parts
 from medsam2.training.datasets.layouts import read_data_set
 from medsam2.training.datasets.objects import find_objects
 from medsam2.training.datasets.prepare import PreparedCase, PrepareOptions, prepare
-from medsam2.training.datasets.scan import ReadOptions
 from medsam2.training.datasets.splits import split_by_patient
-from medsam2.training.loop import Trainer
 
-SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 SHAPE = (12, 40, 48)  # (z, y, x)
 AFFINE = np.diag([-1.0, -1.0, 3.0, 1.0])
 LABELS = {"background": 0, "liver": 1, "lesion": 2, "ignore": 3}
@@ -144,7 +138,12 @@ def test_a_bank_of_another_kind_is_left_alone(folder: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("wrong", "sentence"), [({"file_bytes": 9}, "at least 1048576"), ({"smallest_area": 0}, "1 p")]
+    ("wrong", "sentence"),
+    [
+        ({"file_bytes": 9}, "at least 1048576"),
+        ({"smallest_area": 0}, "1 p"),
+        ({"window": "x"}, "no window is called 'x'"),
+    ],
 )
 def test_options_that_cannot_be(wrong: dict[str, int], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
@@ -242,40 +241,7 @@ def test_a_run_takes_the_numbers_of_its_bank(folder: Path, tmp_path: Path) -> No
 
 
 def _config(steps: int) -> TrainConfig:
-    phase = PhaseConfig(
-        name="clips", steps=steps, image_size=128, batch=1, clip_length=2, learning_rate=2e-5, warmup_steps=1
-    )
+    phase = PhaseConfig(name="clips", steps=steps, image_size=64, batch=1, clip_length=2, learning_rate=1e-4)
     return TrainConfig(
-        preset="compact-256", phases=(phase,), initial_weights="compact", precision="32-true",
-        ema_decay=0.5, validate_every=steps, validation_clips=8, checkpoint_every=steps, log_every=1,
-        data=DataConfig(stacks=999, validation_stacks=9, first_seed=4),
-    )  # fmt: skip
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the development images are not here")
-def test_the_shipped_weights_train_on_a_folder_of_nnunet(tmp_path: Path) -> None:
-    root = tmp_path / "Dataset001_Abdomen"
-    for folder in ("imagesTr", "labelsTr"):
-        (root / folder).mkdir(parents=True)
-    for number, name in enumerate(("ct_ts_3mm", "mr_ts_abdomen")):
-        shutil.copyfile(SHARED / name / "image.nii.gz", root / "imagesTr" / f"a_{number:03d}_0000.nii.gz")
-        shutil.copyfile(SHARED / name / "mask.nii.gz", root / "labelsTr" / f"a_{number:03d}.nii.gz")
-    table = {"channel_names": {"0": "scan"}, "labels": {"background": 0, "spleen": 1, "liver": 5}}
-    (root / "dataset.json").write_text(json.dumps(table))
-    scans = read_data_set(root, options=ReadOptions()).scans
-    bank = tmp_path / "bank"
-    cases = list(prepare(split_by_patient(scans, (0.5, 0.5, 0.0)), bank, PrepareOptions()))
-    assert all("liver" in case.objects[0] and "spleen" in case.objects[0] for case in cases)
-    config = use_bank(_config(steps=3), bank)
-    trainer = Trainer(config, tmp_path / "run", bank, device="cpu")
-    before = {name: value.clone() for name, value in trainer.state.items()}
-    reports = list(trainer.run())
-    assert [report.step for report in reports] == [1, 2, 3]
-    assert all(np.isfinite(loss) for report in reports for loss in report.losses.values())
-    # The shipped network scores 0.5 on these clips; one that is shown noise, or another's masks, near 0.
-    assert reports[-1].validation_dice > 0.4
-    after = load_network(tmp_path / "run" / "weights.safetensors").state_dict()
-    assert sum(not np.array_equal(before[name], after[name]) for name in before) > len(before) / 2
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["data"]["stacks"] == 1
-    assert dataclasses.asdict(config)["data"]["validation_stacks"] == 1
+        preset="compact-256", phases=(phase,), data=DataConfig(stacks=999, validation_stacks=9, first_seed=4)
+    )

@@ -22,6 +22,7 @@ from medsam2.training.datasets.scan import PICTURE_SUFFIXES, LabelledScan, files
 
 LARGEST_ARRAY_BYTES = 8 * 2**30
 """An .npz or a video that claims more is refused before anything is allocated."""
+_GRID = (("spacing", 3), ("origin", 3), ("direction", 9))
 _IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 _INDEX_MODES = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B", "F")
 
@@ -88,14 +89,10 @@ def _read_npz(path: Path, key: str) -> Volume:
     try:
         with zipfile.ZipFile(path) as archive:
             _check_header(archive, key, path)
-            names = archive.namelist()
+            usable = [name for name, length in _GRID if _holds_numbers(archive, name, length)]
         with np.load(path, allow_pickle=False) as content:
             array = content[key]
-            grid = {
-                name: tuple(float(v) for v in np.ravel(content[name]))
-                for name, length in (("spacing", 3), ("origin", 3), ("direction", 9))
-                if f"{name}.npy" in names and content[name].size == length
-            }
+            grid = {name: tuple(float(value) for value in np.ravel(content[name])) for name in usable}
     except MedSAM2Error:
         raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -114,18 +111,34 @@ def _read_npz(path: Path, key: str) -> Volume:
 def _check_header(archive: zipfile.ZipFile, key: str, path: Path) -> None:
     if f"{key}.npy" not in archive.namelist():
         raise UnsupportedFormat(f"{path}: has no {key}; it has {', '.join(archive.namelist())}")
-    with archive.open(f"{key}.npy") as stream:
-        version = np.lib.format.read_magic(stream)
-        reader = (
-            np.lib.format.read_array_header_1_0 if version[0] == 1 else np.lib.format.read_array_header_2_0
-        )
-        shape, _, dtype = reader(cast(BinaryIO, stream))
+    shape, dtype = _header(archive, key)
     if len(shape) not in (2, 3) or dtype.kind not in "biuf":
         raise UnsupportedFormat(
             f"{path}: {key} is {dtype} of shape {shape}; numbers of shape (z, y, x) or (y, x) are read"
         )
     if math.prod(shape) * dtype.itemsize > LARGEST_ARRAY_BYTES:
         raise InputError(f"{path}: {key} of shape {shape} is larger than {LARGEST_ARRAY_BYTES} bytes")
+    if math.prod(shape) * dtype.itemsize > archive.getinfo(f"{key}.npy").file_size:
+        raise UnsupportedFormat(
+            f"{path}: {key} claims the shape {shape}, the file holds less; it is truncated"
+        )
+
+
+def _holds_numbers(archive: zipfile.ZipFile, name: str, count: int) -> bool:
+    if f"{name}.npy" not in archive.namelist():
+        return False
+    shape, dtype = _header(archive, name)
+    return math.prod(shape) == count and dtype.kind in "iuf"
+
+
+def _header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
+    """Read an array's shape and dtype, not the array."""
+    with archive.open(f"{name}.npy") as stream:
+        version = np.lib.format.read_magic(stream)
+        is_first = version[0] == 1
+        reader = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
+        shape, _, dtype = reader(cast(BinaryIO, stream))
+    return shape, dtype
 
 
 def _read_frames(scan: LabelledScan, *, is_mask: bool) -> Volume:
@@ -192,6 +205,17 @@ def _mask_picture(path: Path) -> np.ndarray:
             f"{path}: the mask is in colour; a palette or greys give each object a number"
         )
     return np.ascontiguousarray(colours[..., 0])
+
+
+def check_window(window: str | tuple[float, float] | None) -> None:
+    """Refuse a window that no scan could be shown in, before any is opened.
+
+    Raises:
+        InputError: No preset has this name, or the limits are none.
+    """
+    if window is not None:
+        # What a caller says does not depend on the scan, so any will do.
+        resolve_window(Volume.from_array(np.zeros((1, 1, 1), np.uint8)), window)
 
 
 def window_of(scan: LabelledScan, image: Volume, window: str | tuple[float, float] | None) -> Window:

@@ -58,8 +58,7 @@ def find_objects(
         ignored: Values that are no object.
         pieces: Make each 26-connected piece of a label an object of its own.
     """
-    # scipy wants signed integers; labels beyond int32 are refused before.
-    for index, box in enumerate(ndimage.find_objects(slices.astype(np.int32, copy=False))):
+    for index, box in enumerate(ndimage.find_objects(slices)):
         value = index + 1
         if box is None or value in ignored:
             continue

@@ -20,7 +20,7 @@ from medsam2.imaging.geometry import slices_along
 from medsam2.imaging.intensity import to_uint8
 from medsam2.imaging.replacing import replacing
 from medsam2.training.bank import MANIFEST, MAX_LABELS
-from medsam2.training.datasets.contents import read_image, read_mask, whole_numbers, window_of
+from medsam2.training.datasets.contents import check_window, read_image, read_mask, whole_numbers, window_of
 from medsam2.training.datasets.crops import Part, plan_parts
 from medsam2.training.datasets.objects import ScanObject, find_objects, slice_axis
 from medsam2.training.datasets.scan import TRAIN, VALIDATION, LabelledScan
@@ -49,7 +49,8 @@ class PrepareOptions:
     """What a file of the bank may have; larger scans are cropped around their objects."""
 
     def __post_init__(self) -> None:
-        """Check the numbers."""
+        """Check what does not depend on a scan."""
+        check_window(self.window)
         if self.smallest_area < 1:
             raise InputError(f"an object has at least 1 pixel, not {self.smallest_area}")
         if self.file_bytes < SMALLEST_FILE_BYTES:
