@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option(
     "--bank", type=click.Path(path_type=Path),
-    help="Folder of generated stacks, filled as needed; OUTPUT/bank if not given.",
+    help="Folder of stacks: generated ones, added as needed, or those of `medsam2 data prepare`.  "
+    "[default: OUTPUT/bank]",
 )  # fmt: skip
 @click.option(
     "--workers", type=int, default=os.cpu_count() or 1, show_default=True, help="To generate stacks."
@@ -43,12 +44,14 @@ def train(
     """
     from torch.utils.tensorboard import SummaryWriter
 
+    from medsam2.training.bank import use_bank
     from medsam2.training.config import read_recipe
     from medsam2.training.loop import Trainer
 
     config = read_recipe(recipe)
     output = Path("runs") / recipe.stem if output is None else output
     bank = output / "bank" if bank is None else bank
+    config = use_bank(config, bank)
     _fill(bank, config, workers)
     trainer = Trainer(config, output, bank, device=device, processes=processes)
     if trainer.step and trainer.is_first:

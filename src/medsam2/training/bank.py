@@ -1,24 +1,31 @@
-"""A folder of generated stacks: made once, because making one costs as much as learning from it."""
+"""A folder of stacks to draw clips from: generated once, or prepared from labelled scans."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from medsam2.errors import InputError
 from medsam2.synthesis.stack import generate_stack
+from medsam2.training.config import TrainConfig
 
 MAX_LABELS = 255
+MANIFEST = "bank.json"
+"""List of the files of a bank that was prepared from labelled scans; see `datasets.prepare`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BankedStack:
-    """A generated stack with what choosing an object needs."""
+    """A stack with what choosing an object needs."""
 
     image: npt.NDArray[np.uint8]
     """`(z, y, x)`, 0..255."""
@@ -28,15 +35,52 @@ class BankedStack:
     """`(label, z)` pixels of each object in each slice; row 0 is the background."""
 
 
+def use_bank(config: TrainConfig, folder: Path) -> TrainConfig:
+    """Return a run's values with the numbers of stacks that a prepared bank has; others keep the recipe's.
+
+    Raises:
+        InputError: The bank's list is not one of ours.
+    """
+    listed = _prepared(folder)
+    if listed is None:
+        return config
+    data = dataclasses.replace(
+        config.data, first_seed=0, stacks=len(listed[0]), validation_stacks=len(listed[1])
+    )
+    return dataclasses.replace(config, data=data)
+
+
 def stack_path(folder: Path, seed: int) -> Path:
-    """Name of the file that holds the stack of a seed."""
-    return folder / f"{seed:06d}.npz"
+    """Name of the file that holds the stack of a seed; of a prepared bank, seeds number its files from 0.
+
+    Raises:
+        InputError: A prepared bank has fewer files.
+    """
+    listed = _prepared(folder)
+    if listed is None:
+        return folder / f"{seed:06d}.npz"
+    files = (*listed[0], *listed[1])
+    if not 0 <= seed < len(files):
+        raise InputError(
+            f"{folder}: has {len(files)} prepared stacks, numbered from 0; none is number {seed}"
+        )
+    return folder / files[seed]
 
 
 def build_bank(folder: Path, seeds: range, workers: int) -> Iterator[int]:
-    """Generate the stacks that the folder lacks and yield how many are there, one by one."""
+    """Generate the stacks that the folder lacks and yield how many are there, one by one.
+
+    Nothing is generated into a bank that was prepared from scans.
+
+    Raises:
+        InputError: A prepared bank has fewer stacks than that.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     missing = [seed for seed in seeds if not stack_path(folder, seed).exists()]
+    if missing and _prepared(folder) is not None:
+        raise InputError(
+            f"{stack_path(folder, missing[0])}: is on the bank's list and not there; prepare it again"
+        )
     done = len(seeds) - len(missing)
     yield done
     if not missing:
@@ -58,9 +102,32 @@ def _store(folder: Path, seed: int) -> None:
 
 
 def load_stack(folder: Path, seed: int) -> BankedStack:
-    """Read a stack back."""
+    """Read a stack back.
+
+    Raises:
+        InputError: The bank has no such stack.
+    """
     with np.load(stack_path(folder, seed), allow_pickle=False) as file:
         image, labels = file["image"], file["labels"]
     count = int(labels.max()) + 1
     areas = np.stack([np.bincount(plane.ravel(), minlength=count) for plane in labels], axis=1)
     return BankedStack(image=image, labels=labels, areas=areas)
+
+
+def _prepared(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """Return the files to train and to validate on of a prepared bank; None if it is none."""
+    path = folder / MANIFEST
+    return _read_manifest(path, path.stat().st_mtime_ns) if path.exists() else None
+
+
+@lru_cache(maxsize=4)
+def _read_manifest(path: Path, _written_ns: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Read a bank's list once each time that it is written; every draw asks for it."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        train, validation = (
+            tuple(str(entry["file"]) for entry in content[split]) for split in ("train", "validation")
+        )
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path}: is no list of a prepared bank; prepare it again") from error
+    return train, validation

@@ -20,9 +20,9 @@ class DataConfig:
     """What the clips are cut from and how."""
 
     stacks: int = 500
-    """Generated stacks to learn from."""
+    """Generated stacks to learn from; a bank prepared from scans knows its own number (`bank.use_bank`)."""
     validation_stacks: int = 24
-    """Generated stacks to validate on; their seeds come after the others."""
+    """Stacks to validate on; their seeds come after the others."""
     first_seed: int = 0
     """Seed of the first stack."""
     zoom: tuple[float, float] = (2.0, 4.5)

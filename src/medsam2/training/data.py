@@ -1,9 +1,9 @@
-"""Clips cut from generated stacks: an object, the slices from its key slice outwards, a view."""
+"""Clips cut from a bank's stacks: an object, the slices from its key slice outwards, a view."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from medsam2.errors import InputError
 from medsam2.inference.preprocess import resample_mask, resample_slice
 from medsam2.inference.zoom import View, square_view
 from medsam2.prompts.simulate import tight_box
-from medsam2.training.bank import BankedStack, load_stack
+from medsam2.training.bank import BankedStack, load_stack, stack_path
 from medsam2.training.config import DataConfig
 from medsam2.training.transforms import change_intensities, turn
 
@@ -23,6 +24,7 @@ MIN_AREA_FRACTION = 0.25  # of the largest slice's area, for the slice that is p
 END_SHARE = 0.5  # clips that walk out of the object, where there is a way: ends must be learnt too
 DOUBLE_STEP_SHARE = 0.35  # clips that skip every other slice: thick slices
 MAX_TRIES = 50
+CACHED_BYTES = 2**30  # of stacks, the latest ones
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,11 @@ def draw_batch(
     image_size: int,
     augment: bool,
 ) -> ClipBatch:
-    """Draw a batch; the same `rng` state gives the same batch."""
+    """Draw a batch; the same `rng` state gives the same batch.
+
+    Raises:
+        InputError: The stacks are too short, or their objects too small, for such clips.
+    """
     clips = [_draw_clip(folder, seeds, config, rng, clip_length, image_size, augment) for _ in range(batch)]
     images, targets = zip(*clips, strict=True)
     return ClipBatch(
@@ -65,7 +71,7 @@ def _draw_clip(
     augment: bool,
 ) -> tuple[npt.NDArray[np.uint8], Tensor]:
     for _ in range(MAX_TRIES):
-        stack = _stack(folder, int(seeds[rng.integers(len(seeds))]))
+        stack = _STACKS.get(folder, int(seeds[rng.integers(len(seeds))]))
         label = int(rng.integers(1, len(stack.areas)))
         chosen = _choose_slices(stack.areas[label], config.min_area, clip_length, rng)
         if chosen is None:
@@ -78,12 +84,38 @@ def _draw_clip(
         targets = torch.stack([resample_mask(mask, view, image_size) for mask in masks])
         if targets[0].any():
             return change_intensities(clip, rng) if augment else clip, targets
-    raise RuntimeError(f"no usable object found in {MAX_TRIES} draws from {folder}")
+    raise InputError(
+        f"{folder}: no object for a clip was found in {MAX_TRIES} draws; a clip of {clip_length} slices "
+        f"needs stacks of as many, and an object with {config.min_area} pixels in a slice"
+    )
 
 
-@lru_cache(maxsize=256)
-def _stack(folder: Path, seed: int) -> BankedStack:
-    return load_stack(folder, seed)
+class _StackCache:
+    """The latest stacks, as many as fit: those of a prepared bank are of any size."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes = most_bytes
+        self.num_bytes = 0
+        self.stacks: OrderedDict[Path, BankedStack] = OrderedDict()
+
+    def get(self, folder: Path, seed: int) -> BankedStack:
+        key = stack_path(folder, seed)
+        if key in self.stacks:
+            self.stacks.move_to_end(key)
+            return self.stacks[key]
+        stack = load_stack(folder, seed)
+        self.stacks[key] = stack
+        self.num_bytes += _size(stack)
+        while self.num_bytes > self.most_bytes and len(self.stacks) > 1:
+            self.num_bytes -= _size(self.stacks.popitem(last=False)[1])
+        return stack
+
+
+def _size(stack: BankedStack) -> int:
+    return stack.image.nbytes + stack.labels.nbytes
+
+
+_STACKS = _StackCache(CACHED_BYTES)
 
 
 def _choose_slices(

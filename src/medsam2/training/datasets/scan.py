@@ -1,0 +1,165 @@
+"""A scan with its mask as a data set lists it; none of its files has been opened."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from medsam2.errors import InputError
+
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+SPLITS = (TRAIN, VALIDATION, TEST)
+_SPLIT_WORDS = {
+    "train": TRAIN, "training": TRAIN, "tr": TRAIN,
+    "validation": VALIDATION, "val": VALIDATION, "valid": VALIDATION, "dev": VALIDATION,
+    "test": TEST, "testing": TEST, "ts": TEST,
+}  # fmt: skip
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+SUFFIXES = (*VOLUME_SUFFIXES, *PICTURE_SUFFIXES)
+
+_MODALITY_WORDS = (
+    ("CT", re.compile(r"\b(ct|cbct|cta|computed tomography|hounsfield)\b", re.IGNORECASE)),
+    ("MR", re.compile(r"\b(mri?|mra|t[12]\w*|flair|adc|dwi|swi|cine)\b", re.IGNORECASE)),
+    ("US", re.compile(r"\b(us|ultrasound|echo\w*|sonograph\w*)\b", re.IGNORECASE)),
+)
+
+Storage = Literal["volume", "npz", "frames"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledScan:
+    """One scan and the mask that belongs to it."""
+
+    name: str
+    """Unique in its data set."""
+    image: Path
+    """A volume, a picture, a folder with one DICOM series, an .npz, or a folder of frames: see `storage`."""
+    mask: Path
+    """Of the same kind; the same file for an .npz."""
+    labels: Mapping[int, str]
+    """Value of the mask -> name, without the background; empty where the data set has no such table."""
+    patient: str
+    """Whose scan it is; scans of one patient stay in one split."""
+    split: str | None = None
+    """One of `SPLITS` where the data set says it."""
+    modality: str | None = None
+    """"CT", "MR" or "US" where the data set says it."""
+    channel: int | None = None
+    """Which frame of a 4D file to take, from 0."""
+    ignored: frozenset[int] = frozenset()
+    """Values of the mask that mean "not looked at" and are no object."""
+    storage: Storage = "volume"
+    """How image and mask are stored: files that `imaging.io` reads, an .npz with `imgs` and `gts`, or
+    folders of pictures that are the slices."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """What a reader has found."""
+
+    layout: str
+    """Name of the format."""
+    root: Path
+    scans: tuple[LabelledScan, ...]
+    gaps: tuple[str, ...] = ()
+    """A sentence for each file without its partner, or for each group of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """What a person can say about a data set that its files do not."""
+
+    channel: str | None = None
+    """Name or number of the channel, where a scan has several."""
+    images: str | None = None
+    """Glob pattern of the images, relative to the root."""
+    masks: str | None = None
+    """Glob pattern of the masks; what its stars stand for is what the image's stand for."""
+    base: Path | None = None
+    """Folder that paths in a list or a table are relative to; the file's own folder if not given."""
+    patient: str | None = None
+    """Regular expression whose first group, or whole match, is the patient; sought in the image's path. In
+    a table the name of a column is accepted as well."""
+    modality: str | None = None
+    """"CT", "MR" or "US", for all scans."""
+    fold: int | None = None
+    """Which fold of a MONAI data list is for validation."""
+    labels: Mapping[int, str] = field(default_factory=dict)
+    """Value -> name, in the place of the data set's own table."""
+
+
+def stem_of(path: Path) -> str:
+    """Return a file's name without the suffix of its format, of which .nii.gz is one."""
+    lowered = path.name.lower()
+    for suffix in (*SUFFIXES, ".npz"):
+        if lowered.endswith(suffix):
+            return path.name[: -len(suffix)]
+    return path.name
+
+
+def files_by_stem(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> dict[str, Path]:
+    """Find a folder's images by the stem of their names, sorted.
+
+    Hidden files are left out: archives made on a Mac hold a `._name.nii.gz` for each `name.nii.gz`.
+    """
+    if not folder.is_dir():
+        return {}
+    return {
+        stem_of(path): path
+        for path in sorted(folder.iterdir())
+        if path.name.lower().endswith(suffixes) and not path.name.startswith(".") and path.is_file()
+    }
+
+
+def patient_of(path: Path, root: Path, options: ReadOptions, stem: str) -> str:
+    """Say whose scan a file is.
+
+    Args:
+        path: The image.
+        root: Of the data set.
+        options: With the regular expression, or without; then it is `stem`.
+        stem: The image's stem, without a channel's number.
+
+    Raises:
+        InputError: The expression is none, or it is not found in the path.
+    """
+    if options.patient is None:
+        return stem
+    text = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+    try:
+        found = re.search(options.patient, text)
+    except re.error as error:
+        raise InputError(f"the patient {options.patient!r} is no regular expression: {error}") from error
+    if found is None:
+        raise InputError(f"the patient {options.patient!r} is not found in {text}")
+    group = found.group(1) if found.re.groups else found.group()
+    if not group:
+        raise InputError(f"the patient {options.patient!r} gives an empty name for {text}")
+    return str(group)
+
+
+def split_of(word: object, where: str) -> str | None:
+    """Turn the word that a table has for a split into one of `SPLITS`; an empty one is None.
+
+    Raises:
+        InputError: The word is not known.
+    """
+    text = "" if word is None else str(word).strip().lower()
+    if not text:
+        return None
+    if text not in _SPLIT_WORDS:
+        raise InputError(f"{where}: a split is {', '.join(SPLITS)}, not {word!r}")
+    return _SPLIT_WORDS[text]
+
+
+def modality_of(words: str | None) -> str | None:
+    """Recognise CT, MR or US in the name of a channel; None if it is none of them."""
+    if words is None:
+        return None
+    spaced = words.replace("_", " ")
+    return next((modality for modality, pattern in _MODALITY_WORDS if pattern.search(spaced)), None)

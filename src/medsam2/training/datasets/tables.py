@@ -1,0 +1,97 @@
+"""Read pairs of image and mask from a table, CSV or TSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+from medsam2.errors import InputError
+from medsam2.imaging.volume import MODALITIES
+from medsam2.training.datasets.listing import read_text
+from medsam2.training.datasets.scan import DataSet, LabelledScan, ReadOptions, patient_of, split_of, stem_of
+
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "image": ("image", "img", "image_path", "scan", "ct", "volume"),
+    "mask": ("mask", "label", "seg", "segmentation", "mask_path", "label_path"),
+    "patient": ("patient", "patient_id", "subject", "subject_id", "case_id"),
+    "split": ("split", "set", "subset"),
+    "modality": ("modality",),
+    "name": ("name", "case", "id"),
+}
+"""What we look for -> how the column may be called, in any case."""
+
+
+def recognises(path: Path) -> bool:
+    """Say whether this is a file called .csv or .tsv."""
+    return path.is_file() and path.suffix.lower() in (".csv", ".tsv")
+
+
+def read(path: Path, options: ReadOptions) -> DataSet:
+    """List the rows; paths are relative to the table, or to `options.base`.
+
+    Raises:
+        InputError: A column is missing, a row lacks its image, or a split or modality is not known.
+    """
+    text = read_text(path)
+    header = text.partition("\n")[0]
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=header.count)
+    try:
+        reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)
+        rows = list(reader)
+    except csv.Error as error:
+        raise InputError(f"{path}: is no table: {error}") from error
+    columns = _columns(list(reader.fieldnames or ()), path)
+    patient_column = columns.get("patient")
+    if options.patient is not None:
+        patient_column = options.patient if options.patient in (reader.fieldnames or ()) else None
+    base = path.parent if options.base is None else options.base
+    scans, gaps = [], []
+    for number, row in enumerate(rows, start=2):
+        where = f"{path}, line {number}"
+        cells = {what: (row.get(column) or "").strip() for what, column in columns.items()}
+        if not cells["image"]:
+            raise InputError(f"{where}: has no {columns['image']}")
+        if not cells["mask"]:
+            gaps.append(f"line {number} ({cells['image']}): has no {columns['mask']}")
+            continue
+        image = base / cells["image"]
+        named = (row.get(patient_column) or "").strip() if patient_column else ""
+        scans.append(
+            LabelledScan(
+                name=cells.get("name") or stem_of(image), image=image, mask=base / cells["mask"], labels={},
+                patient=named or patient_of(image, base, _without_column(options, patient_column),
+                                            stem_of(image)),
+                split=split_of(cells.get("split"), where), modality=_modality(cells.get("modality"), where),
+            )
+        )  # fmt: skip
+    return DataSet(layout="table", root=base, scans=tuple(scans), gaps=tuple(gaps))
+
+
+def _without_column(options: ReadOptions, column: str | None) -> ReadOptions:
+    """A cell that is empty leaves the patient to the name of the file."""
+    return options if column is None else ReadOptions()
+
+
+def _columns(header: list[str], path: Path) -> dict[str, str]:
+    """Find the columns that we know; image and mask must be there."""
+    by_name = {name.strip().lower(): name for name in reversed(header)}
+    found = {
+        what: by_name[name] for what, names in COLUMNS.items() for name in reversed(names) if name in by_name
+    }
+    for what in ("image", "mask"):
+        if what not in found:
+            raise InputError(
+                f"{path}: no column is called {' or '.join(COLUMNS[what])}; there are {', '.join(header)}"
+            )
+    return found
+
+
+def _modality(word: str | None, where: str) -> str | None:
+    if not word:
+        return None
+    modality = {"MRI": "MR", "ULTRASOUND": "US"}.get(word.upper(), word.upper())
+    if modality not in MODALITIES:
+        raise InputError(f"{where}: a modality is {', '.join(MODALITIES)} or empty, not {word!r}")
+    return modality
