@@ -14,7 +14,9 @@ from medsam2.cli.precision import precision_option
 from medsam2.errors import InputError
 
 if TYPE_CHECKING:
-    from medsam2.evaluation.runner import CaseResult, Segmenter, Summary
+    from medsam2.evaluation.rounds import Segmenter
+    from medsam2.evaluation.runner import CaseResult
+    from medsam2.evaluation.summary import Summary
 
 NETWORK = "network"
 DEFAULT_WEIGHTS = "compact"
@@ -61,7 +63,9 @@ def evaluate(
     from medsam2.evaluation.metrics import TOLERANCE
     from medsam2.evaluation.protocol import read_cases
     from medsam2.evaluation.report import as_json, write_csv
-    from medsam2.evaluation.runner import RunOptions, run_cases, summarise
+    from medsam2.evaluation.rounds import RunOptions
+    from medsam2.evaluation.runner import run_cases
+    from medsam2.evaluation.summary import summarise
 
     is_network = predictor == NETWORK
     if weights is not None and not is_network:
