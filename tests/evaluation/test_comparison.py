@@ -54,6 +54,7 @@ def test_differences_are_the_second_minus_the_first_in_pairs():
     assert dice.note == ""
     assert rows["surface_dice"].difference.mean == pytest.approx(gains.mean() / 2)
     assert (rows["hd95"].difference.mean, rows["hd95"].p_value, rows["hd95"].p_holm) == (0.0, 1.0, 1.0)
+    assert rows["hd95"].note == "no pair differs"
 
 
 def test_cases_of_one_patient_are_one_pair():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -70,6 +71,9 @@ TESTED = tuple(name for name in METRICS if name not in ("seconds", "peak_mib"))
 """What differences of masks are tested on; time and memory depend on the machine's other work."""
 
 
+EQUAL = "no pair differs"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Difference:
     """The second way minus the first, over the same cases and prompts."""
@@ -133,13 +137,15 @@ def _difference(
     num_left_out = 0
     for result in part:
         other = others.get((result.name, result.repeat))
-        values = [None if one is None or one.scores is None else take(one.scores) for one in (result, other)]
-        if values[0] is None and (other is None or values[1] is None):
+        before, after = (
+            None if one is None or one.scores is None else take(one.scores) for one in (result, other)
+        )
+        if before is None and after is None:
             continue  # the metric is not one of this kind of case
-        if not all(value is not None and math.isfinite(value) for value in values):
+        if before is None or after is None or not (math.isfinite(before) and math.isfinite(after)):
             num_left_out += 1
             continue
-        pairs.setdefault(result.name, []).append((float(values[0] or 0), float(values[1] or 0)))
+        pairs.setdefault(result.name, []).append((before, after))
         clusters[result.name] = cluster_of(result)
     if not pairs:
         return None
@@ -157,29 +163,18 @@ def _difference(
         p_value=wilcoxon(by_patient),
         p_holm=1.0,
         pairs_needed=pairs_needed(by_patient),
-        note="",
+        note="" if any(differences) else EQUAL,
     )
 
 
 def _concluded(row: Difference, p_holm: float, least: int) -> Difference:
     num = row.difference.num_clusters
-    notes = []
-    if num < least:
+    notes = [row.note] if row.note else []
+    if num < least and not row.note:
         notes.append(
             f"too few: with {num} {'patient' if num == 1 else 'patients'} no difference can be significant "
             f"here, at least {least} are needed"
         )
     if p_holm >= 0.05 and row.pairs_needed is not None and row.pairs_needed > num:
         notes.append(f"a difference of this size takes about {row.pairs_needed} patients to show")
-    return Difference(
-        stratum=row.stratum,
-        metric=row.metric,
-        first=row.first,
-        second=row.second,
-        difference=row.difference,
-        num_left_out=row.num_left_out,
-        p_value=row.p_value,
-        p_holm=p_holm,
-        pairs_needed=row.pairs_needed,
-        note="; ".join(notes),
-    )
+    return dataclasses.replace(row, p_holm=p_holm, note="; ".join(notes))

@@ -27,7 +27,7 @@ class Table:
 
 def strata_table(results: Sequence[CaseResult], seed: int = 0) -> Table:
     """Return means with 95 % intervals, a row a stratum."""
-    shown = [name for name in METRICS if any(_values(results, name))]
+    shown = _measured(results)
     rows = []
     for stratum, part in stratify(results).items():
         cases = len({result.name for result in part})
@@ -58,7 +58,7 @@ def comparison_table(study: Study, *, whole: bool) -> Table:
 
 def cases_table(results: Sequence[CaseResult]) -> Table:
     """Return every run."""
-    shown = [name for name in METRICS if any(_values(results, name))]
+    shown = _measured(results)
     rows = []
     for result in results:
         name = result.name if result.repeat == 0 else f"{result.name} #{result.repeat + 1}"
@@ -130,7 +130,7 @@ def percent(estimate: Estimate) -> str:
 def _estimated(part: Sequence[CaseResult], metric: str, seed: int) -> str:
     found = [
         (value, cluster_of(result))
-        for result, value in zip(part, _values(part, metric, keep_none=True), strict=True)
+        for result, value in zip(part, _values(part, metric), strict=True)
         if value is not None and math.isfinite(value)
     ]
     if not found:
@@ -144,9 +144,13 @@ def _estimated(part: Sequence[CaseResult], metric: str, seed: int) -> str:
     return f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def _values(results: Sequence[CaseResult], metric: str, *, keep_none: bool = False) -> list[float | None]:
-    values = [None if r.scores is None else METRICS[metric].take(r.scores) for r in results]
-    return values if keep_none else [1.0 for value in values if value is not None]
+def _values(results: Sequence[CaseResult], metric: str) -> list[float | None]:
+    return [None if result.scores is None else METRICS[metric].take(result.scores) for result in results]
+
+
+def _measured(results: Sequence[CaseResult]) -> list[str]:
+    """The metrics that at least one of some runs has."""
+    return [name for name in METRICS if any(value is not None for value in _values(results, name))]
 
 
 def _difference_row(row: Difference) -> tuple[str, ...]:
