@@ -119,6 +119,17 @@ def test_a_case_that_fails(tmp_path: Path, evaluate: Evaluate) -> None:
         (["--weights", "compact"], "the predictor ellipse has none"),
         (["--csv", "nowhere/scores.csv"], "there is no folder nowhere"),
         (["--predictor", "magic"], "'magic' is not one of"),
+        (["--protocol", "scribble"], "'scribble' is not one of"),
+        (["--protocol", "clicks"], "the predictor ellipse takes a box"),
+        (["--against", "compact"], "--against is for the network"),
+        (["--against", "a", "--against-memory", "b"], "a comparison changes one thing"),
+        (["--predictor", "network", "--against-memory", "recent"], "recent itself would show nothing"),
+        (["--predictor", "network", "--against-memory", "magic"], "not 'magic'"),
+        (["--predictor", "network", "--against-precision", "float8"], "not 'float8'"),
+        (["--predictor", "network", "--clicks", "0", "--protocol", "interactive"], "at least 1, not 0"),
+        (["--seconds", "click=soon"], "click=3.9 say, not 'click=soon'"),
+        (["--seconds", "thought=1"], "one of box, click, line, slice, look"),
+        (["--seconds", "slice=0"], "for a drawn slice above 0"),
         (["--predictor", "network", "--memory", "magic"], "not 'magic'"),
         (["--predictor", "network", "--weights", "none.pt"], "none.pt"),
     ],
@@ -154,6 +165,35 @@ def test_an_unwritable_csv_does_not_lose_the_table(tmp_path: Path, evaluate: Eva
     assert code == 2
     assert "mean 3D" in out
     assert "cannot be written" in err
+
+
+def test_a_report(tmp_path: Path, evaluate: Evaluate) -> None:
+    folder, lost = tmp_path / "a" / "report", {"name": "lost", "image": "none.nii.gz"}
+    cases = write_list(tmp_path, lost)
+    code, out, err = evaluate(
+        cases, "--predictor", "ellipse", "--report", str(folder), "--seconds", "slice=10", "--json"
+    )
+    assert code == 1
+    assert f"the report is {folder / 'report.html'}" in err
+    printed = json.loads(out)
+    written = json.loads((folder / "results.json").read_text())
+    assert written["cases"] == printed["cases"]
+    assert written["costs"][0]["model"]["drawn_slice_s"] == 10
+    page = (folder / "report.html").read_text()
+    command = written["provenance"]["command"]
+    assert command.startswith("medsam2 evaluate ")
+    assert command.endswith(f"--predictor ellipse --report {folder} --seconds slice=10 --json")
+    assert "--predictor ellipse" in page
+    assert "none.nii.gz" in page
+
+
+def test_a_report_that_has_no_place(tmp_path: Path, evaluate: Evaluate) -> None:
+    (tmp_path / "file").write_text("")
+    code, out, err = evaluate(
+        write_list(tmp_path), "--predictor", "ellipse", "--report", str(tmp_path / "file")
+    )
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert "cannot be made a folder" in err
 
 
 @pytest.mark.slow

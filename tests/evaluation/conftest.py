@@ -1,6 +1,9 @@
-"""A bright ball in a small scan, and a bright disc in a picture, as cases on disk."""
+"""A bright ball in a scan and a bright disc in a picture, as cases on disk, and who gets them wrong."""
 
-from dataclasses import replace
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -8,13 +11,13 @@ from PIL import Image
 
 from medsam2.evaluation.protocol import Case
 from medsam2.imaging import io
+from medsam2.imaging.geometry import restore_axes, slices_along
 from medsam2.imaging.volume import Volume
 
 SPACING = (1.0, 1.5, 2.0)
 
 
-@pytest.fixture
-def ball_case(tmp_path):
+def _ball(tmp_path):
     """A ball of 9 mm radius in a scan of 24 x 20 x 16 voxels, sliced along z; in slices 4 to 12."""
     z, y, x = np.ogrid[:16, :20, :24]
     inside = ((x - 12) * SPACING[0]) ** 2 + ((y - 9) * SPACING[1]) ** 2 + ((z - 8) * SPACING[2]) ** 2 <= 81
@@ -37,8 +40,7 @@ def ball_case(tmp_path):
     )
 
 
-@pytest.fixture
-def disc_case(tmp_path, ball_case):
+def _disc(tmp_path, ball_case):
     """A disc of 8 pixels radius in a picture of 40 x 30 pixels, without a spacing."""
     y, x = np.ogrid[:30, :40]
     inside = (x - 22) ** 2 + (y - 14) ** 2 <= 64
@@ -57,3 +59,98 @@ def disc_case(tmp_path, ball_case):
         key_slice=0,
         box_xyxy=(14.0, 6.0, 30.0, 22.0),
     )
+
+
+@dataclass
+class Dialogue:
+    """Finds what is bright, spoilt by one mistake; each click takes one mistake away."""
+
+    volume: Volume
+    axis: int
+    mistakes: list[Callable[[np.ndarray], np.ndarray]]
+    said: list[dict[str, object]] = field(default_factory=list)
+
+    def add(self, number: int, **prompt: object) -> None:
+        assert number == 1
+        self.said.append(prompt)
+
+    def propagate(self) -> Iterator[tuple[int, dict[int, np.ndarray]]]:
+        yield 0, {}
+
+    def result(self) -> Volume:
+        mask = slices_along(self.volume.array, self.axis) > 120
+        for mistake in self.mistakes[len(self.said) - 1 :]:
+            mask = mistake(mask.copy())
+        return self.volume.with_array(np.ascontiguousarray(restore_axes(mask.astype(np.uint8), self.axis)))
+
+
+@dataclass
+class Scripted:
+    """A segmenter whose every mistake is known: it is told the truth and the mistakes."""
+
+    mistakes: list[Callable[[np.ndarray], np.ndarray]] = field(default_factory=list)
+    dialogues: list[Dialogue] = field(default_factory=list)
+
+    def session(self, volume, *, window=None, plane=None, axis=None, options=None) -> Dialogue:
+        self.dialogues.append(Dialogue(volume, 2 if axis is None else axis, self.mistakes))
+        return self.dialogues[-1]
+
+    def segment(self, volume, *, slice, box, window=None, axis=2, memory="recent") -> Volume:  # noqa: A002
+        dialogue = self.session(volume, axis=axis)
+        dialogue.add(1, slice=slice, box=box)
+        return dialogue.result()
+
+
+def _without_slices(first: int, last: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Loses the object in some slices, both ends counted."""
+
+    def spoil(mask: np.ndarray) -> np.ndarray:
+        mask[first : last + 1] = False
+        return mask
+
+    return spoil
+
+
+def _repeated_slice(source: int, first: int, last: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Goes on with the mask of one slice in others."""
+
+    def spoil(mask: np.ndarray) -> np.ndarray:
+        mask[first : last + 1] |= mask[source]
+        return mask
+
+    return spoil
+
+
+@pytest.fixture
+def ball_case(tmp_path):
+    """A ball of one's own to change; see `_ball`."""
+    return _ball(tmp_path)
+
+
+@pytest.fixture
+def disc_case(tmp_path, ball_case):
+    """A disc of one's own to change; see `_disc`."""
+    return _disc(tmp_path, ball_case)
+
+
+@pytest.fixture(scope="session")
+def lasting_cases(tmp_path_factory):
+    """A ball and a disc for all tests, not to be changed."""
+    folder = tmp_path_factory.mktemp("cases")
+    ball = _ball(folder)
+    return ball, _disc(folder, ball)
+
+
+@pytest.fixture(scope="session")
+def scripted() -> type[Scripted]:
+    return Scripted
+
+
+@pytest.fixture(scope="session")
+def without_slices() -> Callable[[int, int], Callable[[np.ndarray], np.ndarray]]:
+    return _without_slices
+
+
+@pytest.fixture(scope="session")
+def repeated_slice() -> Callable[[int, int, int], Callable[[np.ndarray], np.ndarray]]:
+    return _repeated_slice

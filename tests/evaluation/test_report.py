@@ -3,12 +3,15 @@
 import csv
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
 from medsam2.errors import InputError
-from medsam2.evaluation.report import TABLE_HEADER, as_json, as_table, write_csv
-from medsam2.evaluation.runner import CaseResult, Scores, summarise
+from medsam2.evaluation.report import TABLE_HEADER, as_json, as_table, write_csv, write_steps_csv
+from medsam2.evaluation.runner import CaseResult, Step
+from medsam2.evaluation.scoring import Scores
+from medsam2.evaluation.summary import summarise
 
 SCORES = {
     "dice": 0.91,
@@ -21,6 +24,8 @@ SCORES = {
     "seconds": 0.5,
     "num_slices": 30,
 }
+
+_KEYS = ("name", "modality", "target", "dimensions", "repeat", "error")
 
 
 def run(name, repeat=0, **scores):
@@ -65,10 +70,12 @@ def test_csv_that_cannot_be_written(results, tmp_path):
 
 def test_json(results):
     found = json.loads(json.dumps(as_json(results, summarise(results)), allow_nan=False))
-    assert found["cases"][0] == {
+    first = found["cases"][0]
+    assert {name: first[name] for name in (*_KEYS, *SCORES)} == {
         "name": "liver", "modality": "CT", "target": "a, b", "dimensions": 3, "repeat": 0, "error": None,
         **SCORES,
     }  # fmt: skip
+    assert "steps" not in first
     assert found["cases"][1]["hd95_mm"] is None
     assert found["cases"][2]["dice"] is None
     assert found["means"]["3d"]["dice"] == pytest.approx(0.455)
@@ -93,3 +100,20 @@ def test_table(results):
     assert means[0][1:4] == ["0.455", "0.500", "3.2 mm"]
     assert means[1][1:] == [""] * 7
     assert all(len(row) == len(TABLE_HEADER) for row in runs + means)
+
+
+def test_steps(results, tmp_path):
+    steps = tuple(
+        Step(interactions=i, dice=0.5 + i / 10, surface_dice=0.4, seconds=0.25, poor_slices=3 - i)
+        for i in (1, 2)
+    )
+    asked = replace(results[0], steps=steps)
+    found = as_json([asked], summarise([asked]))
+    assert [step["dice"] for step in found["cases"][0]["steps"]] == [0.6, 0.7]
+    write_steps_csv([asked, results[2]], tmp_path / "steps.csv")
+    with (tmp_path / "steps.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["name"], row["interactions"], row["poor_slices"]) for row in rows] == [
+        ("liver", "1", "2"),
+        ("liver", "2", "1"),
+    ]

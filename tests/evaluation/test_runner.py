@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 
 from medsam2.errors import InputError
-from medsam2.evaluation.runner import CaseResult, RunOptions, Scores, run_cases, summarise
+from medsam2.evaluation.rounds import RunOptions
+from medsam2.evaluation.runner import CaseResult, run_cases
+from medsam2.evaluation.scoring import Scores
+from medsam2.evaluation.summary import summarise
+from medsam2.evaluation.task import read_task
 from medsam2.imaging.geometry import restore_axes, slices_along
 from medsam2.prompts.simulate import tight_box
 
@@ -28,6 +32,15 @@ class Threshold:
         index = np.arange(len(slices))[:, None, None]
         kept = slices & (index >= self.first) & (index <= self.last)
         return volume.with_array(restore_axes(kept, axis).astype(np.uint8))
+
+
+class _Copying(Threshold):
+    """Goes on with slice 8 in 3 and 13 to 15."""
+
+    def segment(self, volume, **asked):
+        mask = super().segment(volume, **asked)
+        mask.array[[3, 13, 14, 15]] = mask.array[8]
+        return mask
 
 
 class OutOfMemory:
@@ -88,6 +101,41 @@ def test_the_answer_is_compared_along_the_axis_of_the_case(ball_case):
     assert (result.scores.over_slices, result.scores.under_slices) == (0, 14)
 
 
+def test_what_is_measured_beside_the_overlap(ball_case):
+    """Slices 4 to 12 hold the ball; slice 8's disc goes on in 13 to 15 and 3, 2 mm apart each."""
+    (result,) = run_cases([ball_case], _Copying())
+    scores = result.scores
+    assert (scores.over_above_slices, scores.over_below_slices) == (3, 1)
+    assert (scores.over_above_mm, scores.over_below_mm) == (6.0, 2.0)
+    truth = read_task(ball_case).truth
+    disc, ball = int(truth[8].sum()), int(truth.sum())
+    assert scores.true_volume_ml == pytest.approx(ball * 3 / 1000)
+    assert scores.volume_error_ml == pytest.approx(4 * disc * 3 / 1000)
+    assert scores.volume_ml == pytest.approx(scores.true_volume_ml + scores.volume_error_ml)
+    assert scores.volume_error_percent == pytest.approx(100 * 4 * disc / ball)
+    assert (scores.slice_mm, scores.object_slices) == (2.0, 9)
+    assert scores.strict_surface_dice <= scores.surface_dice < 1
+    assert 0 < scores.assd_mm < scores.hd95_mm
+    (missed,) = run_cases([ball_case], Threshold(first=99))
+    assert (missed.scores.volume_error_percent, missed.scores.assd_mm) == (-100.0, math.inf)
+    assert (missed.scores.over_above_slices, missed.scores.over_below_slices) == (0, 0)
+
+
+def test_a_picture_has_no_volume_and_no_slices_beyond(disc_case):
+    (result,) = run_cases([disc_case], Threshold())
+    scores = result.scores
+    assert (scores.volume_ml, scores.volume_error_ml, scores.over_above_mm) == (None, None, None)
+    assert (scores.volume_error_percent, scores.assd_px, scores.assd_mm) == (0.0, 0.0, None)
+
+
+def test_masks_are_handed_out(ball_case):
+    kept = []
+    (result,) = run_cases([ball_case], Threshold(), keep=lambda *one: kept.append(one))
+    ((given, mask),) = kept
+    assert given is result
+    np.testing.assert_array_equal(mask, read_task(ball_case).truth)
+
+
 def test_nothing_found(ball_case):
     (result,) = run_cases([ball_case], Threshold(first=99))
     assert (result.scores.dice, result.scores.hd95_mm) == (0.0, math.inf)
@@ -145,6 +193,9 @@ def test_a_tight_box_is_asked_as_it_is(ball_case):
         ({"repeats": 0, "box_noise": 0.1}, "repeats start at 1"),
         ({"seed": -1}, "seeds at 0"),
         ({"repeats": 3}, "3 repeats without noise"),
+        ({"protocol": "scribble"}, "one of box, clicks, mask, recist, interactive, not 'scribble'"),
+        ({"protocol": "mask", "box_noise": 0.1}, "mask has no box to put noise on"),
+        ({"protocol": "clicks", "clicks": 0}, "clicks are at least 1, not 0"),
     ],
 )
 def test_options_that_cannot_be(values, message):
@@ -196,6 +247,4 @@ def test_means_of_nothing():
 
 
 def test_the_boxes_of_the_cases_here_are_tight(disc_case):
-    from medsam2.evaluation.task import read_task
-
     assert tight_box(read_task(disc_case).truth[0]).xyxy == disc_case.box_xyxy

@@ -2,13 +2,20 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import SimpleITK
 
 from medsam2.evaluation.baseline import EllipsoidSegmenter
+from medsam2.evaluation.metrics import measure
 from medsam2.evaluation.protocol import read_cases
+from medsam2.evaluation.publish import prepare_folder, publish
+from medsam2.evaluation.rounds import RunOptions
 from medsam2.evaluation.runner import run_cases
+from medsam2.evaluation.study import Arm, Masks, conclude, run_arms_of
 from medsam2.evaluation.task import read_task
 from medsam2.imaging.geometry import slices_along
+from medsam2.inference.predictor import load
 from medsam2.prompts.simulate import tight_box
 
 LIST = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "cases.json"
@@ -39,3 +46,65 @@ def test_an_ellipsoid_is_a_fair_guess_at_what_is_round(name, lowest, highest):
     (result,) = run_cases([case], EllipsoidSegmenter())
     assert result.error is None
     assert lowest < result.scores.dice < highest
+
+
+@pytest.mark.parametrize("name", ["ct_ts_3mm_kidney_left", "mr_sct_t1", "us_usgra_0027_nerve"])
+def test_metrics_of_development_masks_are_those_of_simpleitk(name):
+    """An ellipsoid against each reference; pictures in 2D and pixels."""
+    (case,) = (case for case in read_cases(LIST) if case.name == name)
+    task = read_task(case)
+    found = EllipsoidSegmenter().segment(task.volume, slice=case.key_slice, box=case.box_xyxy, axis=task.axis)
+    flat = case.axis is None
+    masks = [mask[0] if flat else mask for mask in (found.array != 0, task.truth)]
+    spacing = task.spacing[:2] if flat else task.spacing
+    measured = measure(found.array != 0, task.truth, task.spacing)
+    images, contours = [], []
+    for mask in masks:
+        images.append(SimpleITK.GetImageFromArray(np.pad(mask, 1).astype(np.uint8)))
+        images[-1].SetSpacing(spacing)
+        contours.append(SimpleITK.LabelContour(images[-1], fullyConnected=False))
+    overlap = SimpleITK.LabelOverlapMeasuresImageFilter()
+    overlap.Execute(*images)
+    distances = []
+    for here, there in (contours, contours[::-1]):
+        squares = SimpleITK.SignedMaurerDistanceMap(there, squaredDistance=True, useImageSpacing=True)
+        values = SimpleITK.GetArrayFromImage(squares).astype(np.float64)[
+            SimpleITK.GetArrayFromImage(here) > 0
+        ]
+        distances.append(np.sqrt(np.abs(values)))
+    both = np.concatenate(distances)
+    expected = (
+        overlap.GetDiceCoefficient(),
+        np.mean(both <= 2.0001),
+        np.mean(both <= 1.0001),
+        max(np.percentile(one, 95) for one in distances),
+        both.mean(),
+    )
+    assert (
+        measured.dice,
+        measured.surface_dice,
+        measured.strict_surface_dice,
+        measured.hd95,
+        measured.assd,
+    ) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_shipped_weights_on_two_cases_with_clicks(tmp_path):
+    """One organ in thick slices and one picture: box, then two clicks, then the report."""
+    chosen = ("ct_dcmqi_vertebra", "us_usgra_0027_nerve")
+    cases = [case for case in read_cases(LIST) if case.name in chosen]
+    arm = Arm(
+        name="compact",
+        segmenter=load("compact", device="cpu"),
+        options=RunOptions(protocol="interactive", clicks=2),
+    )
+    masks = Masks()
+    results = list(run_arms_of(cases, [arm], masks))
+    assert [result.error for _, result in results] == [None, None]
+    for _, result in results:
+        assert 0.6 < result.steps[0].dice <= 1
+        assert result.scores.dice_auc == pytest.approx(sum(step.dice for step in result.steps[1:]) / 2)
+    study = conclude(cases, [arm], results, masks)
+    prepare_folder(tmp_path)
+    publish(study, tmp_path)
+    assert (tmp_path / "report.html").stat().st_size > 100_000

@@ -8,8 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medsam2.errors import PromptError
-from medsam2.prompts.simulate import center_point, correction, jitter_box, random_point, tight_box
-from medsam2.prompts.types import Box, Prompt
+from medsam2.prompts.simulate import (
+    LEAST_SIDE_OF_LINE,
+    box_of_line,
+    center_point,
+    correction,
+    jitter_box,
+    largest_error_click,
+    longest_line,
+    random_point,
+    tight_box,
+)
+from medsam2.prompts.types import Box, Point, Prompt
 
 
 def _mask(*pixels: tuple[int, int], shape: tuple[int, int] = (12, 16)) -> np.ndarray:
@@ -111,3 +121,78 @@ def test_the_center_is_where_the_region_is_thickest() -> None:
     edge = np.zeros((9, 9), bool)
     edge[:, :5] = True  # the slice's edge ends the region as well
     assert center_point(edge, is_positive=False).x == 2.0
+
+
+def test_the_click_lies_deepest_in_the_largest_error_of_the_volume() -> None:
+    truth = np.zeros((9, 20, 20), bool)
+    truth[1:8, 4:15, 4:15] = True
+    predicted = truth.copy()
+    predicted[1:6, 4:15, 4:9] = False  # missed: 5 x 11 x 5 voxels
+    predicted[8, 0:3, 0:20] = True  # too much: 60 voxels
+    click = largest_error_click(predicted, truth)
+    (point,) = click.points
+    assert (click.slice_index, point.x, point.is_positive) == (3, 6.0, True)
+    assert 6 <= point.y <= 12
+    (point,) = largest_error_click(predicted | truth, truth).points
+    assert (point.y, point.is_positive) == (1.0, False)
+    assert largest_error_click(truth, truth) is None
+
+
+def test_parts_that_touch_at_a_corner_are_one_error() -> None:
+    truth = np.zeros((4, 12, 12), bool)
+    predicted = truth.copy()
+    predicted[0, 0:3, 0:3] = predicted[1, 3:6, 3:6] = True  # 18 voxels, joined by a corner
+    predicted[3, 8:12, 8:12] = True  # 16 voxels
+    assert largest_error_click(predicted, truth).slice_index in (0, 1)
+
+
+@given(seed=st.integers(0, 2**16))
+def test_a_click_is_on_an_error_with_the_right_label(seed: int) -> None:
+    predicted, truth = np.random.default_rng(seed).random((2, 4, 6, 5)) < 0.5
+    click = largest_error_click(predicted, truth)
+    (point,) = click.points
+    place = click.slice_index, int(point.y), int(point.x)
+    assert predicted[place] != truth[place]
+    assert point.is_positive == truth[place]
+
+
+@given(seed=st.integers(0, 2**16))
+def test_no_two_pixels_are_further_apart_than_the_longest_line(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    mask = rng.random((9, 12)) < rng.uniform(0.02, 0.9)
+    mask[rng.integers(9), rng.integers(12)] = True
+    spacing = tuple(rng.uniform(0.3, 3, 2))
+    places = np.argwhere(mask)[:, ::-1] * spacing
+    longest = np.sqrt(((places[:, None] - places[None]) ** 2).sum(axis=2)).max()
+    start, end = longest_line(mask, spacing)
+    assert mask[int(start.y), int(start.x)]
+    assert mask[int(end.y), int(end.x)]
+    assert np.hypot((end.x - start.x) * spacing[0], (end.y - start.y) * spacing[1]) == pytest.approx(longest)
+
+
+def test_an_empty_mask_has_no_diameter() -> None:
+    with pytest.raises(PromptError, match="no diameter"):
+        longest_line(_mask())
+
+
+def test_the_box_of_a_line_is_never_thin() -> None:
+    along_x = (Point(x=10, y=30), Point(x=50, y=30))
+    side = LEAST_SIDE_OF_LINE * 40
+    assert box_of_line(along_x, (100, 100)) == Box(
+        x_min=10, y_min=30 - side / 2, x_max=50, y_max=30 + side / 2
+    )
+    # With rows 2 mm apart the same length is half as many of them.
+    assert box_of_line(along_x, (100, 100), (1.0, 2.0)).y_max == 30 + side / 4
+    diagonal = (Point(x=10, y=10), Point(x=40, y=40))
+    assert box_of_line(diagonal, (100, 100)) == Box(x_min=10, y_min=10, x_max=40, y_max=40)
+    assert box_of_line(along_x, (40, 100)).y_max == 39  # cut off at the slice's edge
+
+
+def test_the_diameter_of_a_disc_gives_nearly_its_box() -> None:
+    y, x = np.ogrid[:81, :81]
+    disc = (x - 40) ** 2 + (y - 40) ** 2 <= 30**2
+    box = box_of_line(longest_line(disc), disc.shape)
+    assert max(box.x_max - box.x_min, box.y_max - box.y_min) >= LEAST_SIDE_OF_LINE * 60
+    assert (box.center_xy) == (40.0, 40.0)
+    one = _mask((3, 4))
+    assert box_of_line(longest_line(one), one.shape).longest_side >= 2

@@ -2,23 +2,51 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from medsam2.cli.messages import EXIT_FAILED, say
 from medsam2.cli.precision import precision_option
 from medsam2.errors import InputError
 
 if TYPE_CHECKING:
-    from medsam2.evaluation.runner import CaseResult, Segmenter, Summary
+    from medsam2.evaluation.cost import TimeModel
+    from medsam2.evaluation.provenance import Provenance
+    from medsam2.evaluation.rounds import RunOptions
+    from medsam2.evaluation.runner import CaseResult
+    from medsam2.evaluation.study import Arm, Study
+    from medsam2.evaluation.summary import Summary
 
 NETWORK = "network"
 DEFAULT_WEIGHTS = "compact"
 PIPE_WIDTH = 160  # columns; a pipe has no width, and a table broken at 80 is hard to read
+# As `evaluation.rounds.PROTOCOLS`, which takes torch to import.
+PROTOCOLS = ("box", "clicks", "mask", "recist", "interactive")
+TIMES = {
+    "box": "box_s", "click": "click_s", "line": "line_s", "slice": "drawn_slice_s", "look": "look_s",
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Network:
+    """What may differ between the two networks of a comparison."""
+
+    weights: str
+    memory: str
+    precision: str
+
+    def called(self, other: _Network) -> str:
+        """A name that tells it from another one: that in which they differ, or else the weights."""
+        if other.memory != self.memory:
+            return self.memory
+        return self.precision if other.precision != self.precision else self.weights
 
 
 @click.command()
@@ -29,12 +57,27 @@ PIPE_WIDTH = 160  # columns; a pipe has no width, and a table broken at 80 is ha
     show_default=True, help="The network, or a classical method to compare it with.",
 )  # fmt: skip
 @click.option(
+    "--protocol", type=click.Choice(PROTOCOLS), default="box", show_default=True,
+    help="What the simulated user says; interactive is a box and then clicks, as in the CVPR 2025 challenge.",
+)  # fmt: skip
+@click.option("--clicks", type=int, default=5, show_default=True, metavar="N",
+              help="Of the protocols clicks and interactive.")  # fmt: skip
+@click.option(
     "--box-noise", type=float, default=0.0, metavar="F",
     help="Move each end of the box by up to this part of its side, 0.1 say.",
 )  # fmt: skip
 @click.option("--repeats", type=int, default=1, metavar="N", help="Run each case N times, with other noise.")
-@click.option("--seed", type=int, default=0, metavar="N", help="Of the noise.")
+@click.option("--seed", type=int, default=0, metavar="N", help="Of the noise and of the intervals.")
 @click.option("--memory", default="recent", show_default=True, help="recent or self-sorting.")
+@click.option("--against", metavar="NAME|FILE", help="Compare with these weights, case by case.")
+@click.option("--against-memory", metavar="POLICY", help="Compare with this memory policy.")
+@click.option("--against-precision", metavar="P", help="Compare with this precision.")
+@click.option("--report", type=click.Path(path_type=Path), metavar="FOLDER",
+              help="Write report.html and its numbers as CSV and JSON into a folder.")  # fmt: skip
+@click.option(
+    "--seconds", "times", multiple=True, metavar="WHAT=S",
+    help=f"Change the time model of the report; WHAT is one of {', '.join(TIMES)}.",
+)  # fmt: skip
 @click.option("--csv", "csv_path", type=click.Path(path_type=Path), help="Also write a table, a row a run.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @precision_option
@@ -43,10 +86,17 @@ def evaluate(
     cases: Path,
     weights: str | None,
     predictor: str,
+    protocol: str,
+    clicks: int,
     box_noise: float,
     repeats: int,
     seed: int,
     memory: str,
+    against: str | None,
+    against_memory: str | None,
+    against_precision: str | None,
+    report: Path | None,
+    times: tuple[str, ...],
     csv_path: Path | None,
     device: str,
     precision: str,
@@ -54,62 +104,200 @@ def evaluate(
 ) -> None:
     """Measure masks against reference masks.
 
-    CASES.json lists scans, prompts and reference masks. Each case is prompted with a box on one slice and
-    gets its Dice, its surface Dice at 2 mm and its HD95; pictures without a spacing are measured in pixels.
-    A case that fails does not stop the rest; the exit code is then 1.
+    CASES.json lists scans, prompts and reference masks. Each case is prompted with a box on one slice, or as
+    --protocol says, and gets its Dice, its surface Dice at 2 mm and its HD95; pictures without a spacing are
+    measured in pixels. A case that fails does not stop the rest; the exit code is then 1.
     """
     from medsam2.evaluation.metrics import TOLERANCE
     from medsam2.evaluation.protocol import read_cases
-    from medsam2.evaluation.report import as_json, write_csv
-    from medsam2.evaluation.runner import RunOptions, run_cases, summarise
+    from medsam2.evaluation.report import write_csv
+    from medsam2.evaluation.rounds import RunOptions
+    from medsam2.evaluation.study import Masks, conclude, run_arms_of
+    from medsam2.evaluation.summary import summarise
 
     is_network = predictor == NETWORK
-    if weights is not None and not is_network:
-        raise InputError(f"--weights {weights} are for the network; the predictor {predictor} has none")
+    _check_choices(predictor, weights, protocol, against, against_memory, against_precision)
+    model = _time_model(times)
     if csv_path is not None and not csv_path.parent.is_dir():  # to be said before the work is done
         raise InputError(f"{csv_path} cannot be written: there is no folder {csv_path.parent}")
-    weights = weights or DEFAULT_WEIGHTS
-    options = RunOptions(box_noise=box_noise, repeats=repeats, seed=seed, memory=memory)
+    first = _Network(weights=weights or DEFAULT_WEIGHTS, memory=memory, precision=precision)
+    second = _second(first, against, against_memory, against_precision)
+    options = RunOptions(
+        box_noise=box_noise, repeats=repeats, seed=seed, memory=memory, protocol=protocol, clicks=clicks
+    )
     listed = read_cases(cases)
-    segmenter = _load(predictor, weights, memory, device, precision)
-    results = list(_watched(run_cases(listed, segmenter, options), len(listed) * repeats))
-    summary = summarise(results)
+    networks = [first] if second is None else [first, second]
+    arms = _network_arms(networks, options, device) if is_network else [_classical_arm(predictor, options)]
+    facts = None if report is None else _prepare(report, cases, networks if is_network else [], arms)
+    masks = Masks()
+    total = len(listed) * repeats * len(arms)
+    results = list(_watched(run_arms_of(listed, arms, masks), total))
+    study = conclude(listed, arms, results, masks, facts, model=model)
+    mine = study.results[0]
+    summary = summarise(mine)
     if prints_json:
-        settings = {
+        settings: dict[str, object] = {
             "cases": str(cases),
             "predictor": predictor,
-            "weights": weights if is_network else None,
+            "weights": first.weights if is_network else None,
             "memory": memory if is_network else None,
             "box_noise": box_noise,
             "repeats": repeats,
             "seed": seed,
             "surface_dice_tolerance": TOLERANCE,
+            "protocol": protocol,
         }
-        click.echo(json.dumps({"settings": settings, **as_json(results, summary)}, allow_nan=False))
+        _print_json(settings, study)
     else:
-        _print_table(results, summary)
+        _print_table(mine, summary)
+        _print_differences(study)
     if csv_path is not None:
-        write_csv(results, csv_path)
-    failures = [result for result in results if result.error is not None]
+        write_csv(mine, csv_path)
+    if report is not None:
+        from medsam2.evaluation.publish import PAGE, publish
+
+        publish(study, report)
+        say(f"the report is {report / PAGE}")
+    failures = [result for part in study.results for result in part if result.error is not None]
     for result in failures:
         say(f"{result.name} failed: {result.error}")
     if failures:
         click.get_current_context().exit(EXIT_FAILED)
 
 
-def _load(predictor: str, weights: str, memory: str, device: str, precision: str) -> Segmenter:
+def _check_choices(
+    predictor: str,
+    weights: str | None,
+    protocol: str,
+    against: str | None,
+    against_memory: str | None,
+    against_precision: str | None,
+) -> None:
+    """Refuse options that do not go together."""
+    given = {
+        "--against": against, "--against-memory": against_memory, "--against-precision": against_precision,
+    }  # fmt: skip
+    named = [name for name, value in given.items() if value is not None]
+    if len(named) > 1:
+        raise InputError(f"{' and '.join(named)}: a comparison changes one thing, give one of them")
     if predictor == NETWORK:
-        from medsam2.inference.options import InferenceOptions
-        from medsam2.inference.predictor import load
+        return
+    if weights is not None:
+        raise InputError(f"--weights {weights} are for the network; the predictor {predictor} has none")
+    if named:
+        raise InputError(f"{named[0]} is for the network; the predictor {predictor} has none")
+    if protocol != "box":
+        raise InputError(f"--protocol {protocol} is for the network; the predictor {predictor} takes a box")
 
-        InferenceOptions(memory=memory)  # a wrong name is the command line's fault, not each case's
-        return load(weights, device=device, precision=precision)
+
+def _time_model(times: Sequence[str]) -> TimeModel:
+    from medsam2.evaluation.cost import TimeModel
+
+    chosen: dict[str, float] = {}
+    for text in times:
+        name, _, value = text.partition("=")
+        try:
+            chosen[TIMES[name]] = float(value)
+        except (KeyError, ValueError):
+            raise InputError(
+                f"--seconds is one of {', '.join(TIMES)} with a number, click=3.9 say, not {text!r}"
+            ) from None
+    return TimeModel(**chosen)
+
+
+def _second(
+    first: _Network, against: str | None, against_memory: str | None, against_precision: str | None
+) -> _Network | None:
+    """The other network of a comparison.
+
+    Raises:
+        InputError: It would be the same.
+    """
+    if against is None and against_memory is None and against_precision is None:
+        return None
+    second = _Network(
+        weights=against or first.weights,
+        memory=against_memory or first.memory,
+        precision=against_precision or first.precision,
+    )
+    if second == first:
+        raise InputError(
+            f"a comparison with {(against or against_memory or against_precision)} itself would show nothing"
+        )
+    return second
+
+
+def _network_arms(networks: Sequence[_Network], options: RunOptions, device: str) -> list[Arm]:
+    from medsam2.evaluation.study import Arm
+    from medsam2.inference.options import InferenceOptions
+    from medsam2.inference.predictor import load
+
+    for one in networks:
+        InferenceOptions(memory=one.memory)  # a wrong name is the command line's fault, not each case's
+    loaded = {
+        key: load(key[0], device=device, precision=key[1])
+        for key in dict.fromkeys((one.weights, one.precision) for one in networks)
+    }
+    return [
+        Arm(
+            name=one.called(other),
+            segmenter=loaded[one.weights, one.precision],
+            options=dataclasses.replace(options, memory=one.memory),
+        )
+        for one, other in zip(networks, [*networks[1:], networks[0]], strict=True)
+    ]
+
+
+def _classical_arm(predictor: str, options: RunOptions) -> Arm:
     from medsam2.evaluation.baseline import EllipsoidSegmenter, RandomWalkerSegmenter
+    from medsam2.evaluation.study import Arm
 
-    return EllipsoidSegmenter() if predictor == "ellipse" else RandomWalkerSegmenter()
+    segmenter = EllipsoidSegmenter() if predictor == "ellipse" else RandomWalkerSegmenter()
+    return Arm(name=predictor, segmenter=segmenter, options=options)
 
 
-def _watched(results: Iterator[CaseResult], total: int) -> Iterator[CaseResult]:
+def _prepare(folder: Path, cases: Path, networks: Sequence[_Network], arms: Sequence[Arm]) -> Provenance:
+    """Make the report's folder and note what it is made with."""
+    from medsam2.evaluation.provenance import describe_run
+    from medsam2.evaluation.publish import prepare_folder
+
+    prepare_folder(folder)
+    weights = list(dict.fromkeys(one.weights for one in networks))
+    devices = list(dict.fromkeys(_device_of(arm) for arm in arms))
+    return describe_run(_command_line(), cases, weights, "; ".join(devices))
+
+
+def _device_of(arm: Arm) -> str:
+    from medsam2.inference.fast.network import FastNetwork
+    from medsam2.inference.predictor import Predictor
+
+    if not isinstance(arm.segmenter, Predictor):
+        return "cpu"
+    runtime = arm.segmenter.runtime
+    order = "rearranged for speed" if isinstance(runtime.network, FastNetwork) else "in the published order"
+    return f"{runtime.device} in {str(runtime.precision).removeprefix('torch.')}, {order}"
+
+
+def _command_line() -> str:
+    """The command as it would be typed, without what was left at its default."""
+    context = click.get_current_context()
+    words = ["medsam2", "evaluate"]
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        value = context.params.get(name)
+        if context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+            continue
+        if isinstance(parameter, click.Argument):
+            words.append(str(value))
+        elif isinstance(value, bool):
+            words.append(parameter.opts[0])
+        else:
+            values = value if isinstance(value, tuple) else (value,)
+            words += [word for one in values for word in (parameter.opts[0], str(one))]
+    return shlex.join(words)
+
+
+def _watched(results: Iterator[tuple[int, CaseResult]], total: int) -> Iterator[tuple[int, CaseResult]]:
     """Hand results on, with a bar for a person who watches."""
     from rich.console import Console
     from rich.progress import track
@@ -120,22 +308,42 @@ def _watched(results: Iterator[CaseResult], total: int) -> Iterator[CaseResult]:
     return iter(track(results, description="cases", total=total, console=console, transient=True))
 
 
+def _print_json(settings: dict[str, object], study: Study) -> None:
+    from medsam2.evaluation.publish import study_json
+
+    found = study_json(study)
+    click.echo(json.dumps({"settings": settings, **found}, allow_nan=False))
+
+
 def _print_table(results: Sequence[CaseResult], summary: Summary) -> None:
+    from medsam2.evaluation.report import TABLE_HEADER, as_table
+
+    runs, means = as_table(results, summary)
+    _print_rows(TABLE_HEADER, runs, means)
+
+
+def _print_differences(study: Study) -> None:
+    from medsam2.evaluation.tables import comparison_table
+
+    if not study.differences:
+        return
+    table = comparison_table(study, whole=True)
+    click.echo(f"\n{study.arms[1]} minus {study.arms[0]}")
+    _print_rows(table.header[:-1], [row[:-1] for row in table.rows], [])
+
+
+def _print_rows(header: Sequence[str], *sections: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
-
-    from medsam2.evaluation.report import TABLE_HEADER, as_table
 
     console = Console()
     if not console.is_terminal:
         console = Console(width=PIPE_WIDTH)
     table = Table(box=None, pad_edge=False)
-    for number, name in enumerate(TABLE_HEADER):
+    for number, name in enumerate(header):
         table.add_column(name, justify="right" if number else "left", no_wrap=True)
-    runs, means = as_table(results, summary)
-    for row in runs:
-        table.add_row(*row)
-    table.add_section()
-    for row in means:
-        table.add_row(*row)
+    for rows in sections:
+        for row in rows:
+            table.add_row(*row)
+        table.add_section()
     console.print(table, markup=False)

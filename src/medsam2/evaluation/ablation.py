@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from medsam2.evaluation.metrics import measure_dice
 from medsam2.evaluation.protocol import XYXY
+from medsam2.evaluation.statistics import estimate_mean, holm, wilcoxon
 from medsam2.evaluation.task import Task
 from medsam2.imaging.geometry import slices_along
 from medsam2.imaging.volume import Volume
@@ -17,7 +17,6 @@ from medsam2.inference.options import InferenceOptions
 from medsam2.inference.predictor import Predictor
 from medsam2.tracking.select import Policy
 
-NUM_RESAMPLES = 10_000
 SHORT_OBJECT = 7  # slices; up to here all policies look back at the same memories
 
 
@@ -115,7 +114,7 @@ def compare(scores: Sequence[ArmScore], *, seed: int = 0) -> list[Comparison]:
     by_arm = {arm: sorted((s for s in scores if s.arm == arm), key=lambda s: s.subject) for arm in arms}
     first = np.array([score.dice for score in by_arm[arms[0]]])
     differences = {arm: np.array([s.dice for s in by_arm[arm]]) - first for arm in arms}
-    p_values = _holm([_wilcoxon(differences[arm]) for arm in arms[1:]])
+    p_values = holm([wilcoxon(differences[arm]) for arm in arms[1:]])
     return [
         Comparison(
             arm=arm,
@@ -124,7 +123,7 @@ def compare(scores: Sequence[ArmScore], *, seed: int = 0) -> list[Comparison]:
             mean_over=float(np.mean([s.over_slices for s in by_arm[arm]])),
             mean_under=float(np.mean([s.under_slices for s in by_arm[arm]])),
             difference=float(differences[arm].mean()),
-            interval=_bootstrap(differences[arm], seed),
+            interval=_interval(differences[arm], seed),
             p_value=p_value,
         )
         for arm, p_value in zip(arms, [1.0, *p_values], strict=True)
@@ -144,22 +143,6 @@ def _score(arm: str, subject: Subject, found: np.ndarray) -> ArmScore:
     )
 
 
-def _bootstrap(values: np.ndarray, seed: int) -> tuple[float, float]:
-    picks = np.random.default_rng(seed).integers(0, len(values), (NUM_RESAMPLES, len(values)))
-    low, high = np.percentile(values[picks].mean(axis=1), (2.5, 97.5))
-    return float(low), float(high)
-
-
-def _wilcoxon(differences: np.ndarray) -> float:
-    return float(stats.wilcoxon(differences).pvalue) if np.any(differences) else 1.0
-
-
-def _holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values for their number (Holm 1979)."""
-    order = np.argsort(p_values)
-    adjusted = np.empty(len(p_values))
-    highest = 0.0
-    for rank, index in enumerate(order):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = highest
-    return adjusted.tolist()
+def _interval(differences: np.ndarray, seed: int) -> tuple[float, float]:
+    estimate = estimate_mean(differences.tolist(), range(len(differences)), seed=seed)
+    return estimate.interval or (estimate.mean, estimate.mean)

@@ -28,9 +28,13 @@ class Agreement:
     """0 to 1; 1 if both are empty, 0 if one is."""
     surface_dice: float
     """Share of both surfaces that lies within the tolerance of the other one; 1 and 0 as for Dice."""
+    strict_surface_dice: float
+    """The same at half the tolerance."""
     hd95: float
     """95th percentile of the way from a surface to the other, the worse direction of the two, in the unit of
     the spacing; 0 if both are empty, infinite if one is."""
+    assd: float
+    """Mean way from a surface to the other over both surfaces together; 0 and infinite as for HD95."""
 
 
 def measure(
@@ -63,9 +67,10 @@ def measure(
         )
     box = bounding_box(predicted | truth)
     if box is None:
-        return Agreement(dice=1.0, surface_dice=1.0, hd95=0.0)
+        return Agreement(dice=1.0, surface_dice=1.0, strict_surface_dice=1.0, hd95=0.0, assd=0.0)
     if not predicted.any() or not truth.any():
-        return Agreement(dice=0.0, surface_dice=0.0, hd95=float("inf"))
+        far = float("inf")
+        return Agreement(dice=0.0, surface_dice=0.0, strict_surface_dice=0.0, hd95=far, assd=far)
     part = tuple(slice(max(0, side.start - _MARGIN), side.stop + _MARGIN) for side in box)
     steps = spacing[::-1]  # MONAI's spacing follows the array's axes
     # In 3D every voxel of a single slice lies at the end of the scan and would be surface.
@@ -78,14 +83,24 @@ def measure(
     with warnings.catch_warnings():
         # MONAI 1.6 calls itself with an argument that it has deprecated.
         warnings.filterwarnings("ignore", ".*always_return_as_numpy", FutureWarning)
-        surface_dice = monai.compute_surface_dice(
-            ours, theirs, [tolerance + _ROUNDING], include_background=True, spacing=steps
+        loose, strict = (
+            monai.compute_surface_dice(
+                ours, theirs, [limit + _ROUNDING], include_background=True, spacing=steps
+            )
+            for limit in (tolerance, tolerance / 2)
         )
         hd95 = monai.compute_hausdorff_distance(
             ours, theirs, include_background=True, percentile=95, spacing=steps
         )
+        assd = monai.compute_average_surface_distance(
+            ours, theirs, include_background=True, symmetric=True, spacing=steps
+        )
     return Agreement(
-        dice=float(monai.compute_dice(ours, theirs)), surface_dice=float(surface_dice), hd95=float(hd95)
+        dice=float(monai.compute_dice(ours, theirs)),
+        surface_dice=float(loose),
+        strict_surface_dice=float(strict),
+        hd95=float(hd95),
+        assd=float(assd),
     )
 
 

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -41,6 +41,11 @@ class Case:
     """(x, y, ...) that the image must have."""
     mask_voxels: int | None = None
     """How many voxels the object must have."""
+    scan: int | None = None
+    """Number of the patient, or of the image where no patient is named: cases that share one are not
+    independent. Counted from 0 in the order of the list; None stands for a case of its own."""
+    reference: str | None = None
+    """How the mask was made, `manual` or `machine` say."""
 
 
 def read_cases(path: Path) -> list[Case]:
@@ -48,8 +53,9 @@ def read_cases(path: Path) -> list[Case]:
 
     Args:
         path: A JSON file: a list of objects with the fields of `Case`, of which `labels` is called `label`
-            and `box_xyxy` is called `box`. `reference`, `licence`, `slices_with_mask` and `note` may be there
-            as well and are for people.
+            and `box_xyxy` is called `box`. `patient`, a text of one's own, says which cases belong to one
+            person; without it those of one image do. `licence`, `slices_with_mask` and `note` may be there as
+            well and are for people.
 
     Raises:
         InputError: The file cannot be read, is no such list, or a case lacks a field, has one that is not
@@ -64,11 +70,14 @@ def read_cases(path: Path) -> list[Case]:
     if not isinstance(entries, list) or not entries:
         raise InputError(f"{path}: a list of cases is a JSON list with at least one entry")
     cases: dict[str, Case] = {}
+    scans: dict[str, int] = {}
     for number, entry in enumerate(entries):
         case = _parse_case(entry, f"{path}: case {number}", path.parent)
         if case.name in cases:
             raise InputError(f"{path}: two cases are called {case.name!r}; names must differ")
-        cases[case.name] = case
+        patient = entry.get("patient")
+        owner = f"image {case.image}" if patient is None else f"patient {patient}"
+        cases[case.name] = replace(case, scan=scans.setdefault(owner, len(scans)))
     return list(cases.values())
 
 
@@ -103,6 +112,7 @@ def _parse_case(entry: object, where: str, folder: Path) -> Case:
         spacing=tuple(entry["spacing"]) if entry.get("spacing") else None,
         shape=tuple(entry["shape"]) if entry.get("shape") else None,
         mask_voxels=entry.get("mask_voxels"),
+        reference=entry.get("reference"),
     )
 
 
@@ -160,9 +170,11 @@ _FIELDS: Mapping[str, _Field] = MappingProxyType(
         "spacing": _Field("two or three positive numbers, or null", lambda v: v is None or _is_spacing(v)),
         "shape": _Field("two or three integers, or null", lambda v: v is None or _are(_is_int, v, (2, 3))),
         "mask_voxels": _Field("an integer, or null", lambda value: value is None or _is_int(value)),
+        "patient": _Field("a text that is not empty, or null", lambda v: v is None or _is_text(v)),
+        "reference": _Field("a text, or null", lambda value: value is None or isinstance(value, str)),
     }
 )
-_FOR_PEOPLE = ("reference", "licence", "slices_with_mask", "note")
+_FOR_PEOPLE = ("licence", "slices_with_mask", "note")
 
 
 def _listed(values: Iterable[str]) -> str:

@@ -6,7 +6,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from medsam2.evaluation.runner import CaseResult, Means, Scores, Summary
+from medsam2.evaluation.runner import CaseResult, Step
+from medsam2.evaluation.scoring import Scores
+from medsam2.evaluation.summary import Means, Summary
 from medsam2.imaging.replacing import replacing
 
 Record = dict[str, str | int | float | None]
@@ -15,8 +17,9 @@ TABLE_HEADER = ("case", "Dice", "surface Dice", "HD95", "key slice", "over", "un
 """HD95 comes with its unit; over counts slices with a mask where none should be, under the reverse."""
 
 _SCORE_NAMES = tuple(field.name for field in dataclasses.fields(Scores))
+_STEP_NAMES = tuple(field.name for field in dataclasses.fields(Step))
 _CASE_NAMES = tuple(
-    field.name for field in dataclasses.fields(CaseResult) if field.name not in ("scores", "error")
+    field.name for field in dataclasses.fields(CaseResult) if field.name not in ("scores", "steps", "error")
 )
 
 
@@ -37,10 +40,30 @@ def write_csv(results: Sequence[CaseResult], path: Path) -> None:
         writer.writerows(_flatten(result) for result in results)
 
 
+def write_steps_csv(results: Sequence[CaseResult], path: Path) -> None:
+    """Write one row an interaction; an existing file is replaced once all is written.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    rows = [
+        {"name": result.name, "repeat": result.repeat, **dataclasses.asdict(step)}
+        for result in results
+        for step in result.steps
+    ]
+    with (
+        replacing(path, ".part") as temporary,
+        temporary.open("x", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.DictWriter(file, ["name", "repeat", *_STEP_NAMES], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def as_json(results: Sequence[CaseResult], summary: Summary) -> dict[str, object]:
     """Return results and means as values that JSON knows; an infinite distance becomes null."""
     return {
-        "cases": [_finite(_flatten(result)) for result in results],
+        "cases": [{**_finite(_flatten(result)), **_steps(result)} for result in results],
         "means": {
             "3d": _finite(dataclasses.asdict(summary.volumes)),
             "2d": _finite(dataclasses.asdict(summary.stills)),
@@ -64,6 +87,13 @@ def _flatten(result: CaseResult) -> Record:
     record |= {name: None if result.scores is None else getattr(result.scores, name) for name in _SCORE_NAMES}
     record["error"] = result.error
     return record
+
+
+def _steps(result: CaseResult) -> dict[str, object]:
+    """The way to the last mask, where there was more than one interaction."""
+    if len(result.steps) < 2:
+        return {}
+    return {"steps": [dataclasses.asdict(step) for step in result.steps]}
 
 
 def _finite(record: Record) -> Record:

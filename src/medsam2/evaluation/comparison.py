@@ -1,0 +1,180 @@
+"""Two ways of segmenting, case by case: differences, intervals and tests."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from medsam2.evaluation.runner import CaseResult
+from medsam2.evaluation.scoring import Scores
+from medsam2.evaluation.statistics import (
+    Estimate,
+    cluster_means,
+    estimate_mean,
+    holm,
+    least_pairs,
+    pairs_needed,
+    wilcoxon,
+)
+from medsam2.evaluation.strata import stratify
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number per run that is compared."""
+
+    title: str
+    take: Callable[[Scores], float | None]
+    """None or an infinite value leaves the case out."""
+    digits: int = 3
+
+
+def _either(first: float | None, second: float | None) -> float | None:
+    return second if first is None else first
+
+
+METRICS: Mapping[str, Metric] = MappingProxyType(
+    {
+        "dice": Metric("Dice", lambda s: s.dice),
+        "surface_dice": Metric("NSD, 2 mm", lambda s: s.surface_dice),
+        "strict_surface_dice": Metric("NSD, 1 mm", lambda s: s.strict_surface_dice),
+        "hd95": Metric("HD95, mm", lambda s: _either(s.hd95_mm, s.hd95_px), 2),
+        "assd": Metric("ASSD, mm", lambda s: _either(s.assd_mm, s.assd_px), 2),
+        "absolute_volume_error_percent": Metric(
+            "|volume error|, %",
+            lambda s: None if s.volume_error_percent is None else abs(s.volume_error_percent),
+            1,
+        ),
+        "overreach_mm": Metric(
+            "over-propagation, mm",
+            lambda s: (
+                None
+                if s.over_above_mm is None or s.over_below_mm is None
+                else s.over_above_mm + s.over_below_mm
+            ),
+            2,
+        ),
+        "dice_auc": Metric("Dice AUC", lambda s: s.dice_auc),
+        "surface_dice_auc": Metric("NSD AUC", lambda s: s.surface_dice_auc),
+        "seconds": Metric("seconds", lambda s: s.seconds, 2),
+        "peak_mib": Metric("peak memory, MiB", lambda s: s.peak_mib, 0),
+    }
+)
+"""What tables hold; of pictures without a spacing, mm stands for pixels."""
+
+TESTED = tuple(name for name in METRICS if name not in ("seconds", "peak_mib"))
+"""What differences of masks are tested on; time and memory depend on the machine's other work."""
+
+
+EQUAL = "no pair differs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """The second way minus the first, over the same cases and prompts."""
+
+    stratum: str
+    metric: str
+    first: float
+    """Mean of the first way over the pairs."""
+    second: float
+    difference: Estimate
+    """Mean of the paired differences; repeats of a case are averaged first."""
+    num_left_out: int
+    """Pairs in which one of the two has no finite value: a mask that is empty has no distance."""
+    p_value: float
+    """Wilcoxon's signed-rank test of patients' mean differences."""
+    p_holm: float
+    """The same, corrected by Holm's method for all metrics and strata of the comparison."""
+    pairs_needed: int | None
+    """About how many patients would show such a difference; see `statistics.pairs_needed`."""
+    note: str
+    """What stands in the way of a conclusion; empty if nothing does."""
+
+
+def compare_runs(
+    first: Sequence[CaseResult], second: Sequence[CaseResult], *, seed: int = 0
+) -> list[Difference]:
+    """Compare two ways over the runs that both have.
+
+    Args:
+        first: One result for each case and repeat.
+        second: The same cases with the same prompts, in any order.
+        seed: Of the bootstrap.
+    """
+    others = {(result.name, result.repeat): result for result in second}
+    rows: list[Difference] = []
+    for stratum, part in stratify(first).items():
+        for metric in TESTED:
+            row = _difference(stratum, metric, part, others, seed)
+            if row is not None:
+                rows.append(row)
+    adjusted = holm([row.p_value for row in rows])
+    least = least_pairs(len(rows)) if rows else 0
+    return [_concluded(row, p_holm, least) for row, p_holm in zip(rows, adjusted, strict=True)]
+
+
+def cluster_of(result: CaseResult) -> Hashable:
+    """Return what tells a patient from the others."""
+    return result.name if result.scan is None else result.scan
+
+
+def _difference(
+    stratum: str,
+    metric: str,
+    part: Sequence[CaseResult],
+    others: Mapping[tuple[str, int], CaseResult],
+    seed: int,
+) -> Difference | None:
+    take = METRICS[metric].take
+    pairs: dict[str, list[tuple[float, float]]] = {}
+    clusters: dict[str, Hashable] = {}
+    num_left_out = 0
+    for result in part:
+        other = others.get((result.name, result.repeat))
+        before, after = (
+            None if one is None or one.scores is None else take(one.scores) for one in (result, other)
+        )
+        if before is None and after is None:
+            continue  # the metric is not one of this kind of case
+        if before is None or after is None or not (math.isfinite(before) and math.isfinite(after)):
+            num_left_out += 1
+            continue
+        pairs.setdefault(result.name, []).append((before, after))
+        clusters[result.name] = cluster_of(result)
+    if not pairs:
+        return None
+    means = np.array([np.mean(of_case, axis=0) for of_case in pairs.values()])
+    owners = [clusters[name] for name in pairs]
+    differences = (means[:, 1] - means[:, 0]).tolist()
+    by_patient = cluster_means(differences, owners)
+    return Difference(
+        stratum=stratum,
+        metric=metric,
+        first=float(means[:, 0].mean()),
+        second=float(means[:, 1].mean()),
+        difference=estimate_mean(differences, owners, seed=seed),
+        num_left_out=num_left_out,
+        p_value=wilcoxon(by_patient),
+        p_holm=1.0,
+        pairs_needed=pairs_needed(by_patient),
+        note="" if any(differences) else EQUAL,
+    )
+
+
+def _concluded(row: Difference, p_holm: float, least: int) -> Difference:
+    num = row.difference.num_clusters
+    notes = [row.note] if row.note else []
+    if num < least and not row.note:
+        notes.append(
+            f"too few: with {num} {'patient' if num == 1 else 'patients'} no difference can be significant "
+            f"here, at least {least} are needed"
+        )
+    if p_holm >= 0.05 and row.pairs_needed is not None and row.pairs_needed > num:
+        notes.append(f"a difference of this size takes about {row.pairs_needed} patients to show")
+    return dataclasses.replace(row, p_holm=p_holm, note="; ".join(notes))

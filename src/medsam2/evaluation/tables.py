@@ -1,0 +1,171 @@
+"""The tables of a report, as rows of text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from medsam2.evaluation.comparison import METRICS, Difference, cluster_of
+from medsam2.evaluation.cost import CostSummary
+from medsam2.evaluation.runner import CaseResult
+from medsam2.evaluation.statistics import Estimate, estimate_mean
+from medsam2.evaluation.strata import PICTURES, SCANS, stratify
+from medsam2.evaluation.study import Study
+
+NOTHING = "-"
+SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Rows of text under a heading each."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def strata_table(results: Sequence[CaseResult], seed: int = 0) -> Table:
+    """Return means with 95 % intervals, a row a stratum."""
+    shown = _measured(results)
+    rows = []
+    for stratum, part in stratify(results).items():
+        cases = len({result.name for result in part})
+        patients = len({cluster_of(result) for result in part})
+        cells = [_estimated(part, name, seed) for name in shown]
+        rows.append((stratum, f"{cases} / {patients}", *cells))
+    header = ("cases", "n / patients", *(METRICS[name].title for name in shown))
+    return Table(header=header, rows=tuple(rows))
+
+
+def comparison_table(study: Study, *, whole: bool) -> Table:
+    """Return paired differences.
+
+    Args:
+        study: With two arms.
+        whole: The rows of all scans and all pictures; otherwise those of the other strata.
+    """
+    first, second = study.arms
+    rows = [_difference_row(row) for row in study.differences if (row.stratum in (SCANS, PICTURES)) == whole]
+    return Table(
+        header=(
+            "cases", "metric", "n / patients", first, second, "difference", "95 % interval", "p", "p, Holm",
+            "remark",
+        ),
+        rows=tuple(rows),
+    )  # fmt: skip
+
+
+def cases_table(results: Sequence[CaseResult]) -> Table:
+    """Return every run."""
+    shown = _measured(results)
+    rows = []
+    for result in results:
+        name = result.name if result.repeat == 0 else f"{result.name} #{result.repeat + 1}"
+        if result.scores is None:
+            rows.append((name, result.modality, "failed", *[NOTHING] * (len(shown) + 2)))
+            continue
+        s = result.scores
+        ends = (
+            NOTHING
+            if s.over_above_slices is None or result.dimensions == 2
+            else f"{s.over_below_slices} / {s.over_above_slices}"
+        )
+        volume = NOTHING if s.volume_error_percent is None else f"{s.volume_error_percent:+.1f}"
+        rows.append(
+            (
+                name, result.modality, result.target, ends, volume,
+                *(number(METRICS[m].take(s), METRICS[m].digits) for m in shown),
+            )
+        )  # fmt: skip
+    header = (
+        "case", "modality", "target", "slices beyond, below / above", "volume error, %",
+        *(METRICS[name].title for name in shown),
+    )  # fmt: skip
+    return Table(header=header, rows=tuple(rows))
+
+
+def cost_table(arms: Sequence[str], costs: Sequence[CostSummary | None]) -> Table:
+    """Return the simulated cost of annotation, a row an arm."""
+    rows = []
+    for arm, cost in zip(arms, costs, strict=True):
+        if cost is None:
+            continue
+        num = len(cost.cases)
+        rows.append(
+            (
+                arm,
+                str(num),
+                f"{cost.num_reached} ({100 * cost.num_reached / num:.0f} %)",
+                f"{sum(case.interactions for case in cost.cases) / num:.1f}",
+                f"{sum(case.drawn_slices for case in cost.cases) / num:.1f}",
+                f"{sum(case.seconds for case in cost.cases) / num:.0f}",
+                f"{sum(case.by_hand_seconds for case in cost.cases) / num:.0f}",
+                percent(cost.saving),
+            )
+        )
+    return Table(
+        header=(
+            "way", "scans", "reach Dice 0.9", "interactions", "slices drawn", "seconds a case",
+            "by hand", "saved [95 %]",
+        ),
+        rows=tuple(rows),
+    )  # fmt: skip
+
+
+def number(value: float | None, digits: int) -> str:
+    """Write a number; a dash for none."""
+    return NOTHING if value is None else f"{value:.{digits}f}"
+
+
+def percent(estimate: Estimate) -> str:
+    """Write a share with its interval."""
+    text = f"{100 * estimate.mean:.0f} %"
+    if estimate.interval is None:
+        return text
+    low, high = estimate.interval
+    return f"{text} [{100 * low:.0f}, {100 * high:.0f}]"
+
+
+def _estimated(part: Sequence[CaseResult], metric: str, seed: int) -> str:
+    found = [
+        (value, cluster_of(result))
+        for result, value in zip(part, _values(part, metric), strict=True)
+        if value is not None and math.isfinite(value)
+    ]
+    if not found:
+        return NOTHING
+    estimate = estimate_mean([value for value, _ in found], [owner for _, owner in found], seed=seed)
+    digits = METRICS[metric].digits
+    text = number(estimate.mean, digits)
+    if estimate.interval is None:
+        return text
+    low, high = estimate.interval
+    return f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _values(results: Sequence[CaseResult], metric: str) -> list[float | None]:
+    return [None if result.scores is None else METRICS[metric].take(result.scores) for result in results]
+
+
+def _measured(results: Sequence[CaseResult]) -> list[str]:
+    """The metrics that at least one of some runs has."""
+    return [name for name in METRICS if any(value is not None for value in _values(results, name))]
+
+
+def _difference_row(row: Difference) -> tuple[str, ...]:
+    digits = METRICS[row.metric].digits + 1
+    interval = row.difference.interval
+    left_out = f"{row.num_left_out} without a finite value left out" if row.num_left_out else ""
+    return (
+        row.stratum,
+        METRICS[row.metric].title,
+        f"{row.difference.num_cases} / {row.difference.num_clusters}",
+        number(row.first, digits),
+        number(row.second, digits),
+        f"{row.difference.mean:+.{digits}f}",
+        NOTHING if interval is None else f"{interval[0]:+.{digits}f} to {interval[1]:+.{digits}f}",
+        f"{row.p_value:.3f}",
+        f"{row.p_holm:.3f}" + (" *" if row.p_holm < SIGNIFICANT else ""),
+        "; ".join(text for text in (row.note, left_out) if text),
+    )
