@@ -16,10 +16,9 @@ from medsam2.inference.options import InferenceOptions
 from medsam2.inference.outcome import join
 from medsam2.inference.propagate import visit
 from medsam2.inference.runtime import Runtime
-from medsam2.inference.session import MAX_OBJECTS
 from medsam2.inference.track import ObjectTrack
 from medsam2.inference.video_archive import Found, MaskArchive
-from medsam2.prompts.types import Prompt, prompt_from
+from medsam2.prompts.types import MAX_OBJECTS, Prompt, prompt_from
 
 _BACKWARDS, _FORWARDS = -1, 1
 

@@ -12,8 +12,8 @@ from functools import partial
 import numpy as np
 
 from medsam2.errors import GeometryError, InputError
-from medsam2.evaluation.grids import match_order
 from medsam2.imaging.geometry import orientation_code, slices_along
+from medsam2.imaging.grids import match_order
 from medsam2.imaging.intensity import PERCENTILES
 from medsam2.imaging.mapped import release
 from medsam2.imaging.measure import volume_ml

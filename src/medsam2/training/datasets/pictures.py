@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from medsam2.evaluation.grids import match_order
 from medsam2.imaging.geometry import slices_along
+from medsam2.imaging.grids import match_order
 from medsam2.imaging.intensity import to_uint8
 from medsam2.imaging.preview import draw_preview
 from medsam2.training.datasets.contents import read_image, read_mask, whole_numbers, window_of

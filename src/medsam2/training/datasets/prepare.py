@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from medsam2.errors import InputError
-from medsam2.evaluation.grids import match_order
 from medsam2.imaging.geometry import slices_along
+from medsam2.imaging.grids import match_order
 from medsam2.imaging.intensity import to_uint8
 from medsam2.imaging.replacing import replacing
 from medsam2.training.bank import MANIFEST, MAX_LABELS
