@@ -33,6 +33,7 @@ SUBCOMMANDS: Mapping[str, Subcommand] = MappingProxyType(
         "evaluate": Subcommand("medsam2.cli.evaluate:evaluate", "Measure masks against reference masks."),
         "bench": Subcommand("medsam2.cli.bench:bench", "Measure memory policies on this machine."),
         "train": Subcommand("medsam2.cli.train:train", "Train a network from a recipe."),
+        "serve": Subcommand("medsam2.cli.serve:serve", "Answer the published JSON contract over HTTP."),
         "weights": Subcommand("medsam2.cli.weights:weights", "List, fetch and describe weights."),
     }
 )
