@@ -6,7 +6,8 @@ import base64
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -83,6 +84,12 @@ def server(predictor: Predictor) -> Iterator[Live]:
     """A server with nothing special about it, for all tests that leave it as it was."""
     with running(predictor) as live:
         yield live
+
+
+@pytest.fixture(scope="session")
+def run_server(predictor: Predictor) -> Callable[..., AbstractContextManager[Live]]:
+    """Run a server with settings for as long as a `with` lasts."""
+    return partial(running, predictor)
 
 
 @pytest.fixture

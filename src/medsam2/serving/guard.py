@@ -63,7 +63,7 @@ class Guard:
 
     def _check_origin(self, origin: str, host: str) -> None:
         """Refuse pages of other sites; programs send no `Origin`."""
-        if not origin or origin in self._origins or urlsplit(origin).netloc == host:
+        if not origin or origin in self._origins or origin.partition("://")[2] == host:
             return
         raise Fault(
             403, f"pages of {shown(origin)} may not call this server; add it to MEDSAM2_ALLOWED_ORIGINS if so"
