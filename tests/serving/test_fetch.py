@@ -163,6 +163,8 @@ def test_redirects_are_followed_where_they_may_lead(site, port: int, tmp_path: P
         "http://other.example/",
         "file:///etc/passwd",
         "ftp://127.0.0.1/file",
+        "http://[::1",
+        "https://data.example:99999/",
     ],
 )
 def test_a_redirect_is_checked_as_the_url_was(
@@ -239,6 +241,11 @@ def test_a_url_that_is_not_fetched_says_why(url: str, words: tuple[str, ...], tm
     for word in words:
         assert word in sentence
     assert "secret" not in sentence
+
+
+@pytest.mark.parametrize("path", ["a\x00b", "a" * 100_000, "a\x7fb"])
+def test_a_path_that_no_url_has_is_refused(port: int, tmp_path: Path, path: str) -> None:
+    refused(f"http://127.0.0.1:{port}/{path}", tmp_path, settings_for(f"127.0.0.1:{port}"))
 
 
 def test_without_hosts_nothing_is_fetched(tmp_path: Path) -> None:

@@ -216,7 +216,7 @@ def test_a_header_that_claims_more_than_the_file_has_is_refused(hurried, table) 
     assert "/" not in sentence.replace("nii.gz", "")  # no place on the machine
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(24))
 def test_headers_with_random_bytes_never_end_the_server(hurried, table, seed: int) -> None:
     random = np.random.default_rng(seed)
     file = bytearray(nifti_header((16, 16, 4)) + random.bytes(16 * 16 * 4 * 2))

@@ -66,7 +66,7 @@ def header(scope: Scope, name: bytes) -> str:
 async def _read(scope: Scope, receive: Receive, max_bytes: int, reservation: Reservation) -> bytearray:
     too_large = Fault(413, f"the body is larger than the {max_bytes // MIB} MiB that are taken")
     announced = header(scope, b"content-length")
-    if announced.isdigit() and int(announced) > max_bytes:
+    if announced.isdecimal() and int(announced) > max_bytes:
         raise too_large
     inflate = _inflater(header(scope, b"content-encoding"))
     body = bytearray()

@@ -33,7 +33,7 @@ async def fetch(url: str, path: Path, settings: ServerSettings) -> None:
                 await _follow(client, url, path, settings)
     except (TimeoutError, httpx.TimeoutException):
         raise Fault(504, f"the URL was not fetched within {settings.fetch_timeout_s:g} s") from None
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # the last for what is no URL at all
         raise Fault(422, f"the URL cannot be fetched: {type(error).__name__}") from None
 
 
@@ -84,7 +84,7 @@ async def _store(response: httpx.Response, path: Path, max_bytes: int) -> None:
     # A caller's word for it is not enough, so bytes are counted below as well.
     announced = response.headers.get("content-length", "0")
     too_large = Fault(413, f"the URL holds more than the {max_bytes // MIB} MiB that are fetched")
-    if announced.isdigit() and int(announced) > max_bytes:
+    if announced.isdecimal() and int(announced) > max_bytes:
         raise too_large
     num_bytes = 0
     with path.open("xb") as file:

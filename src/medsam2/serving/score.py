@@ -144,7 +144,7 @@ async def _read_image(service: Service, image: str, folder: Path, reservation: R
 async def _file_of(image: str, folder: Path, service: Service) -> Path:
     """Put what a caller sent, or where it points, into a file under a name of ours."""
     path = folder / "image"
-    if image.lower().startswith(SCHEMES):
+    if image[: max(map(len, SCHEMES))].lower().startswith(SCHEMES):  # the rest may be all of a scan
         await fetch(image, path, service.settings)
     else:
         await asyncio.to_thread(_decode, image, path)
