@@ -8,10 +8,12 @@ from scipy import ndimage
 from medsam2.errors import GeometryError, PromptError
 from medsam2.imaging.labels import (
     bounding_box,
+    coco_counts,
     component_at,
     components_overlapping,
     connected_through,
     fill_holes,
+    from_coco_counts,
     from_run_lengths,
     largest_component,
     run_lengths,
@@ -165,3 +167,34 @@ def test_known_run_lengths():
     assert run_lengths(np.ones((2, 2), bool)).tolist() == [0, 4]
     assert run_lengths(np.zeros((2, 2), bool)).tolist() == [4]
     assert from_run_lengths(np.array([0, 4]), (2, 2)).all()
+
+
+@pytest.mark.parametrize(
+    ("mask", "counts"),
+    [
+        # By hand: runs of the columns, 48 added to each group of five bits; 32 more where a group follows.
+        (np.zeros((2, 3), bool), "6"),
+        (np.ones((2, 3), bool), "06"),
+        (np.array([[0, 1], [1, 1]], bool), "13"),
+        (np.zeros((5, 8), bool), "X1"),  # 40 = 8 + 1 * 32
+        (np.zeros((4, 4), bool), "`0"),  # 16: bit 4 alone would read as negative, so a group of zeros follows
+        (np.array([[0, 1, 0, 1, 1, 0]], bool), "11110"),  # 1 1 1 2 1, the last two less those two before
+        (np.array([[0, 0, 0, 1, 1, 0, 1, 0]], bool), "321O0"),  # 3 2 1 1 1: 1 - 2 = -1 is written as O
+    ],
+)
+def test_coco_counts_are_those_of_the_format(mask, counts):
+    assert coco_counts(mask) == counts
+    assert np.array_equal(from_coco_counts(counts, mask.shape), mask)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("shape", [(1, 1), (7, 1), (30, 40), (256, 257)])
+def test_coco_counts_come_back(shape, seed):
+    mask = blobs(shape, seed) if seed else np.random.default_rng(0).random(shape) < 0.5
+    assert np.array_equal(from_coco_counts(coco_counts(mask), shape), mask)
+
+
+@pytest.mark.parametrize("counts", ["", "6", "X", "O6", "\u00e9"])
+def test_counts_of_another_mask_are_refused(counts):
+    with pytest.raises(GeometryError, match="run lengths"):
+        from_coco_counts(counts, (3, 3))

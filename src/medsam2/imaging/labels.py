@@ -1,4 +1,4 @@
-"""Find the connected parts and the holes of a mask.
+"""Find the connected parts and the holes of a mask, and write it as run lengths.
 
 Neighbours touch by a face, an edge or a corner: 8 of them in 2D, 26 in 3D. Work happens inside the mask's
 bounding box, so the cost follows the object and not the scan.
@@ -12,6 +12,9 @@ from scipy import ndimage
 from scipy.cluster.hierarchy import DisjointSet
 
 from medsam2.errors import GeometryError, PromptError
+
+# COCO's letters: five bits, one that says whether more follow, and 48 to make it printable.
+_COCO_BITS, _COCO_SIGN, _COCO_GOES_ON, _COCO_FIRST = 0x1F, 0x10, 0x20, 48
 
 
 def bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:
@@ -144,6 +147,56 @@ def from_run_lengths(lengths: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Undo `run_lengths`."""
     values = np.arange(len(lengths)) % 2 == 1
     return np.repeat(values, lengths).reshape(shape)
+
+
+def coco_counts(mask: np.ndarray) -> str:
+    """Write a slice as the compressed run lengths of COCO, the `counts` of its mask objects.
+
+    Runs go down the columns. From the fourth on each is written as its difference to the one before the last,
+    in groups of five bits, the lowest first, and six bits a character: `rleToString` of the COCO API.
+
+    Args:
+        mask: Boolean, (y, x).
+    """
+    rest = run_lengths(mask.T).astype(np.int64)
+    rest[3:] -= rest[1:-2].copy()
+    groups, is_written = [], []
+    goes_on = np.ones(rest.shape, bool)
+    while goes_on.any():
+        is_written.append(goes_on)
+        group = rest & _COCO_BITS
+        rest = rest >> 5  # keeps the sign
+        # The reader extends the last group's highest bit, so the rest must agree with it.
+        goes_on = goes_on & (rest != np.where(group & _COCO_SIGN, -1, 0))
+        groups.append(group + np.where(goes_on, _COCO_GOES_ON, 0) + _COCO_FIRST)
+    letters = np.stack(groups, axis=1).astype(np.uint8)
+    return letters[np.stack(is_written, axis=1)].tobytes().decode("ascii")
+
+
+def from_coco_counts(counts: str, shape: tuple[int, int]) -> np.ndarray:
+    """Undo `coco_counts`.
+
+    Args:
+        counts: Compressed run lengths.
+        shape: (y, x).
+
+    Raises:
+        GeometryError: They are not those of a mask of this shape.
+    """
+    lengths: list[int] = []
+    value = shift = 0
+    for code in counts.encode("ascii", "replace"):
+        group = code - _COCO_FIRST
+        value |= (group & _COCO_BITS) << shift
+        shift += 5
+        if group & _COCO_GOES_ON:
+            continue
+        value -= (1 << shift) if group & _COCO_SIGN else 0
+        lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
+        value = shift = 0
+    if shift or min(lengths, default=0) < 0 or sum(lengths) != shape[0] * shape[1]:
+        raise GeometryError(f"these run lengths are not those of a mask of shape {shape} (y, x)")
+    return from_run_lengths(np.array(lengths, np.int64), shape[::-1]).T
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:

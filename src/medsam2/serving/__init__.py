@@ -1,0 +1,1 @@
+"""The server: the published contract over HTTP, for one model and many callers."""

@@ -1,0 +1,126 @@
+"""The application: routes, and the layers around them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI, Request, Response
+from fastapi.middleware.cors import CORSMiddleware
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
+
+from medsam2.errors import MedSAM2Error
+from medsam2.serving.description import SCORE_RESPONSES, SCORE_SCHEMA
+from medsam2.serving.faults import Fault, fault_of
+from medsam2.serving.guard import Guard, fault_response
+from medsam2.serving.observe import Observer
+from medsam2.serving.score import score
+from medsam2.serving.service import Service
+from medsam2.serving.settings import ServerSettings
+from medsam2.serving.usage import usage_of
+
+if TYPE_CHECKING:
+    from medsam2.inference.predictor import Predictor
+
+TITLE = "medsam2"
+SETTINGS_KEY = "medsam2_settings"
+"""Where the connection's protocol finds the settings."""
+_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+logger = logging.getLogger(__name__)
+
+
+def create_app(predictor: Predictor, settings: ServerSettings) -> FastAPI:
+    """Make a server's application.
+
+    Args:
+        predictor: Weights on a device, shared by all requests.
+        settings: Limits, and who may ask.
+    """
+    service = Service(predictor, settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[Mapping[str, object]]:
+        async with service.running():
+            yield {SETTINGS_KEY: settings}
+
+    # No pages with documentation: they would load scripts from elsewhere.
+    app = FastAPI(title=TITLE, lifespan=lifespan, docs_url=None, redoc_url=None)
+    _add_contract(app, service)
+    _add_probes(app, service)
+    _add_faults(app)
+    if settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.allowed_origins),
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["Authorization", "Content-Type"],
+        )
+    app.add_middleware(Guard, settings=settings)
+    paths = frozenset(app.openapi()["paths"]) | {"/openapi.json"}
+    app.add_middleware(Observer, service=service, paths=paths)  # the last one added is outermost
+    return app
+
+
+def _add_contract(app: FastAPI, service: Service) -> None:
+    async def answer(request: Request) -> Response:
+        """Segment what a table of images and prompts asks for."""
+        return await score(service, request)
+
+    for path in ("/score", "/invocations"):
+        app.add_api_route(
+            path, answer, methods=["POST"], openapi_extra={"requestBody": SCORE_SCHEMA},
+            responses=SCORE_RESPONSES, response_model=None, operation_id=path.strip("/"),
+        )  # fmt: skip
+
+
+def _add_probes(app: FastAPI, service: Service) -> None:
+    @app.get("/healthz", response_model=None)
+    async def is_alive() -> dict[str, str]:
+        """Say that the process runs."""
+        return {"status": "alive"}
+
+    @app.get("/ping", response_model=None)
+    @app.get("/readyz", response_model=None)
+    async def is_ready() -> dict[str, str]:
+        """Say whether requests are answered."""
+        if not service.is_ready:
+            raise Fault(503, "the server is starting or ending", retry_after_s=1)
+        return {"status": "ready"}
+
+    @app.get("/metrics", response_model=None)
+    async def show_meters() -> Response:
+        """Show what was counted and timed, for Prometheus."""
+        return Response(service.meters.text(), media_type=_METRICS_TYPE)
+
+
+def _add_faults(app: FastAPI) -> None:
+    """Give every failure the contract's form."""
+
+    @app.exception_handler(MedSAM2Error)
+    async def refuse(_: Request, error: Exception) -> Response:
+        assert isinstance(error, MedSAM2Error)
+        fault = fault_of(error)
+        if fault.status in (400, 408, 413):  # what was sent may not have been read to its end
+            return fault_response(fault)
+        return JSONResponse(fault.answer, fault.status, fault.headers)
+
+    @app.exception_handler(ClientDisconnect)
+    async def let_go(request: Request, _: Exception) -> Response:
+        usage_of(request.scope).is_abandoned = True
+        return Response(status_code=400)  # nobody receives it
+
+    @app.exception_handler(HTTPException)
+    async def not_here(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        text = f"{error.detail}: POST /score or /invocations, GET /ping, /healthz, /readyz or /metrics"
+        return JSONResponse({"error": text, "status": error.status_code}, error.status_code, error.headers)
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, _: Exception) -> Response:
+        request_id = usage_of(request.scope).request_id
+        return fault_response(Fault(500, f"the server failed; its log says where, at request {request_id}"))

@@ -1,0 +1,102 @@
+"""Who may speak to the server: by the name it is called, the page that calls, and the key."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import socket
+from urllib.parse import urlsplit
+
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from medsam2.serving.body import discard_rest, header
+from medsam2.serving.faults import Fault, shown
+from medsam2.serving.settings import ServerSettings
+
+OPEN_PATHS = ("/healthz", "/readyz", "/ping")
+"""What probes ask, who have no key."""
+_BEARER = "bearer "
+
+
+class Guard:
+    """Refuses a request before anything of it is read; all else goes on to the application."""
+
+    def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
+        self._app = app
+        self._key = settings.key
+        self._origins = settings.allowed_origins
+        self._names = {
+            "localhost",
+            settings.host.lower(),
+            socket.gethostname().lower(),
+            *settings.allowed_hosts,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] == "http":
+            try:
+                self._check(scope)
+            except Fault as fault:
+                await discard_rest(scope, receive)
+                await fault_response(fault)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _check(self, scope: Scope) -> None:
+        host = header(scope, b"host").lower()
+        self._check_host(host)
+        self._check_origin(header(scope, b"origin").lower(), host)
+        is_preflight = scope["method"] == "OPTIONS" and header(scope, b"access-control-request-method")
+        if self._key is not None and scope["path"] not in OPEN_PATHS and not is_preflight:
+            _check_key(header(scope, b"authorization"), self._key)
+
+    def _check_host(self, host: str) -> None:
+        """Refuse names that are not ours: a page of a stranger may have its own name point here."""
+        name = _name_of(host)
+        if name in self._names or _is_address(name):
+            return
+        raise Fault(
+            403, f"{shown(host)} is not a name of this server; if it is, add it to MEDSAM2_ALLOWED_HOSTS"
+        )
+
+    def _check_origin(self, origin: str, host: str) -> None:
+        """Refuse pages of other sites; programs send no `Origin`."""
+        if not origin or origin in self._origins or origin.partition("://")[2] == host:
+            return
+        raise Fault(
+            403, f"pages of {shown(origin)} may not call this server; add it to MEDSAM2_ALLOWED_ORIGINS if so"
+        )
+
+
+def fault_response(fault: Fault) -> Response:
+    """The answer for a request that ends before all of it was used; the connection ends with it."""
+    headers = {**fault.headers, "Connection": "close"}
+    if fault.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return Response(fault.body, fault.status, headers, media_type="application/json")
+
+
+def _check_key(authorization: str, key: bytes) -> None:
+    if not authorization.lower().startswith(_BEARER):
+        raise Fault(401, "this server needs a key: send it as the header Authorization: Bearer KEY")
+    given = authorization[len(_BEARER) :].strip()
+    if not hmac.compare_digest(given.encode("latin-1"), key):
+        raise Fault(403, "the key is not that of this server")
+
+
+def _name_of(host: str) -> str:
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_address(name: str) -> bool:
+    """Whether a host is an address, which no name server can point elsewhere."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,87 @@
+"""Follow each request from its first byte to its answer's last: id, log, meters, memory."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from medsam2.serving.admission import Reservation
+from medsam2.serving.body import header
+from medsam2.serving.logs import fields
+from medsam2.serving.service import Service
+from medsam2.serving.usage import Usage
+
+_ABANDONED = 499  # nginx's number for a caller that left; nobody receives it
+_ELSEWHERE = "other"
+_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+)
+
+logger = logging.getLogger(__name__)
+
+
+class Observer:
+    """The outermost layer: what it opens for a request it closes, however the request ends."""
+
+    def __init__(self, app: ASGIApp, service: Service, paths: frozenset[str]) -> None:
+        self._app = app
+        self._service = service
+        self._paths = paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        usage = Usage(reservation=Reservation(self._service.budget))
+        usage.request_id = _given_id(scope) or usage.request_id
+        usage.follow(scope)
+        status = 500
+        started = time.perf_counter()
+
+        async def send_observed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [
+                    *message.get("headers", ()), *_HEADERS, (b"x-request-id", usage.request_id.encode())
+                ]  # fmt: skip
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_observed)
+        finally:
+            usage.reservation.close()
+            self._note(
+                scope, usage, _ABANDONED if usage.is_abandoned else status, time.perf_counter() - started
+            )
+
+    def _note(self, scope: Scope, usage: Usage, status: int, seconds: float) -> None:
+        # A path of the caller's own making may say anything, a name included.
+        path = scope["path"] if scope["path"] in self._paths else _ELSEWHERE
+        self._service.meters.request_seconds.labels(path).observe(seconds)
+        self._service.meters.requests.labels(path, str(status)).inc()
+        logger.info(
+            "request",
+            extra=fields(
+                request_id=usage.request_id, method=_known_method(scope), path=path, status=status,
+                seconds=round(seconds, 4), rows=usage.num_rows, bytes=usage.num_bytes,
+            ),
+        )  # fmt: skip
+
+
+def _given_id(scope: Scope) -> str | None:
+    """The id that a caller or a platform gave, if it is one that can name nobody."""
+    try:
+        return str(uuid.UUID(header(scope, b"x-request-id")))
+    except ValueError:
+        return None
+
+
+def _known_method(scope: Scope) -> str:
+    known = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"}
+    return scope["method"] if scope["method"] in known else _ELSEWHERE

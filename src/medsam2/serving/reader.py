@@ -1,0 +1,210 @@
+"""Have files read by processes that may die of it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import orjson
+
+from medsam2.errors import MedSAM2Error
+from medsam2.imaging.geometry import ItkGrid
+from medsam2.imaging.volume import Volume
+from medsam2.serving.faults import Fault
+from medsam2.serving.reading import VOXELS
+from medsam2.serving.settings import MIB, ServerSettings, reader_environment
+
+_MODULE = "medsam2.serving.reading"
+_START_S = 120.0  # imports, on a machine that is busy with something else
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What a file says that reading it takes."""
+
+    num_voxels: int
+    num_bytes: int
+
+
+class FileReader:
+    """One such process, started anew when it is gone; for one file at a time."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._settings = settings
+        self._process: Process | None = None
+        self.num_starts = 0
+
+    async def start(self) -> None:
+        """Start the process, unless it runs."""
+        if self._process is not None and self._process.returncode is None:
+            return
+        await self.close()
+        self.num_starts += 1
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", _MODULE),
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=DEVNULL,
+            env=reader_environment(),
+        )
+        limits = {
+            "memory_bytes": self._settings.reader_memory * MIB,
+            "seconds": self._settings.read_timeout_s,
+        }
+        try:
+            await self._ask(limits, _START_S)
+        except Fault as error:
+            raise MedSAM2Error("the process that reads files does not start") from error
+
+    async def measure(self, path: Path) -> Claim:
+        """Say what reading a NIfTI file takes, from its header.
+
+        Raises:
+            Fault: 422, the file cannot be read.
+        """
+        answer = await self._order("measure", path)
+        return Claim(num_voxels=_integer(answer, "num_voxels"), num_bytes=_integer(answer, "num_bytes"))
+
+    async def read(self, path: Path) -> Volume:
+        """Read a file; its voxels are pages of a file that has no name any more.
+
+        Raises:
+            Fault: 422, the file cannot be read; 413, it takes too much memory; 504, too much time.
+        """
+        answer = await self._order("read", path)
+        voxels_path = path.with_name(VOXELS)
+        try:
+            voxels = np.load(voxels_path, mmap_mode="r", allow_pickle=False)
+            return _volume(np.asarray(voxels), answer)
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            # A process that a file has taken over may say anything.
+            raise Fault(422, "the file cannot be read") from error
+        finally:
+            voxels_path.unlink(missing_ok=True)
+
+    async def close(self) -> None:
+        """End the process."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        assert process.stdin is not None
+        process.stdin.close()
+        with suppress(ConnectionError):
+            await process.stdin.wait_closed()
+
+    async def _order(self, do: str, path: Path) -> Mapping[str, object]:
+        await self.start()
+        try:
+            # Its processor time ends first, where it is not waiting for something.
+            return await self._ask(
+                {"do": do, "folder": str(path.parent), "name": path.name}, self._settings.read_timeout_s + 1
+            )
+        except BaseException as error:
+            if not isinstance(error, Fault) or error.status != 422:
+                await self.close()
+            raise
+
+    async def _ask(self, order: Mapping[str, object], timeout_s: float) -> Mapping[str, object]:
+        process = self._process
+        assert process is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            async with asyncio.timeout(timeout_s):
+                process.stdin.write(orjson.dumps(order) + b"\n")
+                await process.stdin.drain()
+                line = await process.stdout.readline()
+        except TimeoutError:
+            raise self._too_slow() from None
+        except (ConnectionError, ValueError):  # it is gone, or says more than an answer has
+            line = b""
+        if not line.endswith(b"\n"):
+            await self.close()
+            raise self._died(process.returncode)
+        answer = orjson.loads(line)
+        if "too_large" in answer:
+            limit = self._settings.reader_memory
+            raise Fault(413, f"reading the file takes more than the {limit} MiB of memory there are for it")
+        if "wrong" in answer:
+            raise Fault(422, str(answer["wrong"]))
+        found: Mapping[str, object] = answer["done"]
+        return found
+
+    def _died(self, code: int | None) -> Fault:
+        if hasattr(signal, "SIGXCPU") and code == -signal.SIGXCPU:
+            return self._too_slow()
+        return Fault(422, "the file ended the process that was reading it; it is damaged, or made to do so")
+
+    def _too_slow(self) -> Fault:
+        return Fault(504, f"the file was not read within {self._settings.read_timeout_s:g} s")
+
+
+class ReaderPool:
+    """Readers for all requests, each lent to one of them at a time."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._readers = [FileReader(settings) for _ in range(settings.readers)]
+        self._free: asyncio.Queue[FileReader] = asyncio.Queue()
+
+    @property
+    def num_starts(self) -> int:
+        """How often a process was started; each more than there are readers is a death."""
+        return sum(reader.num_starts for reader in self._readers)
+
+    async def start(self) -> None:
+        """Start all of them."""
+        await asyncio.gather(*(reader.start() for reader in self._readers))
+        for reader in self._readers:
+            self._free.put_nowait(reader)
+
+    async def close(self) -> None:
+        """End all of them."""
+        for reader in self._readers:
+            await reader.close()
+
+    @asynccontextmanager
+    async def lend(self) -> AsyncIterator[FileReader]:
+        """Wait for one that is free."""
+        reader = await self._free.get()
+        try:
+            yield reader
+        finally:
+            self._free.put_nowait(reader)
+
+
+def _integer(answer: Mapping[str, object], name: str) -> int:
+    value = answer.get(name)
+    if not isinstance(value, int):
+        raise Fault(422, "the file cannot be read")
+    return value
+
+
+def _volume(voxels: np.ndarray, answer: Mapping[str, object]) -> Volume:
+    header, grid, modality = answer["nifti_header"], answer["itk_grid"], answer["modality"]
+    try:
+        return Volume(
+            voxels,
+            np.array(answer["affine"], np.float64),
+            modality if isinstance(modality, str) else None,
+            nifti_header=base64.b64decode(header) if isinstance(header, str) else None,
+            itk_grid=_itk_grid(grid) if isinstance(grid, dict) else None,
+        )
+    except MedSAM2Error as error:
+        raise Fault(422, str(error)) from error
+
+
+def _itk_grid(numbers: Mapping[str, list[float]]) -> ItkGrid:
+    x_mm, y_mm, z_mm = numbers["spacing"]
+    x, y, z = numbers["origin"]
+    return ItkGrid((x_mm, y_mm, z_mm), (x, y, z), tuple(numbers["direction"]))

@@ -1,0 +1,156 @@
+"""The process that reads files of strangers: `python -m medsam2.serving.reading`.
+
+It speaks in lines of JSON, takes its limits in the first of them, then one order after the other, and leaves
+voxels in a file beside the one it read. Whatever a file does to it, the server lives in another process.
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import gzip
+import json
+import os
+import sys
+import zlib
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+
+from medsam2.errors import MedSAM2Error, UnsupportedFormat
+from medsam2.imaging.io import read
+from medsam2.imaging.nifti_header import HEADER_SIZES, layout, parse
+from medsam2.imaging.volume import Volume
+
+VOXELS = "voxels.npy"
+_GZIP_MAGIC = b"\x1f\x8b"
+_EXIT_MEMORY = 3
+_TOO_LARGE = (errno.ENOMEM, errno.EFBIG)
+"""What the system says at the limits on memory and on files."""
+
+
+def measure(path: Path) -> dict[str, object]:
+    """Say what reading a NIfTI file would take, from its header alone.
+
+    Returns:
+        `num_voxels`, and `num_bytes` of the voxels once read.
+
+    Raises:
+        UnsupportedFormat: It is no NIfTI file, or a damaged one.
+        InputError: It is no volume.
+    """
+    with path.open("rb") as file:
+        is_compressed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+        file.seek(0)
+        try:
+            stream = cast(BinaryIO, gzip.GzipFile(fileobj=file)) if is_compressed else file
+            block = stream.read(HEADER_SIZES[-1])
+        except (OSError, EOFError, zlib.error) as error:
+            raise UnsupportedFormat(f"{path}: its compressed data are damaged: {error}") from error
+    stored = layout(parse(block, path), path)
+    num_z, num_y, num_x = stored.shape
+    # Voxels that the header scales become floats.
+    itemsize = stored.dtype.itemsize if (stored.slope, stored.inter) == (1.0, 0.0) else 8
+    num_voxels = num_z * num_y * num_x
+    return {"num_voxels": num_voxels, "num_bytes": num_voxels * itemsize}
+
+
+def read_into(path: Path, voxels_path: Path) -> dict[str, object]:
+    """Read a volume, write its voxels to a file and return the rest of it."""
+    volume = read(path)
+    np.save(voxels_path, volume.array, allow_pickle=False)
+    return _described(volume)
+
+
+def _described(volume: Volume) -> dict[str, object]:
+    header = volume.nifti_header
+    return {
+        "affine": volume.affine.tolist(),
+        "modality": volume.modality,
+        "nifti_header": None if header is None else base64.b64encode(header).decode("ascii"),
+        "itk_grid": None if volume.itk_grid is None else asdict(volume.itk_grid),
+    }
+
+
+def _obey(order: dict[str, str]) -> dict[str, object]:
+    """Do what the server asks for; what is wrong with the file is an answer too."""
+    # Names in what is raised are then bare, and no place on this machine.
+    os.chdir(order["folder"])
+    path = Path(order["name"])
+    try:
+        return {"done": measure(path) if order["do"] == "measure" else read_into(path, Path(VOXELS))}
+    except OSError as error:
+        if error.errno in _TOO_LARGE:
+            raise MemoryError from error
+        raise
+    except MedSAM2Error as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _TOO_LARGE:
+            raise MemoryError from error
+        # Where temporary files lie is nobody's business.
+        text = str(error).removeprefix(f"{path}: ").replace(order["folder"], "temporary files")
+        return {"wrong": text}
+
+
+def _limit(memory_bytes: int) -> None:
+    """Take away what no file needs; `memory_bytes` come on top of what the imports took."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows: the server's own clock is what is left
+        return
+    taken = _address_space()
+    for what, limit in (
+        (resource.RLIMIT_AS, taken + memory_bytes),
+        (resource.RLIMIT_FSIZE, memory_bytes),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        with suppress(ValueError, OSError):  # macOS refuses some
+            resource.setrlimit(what, (limit, limit))
+
+
+def _address_space() -> int:
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def _limit_time(seconds: float) -> None:
+    """Let the next file have so many seconds of the processor, then SIGXCPU ends the process."""
+    try:
+        import resource
+    except ModuleNotFoundError:
+        return
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_CPU, (int(usage.ru_utime + usage.ru_stime + seconds) + 1, hard))
+
+
+def main() -> None:
+    """Obey orders until standard input ends."""
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a library prints must not stand among the answers
+
+    def say(answer: dict[str, object]) -> None:
+        channel.write(json.dumps(answer) + "\n")
+        channel.flush()
+
+    limits = json.loads(sys.stdin.readline())
+    _limit(limits["memory_bytes"])
+    say({"done": {}})
+    for line in sys.stdin:
+        _limit_time(limits["seconds"])
+        try:
+            answer = _obey(json.loads(line))
+        except MemoryError:
+            # What is left of the memory may not do for the next file.
+            say({"too_large": True})
+            sys.exit(_EXIT_MEMORY)
+        say(answer)
+
+
+if __name__ == "__main__":
+    main()

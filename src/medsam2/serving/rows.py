@@ -1,0 +1,180 @@
+"""One row of the table as values: what to segment, in what, and how to answer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TypeGuard
+
+from medsam2.errors import InputError
+from medsam2.imaging.intensity import Window
+from medsam2.prompts.types import Box, prompt_from
+from medsam2.serving.faults import Fault, in_column, shown
+from medsam2.serving.table import Cells
+
+MASK_FORMATS = ("nested", "nifti", "rle")
+MEMORIES = ("recent", "self-sorting")
+MAX_POINTS = 1000
+
+Points = tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A row whose values make sense by themselves; whether they lie in the image is seen with the image."""
+
+    number: int
+    """From 0; named in errors."""
+    image: str
+    """Base64 of a NIfTI file, or a URL of one."""
+    key_slice_index: int
+    """In the series that the file is from."""
+    slice_offset: int
+    """Of the file's first slice in that series."""
+    window: tuple[float, float]
+    """Intensities shown as black and as white."""
+    box_xyxy: tuple[float, float, float, float] | None
+    """Pixels of the key slice, both ends included."""
+    points_xy: Points
+    """Pixels of the key slice."""
+    point_labels: tuple[int, ...]
+    """1 inside, 0 outside, one per point."""
+    mask_format: str
+    memory: str
+
+    @property
+    def adjusted_index(self) -> int:
+        """The key slice's index in the file."""
+        return self.key_slice_index - self.slice_offset
+
+    def check_within(self, shape_zyx: tuple[int, int, int]) -> None:
+        """Make sure that the prompt lies in the image.
+
+        Raises:
+            Fault: 422; the message names the column, the value and the range.
+        """
+        depth = shape_zyx[0]
+        if not 0 <= self.adjusted_index < depth:
+            first = self.slice_offset
+            raise in_column(
+                self.number,
+                "key_slice_idx",
+                f"slice {self.key_slice_index} is not in the file, which has {depth} slices: "
+                f"with slice_offset {first} it must be {first} to {first + depth - 1}",
+            )
+        try:
+            if self.box_xyxy is not None:
+                prompt_from(self.adjusted_index, box=self.box_xyxy).checked(shape_zyx)
+        except InputError as error:
+            raise in_column(self.number, "bbox", error) from None
+        try:
+            if self.points_xy:
+                prompt_from(self.adjusted_index, points=self.points_xy).checked(shape_zyx)
+        except InputError as error:
+            raise in_column(self.number, "points", error) from None
+
+
+def read_row(number: int, cells: Cells) -> Row:
+    """Turn a row's cells into values.
+
+    Raises:
+        Fault: 422, a value cannot be; the message names row, column, value and what would do.
+    """
+    box = _box(number, cells.get("bbox"))
+    points = _points(number, cells.get("points"))
+    if box is None and not points:
+        raise in_column(number, "bbox", "is empty, as points is: say what to segment by one of them")
+    return Row(
+        number=number,
+        image=_image(number, cells["nii_image"]),
+        key_slice_index=_whole(number, "key_slice_idx", cells["key_slice_idx"]),
+        slice_offset=_whole(number, "slice_offset", _default(cells.get("slice_offset"), 0)),
+        window=_window(number, cells["dicom_window"]),
+        box_xyxy=box,
+        points_xy=points,
+        point_labels=_labels(number, cells.get("point_labels"), len(points)),
+        mask_format=_choice(number, "mask_format", cells.get("mask_format"), MASK_FORMATS),
+        memory=_choice(number, "memory", cells.get("memory"), MEMORIES),
+    )
+
+
+def _image(number: int, value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise _wrong(
+            number, "nii_image", value, "base64 of a .nii or .nii.gz file, or a URL of one, is expected"
+        )
+    return value
+
+
+def _whole(number: int, column: str, value: object) -> int:
+    # Data frames turn whole numbers into floats.
+    if not _is_number(value) or value != math.floor(value) or value < 0:
+        raise _wrong(number, column, value, "a whole number, 0 or more, is expected")
+    return int(value)
+
+
+def _window(number: int, value: object) -> tuple[float, float]:
+    limits = _numbers(value)
+    if limits is None or len(limits) != 2:
+        raise _wrong(number, "dicom_window", value, "two numbers [lower, upper] are expected")
+    try:
+        Window(limits[0], limits[1], source="caller")
+    except InputError as error:
+        raise in_column(number, "dicom_window", error) from None
+    return limits[0], limits[1]
+
+
+def _box(number: int, value: object) -> tuple[float, float, float, float] | None:
+    if value is None:
+        return None
+    ends = _numbers(value)
+    if ends is None or len(ends) != 4:
+        raise _wrong(number, "bbox", value, "four numbers [x_min, y_min, x_max, y_max] are expected")
+    return Box.from_xyxy(ends).xyxy
+
+
+def _points(number: int, value: object) -> Points:
+    pairs = [_numbers(pair) for pair in value] if isinstance(value, list) else None
+    if value is None:
+        return ()
+    if pairs is None or any(pair is None or len(pair) != 2 for pair in pairs):
+        raise _wrong(number, "points", value, "a list of pairs [x, y] is expected")
+    if len(pairs) > MAX_POINTS:
+        raise in_column(number, "points", f"holds {len(pairs)} points; at most {MAX_POINTS} are taken")
+    return tuple((pair[0], pair[1]) for pair in pairs if pair is not None)
+
+
+def _labels(number: int, value: object, num_points: int) -> tuple[int, ...]:
+    if value is None:
+        return (1,) * num_points
+    labels = _numbers(value)
+    if labels is None or len(labels) != num_points or not set(labels) <= {0.0, 1.0}:
+        what = f"{num_points} labels, 1 (inside) or 0 (outside) per point, are expected"
+        raise _wrong(number, "point_labels", value, what)
+    return tuple(int(label) for label in labels)
+
+
+def _choice(number: int, column: str, value: object, choices: tuple[str, ...]) -> str:
+    if value is None:
+        return choices[0]
+    if value not in choices:
+        raise _wrong(number, column, value, f"one of {', '.join(choices)} is expected")
+    return str(value)
+
+
+def _default(value: object, default: object) -> object:
+    return default if value is None else value
+
+
+def _numbers(value: object) -> list[float] | None:
+    if not isinstance(value, list) or not all(_is_number(entry) for entry in value):
+        return None
+    return [float(entry) for entry in value]
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _wrong(number: int, column: str, value: object, expected: str) -> Fault:
+    return in_column(number, column, f"{shown(value)} cannot be; {expected}")

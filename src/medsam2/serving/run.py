@@ -1,0 +1,60 @@
+"""Run the server on an address until it is told to stop."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from medsam2.errors import InputError
+from medsam2.serving.app import create_app
+from medsam2.serving.logs import log_lines_to
+from medsam2.serving.protocol import PatientProtocol
+from medsam2.serving.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from medsam2.inference.predictor import Predictor
+
+_BACKLOG = 128
+_KEEP_ALIVE_S = 5
+_LARGEST_HEADERS = 64 * 1024
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Take an address before the work of loading weights.
+
+    Raises:
+        InputError: It cannot be had.
+    """
+    try:
+        family, *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise InputError(f"{host}:{port} cannot be listened on: {error.strerror or error}") from error
+
+
+def server_for(predictor: Predictor, settings: ServerSettings) -> uvicorn.Server:
+    """A server that is not running yet."""
+    config = uvicorn.Config(
+        create_app(predictor, settings),
+        http=PatientProtocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,  # it would write paths and addresses
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        # What runs may finish; it has a time limit of its own.
+        timeout_graceful_shutdown=int(settings.answer_timeout_s) + 1,
+        h11_max_incomplete_event_size=_LARGEST_HEADERS,
+    )
+    return uvicorn.Server(config)
+
+
+def run_server(predictor: Predictor, settings: ServerSettings, listener: socket.socket) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what runs."""
+    with log_lines_to(sys.stderr):
+        server_for(predictor, settings).run(sockets=[listener])

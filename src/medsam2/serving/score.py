@@ -1,0 +1,162 @@
+"""The published contract: a table of images and prompts comes in, masks go out."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import logging
+import tempfile
+from collections.abc import Awaitable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive
+
+from medsam2.errors import MedSAM2Error
+from medsam2.imaging.volume import Volume
+from medsam2.serving.addresses import SCHEMES
+from medsam2.serving.admission import Reservation
+from medsam2.serving.answers import Found, answer_text, compressed, wants_gzip
+from medsam2.serving.body import header, read_body
+from medsam2.serving.faults import Fault, busy, fault_of, in_column
+from medsam2.serving.fetch import fetch
+from medsam2.serving.rows import Row, read_row
+from medsam2.serving.service import Service
+from medsam2.serving.settings import MIB
+from medsam2.serving.table import Cells, read_table
+from medsam2.serving.usage import usage_of
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_IMAGE = "nii_image"
+_LABEL_COPIES = 2  # bytes per voxel while a mask is cut out of the labels
+_NO_ROOM_RETRY_S = 60
+
+logger = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
+
+
+async def score(service: Service, request: Request) -> Response:
+    """Answer a request of the contract.
+
+    Raises:
+        Fault: The request as a whole cannot be answered.
+        ClientDisconnect: The caller is gone; what was under way for it has ended.
+    """
+    usage = usage_of(request.scope)
+    body = await read_body(request.scope, request.receive, service.settings, usage.reservation)
+    usage.num_bytes = len(body)
+    with service.places.taken():
+        rows = await asyncio.to_thread(read_table, body, service.settings.max_rows)
+        del body
+        usage.num_rows = len(rows)
+        outcomes = await _while_wanted(request.receive, _answer_rows(service, rows, usage.reservation))
+    for outcome in outcomes:
+        if isinstance(outcome, Fault):
+            service.meters.row_errors.labels(str(outcome.status)).inc()
+    if len(outcomes) == 1 and isinstance(outcomes[0], Fault):
+        raise outcomes[0]
+    return _response(outcomes, gzip=wants_gzip(header(request.scope, b"accept-encoding")))
+
+
+def _response(outcomes: Sequence[Found | Fault], *, gzip: bool) -> Response:
+    text = answer_text(outcomes)
+    headers = {"Vary": "Accept-Encoding"}
+    if not gzip:
+        return StreamingResponse(text, media_type="application/json", headers=headers)
+    headers["Content-Encoding"] = "gzip"
+    return StreamingResponse(compressed(text), media_type="application/json", headers=headers)
+
+
+async def _while_wanted(receive: Receive, work: Awaitable[_Result]) -> _Result:
+    """Do some work for as long as the caller is there."""
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(receive())  # after the body there is nothing else to come
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ClientDisconnect
+    finally:
+        working.cancel()
+        leaving.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _answer_rows(
+    service: Service, rows: Sequence[Cells], reservation: Reservation
+) -> list[Found | Fault]:
+    """Do one row after the other; one that fails is an answer as well."""
+    limit_s = service.settings.answer_timeout_s
+    deadline = asyncio.get_running_loop().time() + limit_s
+    outcomes: list[Found | Fault] = []
+    for number, cells in enumerate(rows):
+        try:
+            async with asyncio.timeout_at(deadline):
+                outcomes.append(await _answer_row(service, read_row(number, cells), reservation))
+        except TimeoutError:
+            outcomes.append(Fault(504, f"row {number}: no mask within {limit_s:g} s, waiting included"))
+        except MedSAM2Error as error:
+            outcomes.append(fault_of(error))
+    return outcomes
+
+
+async def _answer_row(service: Service, row: Row, reservation: Reservation) -> Found:
+    taken_before = reservation.num_bytes
+    try:
+        volume = await _volume_of(service, row, reservation)
+        row.check_within(volume.shape)
+        found = await service.model.segment(volume, row)
+    finally:
+        reservation.shrink(reservation.num_bytes - taken_before)
+    # Voxels and labels are gone; what remains is the part with the object.
+    reservation.grow(found.part.nbytes)
+    return found
+
+
+async def _volume_of(service: Service, row: Row, reservation: Reservation) -> Volume:
+    try:
+        with tempfile.TemporaryDirectory(dir=service.folder, ignore_cleanup_errors=True) as folder:
+            return await _read_image(service, row.image, Path(folder), reservation)
+    except MedSAM2Error as error:
+        raise in_column(row.number, _IMAGE, error) from error
+    except OSError as error:
+        logger.exception("no room for files")
+        raise busy("the server has no room for files at the moment", _NO_ROOM_RETRY_S) from error
+
+
+async def _read_image(service: Service, image: str, folder: Path, reservation: Reservation) -> Volume:
+    path = await _file_of(image, folder, service)
+    async with service.readers.lend() as reader:
+        claim = await reader.measure(path)
+        limit = service.settings.max_volume
+        if claim.num_bytes > limit * MIB:
+            raise Fault(
+                413, f"the header claims {claim.num_bytes} bytes of voxels; at most {limit} MiB are taken"
+            )
+        reservation.grow(claim.num_bytes + _LABEL_COPIES * claim.num_voxels)
+        return await reader.read(path)
+
+
+async def _file_of(image: str, folder: Path, service: Service) -> Path:
+    """Put what a caller sent, or where it points, into a file under a name of ours."""
+    path = folder / "image"
+    if image[: max(map(len, SCHEMES))].lower().startswith(SCHEMES):  # the rest may be all of a scan
+        await fetch(image, path, service.settings)
+    else:
+        await asyncio.to_thread(_decode, image, path)
+    with path.open("rb") as file:
+        is_compressed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+    return path.rename(path.with_suffix(".nii.gz" if is_compressed else ".nii"))
+
+
+def _decode(image: str, path: Path) -> None:
+    # Some encoders break lines.
+    text = "".join(image.split()) if any(space in image for space in "\r\n\t ") else image
+    try:
+        path.write_bytes(base64.b64decode(text, validate=True))
+    except (binascii.Error, ValueError) as error:
+        raise Fault(422, f"neither a URL nor base64 ({error}); base64 of a NIfTI file is expected") from None

@@ -1,0 +1,56 @@
+"""Everything a server has one of, put together and taken apart."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medsam2.serving.admission import MemoryBudget, Places
+from medsam2.serving.meters import Meters
+from medsam2.serving.model import Model
+from medsam2.serving.reader import ReaderPool
+from medsam2.serving.settings import MIB, ServerSettings
+
+if TYPE_CHECKING:
+    from medsam2.inference.predictor import Predictor
+
+
+class Service:
+    """The model, the readers, and what bounds their use."""
+
+    def __init__(self, predictor: Predictor, settings: ServerSettings) -> None:
+        self.settings = settings
+        self.meters = Meters()
+        self.places = Places(settings.queue)
+        self.budget = MemoryBudget(settings.memory_budget * MIB)
+        self.readers = ReaderPool(settings)
+        self.model = Model(predictor, self.meters)
+        self.folder = Path()
+        """Private, for files on their way; names in it are ours."""
+        self.is_ready = False
+        self._watch()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Start what has to run; at the end, let what is at work finish and leave no file behind."""
+        with tempfile.TemporaryDirectory(prefix="medsam2-", ignore_cleanup_errors=True) as folder:
+            self.folder = Path(folder)
+            try:
+                await self.readers.start()
+                self.is_ready = True
+                yield
+            finally:
+                self.is_ready = False
+                await asyncio.to_thread(self.model.close)
+                await self.readers.close()
+
+    def _watch(self) -> None:
+        watch = self.meters.watch
+        watch("medsam2_requests_in_flight", "At work or waiting.", lambda: self.places.num_taken)
+        watch("medsam2_queue_length", "Waiting.", lambda: max(0, self.places.num_taken - 1))
+        watch("medsam2_reserved_bytes", "Reserved by requests.", lambda: self.budget.num_reserved)
+        watch("medsam2_reader_starts", "Processes started to read files.", lambda: self.readers.num_starts)

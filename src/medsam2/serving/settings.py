@@ -1,0 +1,140 @@
+"""How a server is set up: the defaults, the variables MEDSAM2_*, and above both what the caller says."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from typing import Annotated, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from medsam2.errors import InputError
+
+MIB = 2**20
+
+_Names = Annotated[tuple[str, ...], NoDecode]
+_Count = Annotated[int, Field(ge=1)]
+_Seconds = Annotated[float, Field(gt=0)]
+
+
+class ServerSettings(BaseSettings):
+    """Everything a person may choose about a server; each field is also a variable, `MEDSAM2_PORT` say."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="MEDSAM2_", env_ignore_empty=True, frozen=True, extra="forbid", hide_input_in_errors=True
+    )
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Any but this machine's own needs `api_key` or `insecure`."""
+    port: int = Field(default=8000, ge=0, le=65535)
+    """0 takes a free one."""
+    weights: str = "compact"
+    """Name or file."""
+    device: str = "auto"
+    precision: str = "auto"
+
+    api_key: SecretStr | None = None
+    """What callers send as `Authorization: Bearer KEY`. Read from the environment, where no list shows it."""
+    insecure: bool = False
+    """Listen on any address without a key."""
+    allowed_hosts: _Names = ()
+    """Names of this server that a `Host` header may carry, beside its addresses and `localhost`."""
+    allowed_origins: _Names = ()
+    """Origins, `https://viewer.example`, whose pages may call this server from a browser."""
+    allow_urls: _Names = ()
+    """Hosts, or HOST:PORT, that images may be fetched from; nothing is fetched without one."""
+
+    queue: int = Field(default=8, ge=0)
+    """Requests that may wait while another one is at work."""
+    max_body: _Count = 512
+    """MiB of a request, as sent and unpacked, and of a fetched file."""
+    max_volume: _Count = 2048
+    """MiB of voxels in one file."""
+    max_rows: _Count = 64
+    memory_budget: _Count = 4096
+    """MiB that all requests together may take for bodies, voxels and masks."""
+    max_connections: _Count = 512
+
+    readers: _Count = 2
+    """Processes that read files."""
+    reader_memory: _Count = 3072
+    """MiB that reading a file may take."""
+
+    header_timeout_s: _Seconds = 10.0
+    body_timeout_s: _Seconds = 120.0
+    send_timeout_s: _Seconds = 60.0
+    """For a caller to take the next part of its answer."""
+    fetch_timeout_s: _Seconds = 30.0
+    read_timeout_s: _Seconds = 60.0
+    """For one file to be read."""
+    answer_timeout_s: _Seconds = 300.0
+    """From the end of the request to the last mask, waiting included."""
+
+    @field_validator("allowed_hosts", "allowed_origins", "allow_urls", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        """Take a variable's text as names between commas or spaces."""
+        return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+    @field_validator("allowed_hosts", "allowed_origins", "allow_urls")
+    @classmethod
+    def _named(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if "*" in name:
+                raise ValueError(f"{name!r} stands for everybody: list each name")
+        return tuple(name.lower().rstrip("/") for name in names)
+
+    @model_validator(mode="after")
+    def _is_guarded(self) -> Self:
+        if not (is_loopback(self.host) or self.key or self.insecure):
+            raise ValueError(
+                f"{self.host} can be reached from other machines: set MEDSAM2_API_KEY, or say --insecure "
+                "to serve everybody without a key"
+            )
+        return self
+
+    @property
+    def key(self) -> bytes | None:
+        """The key in the bytes of a header, or None where nobody needs one."""
+        key = self.api_key.get_secret_value().strip() if self.api_key else ""
+        return key.encode() or None
+
+
+def load_settings(given: Mapping[str, object]) -> ServerSettings:
+    """Settings from what was given, then the environment, then the defaults.
+
+    Raises:
+        InputError: A value cannot be; the message names the field and what would do.
+    """
+    try:
+        return ServerSettings.model_validate(ServerSettings(**given).model_dump())  # type: ignore[arg-type]
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        field = str(fault["loc"][0]) if fault["loc"] else ""
+        raise InputError(_sentence(field, fault["type"], fault["msg"], fault["input"])) from None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address or name stands for this machine alone."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def reader_environment() -> dict[str, str]:
+    """The environment for a process that reads files of strangers: without the key, with one thread."""
+    kept = {name: value for name, value in os.environ.items() if name.upper() != "MEDSAM2_API_KEY"}
+    # Each thread of a library that multiplies matrices would take its share of the limited memory.
+    return {**kept, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def _sentence(field: str, kind: str, text: str, value: object) -> str:
+    if not field:
+        return text.removeprefix("Value error, ")
+    spelled = f"--{field.replace('_', '-')} (MEDSAM2_{field.upper()})"
+    if kind == "value_error":
+        return f"{spelled}: {text.removeprefix('Value error, ')}"
+    return f"{spelled}: {text[:1].lower()}{text[1:]}, not {value!r}"

@@ -1,0 +1,74 @@
+"""Tables of any making: rows, or one sentence with a status of the caller's."""
+
+from __future__ import annotations
+
+import json
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given, settings
+
+from medsam2.serving.faults import Fault
+from medsam2.serving.rows import read_row
+from medsam2.serving.table import COLUMNS, WRAPPERS, read_table
+
+MAX_ROWS = 5
+LONGEST_SENTENCE = 700
+
+_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats(-1e6, 1e6) | st.text(max_size=200),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+_columns = st.dictionaries(st.sampled_from(COLUMNS), st.lists(_values, min_size=1, max_size=2), max_size=9)
+_likely = st.fixed_dictionaries(
+    {
+        name: st.lists(_values, min_size=1, max_size=1)
+        for name in ("nii_image", "key_slice_idx", "dicom_window")
+    },
+    optional={name: st.lists(_values, min_size=1, max_size=1) for name in COLUMNS[3:]},
+)
+_split = st.fixed_dictionaries({"columns": _values, "data": _values})
+_requests = st.dictionaries(
+    st.sampled_from(WRAPPERS), _values | _columns | _likely | _split, min_size=1, max_size=1
+)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(request=_requests | _values)
+def test_any_request_is_rows_or_a_sentence(request: object) -> None:
+    fault = refusal(request)
+    if fault is not None:
+        assert fault.status in (400, 413, 422)
+        assert 10 < len(str(fault)) < LONGEST_SENTENCE
+        assert json.loads(fault.body) == {"error": str(fault), "status": fault.status}
+
+
+def refusal(request: object) -> Fault | None:
+    """Read a request to its last value; whatever else is raised is a fault of ours."""
+    try:
+        rows = read_table(json.dumps(request).encode(), MAX_ROWS)
+        assert 1 <= len(rows) <= MAX_ROWS
+        for number, cells in enumerate(rows):
+            read_row(number, cells)
+    except Fault as fault:
+        return fault
+    return None
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(body=st.binary(max_size=60))
+def test_any_bytes_are_refused_in_a_sentence(body: bytes) -> None:
+    with pytest.raises(Fault) as caught:
+        read_table(body, MAX_ROWS)
+    assert caught.value.status == 400
+
+
+def test_rows_have_a_limit() -> None:
+    table = {"nii_image": ["x"], "bbox": [[1, 2, 3, 4]], "key_slice_idx": [0], "dicom_window": [[0, 1]]}
+    assert (
+        len(read_table(json.dumps({"inputs": {k: v * 5 for k, v in table.items()}}).encode(), MAX_ROWS)) == 5
+    )
+    with pytest.raises(Fault, match="6 rows, at most 5") as caught:
+        read_table(json.dumps({"inputs": {k: v * 6 for k, v in table.items()}}).encode(), MAX_ROWS)
+    assert caught.value.status == 413
