@@ -82,6 +82,8 @@ def nifti2_header(shape_xyz, dtype=np.float64):
         ("scan.nrrd", b"NRRD0004\ntype: double\ndimension: 3\nsizes: 9000 9000 9000\nencoding: gzip\n"
                       b"endian: little\n\n"),
     ],
+    ids=["nifti1", "nifti2", "five dimensions", "gz", "gz of nifti2", "mha", "packed mha", "nrrd",
+         "packed nrrd"],
 )  # fmt: skip
 def test_headers_that_claim_terabytes(name, content, tmp_path):
     path = tmp_path / name

@@ -176,7 +176,8 @@ def contours(structures):
 
 def test_a_tilted_gantry_keeps_its_tilt(tmp_path):
     (tmp_path / "series").mkdir()
-    labels = drawn(write_series(tmp_path / "series", step=(0.0, 0.6, 2.4)))
+    with pytest.warns(UserWarning, match="the gantry was tilted by 14.0 degrees"):
+        labels = drawn(write_series(tmp_path / "series", step=(0.0, 0.6, 2.4)))
     write_labels(labels, tmp_path / "seg.dcm", source=tmp_path / "series")
     np.testing.assert_allclose(frames_of(tmp_path / "seg.dcm")[1], place(labels, 1), atol=0.02)
 

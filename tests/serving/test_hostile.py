@@ -153,6 +153,7 @@ def test_a_packed_bomb_is_a_413(hurried) -> None:
         (gzip.compress(b"{}")[:-4], "ends before"),
         (gzip.compress(b"{}") + b"more", "goes on"),
     ],
+    ids=["no gzip", "an end", "more than an end"],
 )
 def test_a_body_that_is_packed_badly_is_a_400(hurried, body: bytes, word: str) -> None:
     response = hurried.client.post("/score", content=body, headers={"Content-Encoding": "gzip"})
