@@ -23,6 +23,7 @@ from medsam2.cli.run_report import (
     noting_warnings,
 )
 from medsam2.errors import InputError
+from medsam2.imaging.cut import Cut
 from medsam2.imaging.io import read, write
 from medsam2.imaging.outputs.write import write_labels
 from medsam2.inference.options import InferenceOptions
@@ -43,7 +44,7 @@ def report(runtime, scan, tmp_path):
         runtime,
         read(tmp_path / "scan.nii.gz"),
         window=(0, 210),
-        axis=2,
+        cut=Cut(axis=2),
         options=InferenceOptions(),
         zooms=False,
     )

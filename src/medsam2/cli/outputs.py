@@ -1,4 +1,4 @@
-"""What a segmentation leaves behind: the label file, a file for each object, pictures."""
+"""What a segmentation leaves behind: the label file, a file for each object, pictures, measurements."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from medsam2.cli.grouped import grouped
 from medsam2.errors import InputError
 
 if TYPE_CHECKING:
+    from medsam2.imaging.outputs.dicom_slices import Source
     from medsam2.inference.session import Session
 
-DEFAULT_SUFFIX = ".nii.gz"
+KINDS = ("nifti", "nrrd", "seg.nrrd", "mha", "dicom-seg", "rtstruct", "stl", "npz")
 MAX_NAME_LENGTH = 60  # characters of an object's name in a file's
 
 
@@ -25,8 +26,12 @@ class OutputOptions:
     """The options as they are given."""
 
     output: Path | None
+    output_type: str | None
+    source: Path | None
     per_object: bool
     preview: Path | None
+    statistics: Path | None
+    report: Path | None
 
 
 output_options = grouped(
@@ -36,12 +41,28 @@ output_options = grouped(
         "-o", "--output", type=click.Path(path_type=Path), help="Mask; IMAGE_mask.nii.gz if not given."
     ),
     click.option(
+        "--output-type", type=click.Choice(KINDS),
+        help="Form of the mask; what its name ends in says so if not given.",
+    ),
+    click.option(
+        "--source", type=click.Path(path_type=Path), metavar="SERIES",
+        help="DICOM series that dicom-seg and rtstruct refer to; IMAGE if not given.",
+    ),
+    click.option(
         "--per-object", is_flag=True,
         help="Also write each object by itself, overlaps included: MASK_NAME or MASK_NUMBER.",
     ),
     click.option(
         "--preview", type=click.Path(path_type=Path),
         help="Also write a picture (PNG), of the first object or with --per-object of each.",
+    ),
+    click.option(
+        "--statistics", type=click.Path(path_type=Path), metavar="FILE",
+        help="Also measure each object: volume, diameters, surface, intensities; .json or .csv.",
+    ),
+    click.option(
+        "--report", type=click.Path(path_type=Path), metavar="FILE",
+        help="Also tell how it was made, as .json: versions, weights, files, prompts, time.",
     ),
 )  # fmt: skip
 
@@ -50,6 +71,7 @@ output_options = grouped(
 class OutputPlan:
     """Every file that will be written, known before the work."""
 
+    options: OutputOptions
     mask: Path
     masks: Mapping[int, Path]
     """By object number, empty without `--per-object`."""
@@ -58,21 +80,51 @@ class OutputPlan:
 
 def mask_path(options: OutputOptions, image: Path) -> Path:
     """Choose the label file: the one named, or one beside the image."""
+    from medsam2.imaging.outputs.write import SUFFIXES
+
     if options.output is not None:
         return options.output
     stem, _ = _split(image)
-    return image.with_name(f"{stem}_mask{DEFAULT_SUFFIX}")
+    return image.with_name(f"{stem}_mask{SUFFIXES[options.output_type or 'nifti'][0]}")
+
+
+def source_series(options: OutputOptions, image: Path, series: str | None) -> Source | None:
+    """Find the DICOM series that a mask refers to, in the order of its slices; None if it refers to none.
+
+    Raises:
+        InputError: There is no such series, or it cannot be read.
+    """
+    from io import BytesIO
+
+    from pydicom import dcmread
+
+    from medsam2.imaging.dicom import series_files
+    from medsam2.imaging.outputs.write import NEEDS_SOURCE, kind_of
+
+    if kind_of(mask_path(options, image), options.output_type) not in NEEDS_SOURCE:
+        return None
+    files = series_files(options.source or image, None if options.source else series)
+    return [dcmread(BytesIO(one)) if isinstance(one, bytes) else one for one in files]
 
 
 def check_places(options: OutputOptions, image: Path) -> None:
     """Refuse places that cannot be written to, before anything is read.
 
     Raises:
-        InputError: See `imaging.io.check_mask_output`.
+        InputError: See `imaging.outputs.write.check_labels_output`.
     """
-    from medsam2.imaging.io import check_mask_output, check_output
+    from medsam2.imaging.io import check_output
+    from medsam2.imaging.outputs.write import check_labels_output, kind_of
 
-    check_mask_output(mask_path(options, image))
+    mask = mask_path(options, image)
+    check_labels_output(mask, options.output_type, options.source or image)
+    if options.per_object and kind_of(mask, options.output_type) == "stl":
+        raise InputError("an STL file holds one object anyway; leave --per-object away")
+    for path, endings in ((options.statistics, (".json", ".csv")), (options.report, (".json",))):
+        if path is not None:
+            if path.suffix.lower() not in endings:
+                raise InputError(f"{path}: must end in {' or '.join(endings)}")
+            check_output(path)
     if options.preview is not None:
         check_output(options.preview)
 
@@ -98,27 +150,52 @@ def plan_outputs(
         first = next(iter(names))
         is_each = options.per_object and len(names) > 1
         pictures = _named(options.preview, names) if is_each else {first: options.preview}
+    others = [path for path in (options.statistics, options.report) if path is not None]
     taken = {path.resolve() for path in inputs}
-    for path in (mask, *masks.values(), *pictures.values()):
+    for path in (mask, *masks.values(), *pictures.values(), *others):
         if path.resolve() in taken:
             raise InputError(f"{path}: is an input, which is never written over; name another file with -o")
-    return OutputPlan(mask=mask, masks=masks, pictures=pictures)
+    return OutputPlan(options=options, mask=mask, masks=masks, pictures=pictures)
 
 
-def write_outputs(session: Session, plan: OutputPlan) -> None:
-    """Write everything: the place to add another kind of output to.
+def write_outputs(
+    session: Session, plan: OutputPlan, names: Mapping[int, str | None], source: Source | None, weights: str
+) -> list[Path]:
+    """Write everything but the report: the place to add another kind of output to.
+
+    Args:
+        session: What was segmented.
+        plan: Where to.
+        names: Object number to name, or to None.
+        source: The DICOM series that the mask refers to, if it refers to one.
+        weights: Their name.
+
+    Returns:
+        The files that were written.
 
     Raises:
         InputError: A file cannot be written; those before it are there, each whole.
     """
-    from medsam2.imaging.io import write
+    from medsam2.imaging.measure import measure_objects
+    from medsam2.imaging.outputs.statistics import write_statistics
+    from medsam2.imaging.outputs.write import write_labels
     from medsam2.imaging.preview import write_preview
 
-    write(session.result(), plan.mask)
+    labels, kind = session.result(), plan.options.output_type
+    given = {number: name for number, name in names.items() if name is not None}
+    written = list(write_labels(labels, plan.mask, kind=kind, names=given, source=source, weights=weights))
     for number, path in plan.masks.items():
-        write(session.result(number), path)
+        own = {number: given[number]} if number in given else {}
+        alone = session.result(number)
+        written += write_labels(alone, path, kind=kind, names=own, source=source, weights=weights)
     for number, path in plan.pictures.items():
         write_preview(session.picture(number), path)
+        written.append(path)
+    if plan.options.statistics is not None:
+        measured = measure_objects(labels, session.volume, names=given, axis=session.axis)
+        write_statistics(measured, plan.options.statistics)
+        written.append(plan.options.statistics)
+    return written
 
 
 def _named(path: Path, names: Mapping[int, str | None]) -> dict[int, Path]:

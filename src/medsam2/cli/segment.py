@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from medsam2.cli.outputs import (
     check_places,
     output_options,
     plan_outputs,
+    source_series,
     write_outputs,
 )
 from medsam2.cli.precision import precision_option
@@ -26,8 +27,10 @@ from medsam2.cli.prompting import PromptOptions, check_prompts, prompt_options, 
 from medsam2.cli.window import HELP, OPTION, WindowCommand, parse_window
 
 if TYPE_CHECKING:
+    from medsam2.cli.run_report import RunReport
     from medsam2.imaging.volume import Volume
     from medsam2.inference.session import Session
+    from medsam2.prompts.types import Prompt
 
 OBLIQUE_DEG = 0.5  # less is rounding, or no more than a patient moves
 
@@ -39,12 +42,24 @@ class WayOptions:
     window: str | tuple[float, float] | None
     plane: str | None
     frame: int | None
+    series: str | None
     weights: str
     memory: str
     keep_component: bool | None
     stop_after: int | None
     device: str
     precision: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFiles:
+    """What a run read and wrote, and what else its report tells of it."""
+
+    read: Sequence[Path]
+    written: Sequence[Path]
+    names: Mapping[int, str | None]
+    seconds: float
+    warnings: Sequence[str]
 
 
 way_options = grouped(
@@ -56,6 +71,9 @@ way_options = grouped(
         help="Cut slices this way; K and pixels are still those of the file.",
     ),
     click.option("--frame", type=int, metavar="N", help="Frame of a 4D file, from 0."),
+    click.option(
+        "--series", metavar="N|UID", help="DICOM series to read; the one with most slices if not given."
+    ),
     click.option("--weights", default="compact", show_default=True, help="Name or file."),
     click.option(
         "--memory", type=click.Choice(["recent", "self-sorting"]), default="recent", show_default=True
@@ -87,22 +105,30 @@ def segment(
     The prompt is a box, points, a mask or a RECIST line on one slice of IMAGE, or a file says what to
     segment; the result is a mask on exactly the image's grid, with a label for each object.
     """
+    from medsam2.cli.run_report import noting_warnings
     from medsam2.imaging.io import read
     from medsam2.inference.prompting import add_prompts
 
     started = time.perf_counter()
     check_prompts(asked)
     check_places(outputs, image)
-    volume = read(image, frame=way.frame)
-    axis, plane_facts = _choose_axis(volume, way.plane)
-    wishes = read_asked(asked, volume, image, axis)
-    session = _open(volume, way, way.window if way.window is not None else wishes.window)
-    prompts = wishes.prompts(session)
-    names = wishes.names(list(prompts))
-    plan = plan_outputs(outputs, image, names, [image, *asked.files])
-    add_prompts(session, prompts)
-    _propagate(session)
-    write_outputs(session, plan)
+    inputs = [image, *asked.files, *([] if outputs.source is None else [outputs.source])]
+    with noting_warnings() as warned:
+        volume = read(image, frame=way.frame, series=way.series)
+        source = source_series(outputs, image, way.series)
+        axis, plane_facts = _choose_axis(volume, way.plane)
+        wishes = read_asked(asked, volume, image, axis)
+        session = _open(volume, way, way.window if way.window is not None else wishes.window)
+        prompts = wishes.prompts(session)
+        names = wishes.names(list(prompts))
+        plan = plan_outputs(outputs, image, names, inputs)
+        add_prompts(session, prompts)
+        _propagate(session)
+        written = write_outputs(session, plan, names, source, way.weights)
+    seconds = time.perf_counter() - started
+    if outputs.report is not None:
+        run = RunFiles(read=inputs, written=written, names=names, seconds=seconds, warnings=warned)
+        _describe(session, way, prompts, run).write(outputs.report)
     facts = {
         "image": str(image),
         "mask": str(plan.mask),
@@ -110,7 +136,7 @@ def segment(
         "window": [session.window.lower, session.window.upper],
         **plane_facts,
         **_measured(session, names, plan),
-        "seconds": round(time.perf_counter() - started, 2),
+        "seconds": round(seconds, 2),
     }
     click.echo(json.dumps(facts) if as_json else _sentences(facts))
 
@@ -173,6 +199,39 @@ def _measured(session: Session, names: Mapping[int, str | None], plan: OutputPla
     ]
     alone = next(iter(measured.values())) if len(measured) == 1 else {}
     return {**alone, "objects": objects}
+
+
+def _describe(
+    session: Session, way: WayOptions, prompts: Mapping[int, Sequence[Prompt]], run: RunFiles
+) -> RunReport:
+    """Tell how a run was made."""
+    from medsam2.checkpoints import resolve
+    from medsam2.cli.run_report import (
+        RunReport,
+        WindowFacts,
+        describe_file,
+        describe_prompt,
+        describe_weights,
+    )
+
+    window, runtime = session.window, session.runtime
+    return RunReport(
+        weights=describe_weights(way.weights, resolve(way.weights)),
+        input_files=[describe_file(path) for path in run.read],
+        output_files=[describe_file(path) for path in run.written],
+        prompts=[
+            describe_prompt(number, prompt, run.names[number])
+            for number, said in prompts.items()
+            for prompt in said
+        ],
+        window=WindowFacts(lower=window.lower, upper=window.upper, source=window.source),
+        plane=way.plane,
+        device=str(runtime.device),
+        precision=str(runtime.precision).removeprefix("torch."),
+        memory=way.memory,
+        runtime_seconds=round(run.seconds, 3),
+        warnings=run.warnings,
+    )
 
 
 def _sentences(facts: dict[str, object]) -> str:

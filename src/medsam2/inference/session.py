@@ -65,6 +65,11 @@ class Session:
         return self.cut.axis
 
     @property
+    def runtime(self) -> Runtime:
+        """Network, device and precision."""
+        return self._runtime
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """Number of slices, and a slice's height and width in pixels."""
         height, width = self._features.shape_yx
