@@ -1,0 +1,125 @@
+/** The list of the project's cases: pictures, states, owners. */
+
+import { sayFault } from "./notices.js";
+import { openCase } from "./opening.js";
+import { readProject, readReport, readThumbnail } from "./project.js";
+import { change, state, watch } from "./state.js";
+import { requireUser } from "./user.js";
+
+const REFRESH_MS = 10_000;
+const ALL = "all";
+
+/** Pictures by case, as addresses of this page. */
+const pictures = new Map();
+let filter = ALL;
+
+/** Show the list, and keep it fresh while it is in sight. */
+export function showCases() {
+  const select = document.getElementById("filter");
+  select.addEventListener("change", () => {
+    filter = select.value;
+    draw();
+  });
+  document.getElementById("report").addEventListener("click", showReport);
+  watch(["project", "user", "opened"], draw);
+  setInterval(refresh, REFRESH_MS);
+}
+
+async function refresh() {
+  if (!state.project || state.opened || document.hidden || state.isServerAway) return;
+  try {
+    const project = await readProject();
+    if (JSON.stringify(project) !== JSON.stringify(state.project)) change({ project });
+  } catch {
+    // The next step of the person says what is wrong.
+  }
+}
+
+function draw() {
+  const { project } = state;
+  const title = document.getElementById("start-title");
+  const text = document.getElementById("start-text");
+  for (const id of ["cases", "filter-label", "report"]) document.getElementById(id).hidden = project === null;
+  if (!project) {
+    title.textContent = "Open a scan";
+    text.textContent = "No folder was opened with the server, so masks are exported and not kept in a project.";
+    return;
+  }
+  const count = project.cases.length;
+  const finished = project.cases.filter((one) => one.state === "done" || one.state === "reviewed").length;
+  title.textContent = project.name;
+  text.textContent = count
+    ? `${count} ${count === 1 ? "case" : "cases"}, ${finished} done.`
+    : "There are no scans in this folder yet. Put some there and start again, or drop one here.";
+  fillFilter(project.cases);
+  const shown = project.cases.filter((one) => filter === ALL || one.state === filter);
+  document.getElementById("cases").replaceChildren(...shown.map(cardFor));
+}
+
+function fillFilter(cases) {
+  const select = document.getElementById("filter");
+  const states = [...new Set(cases.map((one) => one.state))].sort();
+  const choices = [ALL, ...states];
+  if (!choices.includes(filter)) filter = ALL;
+  select.replaceChildren(...choices.map((choice) => new Option(choice === ALL ? "all cases" : choice, choice)));
+  select.value = filter;
+}
+
+function cardFor(one) {
+  const card = document.createElement("button");
+  card.type = "button";
+  card.className = "card";
+  card.dataset.case = one.id;
+  const picture = document.createElement("img");
+  Object.assign(picture, { alt: "", width: 160, height: 120, decoding: "async" });
+  showPicture(picture, one.id);
+  const isOthers = one.owner && one.owner !== state.user;
+  card.append(
+    picture, words("card-name", one.name), words("chip", one.state, { state: one.state }),
+    words("card-facts", factsOf(one)),
+    words(isOthers ? "card-owner is-other" : "card-owner", one.owner ? (isOthers ? `${one.owner} has it` : "yours") : ""),
+  );
+  card.addEventListener("click", async () => {
+    if (await requireUser()) await openCase(one.id);
+  });
+  const item = document.createElement("li");
+  item.append(card);
+  return item;
+}
+
+function factsOf(one) {
+  const facts = [];
+  if (one.num_slices) facts.push(`${one.num_slices} slices`);
+  if (one.objects?.length) facts.push(`${one.objects.length} ${one.objects.length === 1 ? "object" : "objects"}`);
+  if (one.active_s >= 1) facts.push(one.active_s < 60 ? `${Math.round(one.active_s)} s` : `${Math.round(one.active_s / 60)} min`);
+  return facts.join(" · ");
+}
+
+function words(className, text, data = {}) {
+  const made = document.createElement("span");
+  made.className = className;
+  made.textContent = text;
+  Object.assign(made.dataset, data);
+  return made;
+}
+
+async function showPicture(picture, id) {
+  try {
+    if (!pictures.has(id)) pictures.set(id, readThumbnail(id).then((blob) => URL.createObjectURL(blob)));
+    picture.src = await pictures.get(id);
+  } catch {
+    pictures.delete(id);
+    picture.classList.add("is-missing");
+  }
+}
+
+/** Open the time report; it is fetched here, as a new tab could not send the key. */
+async function showReport() {
+  try {
+    const address = URL.createObjectURL(await readReport());
+    window.open(address, "_blank");
+    setTimeout(() => URL.revokeObjectURL(address), 60_000);
+  } catch (error) {
+    sayFault(error);
+  }
+}

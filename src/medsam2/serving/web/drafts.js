@@ -1,0 +1,79 @@
+/** Unsaved work: written down after each step, so that a reload or another server goes on from there. */
+
+import { forgetWork, keepWork } from "./browser_store.js";
+import { say } from "./notices.js";
+import { putDraft } from "./project.js";
+import { state } from "./state.js";
+
+const LAST = "medsam2.last";
+const WAIT_MS = 300;
+
+let timer = 0;
+let isSaid = false;
+/** @type {Blob|null} The dropped file, for drafts that stay in this browser. */
+let file = null;
+
+/** What is needed to go on elsewhere. */
+export function draftNow() {
+  return {
+    version: 1,
+    sessionId: state.session?.id ?? null,
+    networkWindow: state.session?.window ?? null,
+    log: state.log,
+    objects: state.objects,
+    current: state.current,
+    crosshair: state.crosshair,
+    window: state.window,
+    isBaseline: state.isBaseline,
+  };
+}
+
+/** Follow a newly opened scan; `blob` is its file where it was dropped. */
+export function followDraft(blob) {
+  file = blob;
+  const { kind, id } = state.opened;
+  localStorage.setItem(LAST, JSON.stringify({ kind, id }));
+}
+
+/** What was open when the page was left, {kind, id}, or null. */
+export function lastOpened() {
+  try {
+    return JSON.parse(localStorage.getItem(LAST) ?? "null");
+  } catch {
+    return null;
+  }
+}
+
+/** Nothing is open any more, so that a reload shows the list. */
+export function forgetDraft() {
+  clearTimeout(timer);
+  timer = 0;
+  localStorage.removeItem(LAST);
+  if (file) forgetWork().catch(() => {});
+  file = null;
+}
+
+/** Write the work down soon. */
+export function saveDraftSoon() {
+  clearTimeout(timer);
+  timer = setTimeout(saveDraft, WAIT_MS);
+}
+
+/** Write the work down now. */
+export async function saveDraft(keepalive = false) {
+  clearTimeout(timer);
+  timer = 0;
+  if (!state.opened || !state.session) return;
+  const { kind, id, name } = state.opened;
+  try {
+    if (kind === "case") await putDraft(id, state.user, draftNow(), keepalive === true);
+    else await keepWork({ kind, name, blob: file, draft: draftNow() });
+    isSaid = false;
+  } catch (error) {
+    if (!isSaid) say(`Unsaved work could not be written down: ${error.message}`, "fault");
+    isSaid = true;
+  }
+}
+
+/** Whether something waits to be written. */
+export const isDraftWaiting = () => timer !== 0;

@@ -1,0 +1,40 @@
+/** The project of the folder that was opened, one function a route. */
+
+import { ask, askJson } from "./api.js";
+
+const ROOT = "/v1/project";
+const caseAt = (id) => `${ROOT}/cases/${encodeURIComponent(id)}`;
+
+export const readProject = () => askJson("GET", ROOT);
+
+export const readThumbnail = async (id) => (await ask("GET", `${caseAt(id)}/thumbnail`)).blob();
+
+/** Take a case to work on; 409 says who has it. */
+export const openCase = (id, user) => askJson("POST", `${caseAt(id)}/open`, { json: { user } });
+
+export const renewLock = (id, user) => askJson("POST", `${caseAt(id)}/renew`, { json: { user } });
+
+export const releaseCase = (id, user) => ask("POST", `${caseAt(id)}/release`, { json: { user }, keepalive: true });
+
+export function putDraft(id, user, draft, keepalive = false) {
+  return ask("PUT", `${caseAt(id)}/draft`, { json: { user, draft }, keepalive });
+}
+
+/** Keep a version of the masks; `state` is what the case is then. */
+export const addVersion = (id, version) => askJson("POST", `${caseAt(id)}/versions`, { json: version });
+
+export function setState(id, user, state, comment) {
+  return askJson("POST", `${caseAt(id)}/state`, { json: { user, state, comment } });
+}
+
+export function postEvents(id, user, events, keepalive = false) {
+  return ask("POST", `${ROOT}/events`, { json: { user, case: id, events }, keepalive });
+}
+
+
+/** The page with the times, as the project reports them. */
+export const readReport = async () => (await ask("GET", `${ROOT}/report`)).blob();
+
+export const readRounds = () => askJson("GET", `${ROOT}/rounds`);
+
+export const startRound = (user) => askJson("POST", `${ROOT}/rounds`, { json: { user } });
