@@ -45,8 +45,7 @@ class _Run:
         # The slice both directions start from belongs to the first of them.
         self.position = track.start if step == DIRECTIONS[0] else track.start + step
         self.num_absent = 0
-        chosen = track.options.stop_after
-        self.stop_after: int = int(track.keeps_component) if chosen is None else chosen
+        self.stop_after = track.stop_after
 
     @property
     def is_over(self) -> bool:
