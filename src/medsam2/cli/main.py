@@ -36,6 +36,9 @@ SUBCOMMANDS: Mapping[str, Subcommand] = MappingProxyType(
         "train": Subcommand("medsam2.cli.train:train", "Train a network from a recipe."),
         "data": Subcommand("medsam2.cli.data:data", "Check labelled scans and prepare them for training."),
         "serve": Subcommand("medsam2.cli.serve:serve", "Answer the published JSON contract over HTTP."),
+        "annotate": Subcommand(
+            "medsam2.cli.annotate:annotate", "Segment the scans of a folder on a page in the browser."
+        ),
         "weights": Subcommand("medsam2.cli.weights:weights", "List, fetch and describe weights."),
     }
 )

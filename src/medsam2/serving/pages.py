@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from types import MappingProxyType
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from medsam2.serving.faults import Fault
+from medsam2.serving.guard import PAGE_PATH, PAGE_PREFIX
 
-PAGE_PREFIX = "/page/"
-"""Where the page's files are; they hold no data, so that no key is needed for them."""
-PAGE_PATH = "/"
 _START = "index.html"
 _GZIP = ".gz"
 _TYPES = MappingProxyType(
@@ -94,23 +91,20 @@ def add_pages(app: FastAPI, make_tour: Callable[[], Tour] | None = None) -> None
     """
     files = _page_files()
 
-    def answer(request: Request, name: str) -> Response:
+    def answer(name: str) -> Response:
         if name not in files:
             raise Fault(404, "the page has no file of this name")
-        file = files[name]
-        if request.headers.get("if-none-match") == file.headers["ETag"]:
-            return Response(status_code=304, headers=dict(file.headers))
-        return Response(file.body, headers=dict(file.headers))
+        return Response(files[name].body, headers=dict(files[name].headers))
 
     @app.get(PAGE_PATH, response_model=None, include_in_schema=False)
-    async def show_page(request: Request) -> Response:
+    async def show_page() -> Response:
         """Give the page."""
-        return answer(request, _START)
+        return answer(_START)
 
     @app.get(PAGE_PREFIX + "{name}", response_model=None, include_in_schema=False)
-    async def show_file(request: Request, name: str) -> Response:
+    async def show_file(name: str) -> Response:
         """Give one of its files."""
-        return answer(request, name)
+        return answer(name)
 
     if make_tour is not None:
         _add_tour(app, cache(make_tour))
@@ -143,11 +137,7 @@ def _page_files() -> Mapping[str, _PageFile]:
         if suffix not in _TYPES:
             continue
         body = entry.read_bytes()
-        headers = {
-            **_HEADERS,
-            "Content-Type": _TYPES[suffix],
-            "ETag": f'"{hashlib.sha256(body).hexdigest()[:32]}"',
-        }
+        headers = {**_HEADERS, "Content-Type": _TYPES[suffix]}
         if name != entry.name:
             headers["Content-Encoding"] = "gzip"
         found[name] = _PageFile(body=body, headers=headers)

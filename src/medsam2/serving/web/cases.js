@@ -73,11 +73,12 @@ function cardFor(one) {
   const picture = document.createElement("img");
   Object.assign(picture, { alt: "", width: 160, height: 120, decoding: "async" });
   showPicture(picture, one.id);
-  const isOthers = one.owner && one.owner !== state.user;
+  const holder = one.lock?.user;
+  const isOthers = Boolean(holder) && holder !== state.user;
   card.append(
     picture, words("card-name", one.name), words("chip", one.state, { state: one.state }),
     words("card-facts", factsOf(one)),
-    words(isOthers ? "card-owner is-other" : "card-owner", one.owner ? (isOthers ? `${one.owner} has it` : "yours") : ""),
+    words(isOthers ? "card-owner is-other" : "card-owner", isOthers ? `${holder} has it` : one.owner ?? ""),
   );
   card.addEventListener("click", async () => {
     if (await requireUser()) await openCase(one.id);

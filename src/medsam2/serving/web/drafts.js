@@ -17,8 +17,10 @@ let file = null;
 export function draftNow() {
   return {
     version: 1,
+    base: state.opened?.versions?.at(-1)?.version ?? 0,
     sessionId: state.session?.id ?? null,
     networkWindow: state.session?.window ?? null,
+    plane: state.plane,
     log: state.log,
     objects: state.objects,
     current: state.current,

@@ -65,7 +65,7 @@ export function listenToKeys() {
     if (event.shiftKey && event.key.startsWith("Arrow")) return act(event, () => moveCrosshair(event.key));
     const isOnCanvas = event.target instanceof HTMLCanvasElement;
     if (event.key === " " && isOnCanvas) return act(event, () => drawAtCrosshair(event.shiftKey));
-    if (isControl(event.target) && /^(Enter| |Arrow|Page|Home|End)/.test(event.key)) return undefined;
+    if (needsKey(event.target, event.key)) return undefined;
     return act(event, PLAIN[event.key] ?? PLAIN[event.key.toLowerCase()]);
   });
 }
@@ -82,6 +82,7 @@ function act(event, does) {
 }
 
 function stop() {
+  for (const menu of document.querySelectorAll("details.menu[open]")) menu.open = false;
   const view = drawingView();
   if (cancel() || !view) return;
   corner = null;
@@ -140,9 +141,11 @@ function isTyping(target) {
     && (target.matches("input[type=text], input[type=password], textarea, select") || target.isContentEditable);
 }
 
-/** Whether an element uses these keys itself. */
-function isControl(target) {
-  return target instanceof HTMLElement && target.matches("button, input, summary, a");
+/** Whether an element uses a key itself. */
+function needsKey(target, key) {
+  if (!(target instanceof HTMLElement)) return false;
+  if (key === "Enter" || key === " ") return target.matches("button, summary, a, input:not([type=range])");
+  return /^(Arrow|Page|Home|End)/.test(key) && target.matches("input");
 }
 
 function fillSheet() {

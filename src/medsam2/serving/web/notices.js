@@ -40,10 +40,11 @@ export function clearFaults() {
 
 /**
  * Ask something in a dialog.
- * @param {{title: string, text: string, field?: string, value?: string, type?: string, yes: string, pattern?: string}} question
+ * @param {{title: string, text: string, field?: string, value?: string, type?: string, yes: string, pattern?: string,
+ *   isOptional?: boolean}} question
  * @returns {Promise<string|null>} What was filled in ("" without a field), or null for no.
  */
-export function askPerson({ title, text, field, value = "", type = "text", yes, pattern }) {
+export function askPerson({ title, text, field, value = "", type = "text", yes, pattern, isOptional = false }) {
   /** @type {HTMLDialogElement} */
   const dialog = document.getElementById("question");
   dialog.querySelector("h2").textContent = title;
@@ -53,7 +54,7 @@ export function askPerson({ title, text, field, value = "", type = "text", yes, 
   const input = dialog.querySelector("input");
   label.hidden = field === undefined;
   label.querySelector("span").textContent = field ?? "";
-  Object.assign(input, { type, value, required: field !== undefined });
+  Object.assign(input, { type, value, required: field !== undefined && !isOptional });
   if (pattern) input.pattern = pattern;
   else input.removeAttribute("pattern");
   dialog.querySelector("[value=yes]").textContent = yes;

@@ -5,6 +5,8 @@ import { scroll } from "./gestures.js";
 import { change, drawingPlane, shownSlice, state, watch } from "./state.js";
 import { adjustObject, newObject, remove } from "./work.js";
 
+const MOST_CHIPS = 8;
+
 /** Show the list. */
 export function showObjects() {
   document.getElementById("add-object").addEventListener("click", newObject);
@@ -90,7 +92,7 @@ function prompts(object) {
   row.className = "object-prompts";
   const slices = promptedSlices(state.log, object.number);
   if (object.number === state.current && !slices.length) row.textContent = "nothing drawn yet";
-  for (const slice of slices) {
+  for (const slice of slices.slice(0, MOST_CHIPS)) {
     const chip = document.createElement("span");
     chip.className = "prompt-chip";
     const go = button(String(slice + 1), `Go to slice ${slice + 1}`, `go-${slice}`, () => {
@@ -100,5 +102,6 @@ function prompts(object) {
     chip.append(go, button("✕", `Forget what was drawn on slice ${slice + 1}`, `forget-${slice}`, () => remove(object.number, slice)));
     row.append(chip);
   }
+  if (slices.length > MOST_CHIPS) row.append(`and ${slices.length - MOST_CHIPS} more`);
   return row;
 }

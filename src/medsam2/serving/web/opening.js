@@ -8,7 +8,9 @@ import { objectsIn, promptedSlices } from "./history.js";
 import { dropLock, holdLock } from "./locks.js";
 import { Masks } from "./masks.js";
 import { readNifti } from "./nifti.js";
+import { askPerson, say } from "./notices.js";
 import { planesOf } from "./planes.js";
+import { stepsOf } from "./label_steps.js";
 import * as project from "./project.js";
 import * as sessions from "./sessions.js";
 import { change, plainObject, state } from "./state.js";
@@ -31,13 +33,16 @@ export function openFile(blob, name, kind = "file", draft = null) {
 export function openCase(id) {
   return inTurn("Opening the case", async () => {
     await leaveNow();
-    const { name, state: caseState } = state.project.cases.find((one) => one.id === id) ?? { name: id, state: "" };
+    const name = state.project?.cases.find((one) => one.id === id)?.name ?? id;
     const taken = await project.openCase(id, state.user);
     try {
-      const latest = taken.versions?.at(-1);
-      // Nothing unsaved: go on from the steps of the latest version, be it a person's or a proposal.
-      const draft = taken.draft ?? (latest?.prompts?.length ? fromVersion(latest) : null);
-      await start({ path: taken.path, name }, { kind: "case", id, name, state: caseState, versions: taken.versions }, draft);
+      await start(
+        { path: taken.path, name },
+        { kind: "case", id, name, state: taken.state, versions: taken.versions },
+        draftOf(taken),
+      );
+      const latest = taken.versions.at(-1);
+      if (latest && !state.log.length) await takeVersion(id, latest);
     } catch (error) {
       await project.releaseCase(id, state.user).catch(() => {});
       throw error;
@@ -45,6 +50,24 @@ export function openCase(id) {
     holdLock(id);
     followDraft(null);
     note("open");
+  });
+}
+
+/** Draw on the slices of another plane: what was drawn so far belongs to the slices of this one and goes. */
+export async function drawIn(plane) {
+  if (state.log.length) {
+    const answer = await askPerson({
+      title: `Draw on ${plane.name} slices`,
+      text: "What was drawn so far belongs to the slices of the other plane. It is forgotten; export it first to keep it.",
+      yes: "Begin anew",
+    });
+    if (answer === null) return;
+  }
+  await inTurn(`Opening ${plane.name} slices`, async () => {
+    const { session } = state;
+    await start(source, state.opened, { ...draftNow(), sessionId: null, log: [], plane: plane.name });
+    sessions.closeSession(session.id).catch(() => {});
+    saveDraftSoon();
   });
 }
 
@@ -83,7 +106,7 @@ async function leaveNow() {
 export async function reopen({ window = null }) {
   const draft = draftNow();
   const old = state.session.id;
-  const session = await sessions.openSession(source, window ?? draft.networkWindow);
+  const session = await sessions.openSession(source, window ?? draft.networkWindow, draft.plane);
   change({ session });
   sessions.closeSession(old).catch(() => {});
   await replay(draft.log);
@@ -98,6 +121,7 @@ async function start(from, opened, draft) {
   const planes = planesOf(volume).sort((a, b) => Number(b.axis === session.axis) - Number(a.axis === session.axis));
   change({
     opened, session, volume, planes,
+    plane: draft?.plane ?? null,
     masks: new Masks(height, width),
     masksAt: state.masksAt + 1,
     confidence: {}, log: [], undone: [], measurements: [],
@@ -126,7 +150,7 @@ async function sessionFor(from, draft) {
       if (!(error instanceof ApiError) || error.isAway) throw error;
     }
   }
-  return { session: await sessions.openSession(from, draft?.networkWindow ?? null), isOld: false };
+  return { session: await sessions.openSession(from, draft?.networkWindow ?? null, draft?.plane ?? null), isOld: false };
 }
 
 function agrees(session, log) {
@@ -168,9 +192,25 @@ async function repeat(step) {
   change({ log: [...state.log, step], masksAt: state.masksAt + 1 });
 }
 
-function fromVersion(version) {
-  const objects = Object.entries(version.objects ?? {}).map(([number, { name, colour }]) => ({
-    ...plainObject(Number(number)), ...(name && { name }), ...(colour && { colour }),
-  }));
-  return { log: version.prompts, objects, current: objects[0]?.number ?? 1, sessionId: null };
+/** The unsaved work, unless somebody else has saved a version since. */
+function draftOf({ draft, versions }) {
+  const newer = versions.find((version) => version.version > (draft?.base ?? 0) && version.author !== state.user);
+  if (!draft || !newer) return draft;
+  say(`${newer.author} has saved version ${newer.version} since you were here; it is what you see.`);
+  return null;
 }
+
+/** Go on from the masks of a version, be it a person's or a proposal: each slice is said as it is. */
+async function takeVersion(id, version) {
+  const labels = await readNifti(await project.readVersion(id, version.version));
+  const numbers = Object.keys(version.objects).map(Number);
+  change({
+    objects: numbers.length
+      ? numbers.map((number) => ({ ...plainObject(number), ...namedIn(version.objects[number]) }))
+      : state.objects,
+    current: numbers[0] ?? 1,
+  });
+  await replay(stepsOf(labels, state.session.axis));
+}
+
+const namedIn = ({ name, colour }) => ({ ...(name && { name }), ...(colour && { colour }) });

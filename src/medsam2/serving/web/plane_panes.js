@@ -2,6 +2,7 @@
 
 import { listenTo } from "./gestures.js";
 import { valueAt } from "./greys.js";
+import { drawIn } from "./opening.js";
 import { PlaneView } from "./plane_view.js";
 import { toVoxel } from "./planes.js";
 import { state, watch } from "./state.js";
@@ -16,6 +17,7 @@ export function showPlanes() {
     views.push(view);
     listenTo(view);
     view.canvas.addEventListener("pointermove", (event) => probe(view, event));
+    pane.querySelector(".draw-here")?.addEventListener("click", () => drawIn(view.plane));
   }
   const shown = ["volume", "planes", "crosshair", "window", "masksAt", "objects", "current", "log", "areMasksShown"];
   let isAsked = false;

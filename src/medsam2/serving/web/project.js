@@ -20,6 +20,9 @@ export function putDraft(id, user, draft, keepalive = false) {
   return ask("PUT", `${caseAt(id)}/draft`, { json: { user, draft }, keepalive });
 }
 
+/** The labels of a version, a .nii.gz file on the scan's grid. */
+export const readVersion = async (id, number) => (await ask("GET", `${caseAt(id)}/versions/${number}/mask`)).arrayBuffer();
+
 /** Keep a version of the masks; `state` is what the case is then. */
 export const addVersion = (id, version) => askJson("POST", `${caseAt(id)}/versions`, { json: version });
 
@@ -37,4 +40,7 @@ export const readReport = async () => (await ask("GET", `${ROOT}/report`)).blob(
 
 export const readRounds = () => askJson("GET", `${ROOT}/rounds`);
 
-export const startRound = (user) => askJson("POST", `${ROOT}/rounds`, { json: { user } });
+/** Start a round of learning, or take the weights of one into use, or go back to those before. */
+export function actOnRounds(action, user, round) {
+  return askJson("POST", `${ROOT}/rounds`, { json: { action, user, ...(round !== undefined && { round }) } });
+}

@@ -1,8 +1,7 @@
 /** Rounds of learning: start one on the done cases, follow it, use what came out or go back. */
 
-import { askJson } from "./api.js";
 import { say, sayFault } from "./notices.js";
-import { readRounds, startRound } from "./project.js";
+import { actOnRounds, readRounds } from "./project.js";
 import { state, watch } from "./state.js";
 import { requireUser } from "./user.js";
 
@@ -23,7 +22,7 @@ export function showRounds() {
 async function improve() {
   if (!(await requireUser())) return;
   try {
-    await startRound(state.user);
+    await actOnRounds("start", state.user);
     say("The model learns from the done cases in the background; you can go on.");
     follow();
   } catch (error) {
@@ -34,9 +33,12 @@ async function improve() {
 async function follow() {
   clearTimeout(timer);
   const place = document.getElementById("round");
+  const improving = document.getElementById("improve");
   try {
-    const { rounds } = await readRounds();
-    const latest = rounds?.at(-1);
+    const { rounds, obstacle } = await readRounds();
+    improving.disabled = Boolean(obstacle);
+    improving.title = obstacle ?? "Learn from the cases that are done, in the background";
+    const latest = rounds.at(-1);
     place.hidden = !latest;
     if (!latest) return;
     draw(place, latest);
@@ -44,35 +46,33 @@ async function follow() {
   } catch (error) {
     place.hidden = true;
     // A server without training has no rounds.
-    document.getElementById("improve").hidden ||= error.status === 404 || error.status === 501;
+    improving.hidden ||= error.status === 404;
   }
 }
 
 function draw(place, round) {
   const text = document.createElement("span");
-  const progress = round.progress === undefined || round.progress === null ? "" : `, ${Math.round(100 * round.progress)} %`;
-  text.textContent = `Round ${round.number ?? round.id}: ${round.state}${round.state === "running" ? progress : ""}${compared(round)}`;
+  const progress = round.state === "running" ? `, ${Math.round(100 * (round.progress ?? 0))} %` : "";
+  text.textContent = `Round ${round.round}: ${round.state}${progress}${compared(round)}${round.message ? `. ${round.message}` : ""}`;
   place.replaceChildren(text);
   if (round.state !== "done") return;
-  for (const [action, label] of [["use", "Use the new weights"], ["back", "Go back to the old ones"]]) {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = label;
-    button.addEventListener("click", async () => {
-      try {
-        await askJson("POST", `/v1/project/rounds/${encodeURIComponent(round.id)}/${action}`, { json: { user: state.user } });
-        say(action === "use" ? "The new weights make the next proposals." : "The old weights are in use again.");
-        follow();
-      } catch (error) {
-        sayFault(error);
-      }
-    });
-    place.append(button);
-  }
+  const button = document.createElement("button");
+  button.type = "button";
+  button.textContent = round.in_use ? "Go back to the weights before" : "Use the new weights";
+  button.addEventListener("click", async () => {
+    try {
+      await actOnRounds(round.in_use ? "back" : "use", state.user, round.round);
+      say(round.in_use ? "The weights before are in use again." : "The new weights make the next proposals.");
+      follow();
+    } catch (error) {
+      sayFault(error);
+    }
+  });
+  place.append(button);
 }
 
+/** Held-out Dice of the weights before and of the new ones, where both were measured. */
 function compared({ before, after }) {
-  const dice = (value) => (typeof value === "number" ? value : value?.dice);
-  if (dice(before) === undefined || dice(after) === undefined) return "";
-  return `. Held-out Dice ${dice(before).toFixed(3)} before, ${dice(after).toFixed(3)} after`;
+  if (typeof before !== "number" || typeof after !== "number") return "";
+  return `. Dice on held-out cases ${before.toFixed(3)} before, ${after.toFixed(3)} after`;
 }

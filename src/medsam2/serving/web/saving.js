@@ -49,10 +49,11 @@ export function saveVersion(caseState) {
     const { blob } = await inSession((session) => exportMasks(session, "nifti", namesOf()));
     const objects = Object.fromEntries(state.objects.map(({ number, name, colour }) => [number, { name, colour }]));
     const saved = await project.addVersion(id, {
-      user: state.user, objects, mask: await base64(blob), prompts: state.log, state: caseState,
+      user: state.user, objects, mask: await base64(blob), prompts: state.isBaseline ? [] : state.log, state: caseState,
     });
+    const versions = [...(state.opened.versions ?? []), saved];
+    change({ opened: { ...state.opened, state: saved.state, versions }, project: await project.readProject() });
     await saveDraft();
-    change({ opened: { ...state.opened, state: saved.state }, project: await project.readProject() });
     say(`Saved as version ${saved.version}; the case is ${saved.state}.`);
   });
 }
@@ -62,7 +63,7 @@ export async function judge(verdict) {
   const comment = await askPerson({
     title: verdict === "reviewed" ? "Accept this mask" : "Send this case back",
     text: verdict === "reviewed" ? "It counts as reviewed." : "Say in a few words what is to be changed.",
-    field: "Comment", yes: verdict === "reviewed" ? "Accept" : "Send back", pattern: undefined,
+    field: "Comment", yes: verdict === "reviewed" ? "Accept" : "Send back", isOptional: verdict === "reviewed",
   });
   if (comment === null) return;
   await inTurn("Saving the verdict", async () => {
@@ -74,7 +75,9 @@ export async function judge(verdict) {
 }
 
 function namesOf() {
-  return Object.fromEntries(state.objects.map(({ number, name }) => [number, name]));
+  const numbers = objectsIn(state.log);
+  const named = state.objects.filter(({ number }) => numbers.includes(number));
+  return Object.fromEntries(named.map(({ number, name }) => [number, name]));
 }
 
 function requireMask() {

@@ -8,13 +8,15 @@ const ROOT = "/v1/sessions";
  * Open a scan.
  * @param {{path?: string, blob?: Blob, name: string}} source  A file of the server's folder, or bytes.
  * @param {number[]|null} window  Grey values that the network sees as black and white; null lets the server choose.
+ * @param {string|null} plane  Whose slices are drawn on; null: those of the file's third axis.
  */
-export function openSession(source, window) {
+export function openSession(source, window, plane) {
   if (source.path !== undefined) {
-    return askJson("POST", ROOT, { json: { path: source.path, ...(window && { window }) } });
+    return askJson("POST", ROOT, { json: { path: source.path, ...(window && { window }), ...(plane && { plane }) } });
   }
   const query = new URLSearchParams({ name: source.name });
   if (window) query.set("window", window.join(","));
+  if (plane) query.set("plane", plane);
   return askJson("POST", `${ROOT}?${query}`, { body: source.blob });
 }
 

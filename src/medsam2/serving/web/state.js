@@ -27,6 +27,8 @@ export const state = {
   volume: null,
   /** The three planes, see planes.js; `drawing` is the one that prompts go to. */
   planes: [],
+  /** Name of the plane that was chosen to draw on; null: that of the file's slices. */
+  plane: null,
   /** Voxel (x, y, z) that all planes go through. */
   crosshair: [0, 0, 0],
   /** Grey values that are black and white. */

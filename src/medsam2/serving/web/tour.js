@@ -32,6 +32,7 @@ export async function startTour() {
     facts = await askJson("GET", "/v1/tour");
     const scan = await (await ask("GET", "/v1/tour/scan")).blob();
     await openFile(scan, facts.name, "tour");
+    if (state.opened?.kind !== "tour") return;
     const crosshair = [...state.crosshair];
     const { x, y } = sliceAxes(state.session.axis);
     crosshair[state.session.axis] = facts.slice;
