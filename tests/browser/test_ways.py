@@ -139,3 +139,26 @@ def test_several_objects(screen, folder: Path, tmp_path: Path) -> None:
     screen.rests()
     assert screen.page.locator("#objects li").count() == 1
     screen.shoot("objects")
+
+
+def test_a_folder_travels_as_a_zip(screen) -> None:
+    import base64
+    import io
+    import zipfile
+
+    screen.open()
+    packed = screen.page.evaluate(
+        """async () => {
+            const { zipOf } = await import("/page/zip.js");
+            const blob = await zipOf([new File(["first"], "a"), new File([new Uint8Array(70000).fill(7)], "b")]);
+            const bytes = new Uint8Array(await blob.arrayBuffer());
+            let text = "";
+            for (const byte of bytes) text += String.fromCharCode(byte);
+            return btoa(text);
+        }"""
+    )
+    with zipfile.ZipFile(io.BytesIO(base64.b64decode(packed))) as archive:
+        assert archive.testzip() is None
+        assert archive.namelist() == ["1.dcm", "2.dcm"]
+        assert archive.read("1.dcm") == b"first"
+        assert archive.read("2.dcm") == bytes([7]) * 70000

@@ -2,6 +2,7 @@
 
 import { promptedSlices } from "./history.js";
 import { scroll } from "./gestures.js";
+import { iconOf } from "./icons.js";
 import { change, drawingPlane, shownSlice, state, watch } from "./state.js";
 import { adjustObject, newObject, remove } from "./work.js";
 
@@ -31,8 +32,8 @@ function itemFor(object) {
   row.className = "object-row";
   row.append(
     chooser(object), colour(object), name(object),
-    toggle(object, "isHidden", object.isHidden ? "◌" : "●", object.isHidden ? "Show" : "Hide"),
-    toggle(object, "isLocked", object.isLocked ? "🔒" : "🔓", object.isLocked ? "Unlock" : "Lock"),
+    toggle(object, "isHidden", object.isHidden ? "eye-shut" : "eye", object.isHidden ? "Show" : "Hide"),
+    toggle(object, "isLocked", object.isLocked ? "lock" : "lock-open", object.isLocked ? "Unlock" : "Lock"),
     button("✕", `Delete ${object.name}`, "delete", () => remove(object.number)),
   );
   item.append(row, prompts(object));
@@ -72,8 +73,9 @@ function name(object) {
   return input;
 }
 
-function toggle(object, part, sign, word) {
-  const made = button(sign, `${word} ${object.name}`, part, () => adjustObject(object.number, { [part]: !object[part] }));
+function toggle(object, part, icon, word) {
+  const made = button("", `${word} ${object.name}`, part, () => adjustObject(object.number, { [part]: !object[part] }));
+  made.append(iconOf(icon));
   made.setAttribute("aria-pressed", String(object[part]));
   return made;
 }

@@ -130,6 +130,7 @@ async function start(from, opened, draft) {
     objects: draft?.objects?.length ? draft.objects : [plainObject(1)],
     current: draft?.current ?? 1,
     isBaseline: draft?.isBaseline ?? false,
+    target: null,
     tool: "box",
   });
   if (isOld) {

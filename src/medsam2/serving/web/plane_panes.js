@@ -19,7 +19,7 @@ export function showPlanes() {
     view.canvas.addEventListener("pointermove", (event) => probe(view, event));
     pane.querySelector(".draw-here")?.addEventListener("click", () => drawIn(view.plane));
   }
-  const shown = ["volume", "planes", "crosshair", "window", "masksAt", "objects", "current", "log", "areMasksShown"];
+  const shown = ["volume", "planes", "crosshair", "window", "masksAt", "objects", "current", "log", "areMasksShown", "target"];
   let isAsked = false;
   watch(shown, () => {
     if (isAsked) return;

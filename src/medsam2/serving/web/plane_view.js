@@ -10,7 +10,8 @@ const FILL_ALPHA = 56;
 const MARGIN = 0.97;
 const MAX_ZOOM = 40;
 const PROMPT_COLOUR = "#ffe066";
-const POINT_COLOURS = { 1: "#5dff9b", 0: "#ff6b6b" };
+const TARGET_COLOUR = "#7cc4ff";
+const POINT_COLOURS = { 1: "#5dff9b", 0: "#ff8f8f" };
 
 export class PlaneView {
   /**
@@ -168,6 +169,10 @@ export class PlaneView {
   drawPrompts(context, frame) {
     const { boxes, points } = promptsOn(state.log, state.current, this.slice);
     context.setLineDash([5, 4]);
+    if (state.target?.slice === this.slice && !state.log.length && !this.sketch?.box) {
+      const [x0, y0, x1, y1] = state.target.box;
+      this.drawBox(context, frame, shownPoint(this.plane, x0, y0), shownPoint(this.plane, x1, y1), TARGET_COLOUR);
+    }
     for (const [x0, y0, x1, y1] of boxes) {
       this.drawBox(context, frame, shownPoint(this.plane, x0, y0), shownPoint(this.plane, x1, y1));
     }
@@ -191,11 +196,11 @@ export class PlaneView {
     }
   }
 
-  drawBox(context, frame, from, to) {
+  drawBox(context, frame, from, to, colour = PROMPT_COLOUR) {
     // Both ends are inside the box: it goes around their pixels.
     const [left, right] = [Math.min(from[0], to[0]), Math.max(from[0], to[0]) + 1];
     const [top, bottom] = [Math.min(from[1], to[1]), Math.max(from[1], to[1]) + 1];
-    context.strokeStyle = PROMPT_COLOUR;
+    context.strokeStyle = colour;
     context.lineWidth = 1.5;
     context.strokeRect(
       frame.left + left * frame.scaleX, frame.top + top * frame.scaleY,
@@ -210,7 +215,8 @@ export class PlaneView {
 
   label() {
     const { name, numSlices, sides } = this.plane;
-    const texts = { title: `${name} ${this.slice + 1} / ${numSlices}` };
+    const isMain = this.pane.classList.contains("main");
+    const texts = { title: `${name} ${this.slice + 1}${isMain ? ` of ${numSlices}` : ""}` };
     ["left", "right", "top", "bottom"].forEach((side, i) => (texts[side] = sides[i]));
     for (const [part, text] of Object.entries(texts)) {
       const element = this.pane.querySelector(`.${part}`);
@@ -230,6 +236,9 @@ function drawPoint(context, x, y, label) {
   context.arc(x, y, 6, 0, 2 * Math.PI);
   context.fillStyle = POINT_COLOURS[label];
   context.fill();
+  context.lineWidth = 1.5;
+  context.strokeStyle = "#ffffff";
+  context.stroke();
   context.strokeStyle = "#10141a";
   context.lineWidth = 2;
   context.beginPath();

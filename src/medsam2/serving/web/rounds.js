@@ -55,7 +55,7 @@ function draw(place, round) {
   const progress = round.state === "running" ? `, ${Math.round(100 * (round.progress ?? 0))} %` : "";
   text.textContent = `Round ${round.round}: ${round.state}${progress}${compared(round)}${round.message ? `. ${round.message}` : ""}`;
   place.replaceChildren(text);
-  if (round.state !== "done") return;
+  if (round.state !== "ready") return;
   const button = document.createElement("button");
   button.type = "button";
   button.textContent = round.in_use ? "Go back to the weights before" : "Use the new weights";
@@ -71,8 +71,10 @@ function draw(place, round) {
   place.append(button);
 }
 
-/** Held-out Dice of the weights before and of the new ones, where both were measured. */
+/** What was measured on held-out cases with the weights before and with the new ones. */
 function compared({ before, after }) {
-  if (typeof before !== "number" || typeof after !== "number") return "";
-  return `. Dice on held-out cases ${before.toFixed(3)} before, ${after.toFixed(3)} after`;
+  const parts = Object.keys(after ?? {})
+    .filter((measure) => before && measure in before)
+    .map((measure) => `${measure} ${before[measure].toFixed(3)} before, ${after[measure].toFixed(3)} after`);
+  return parts.length ? `. On held-out cases: ${parts.join("; ")}` : "";
 }

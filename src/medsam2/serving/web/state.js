@@ -50,6 +50,8 @@ export const state = {
   /** {text, done, of, cancel} while the server works. */
   work: null,
   measurements: [],
+  /** {slice, box} that the tour asks for, or null. */
+  target: null,
   areMasksShown: true,
   isBaseline: false,
   isServerAway: false,

@@ -70,7 +70,9 @@ function drawStrip(picture, numSlices) {
   const step = width / numSlices;
   const bar = (slice, top, bottom, colour) => {
     context.fillStyle = colour;
-    context.fillRect(slice * step, top, Math.max(step, 1.5), bottom - top);
+    // On whole pixels, so that neighbours leave no gap.
+    const left = Math.floor(slice * step);
+    context.fillRect(left, top, Math.max(Math.floor((slice + 1) * step) - left, 2), bottom - top);
   };
   const shown = state.objects.filter((object) => !object.isHidden);
   const row = (height - 12) / Math.max(1, shown.length);

@@ -1,17 +1,16 @@
 /** The tools at the side of the scan. */
 
+import { iconOf } from "./icons.js";
 import { change, state, watch } from "./state.js";
 
-const SVG = "http://www.w3.org/2000/svg";
-
-/** In the order of the toolbar; `key` chooses it, `path` is its icon in a square of 24. */
+/** In the order of the toolbar; `key` chooses it. */
 export const TOOLS = [
-  { name: "box", key: "b", title: "Box around a structure", path: "M4 7h16v11H4z" },
-  { name: "point", key: "p", title: "Click inside; Shift or right click outside", path: "M12 4v16M4 12h16" },
-  { name: "brush", key: "d", title: "Brush", path: "M5 19c0-3 2-4 4-4l9-10 2 2-10 9c0 2-1 4-5 3z" },
-  { name: "erase", key: "e", title: "Eraser", path: "M4 15l8-9 7 6-6 7H8zM8 10l7 6" },
-  { name: "crosshair", key: "c", title: "Move the crosshair", path: "M12 3v6M12 15v6M3 12h6M15 12h6" },
-  { name: "pan", key: "h", title: "Pan; double click fits", path: "M12 3v18M3 12h18M12 3l-3 3M12 3l3 3M12 21l-3-3M12 21l3-3M3 12l3-3M3 12l3 3M21 12l-3-3M21 12l-3 3" },
+  { name: "box", key: "b", title: "Box around a structure" },
+  { name: "point", key: "p", title: "Click inside; Shift or right click outside" },
+  { name: "brush", key: "d", title: "Brush" },
+  { name: "erase", key: "e", title: "Eraser" },
+  { name: "crosshair", key: "c", title: "Move the crosshair" },
+  { name: "pan", key: "h", title: "Pan; double click fits" },
 ];
 const SIZES = [1, 60];
 
@@ -46,21 +45,15 @@ export function resizeBrush(by) {
   change({ brushSize: Math.min(SIZES[1], Math.max(SIZES[0], state.brushSize + by)) });
 }
 
-function buttonFor({ name, key, title, path }) {
+function buttonFor({ name, key, title }) {
   const button = document.createElement("button");
   button.type = "button";
   button.dataset.tool = name;
   button.title = `${title} (${key.toUpperCase()})`;
   button.setAttribute("aria-label", title);
-  const icon = document.createElementNS(SVG, "svg");
-  icon.setAttribute("viewBox", "0 0 24 24");
-  icon.setAttribute("aria-hidden", "true");
-  const line = document.createElementNS(SVG, "path");
-  line.setAttribute("d", path);
-  icon.append(line);
   const letter = document.createElement("kbd");
   letter.textContent = key.toUpperCase();
-  button.append(icon, letter);
+  button.append(iconOf(name), letter);
   button.addEventListener("click", () => change({ tool: name }));
   return button;
 }

@@ -8,7 +8,7 @@ import { change, drawingPlane, state, watch } from "./state.js";
 import { sliceAxes } from "./planes.js";
 
 const SEEN = "medsam2.tour";
-/** @type {{structure: string, slice: number, box: number[], window: number[]}|null} */
+/** @type {{name: string, structure: string, slice: number, box: number[], window: number[]}|null} */
 let facts = null;
 /** @type {import("./nifti.js").Volume|null} */
 let answer = null;
@@ -38,7 +38,7 @@ export async function startTour() {
     crosshair[state.session.axis] = facts.slice;
     crosshair[x] = Math.round((facts.box[0] + facts.box[2]) / 2);
     crosshair[y] = Math.round((facts.box[1] + facts.box[3]) / 2);
-    change({ crosshair, window: facts.window, objects: [{ ...state.objects[0], name: facts.structure }] });
+    change({ crosshair, window: facts.window, target: facts, objects: [{ ...state.objects[0], name: facts.structure }] });
   } catch (error) {
     if (error.status !== 404) sayFault(error);
   }
@@ -54,8 +54,7 @@ async function draw() {
   const corrections = state.log.slice(state.log.findIndex((step) => step.kind === "propagate")).length - 1;
   let step;
   if (!state.log.length) {
-    const [x0, y0, x1, y1] = facts.box;
-    step = ["1 of 3: box", `Draw a box around the ${facts.structure} on slice ${facts.slice + 1}: about from (${x0}, ${y0}) to (${x1}, ${y1}), where the crosshair is.`];
+    step = ["1 of 3: box", `Draw a box around the ${facts.structure} on slice ${facts.slice + 1}, as the blue one: press at one corner, let go at the opposite one.`];
   } else if (!isPropagated) {
     step = ["2 of 3: propagate", "The outline is the network's answer on this slice. Press Enter: it is carried through all slices."];
   } else if (corrections < 1) {
