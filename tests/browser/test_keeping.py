@@ -50,7 +50,9 @@ def test_a_session_that_expired_is_opened_again(screen, annotator) -> None:
 
 
 @pytest.mark.parametrize("kind", ["case", "file"])
-def test_a_server_that_was_killed_is_missed_and_gone_on_with(screen, annotator, folder: Path, kind: str) -> None:
+def test_a_server_that_was_killed_is_missed_and_gone_on_with(
+    screen, annotator, folder: Path, kind: str
+) -> None:
     screen.open()
     if kind == "case":
         screen.open_case("ball")

@@ -59,7 +59,7 @@ def test_names_are_words_and_nothing_else(screen) -> None:
     screen.draw_box(BOX)
     screen.page.wait_for_selector("#measurements table")
     assert hostile in screen.page.locator("#measurements").inner_text()
-    assert "caught" != screen.page.title()
+    assert screen.page.title() != "caught"
     assert screen.page.locator("img[src=x]").count() == 0
     screen.shoot("hostile-names")
     screen.page.locator("#back").click()

@@ -150,7 +150,8 @@ def test_a_folder_travels_as_a_zip(screen) -> None:
     packed = screen.page.evaluate(
         """async () => {
             const { zipOf } = await import("/page/zip.js");
-            const blob = await zipOf([new File(["first"], "a"), new File([new Uint8Array(70000).fill(7)], "b")]);
+            const second = new File([new Uint8Array(70000).fill(7)], "b");
+            const blob = await zipOf([new File(["first"], "a"), second]);
             const bytes = new Uint8Array(await blob.arrayBuffer());
             let text = "";
             for (const byte of bytes) text += String.fromCharCode(byte);

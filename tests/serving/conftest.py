@@ -54,9 +54,7 @@ class Live:
 
 
 @contextmanager
-def running(
-    predictor: Predictor, *, extensions: Sequence[Extension] = (), **given: object
-) -> Iterator[Live]:
+def running(predictor: Predictor, *, extensions: Sequence[Extension] = (), **given: object) -> Iterator[Live]:
     """Run a server in a thread; at the end it finishes what it has begun."""
     settings = load_settings({"port": 0, "readers": 1, **given})
     with listen(settings.host, settings.port) as listener:

@@ -58,7 +58,9 @@ def test_niivue_travels_packed(live) -> None:
     assert (WEB / "niivue.js.gz").stat().st_size < LARGEST
 
 
-@pytest.mark.parametrize("name", ["none.js", "NOTICE", "..%2fpages.py", "%2e%2e/settings.py", "index.html%00"])
+@pytest.mark.parametrize(
+    "name", ["none.js", "NOTICE", "..%2fpages.py", "%2e%2e/settings.py", "index.html%00"]
+)
 def test_nothing_else_is_given(live, name: str) -> None:
     answer = live.client.get(f"/page/{name}")
     assert answer.status_code == 404
@@ -67,7 +69,13 @@ def test_nothing_else_is_given(live, name: str) -> None:
 
 def test_the_tour_is_told_and_given(live) -> None:
     facts = live.client.get("/v1/tour").json()
-    assert facts == {"name": "t.nii.gz", "structure": "ball", "slice": 3, "box": [1, 2, 3, 4], "window": [0, 1]}
+    assert facts == {
+        "name": "t.nii.gz",
+        "structure": "ball",
+        "slice": 3,
+        "box": [1, 2, 3, 4],
+        "window": [0, 1],
+    }
     assert live.client.get("/v1/tour/scan").content == b"scan"
     assert live.client.get("/v1/tour/answer").content == b"answer"
 

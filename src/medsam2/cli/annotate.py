@@ -71,7 +71,8 @@ def annotate(
             added, left_out = add_scans(project)
             for one in left_out:
                 say(f"left out: {one.path}: {one.reason}")
-            say(f"{folder} has {len(added)} new cases; Ctrl-C ends the server")
+            num_new = f"{len(added)} new {'case' if len(added) == 1 else 'cases'}"
+            say(f"{num_new} in {folder}; Ctrl-C ends the server")
             predictor = load(settings.weights, device=settings.device, precision=settings.precision)
             address = f"http://{HOST}:{listener.getsockname()[1]}/"
             click.echo(address)
