@@ -128,6 +128,7 @@ def test_a_port_that_is_taken_is_named(capsys: pytest.CaptureFixture[str]) -> No
         (("--host", "no.such.host.invalid"), ("no.such.host.invalid",)),
         (("--allow-urls", "*"), ("--allow-urls", "*")),
         (("--allow-urls",), ("--allow-urls", "argument")),
+        (("--folder", "no/such"), ("--folder", "no/such")),
         (("here",), ("here",)),
     ],
 )

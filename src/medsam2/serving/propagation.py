@@ -43,8 +43,12 @@ async def propagation(service: Service, opened: OpenSession) -> Response:
     # A task of its own: it ends with the slice at hand, however the response does.
     task = asyncio.create_task(_follow(service, opened, turn, events))
     service.sessions.follow(task)
+
+    async def end() -> None:  # not a thread's business, which Starlette would make of a plain function
+        task.cancel()
+
     return StreamingResponse(
-        _taken(events, task), media_type="text/event-stream", background=BackgroundTask(task.cancel)
+        _taken(events, task), media_type="text/event-stream", background=BackgroundTask(end)
     )
 
 

@@ -65,7 +65,7 @@ class FileReader:
             raise MedSAM2Error("the process that reads files does not start") from error
 
     async def measure(self, path: Path) -> Claim:
-        """Say what reading a NIfTI file takes, from its header.
+        """Say what reading a NIfTI file or a .zip takes, from its header.
 
         Raises:
             Fault: 422, the file cannot be read.

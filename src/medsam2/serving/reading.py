@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import tempfile
+import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -24,6 +25,7 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from medsam2.errors import MedSAM2Error, UnsupportedFormat
+from medsam2.imaging.archive import is_zip
 from medsam2.imaging.io import read
 from medsam2.imaging.nifti_header import HEADER_SIZES, layout, parse
 from medsam2.imaging.volume import Volume
@@ -37,15 +39,27 @@ _TOO_LARGE = (errno.ENOMEM, errno.EFBIG)
 
 
 def measure(path: Path) -> dict[str, object]:
-    """Say what reading a NIfTI file would take, from its header alone.
+    """Say what reading a NIfTI file or a .zip would take, from its header or its directory alone.
 
     Returns:
-        `num_voxels`, and `num_bytes` of the voxels once read.
+        `num_voxels`, 0 where nobody knows yet, and `num_bytes` of what is there once it is read or unpacked.
 
     Raises:
-        UnsupportedFormat: It is no NIfTI file, or a damaged one.
+        UnsupportedFormat: It is no such file, or a damaged one.
         InputError: It is no volume.
     """
+    return _measure_archive(path) if is_zip(path) else _measure_nifti(path)
+
+
+def _measure_archive(path: Path) -> dict[str, object]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {"num_voxels": 0, "num_bytes": sum(member.file_size for member in archive.infolist())}
+    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+        raise UnsupportedFormat(f"{path}: cannot be read as .zip: {error}") from error
+
+
+def _measure_nifti(path: Path) -> dict[str, object]:
     with path.open("rb") as file:
         is_compressed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
         file.seek(0)

@@ -20,8 +20,6 @@ from medsam2.serving.threads import Threads
 if TYPE_CHECKING:
     from medsam2.inference.predictor import Predictor
 
-_NUM_HANDS = 2
-
 
 class Service:
     """The model, the readers, the sessions, and what bounds their use."""
@@ -34,8 +32,9 @@ class Service:
         self.readers = ReaderPool(settings)
         self.model = Model(predictor, self.meters)
         self.sessions = Sessions(settings)
-        self.hands = Threads(_NUM_HANDS, "medsam2-hand")
-        """For what sessions need beside the model: masks put together, measured, written."""
+        self.hands = Threads(settings.max_sessions, "medsam2-hand")
+        """For what sessions need beside the model: masks put together, measured, written. One for each, so
+        that nobody's click waits for another's file."""
         self.folder = Path()
         """Private, for files on their way; names in it are ours."""
         self.is_ready = False

@@ -135,7 +135,7 @@ def _suffix(name: str, path: Path) -> str:
 async def _read(service: Service, path: Path, reservation: Reservation) -> Volume:
     """Have a file read, having counted what it will take."""
     async with service.readers.lend() as reader:
-        if path.name.endswith(_NIFTI):
+        if path.name.endswith((*_NIFTI, _ZIP)):
             claim = await reader.measure(path)
             num_bytes, num_voxels = claim.num_bytes, claim.num_voxels
         else:  # as much as there is at least; what its reader may take is limited by itself
@@ -154,7 +154,9 @@ async def _read(service: Service, path: Path, reservation: Reservation) -> Volum
 def _check_size(service: Service, num_bytes: int) -> None:
     limit = service.settings.max_volume
     if num_bytes > limit * MIB:
-        raise Fault(413, f"the file has {num_bytes} bytes of voxels; at most {limit} MiB are taken")
+        raise Fault(
+            413, f"the file holds {num_bytes} bytes once it is unpacked; at most {limit} MiB are taken"
+        )
 
 
 def _session(service: Service, volume: Volume, opening: Opening) -> Session:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeGuard
@@ -23,6 +24,8 @@ PLANES = ("axial", "coronal", "sagittal")
 _OPENING_KEYS = ("path", "window", "plane", "memory")
 _PROMPT_KEYS = ("object", "slice", "box", "points", "labels", "mask")
 _MAX_NAME = 100
+# Short runs take a letter each and long ones hardly more, so that twice the pixels is more than enough.
+_LETTERS_PER_PIXEL, _SPARE = 2, 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,21 +48,8 @@ class PromptRequest:
     box: list[float] | None
     points: list[list[float]] | None
     labels: list[int] | None
-    mask: str | None
-    """Run lengths, as `imaging.labels.coco_counts` writes them."""
-
-    def mask_of(self, shape_yx: tuple[int, int]) -> npt.NDArray[np.bool_] | None:
-        """The drawn mask as an array `(y, x)`, if there is one.
-
-        Raises:
-            Fault: 422, it is not that of a slice of this shape.
-        """
-        if self.mask is None:
-            return None
-        try:
-            return from_coco_counts(self.mask, shape_yx)
-        except GeometryError as error:
-            raise Fault(422, f"mask: {error}") from None
+    mask: npt.NDArray[np.bool_] | None
+    """`(y, x)` of the slice."""
 
 
 def opening_of_query(query: Mapping[str, str]) -> Opening:
@@ -97,23 +87,24 @@ def opening_of_json(body: bytes | bytearray) -> Opening:
     )
 
 
-def prompt_of(body: bytes | bytearray) -> PromptRequest:
+def prompt_of(body: bytes | bytearray, shape_yx: tuple[int, int]) -> PromptRequest:
     """Read what is said about an object.
+
+    Args:
+        body: JSON.
+        shape_yx: Of the session's slices.
 
     Raises:
         Fault: 400, this is not such an object; 422, a value cannot be.
     """
     given = _object(body, _PROMPT_KEYS, "a prompt")
-    mask = given.get("mask")
-    if mask is not None and not isinstance(mask, str):
-        raise Fault(422, f"mask is {shown(mask)}; run lengths of the slice, as text, are expected")
     return PromptRequest(
         number=_whole("object", given.get("object")),
         slice_index=_whole("slice", given.get("slice")),
         box=_numbers("box", given.get("box"), "four numbers [x_min, y_min, x_max, y_max]"),
         points=_points(given.get("points")),
         labels=_labels(given.get("labels")),
-        mask=mask,
+        mask=_mask(given.get("mask"), shape_yx),
     )
 
 
@@ -231,6 +222,19 @@ def _labels(value: object) -> list[int] | None:
     if labels is not None and not set(labels) <= {0.0, 1.0}:
         raise Fault(422, f"labels is {shown(value)}; 1 (inside) or 0 (outside) per point are expected")
     return None if labels is None else [int(label) for label in labels]
+
+
+def _mask(counts: object, shape_yx: tuple[int, int]) -> npt.NDArray[np.bool_] | None:
+    if counts is None:
+        return None
+    if not isinstance(counts, str):
+        raise Fault(422, f"mask is {shown(counts)}; run lengths of the slice, as text, are expected")
+    if len(counts) > _SPARE + _LETTERS_PER_PIXEL * math.prod(shape_yx):
+        raise Fault(422, f"mask has {len(counts)} letters, more than the run lengths of a slice can have")
+    try:
+        return from_coco_counts(counts, shape_yx)
+    except GeometryError as error:
+        raise Fault(422, f"mask: {error}") from None
 
 
 def _is_list(value: object) -> TypeGuard[list[object]]:

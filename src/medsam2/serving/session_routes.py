@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from medsam2.serving.session_answers import (
     preview,
     state,
 )
+from medsam2.serving.session_description import OPENING, PROMPT, RESPONSES
 from medsam2.serving.session_files import masks_file, volume_file
 from medsam2.serving.session_opening import open_session
 from medsam2.serving.session_requests import (
@@ -45,7 +47,7 @@ _ONE = SESSIONS + "/{session_id}"
 
 def session_routes(service: Service) -> APIRouter:
     """All routes of sessions."""
-    router = APIRouter()
+    router = APIRouter(tags=["sessions"], responses=RESPONSES)
     _add_sessions(router, service)
     _add_changes(router, service)
     _add_results(router, service)
@@ -55,7 +57,7 @@ def session_routes(service: Service) -> APIRouter:
 def _add_sessions(router: APIRouter, service: Service) -> None:
     sessions, idle_s = service.sessions, service.settings.session_idle_s
 
-    @router.post(SESSIONS, response_model=None, status_code=201)
+    @router.post(SESSIONS, response_model=None, status_code=201, openapi_extra=OPENING)
     async def open_(request: Request) -> Response:
         """Open a scan: its bytes, or JSON with the path of one below the server's folder."""
         opened = await open_session(service, request)
@@ -89,12 +91,13 @@ def _add_sessions(router: APIRouter, service: Service) -> None:
 def _add_changes(router: APIRouter, service: Service) -> None:
     sessions, idle_s = service.sessions, service.settings.session_idle_s
 
-    @router.post(_ONE + "/prompts", response_model=None)
+    @router.post(_ONE + "/prompts", response_model=None, openapi_extra=PROMPT)
     async def prompt(session_id: str, request: Request) -> Response:
         """Say something about an object in a slice and see it there."""
         opened, reservation = sessions.get(session_id), usage_of(request.scope).reservation
         body = await read_body(request.scope, request.receive, service.settings, reservation, MAX_JSON_BYTES)
-        said = await service.hands.run(partial(prompt_of, body))
+        _, height, width = opened.session.shape
+        said = await asyncio.to_thread(prompt_of, body, (height, width))
         async with opened.changing() as session:
             return json_response(await service.model.run(partial(_add, session, said)))
 
@@ -161,13 +164,12 @@ def _add_results(router: APIRouter, service: Service) -> None:
 
 
 def _add(session: Session, said: PromptRequest) -> Answer:
-    height, width = session.shape[1:]
     mask = session.add(
         said.number,
         slice=said.slice_index,
         box=said.box,
         points=said.points,
         labels=said.labels,
-        mask=said.mask_of((height, width)),
+        mask=said.mask,
     )
     return preview(session, said.number, said.slice_index, mask)
