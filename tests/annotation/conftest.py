@@ -7,7 +7,9 @@ import pwd
 import shutil
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel
@@ -20,6 +22,7 @@ from medsam2.imaging.volume import Volume
 
 START_MS = 1_790_000_000_000
 SHAPE = (6, 20, 24)  # (z, y, x)
+_PROGRAMS = ("initdb", "pg_ctl", "createdb")
 
 
 class Clock:
@@ -35,7 +38,7 @@ class Clock:
         self.ms += round(seconds * 1000)
 
 
-def write_scan(path: Path, seed: int = 0) -> Path:
+def _write_scan(path: Path, seed: int = 0) -> Path:
     """Noise with a bright box, on a grid that is turned and not isotropic."""
     grey = np.random.default_rng(seed).normal(60, 8, SHAPE)
     grey[2:5, 6:14, 8:18] += 100
@@ -43,7 +46,7 @@ def write_scan(path: Path, seed: int = 0) -> Path:
     return path
 
 
-def box_mask(path: Path, *, shift: int = 0, label: int = 1) -> Volume:
+def _box_mask(path: Path, *, shift: int = 0, label: int = 1) -> Volume:
     """The bright box of a scan, moved along x: 3 x 8 x 10 voxels."""
     scan = read(path)
     mask = np.zeros(scan.shape, np.uint8)
@@ -57,8 +60,18 @@ def folder(tmp_path: Path) -> Path:
     scans = tmp_path / "scans"
     scans.mkdir()
     for number, name in enumerate(("belly", "chest", "head")):
-        write_scan(scans / f"{name}.nii.gz", number)
+        _write_scan(scans / f"{name}.nii.gz", number)
     return scans
+
+
+@pytest.fixture(scope="session")
+def write_scan() -> Callable[..., Path]:
+    return _write_scan
+
+
+@pytest.fixture(scope="session")
+def box_mask() -> Callable[..., Volume]:
+    return _box_mask
 
 
 @pytest.fixture
@@ -75,25 +88,43 @@ def project(folder: Path, clock: Clock) -> Iterator[Project]:
     made.close()
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def any_project(request: pytest.FixtureRequest, folder: Path, clock: Clock) -> Iterator[Project]:
+    """The same in each kind of database."""
+    url = None if request.param == "sqlite" else request.getfixturevalue("postgresql")()
+    made = create_project(folder, database=url, now_ms=clock)
+    add_scans(made)
+    yield made
+    made.close()
+
+
 @pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+def postgresql() -> Iterator[Callable[[], str]]:
     """A PostgreSQL server on a socket of its own; each call gives the URL of a new database."""
-    programs = {name: _program(name) for name in ("initdb", "pg_ctl", "createdb")}
-    if not all(programs.values()):
+    programs = {name: path for name in _PROGRAMS if (path := _program(name))}
+    if len(programs) < len(_PROGRAMS):
         pytest.skip("PostgreSQL is not installed: there is no initdb or pg_ctl")
-    root = tmp_path_factory.mktemp("pg")
     user = None
     if os.geteuid() == 0:  # PostgreSQL refuses to run as root
         try:
             user = pwd.getpwnam("postgres")
         except KeyError:
             pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
-        for place in (root, *root.parents[:3]):
-            place.chmod(place.stat().st_mode | 0o011)
-        os.chown(root, user.pw_uid, user.pw_gid)
+    # Not below pytest's own folder, which no other user may enter.
+    with tempfile.TemporaryDirectory(prefix="medsam2-pg-") as folder:
+        if user is not None:
+            os.chown(folder, user.pw_uid, user.pw_gid)
+        with _running(Path(folder), programs, user) as new_database:
+            yield new_database
+
+
+@contextmanager
+def _running(
+    root: Path, programs: Mapping[str, str], user: pwd.struct_passwd | None
+) -> Iterator[Callable[[], str]]:
+    identity = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
 
     def run(program: str, *arguments: str) -> None:
-        identity = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
         result = subprocess.run(
             [programs[program], *arguments], cwd=root, capture_output=True, text=True, check=False,
             timeout=120, **identity,

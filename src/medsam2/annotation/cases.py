@@ -228,7 +228,8 @@ def _undo_opening(db: Connection, project: Project, row: RowMapping, user: str) 
     if change is None or change.after != IN_WORK or change.user != user or change.before not in OPENS_TO_WORK:
         return
     drafts = select(func.count()).where(DRAFTS.c.case == row["id"])
-    saved = select(func.count()).where(VERSIONS.c.case == row["id"], VERSIONS.c.created_ms >= change.at_ms)
+    is_drawn = VERSIONS.c.is_proposal.is_(False) & (VERSIONS.c.created_ms >= change.at_ms)
+    saved = select(func.count()).where(VERSIONS.c.case == row["id"], is_drawn)
     if db.execute(drafts).scalar_one() == 0 and db.execute(saved).scalar_one() == 0:
         record_change(db, project, row, user, change.before)
         if change.before == NEW:

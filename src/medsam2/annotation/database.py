@@ -9,10 +9,10 @@ from pathlib import Path
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from alembic.util import CommandError
+from alembic.script.revision import RevisionError
 from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, InternalError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from medsam2.annotation.conflict import DatabaseAway
@@ -56,7 +56,9 @@ def transaction(engine: Engine) -> Iterator[Connection]:
     try:
         with engine.begin() as db:
             yield db
-    except OperationalError as error:
+    except DatabaseError as error:
+        if type(error) not in (DatabaseError, InternalError, OperationalError):
+            raise  # a mistake of ours
         reason = str(error.orig).strip().splitlines()[0] if error.orig else "no answer"
         name = engine.url.render_as_string(hide_password=True)
         raise DatabaseAway(f"the database {name} does not answer: {reason}") from error
@@ -97,7 +99,7 @@ def upgrade(db: Connection) -> None:
     current = context.get_current_revision()
     try:
         missing = list(script.iterate_revisions("heads", current or "base"))
-    except CommandError:
+    except RevisionError:
         raise InputError(
             f"the database is of a newer medsam2 than this one (revision {current}); upgrade medsam2"
         ) from None
@@ -152,8 +154,3 @@ def _set_up_sqlite(connection: object, _: ConnectionPoolEntry) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     # Taken at once: what is read first must still be so when it is written.
     connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def is_duplicate(error: DBAPIError) -> bool:
-    """Whether a row could not be written because there is one like it."""
-    return "unique" in str(error.orig).lower()

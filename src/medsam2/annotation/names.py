@@ -29,7 +29,7 @@ def check_user(name: object) -> str:
     """
     if isinstance(name, str) and len(name) <= MAX_USER:
         # One spelling of letters with accents, whichever the keyboard made: they are one person.
-        kept = unicodedata.normalize("NFC", name).strip()
+        kept = unicodedata.normalize("NFC", name).strip(" ")
         if 0 < len(kept) <= MAX_USER and all(sign.isalnum() or sign in _BESIDE_LETTERS for sign in kept):
             return kept
     raise InputError(

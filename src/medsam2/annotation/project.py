@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, select
-from sqlalchemy.exc import ProgrammingError
 
-from medsam2.annotation.conflict import DatabaseAway
 from medsam2.annotation.database import check_url, open_engine, transaction
 from medsam2.annotation.layout import DATABASE, MARKER, LeftOut, find_scans
 from medsam2.annotation.states import NEW
@@ -115,11 +113,8 @@ def open_project(folder: Path, *, now_ms: Callable[[], int] = wall_clock_ms) -> 
     """
     marker = _marker(folder)
     engine = open_engine(marker["database"], folder)
-    try:
-        with transaction(engine) as db:
-            row = db.execute(select(PROJECTS.c.name).where(PROJECTS.c.key == marker["project"])).first()
-    except (DatabaseAway, ProgrammingError) as error:
-        raise InputError(str(error)) from error
+    with transaction(engine) as db:
+        row = db.execute(select(PROJECTS.c.name).where(PROJECTS.c.key == marker["project"])).first()
     if row is None:
         engine.dispose()
         raise InputError(f"{folder}: its database {marker['database']} does not know this project")
