@@ -20,7 +20,7 @@ def test_a_case_is_one_persons_at_a_time(new_screen, folder: Path) -> None:
     ben.shoot("list-two-users")
     card.click()
     ben.page.wait_for_selector(".notice.fault")
-    assert "anna" in ben.notices()
+    assert "anna is at work on other" in ben.notices()
     assert ben.page.locator("#work").is_hidden()
 
     anna.go_to(5)

@@ -14,7 +14,7 @@ def test_the_tour_leads_to_a_good_mask(screen, record_property) -> None:
     screen.open(has_seen_tour=False)
     screen.is_open()
     screen.page.wait_for_selector("#tour-hint:not([hidden])")
-    screen.page.wait_for_function("document.querySelector('#tour-hint').textContent.includes('1 of 3')")
+    screen.page.wait_for_function("() => document.querySelector('#tour-hint').textContent.includes('1 of 3')")
     screen.page.wait_for_timeout(300)
     screen.shoot("tour-1-box")
     opened = time.perf_counter()
@@ -37,7 +37,9 @@ def test_the_tour_leads_to_a_good_mask(screen, record_property) -> None:
     where = screen.place(x0 + 2, (y0 + y1) // 2)
     clicked = time.perf_counter()
     screen.page.mouse.click(*where, button="right")
-    screen.page.wait_for_function("document.querySelector('#tour-hint').textContent.includes('That is all')")
+    screen.page.wait_for_function(
+        "() => document.querySelector('#tour-hint').textContent.includes('That is all')"
+    )
     outlined = time.perf_counter()
     screen.rests()
     screen.shoot("tour-4-corrected")

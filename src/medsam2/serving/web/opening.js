@@ -23,7 +23,12 @@ let source = null;
 export function openFile(blob, name, kind = "file", draft = null) {
   return inTurn(`Opening ${name}`, async () => {
     await leaveNow();
-    await start({ blob, name }, { kind, id: name, name, state: "" }, draft);
+    try {
+      await start({ blob, name }, { kind, id: name, name, state: "" }, draft);
+    } catch (error) {
+      if (error instanceof ApiError && error.isAway) throw error;
+      throw new Error(`${name} could not be opened. ${error.message}`);
+    }
     followDraft(blob);
     saveDraftSoon();
   });
@@ -34,7 +39,7 @@ export function openCase(id) {
   return inTurn("Opening the case", async () => {
     await leaveNow();
     const name = state.project?.cases.find((one) => one.id === id)?.name ?? id;
-    const taken = await project.openCase(id, state.user);
+    const taken = await takeCase(id, name);
     try {
       await start(
         { path: taken.path, name },
@@ -51,6 +56,19 @@ export function openCase(id) {
     followDraft(null);
     note("open");
   });
+}
+
+async function takeCase(id, name) {
+  try {
+    return await project.openCase(id, state.user);
+  } catch (error) {
+    if (!(error instanceof ApiError) || error.status !== 409) throw error;
+    change({ project: await project.readProject() });
+    const lock = state.project.cases.find((one) => one.id === id)?.lock;
+    if (!lock) throw error;
+    const until = new Date(lock.until).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+    throw new Error(`${lock.user} is at work on ${name}. It is free when ${lock.user} closes it, or at ${until} if nothing is done there.`);
+  }
 }
 
 /** Draw on the slices of another plane: what was drawn so far belongs to the slices of this one and goes. */

@@ -186,8 +186,9 @@ export function inTurn(text, act) {
       await act();
       clearFaults();
     } catch (error) {
+      // The bar says so for as long as it is true.
       if (error instanceof ApiError && error.isAway) serverIsAway();
-      sayFault(error);
+      else sayFault(error);
     } finally {
       change({ work: null });
     }
