@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import webbrowser
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from medsam2.cli.messages import say
 from medsam2.cli.precision import precision_option
 from medsam2.errors import InputError
+
+if TYPE_CHECKING:
+    from medsam2.serving.app import Extension
 
 HOST = "127.0.0.1"
 
@@ -65,27 +71,21 @@ def annotate(
         "folder": folder,
     }
     settings = load_settings({name: value for name, value in given.items() if value is not None})
-    with listen(settings.host, settings.port) as listener:
+    with listen(settings.host, settings.port) as listener, ExitStack() as closing:
         project = create_project(folder, database=database)
-        try:
-            added, left_out = add_scans(project)
-            for one in left_out:
-                say(f"left out: {one.path}: {one.reason}")
-            num_new = f"{len(added)} new {'case' if len(added) == 1 else 'cases'}"
-            say(f"{num_new} in {folder}; Ctrl-C ends the server")
-            predictor = load(settings.weights, device=settings.device, precision=settings.precision)
-            address = f"http://{HOST}:{listener.getsockname()[1]}/"
-            click.echo(address)
-            if not no_browser:
-                webbrowser.open(address)  # the listener takes it in until the server answers
-            run_server(
-                predictor,
-                settings,
-                listener,
-                (
-                    lambda app, service: add_projects(app, service, project),
-                    lambda app, _: add_pages(app, make_tour),
-                ),
-            )
-        finally:
-            project.close()
+        closing.callback(project.close)
+        added, left_out = add_scans(project)
+        for one in left_out:
+            say(f"left out: {one.path}: {one.reason}")
+        num_new = f"{len(added)} new {'case' if len(added) == 1 else 'cases'}"
+        say(f"{num_new} in {folder}; Ctrl-C ends the server")
+        predictor = load(settings.weights, device=settings.device, precision=settings.precision)
+        address = f"http://{HOST}:{listener.getsockname()[1]}/"
+        click.echo(address)
+        if not no_browser:
+            webbrowser.open(address)  # the listener takes it in until the server answers
+        extensions: Sequence[Extension] = (
+            lambda app, service: closing.callback(add_projects(app, service, project).close),
+            lambda app, _: add_pages(app, make_tour),
+        )
+        run_server(predictor, settings, listener, extensions)
