@@ -2,10 +2,11 @@
 
 const DATABASE = "medsam2";
 const STORE = "work";
-const LATEST = "latest";
+const FILE = "file";
+const DRAFT = "draft";
 
 /**
- * @typedef {{kind: "file"|"tour", name: string, blob: Blob, draft: object}} Kept
+ * @typedef {{kind: "file"|"tour", name: string, blob: Blob}} KeptFile
  */
 
 function database() {
@@ -31,10 +32,25 @@ async function transact(mode, act) {
   }
 }
 
-/** Keep a file and the work on it; there is one at a time. */
-export const keepWork = (kept) => transact("readwrite", (store) => store.put(kept, LATEST));
+/**
+ * Keep a file, in place of the one before and the work on it.
+ * @param {KeptFile} file
+ */
+export async function keepFile(file) {
+  await transact("readwrite", (store) => store.delete(DRAFT));
+  await transact("readwrite", (store) => store.put(file, FILE));
+}
 
-/** @returns {Promise<Kept|undefined>} */
-export const keptWork = () => transact("readonly", (store) => store.get(LATEST));
+/** Keep the work on the file. */
+export const keepDraft = (draft) => transact("readwrite", (store) => store.put(draft, DRAFT));
 
-export const forgetWork = () => transact("readwrite", (store) => store.delete(LATEST));
+/**
+ * What was kept, if anything was.
+ * @returns {Promise<(KeptFile & {draft: object|null})|null>}
+ */
+export async function keptWork() {
+  const file = await transact("readonly", (store) => store.get(FILE));
+  return file ? { ...file, draft: (await transact("readonly", (store) => store.get(DRAFT))) ?? null } : null;
+}
+
+export const forgetWork = () => transact("readwrite", (store) => store.clear());

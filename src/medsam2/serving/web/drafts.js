@@ -1,6 +1,6 @@
 /** Unsaved work: written down after each step, so that a reload or another server goes on from there. */
 
-import { forgetWork, keepWork } from "./browser_store.js";
+import { forgetWork, keepDraft, keepFile } from "./browser_store.js";
 import { say } from "./notices.js";
 import { putDraft } from "./project.js";
 import { state } from "./state.js";
@@ -10,8 +10,8 @@ const WAIT_MS = 300;
 
 let timer = 0;
 let isSaid = false;
-/** @type {Blob|null} The dropped file, for drafts that stay in this browser. */
-let file = null;
+/** Whether what is open was dropped, so that the work on it stays in this browser. */
+let isDropped = false;
 
 /** What is needed to go on elsewhere. */
 export function draftNow() {
@@ -31,10 +31,16 @@ export function draftNow() {
 }
 
 /** Follow a newly opened scan; `blob` is its file where it was dropped. */
-export function followDraft(blob) {
-  file = blob;
-  const { kind, id } = state.opened;
+export async function followDraft(blob) {
+  isDropped = blob !== null;
+  const { kind, id, name } = state.opened;
   localStorage.setItem(LAST, JSON.stringify({ kind, id }));
+  if (!blob) return;
+  try {
+    await keepFile({ kind, name, blob });
+  } catch {
+    say("This file cannot be kept in the browser: a reload would lose the work on it. Export it in time.", "fault");
+  }
 }
 
 /** What was open when the page was left, {kind, id}, or null. */
@@ -51,8 +57,8 @@ export function forgetDraft() {
   clearTimeout(timer);
   timer = 0;
   localStorage.removeItem(LAST);
-  if (file) forgetWork().catch(() => {});
-  file = null;
+  if (isDropped) forgetWork().catch(() => {});
+  isDropped = false;
 }
 
 /** Write the work down soon. */
@@ -66,10 +72,10 @@ export async function saveDraft(keepalive = false) {
   clearTimeout(timer);
   timer = 0;
   if (!state.opened || !state.session) return;
-  const { kind, id, name } = state.opened;
+  const { kind, id } = state.opened;
   try {
     if (kind === "case") await putDraft(id, state.user, draftNow(), keepalive === true);
-    else await keepWork({ kind, name, blob: file, draft: draftNow() });
+    else await keepDraft(draftNow());
     isSaid = false;
   } catch (error) {
     if (!isSaid) say(`Unsaved work could not be written down: ${error.message}`, "fault");

@@ -8,7 +8,6 @@
  * @property {number} shift  A grey value is voxel * slope + shift.
  * @property {number[][]} affine  3 rows of 4: voxel (x, y, z, 1) to right, front, head in mm.
  * @property {[number, number, number]} spacing  Millimetres.
- * @property {ArrayBuffer} file  The unpacked file.
  */
 
 const KINDS = {
@@ -41,7 +40,6 @@ export async function readNifti(bytes) {
     shift: slope ? view.getFloat32(116, isLittle) : 0,
     affine,
     spacing: [0, 1, 2].map((axis) => Math.hypot(...affine.map((row) => row[axis]))),
-    file,
   };
 }
 
@@ -51,6 +49,8 @@ async function unpack(bytes) {
 
 function voxelsOf(file, Kind, offset, count, isLittle) {
   const size = Kind.BYTES_PER_ELEMENT;
+  // A view where that can be: a large scan should not be in memory twice.
+  if (isLittle && offset % size === 0) return new Kind(file, offset, count);
   const bytes = file.slice(offset, offset + count * size);
   if (!isLittle && size > 1) {
     const all = new Uint8Array(bytes);

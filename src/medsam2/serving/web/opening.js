@@ -29,7 +29,7 @@ export function openFile(blob, name, kind = "file", draft = null) {
       if (error instanceof ApiError && error.isAway) throw error;
       throw new Error(`${name} could not be opened. ${error.message}`);
     }
-    followDraft(blob);
+    await followDraft(blob);
     saveDraftSoon();
   });
 }
@@ -53,7 +53,7 @@ export function openCase(id) {
       throw error;
     }
     holdLock(id);
-    followDraft(null);
+    await followDraft(null);
     note("open");
   });
 }
@@ -97,7 +97,7 @@ export async function resume() {
     if (state.user && state.project?.cases.some((one) => one.id === last.id)) await openCase(last.id);
     return;
   }
-  const kept = await keptWork().catch(() => undefined);
+  const kept = await keptWork().catch(() => null);
   if (kept) await openFile(kept.blob, kept.name, kept.kind, kept.draft);
 }
 

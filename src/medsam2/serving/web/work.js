@@ -181,10 +181,10 @@ export async function inSession(call) {
 /** Do something after all that was asked for before, and say what went wrong. */
 export function inTurn(text, act) {
   const turn = queue.then(async () => {
+    clearFaults();
     change({ work: { text, done: 0, of: null, canCancel: false } });
     try {
       await act();
-      clearFaults();
     } catch (error) {
       // The bar says so for as long as it is true.
       if (error instanceof ApiError && error.isAway) serverIsAway();
