@@ -205,12 +205,12 @@ class Screen:
             self.page.screenshot(path=str(Path(SHOTS) / f"{name}.png"))
 
 
-def save_ball(path: Path, shape: tuple[int, int, int] = (12, 56, 64), seed: int = 0) -> Path:
-    """Write a bright ball in noise, oblique in space."""
+def save_ball(path: Path, shape: tuple[int, int, int] = (12, 56, 64), seed: int = 0, half: int = 4) -> Path:
+    """Write a bright ball in noise, `half` slices to each side of the middle."""
     grid = np.mgrid[tuple(slice(side) for side in shape)]
     distance = sum(
         ((axis - (side - 1) / 2) / radius) ** 2
-        for axis, side, radius in zip(grid, shape, (shape[0] / 3, 10, 10), strict=True)
+        for axis, side, radius in zip(grid, shape, (half, 10, 10), strict=True)
     )
     grey = np.random.default_rng(seed).normal(60, 8, shape) + 120 * (distance < 1)
     affine = np.diag([-0.8, 0.8, 2.5, 1])
@@ -269,6 +269,6 @@ def screen(new_screen: Callable[[], Screen]) -> Screen:
 
 
 @pytest.fixture(scope="session")
-def save_scan() -> Callable[[Path, tuple[int, int, int]], Path]:
+def save_scan() -> Callable[..., Path]:
     """Write a scan of a shape (z, y, x)."""
     return save_ball

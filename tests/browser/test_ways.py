@@ -90,7 +90,7 @@ def test_run_lengths_are_those_of_the_library(screen) -> None:
 
 def test_three_hundred_slices(screen, tmp_path: Path, save_scan) -> None:
     screen.open()
-    screen.drop(save_scan(tmp_path / "long.nii.gz", (300, 64, 64)))
+    screen.drop(save_scan(tmp_path / "long.nii.gz", (300, 64, 64), half=15))
     screen.go_to(150)
     screen.draw_box((22, 22, 41, 41))
     screen.page.keyboard.press("Enter")
@@ -101,9 +101,9 @@ def test_three_hundred_slices(screen, tmp_path: Path, save_scan) -> None:
     screen.page.keyboard.press("Escape")
     screen.page.wait_for_timeout(50)
     screen.rests()
-    assert 3 < len(screen.slices()) < 300
+    assert 3 < len(screen.slices()) < 25
     screen.propagate()
-    assert len(screen.slices()) > 150
+    assert len(screen.slices()) > 25
     screen.shoot("long-scan")
 
 
