@@ -83,6 +83,9 @@ export function keepKey(key) {
   sessionStorage.setItem(KEY_NAME, key);
 }
 
+/** Whether requests need to carry a key. */
+export const hasKey = () => sessionStorage.getItem(KEY_NAME) !== null;
+
 function takeBlock(block, take) {
   let event = "message";
   let data = "";

@@ -1,5 +1,6 @@
 /** The bar at the top: what is open, the window, undo, export, save. */
 
+import { all, by } from "./page_parts.js";
 import { EXPORTS, exportAs, judge, saveVersion } from "./saving.js";
 import { WINDOWS } from "./greys.js";
 import { takeBack } from "./history.js";
@@ -11,7 +12,6 @@ import { change, state, watch } from "./state.js";
 import { redo, undo } from "./work.js";
 
 const STATES_TO_JUDGE = ["done"];
-const by = (id) => document.getElementById(id);
 
 /** Show the bar and what its buttons do. */
 export function showBar() {
@@ -20,8 +20,9 @@ export function showBar() {
   by("redo").addEventListener("click", redo);
   by("user").addEventListener("click", askForUser);
   by("help").addEventListener("click", openSheet);
-  by("baseline").addEventListener("change", (event) => {
-    change({ isBaseline: event.target.checked, ...(event.target.checked && { tool: "brush" }) });
+  by("baseline").addEventListener("change", () => {
+    const isBaseline = by("baseline").checked;
+    change({ isBaseline, ...(isBaseline && { tool: "brush" }) });
     saveDraftSoon();
   });
   by("accept").addEventListener("click", () => judge("reviewed"));
@@ -64,8 +65,8 @@ function fillMenus() {
     { label: "Save as done", act: () => saveVersion("done") },
   ]);
   document.addEventListener("click", (event) => {
-    for (const menu of document.querySelectorAll("details.menu[open]")) {
-      if (!menu.contains(event.target)) menu.open = false;
+    for (const menu of all("details.menu[open]")) {
+      if (!event.composedPath().includes(menu)) menu.open = false;
     }
   });
 }

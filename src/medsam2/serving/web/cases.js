@@ -1,8 +1,11 @@
 /** The list of the project's cases: pictures, states, owners. */
 
+import { ask, hasKey } from "./api.js";
 import { sayFault } from "./notices.js";
 import { openCase } from "./opening.js";
-import { readProject, readReport, readThumbnail } from "./project.js";
+import { by } from "./page_parts.js";
+import { readProject, readThumbnail, REPORT } from "./project.js";
+import { saveFile } from "./save_file.js";
 import { change, state, watch } from "./state.js";
 import { requireUser } from "./user.js";
 
@@ -15,12 +18,12 @@ let filter = ALL;
 
 /** Show the list, and keep it fresh while it is in sight. */
 export function showCases() {
-  const select = document.getElementById("filter");
+  const select = by("filter");
   select.addEventListener("change", () => {
     filter = select.value;
     draw();
   });
-  document.getElementById("report").addEventListener("click", showReport);
+  by("report").addEventListener("click", showReport);
   watch(["project", "user", "opened"], draw);
   setInterval(refresh, REFRESH_MS);
 }
@@ -37,9 +40,9 @@ async function refresh() {
 
 function draw() {
   const { project } = state;
-  const title = document.getElementById("start-title");
-  const text = document.getElementById("start-text");
-  for (const id of ["cases", "filter-label", "report"]) document.getElementById(id).hidden = project === null;
+  const title = by("start-title");
+  const text = by("start-text");
+  for (const id of ["cases", "filter-label", "report"]) by(id).hidden = project === null;
   if (!project) {
     title.textContent = "Open a scan";
     text.textContent = "No folder was opened with the server, so masks are exported and not kept in a project.";
@@ -53,11 +56,11 @@ function draw() {
     : "There are no scans in this folder yet. Put some there and start again, or drop one here.";
   fillFilter(project.cases);
   const shown = project.cases.filter((one) => filter === ALL || one.state === filter);
-  document.getElementById("cases").replaceChildren(...shown.map(cardFor));
+  by("cases").replaceChildren(...shown.map(cardFor));
 }
 
 function fillFilter(cases) {
-  const select = document.getElementById("filter");
+  const select = by("filter");
   const states = [...new Set(cases.map((one) => one.state))].sort();
   const choices = [ALL, ...states];
   if (!choices.includes(filter)) filter = ALL;
@@ -114,12 +117,14 @@ async function showPicture(picture, id) {
   }
 }
 
-/** Open the time report; it is fetched here, as a new tab could not send the key. */
+/** Open the time report; behind a key it is saved instead, as a new tab could not send the key. */
 async function showReport() {
+  if (!hasKey()) {
+    window.open(REPORT, "_blank", "noopener");
+    return;
+  }
   try {
-    const address = URL.createObjectURL(await readReport());
-    window.open(address, "_blank");
-    setTimeout(() => URL.revokeObjectURL(address), 60_000);
+    saveFile(await (await ask("GET", REPORT)).blob(), "report.html");
   } catch (error) {
     sayFault(error);
   }

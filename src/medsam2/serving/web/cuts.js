@@ -109,7 +109,10 @@ export function slicePoint(plane, u, v) {
   return [voxel[x], voxel[y]];
 }
 
-/** Undo `slicePoint`. */
+/**
+ * Undo `slicePoint`.
+ * @returns {[number, number]} (u, v)
+ */
 export function shownPoint(plane, x, y) {
   const axes = sliceAxes(plane.axis);
   const voxel = [0, 0, 0];

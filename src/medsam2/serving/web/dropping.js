@@ -2,12 +2,13 @@
 
 import { say } from "./notices.js";
 import { openFile } from "./opening.js";
+import { by } from "./page_parts.js";
 import { zipOf } from "./zip.js";
 
 /** Listen for files. */
 export function acceptFiles() {
-  const input = document.getElementById("file");
-  document.getElementById("choose").addEventListener("click", () => input.click());
+  const input = by("file");
+  by("choose").addEventListener("click", () => input.click());
   input.addEventListener("change", async () => {
     const files = [...input.files];
     input.value = "";

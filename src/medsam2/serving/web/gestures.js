@@ -18,6 +18,7 @@ export function listenTo(view) {
   /** @type {{move: (x: number, y: number) => void, end: (x: number, y: number) => void, cancel?: () => void}|null} */
   let gesture = null;
   let wheel = 0;
+  /** @returns {[number, number]} In CSS pixels of the canvas. */
   const place = (event) => {
     const frame = canvas.getBoundingClientRect();
     return [event.clientX - frame.left, event.clientY - frame.top];
@@ -187,6 +188,7 @@ function windowing(view, x, y) {
   };
 }
 
+/** @returns {[number, number]} The nearest pixel. */
 function inside(view, [u, v]) {
   const { width, height } = view.plane;
   return [Math.min(width - 1, Math.max(0, Math.round(u))), Math.min(height - 1, Math.max(0, Math.round(v)))];

@@ -4,6 +4,7 @@ import { chooseWindow } from "./bar.js";
 import { sliceBox } from "./cuts.js";
 import { pointAt, scroll } from "./gestures.js";
 import { WINDOWS } from "./greys.js";
+import { all, by } from "./page_parts.js";
 import { fromVoxel, toVoxel } from "./planes.js";
 import { activeView, changeLayout, drawingView, fitAll, zoomAll } from "./plane_panes.js";
 import { saveVersion } from "./saving.js";
@@ -13,9 +14,10 @@ import { resizeBrush, TOOLS } from "./tools.js";
 import { cancel, newObject, prompt, propagate, redo, undo } from "./work.js";
 
 const PAGE = 10;
-/** @type {{slice: number, at: number[]}|null} First corner of a box that is drawn with the keyboard. */
+/** @type {{slice: number, at: [number, number]}|null} First corner of a box that is drawn with the keyboard. */
 let corner = null;
 
+/** @type {[string, string[][]][]} */
 const SHEET = [
   ["Draw", [
     ...TOOLS.map(({ key, title }) => [key.toUpperCase(), title]),
@@ -72,7 +74,7 @@ export function listenToKeys() {
 
 /** Show what the keys do. */
 export function openSheet() {
-  document.getElementById("sheet").showModal();
+  by("sheet").showModal();
 }
 
 function act(event, does) {
@@ -82,7 +84,7 @@ function act(event, does) {
 }
 
 function stop() {
-  for (const menu of document.querySelectorAll("details.menu[open]")) menu.open = false;
+  for (const menu of all("details.menu[open]")) menu.open = false;
   const view = drawingView();
   if (cancel() || !view) return;
   corner = null;
@@ -149,7 +151,7 @@ function needsKey(target, key) {
 }
 
 function fillSheet() {
-  const body = document.getElementById("sheet-body");
+  const body = by("sheet-body");
   for (const [title, entries] of SHEET) {
     const part = document.createElement("section");
     const head = document.createElement("h3");

@@ -8,6 +8,7 @@ import { showBar } from "./bar.js";
 import { showCases } from "./cases.js";
 import { showMeasurements } from "./measurements.js";
 import { showObjects } from "./objects.js";
+import { by } from "./page_parts.js";
 import { showPlanes } from "./plane_panes.js";
 import { onReturn } from "./presence.js";
 import { resume } from "./opening.js";
@@ -23,11 +24,11 @@ import { inTurn, refreshMasks } from "./work.js";
 
 async function startPage() {
   watch(["opened"], () => {
-    document.getElementById("start").hidden = state.opened !== null;
-    document.getElementById("work").hidden = state.opened === null;
+    by("start").hidden = state.opened !== null;
+    by("work").hidden = state.opened === null;
     document.body.dataset.opened = state.opened?.kind ?? "";
   });
-  watch(["isServerAway"], () => (document.getElementById("away").hidden = !state.isServerAway));
+  watch(["isServerAway"], () => (by("away").hidden = !state.isServerAway));
   for (const show of [showBar, showCases, showTools, showPlanes, showStrip, showObjects, showProgress]) show();
   for (const show of [showMeasurements, showSolid, showTour, showRounds]) show();
   acceptFiles();

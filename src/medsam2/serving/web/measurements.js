@@ -1,6 +1,7 @@
 /** Volume, diameters and grey values of the objects, as they change. */
 
 import { sayFault } from "./notices.js";
+import { by } from "./page_parts.js";
 import { readMeasurements } from "./sessions.js";
 import { change, state, watch } from "./state.js";
 
@@ -29,7 +30,7 @@ async function measure() {
 }
 
 function draw() {
-  const place = document.getElementById("measurements");
+  const place = by("measurements");
   const measured = state.measurements.filter((one) => one.num_voxels > 0);
   if (!measured.length) {
     const text = document.createElement("p");

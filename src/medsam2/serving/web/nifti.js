@@ -7,7 +7,7 @@
  * @property {number} slope
  * @property {number} shift  A grey value is voxel * slope + shift.
  * @property {number[][]} affine  3 rows of 4: voxel (x, y, z, 1) to right, front, head in mm.
- * @property {[number, number, number]} spacing  Millimetres.
+ * @property {number[]} spacing  Millimetres along x, y and z of the file.
  */
 
 const KINDS = {
@@ -29,13 +29,12 @@ export async function readNifti(bytes) {
   if (!isLittle && view.getInt32(0, false) !== HEADER_SIZE) throw new Error("The server's volume is no NIfTI file.");
   const Kind = KINDS[view.getInt16(70, isLittle)];
   if (!Kind) throw new Error(`Voxels of NIfTI's kind ${view.getInt16(70, isLittle)} cannot be shown.`);
-  /** @type {[number, number, number]} */
-  const size = [42, 44, 46].map((at) => Math.max(1, view.getInt16(at, isLittle)));
+  const [x, y, z] = [42, 44, 46].map((at) => Math.max(1, view.getInt16(at, isLittle)));
   const slope = view.getFloat32(112, isLittle);
   const affine = affineOf(view, isLittle);
   return {
-    size,
-    voxels: voxelsOf(file, Kind, view.getFloat32(108, isLittle), size[0] * size[1] * size[2], isLittle),
+    size: [x, y, z],
+    voxels: voxelsOf(file, Kind, view.getFloat32(108, isLittle), x * y * z, isLittle),
     slope: slope || 1,
     shift: slope ? view.getFloat32(116, isLittle) : 0,
     affine,

@@ -1,5 +1,7 @@
 /** Words for the person: short notices, a bar while the server is away, questions. */
 
+import { all, by } from "./page_parts.js";
+
 const SHOWN_MS = 6000;
 
 /**
@@ -8,7 +10,7 @@ const SHOWN_MS = 6000;
  * @param {"news"|"fault"} kind  Faults stay until they are closed.
  */
 export function say(text, kind = "news") {
-  const list = document.getElementById("notices");
+  const list = by("notices");
   for (const old of list.children) if (old.dataset.text === text) old.remove();
   const notice = document.createElement("div");
   notice.className = `notice ${kind}`;
@@ -35,7 +37,7 @@ export function sayFault(error) {
 
 /** Take away all faults: what they spoke of is over. */
 export function clearFaults() {
-  document.querySelectorAll("#notices .fault").forEach((notice) => notice.remove());
+  all("#notices .fault").forEach((notice) => notice.remove());
 }
 
 /**
@@ -46,7 +48,7 @@ export function clearFaults() {
  */
 export function askPerson({ title, text, field, value = "", type = "text", yes, pattern, isOptional = false }) {
   /** @type {HTMLDialogElement} */
-  const dialog = document.getElementById("question");
+  const dialog = by("question");
   dialog.querySelector("h2").textContent = title;
   dialog.querySelector("p").textContent = text;
   const label = dialog.querySelector("label");

@@ -3,6 +3,7 @@
 import { promptedSlices } from "./history.js";
 import { scroll } from "./gestures.js";
 import { iconOf } from "./icons.js";
+import { by } from "./page_parts.js";
 import { change, drawingPlane, shownSlice, state, watch } from "./state.js";
 import { adjustObject, newObject, remove } from "./work.js";
 
@@ -10,13 +11,14 @@ const MOST_CHIPS = 8;
 
 /** Show the list. */
 export function showObjects() {
-  document.getElementById("add-object").addEventListener("click", newObject);
+  by("add-object").addEventListener("click", newObject);
   watch(["objects", "current", "log", "opened"], draw);
 }
 
 function draw() {
-  const list = document.getElementById("objects");
-  const { activeElement } = document;
+  const list = by("objects");
+  /** @type {any} */
+  const activeElement = document.activeElement;
   // A name that is being typed must not lose the cursor.
   if (activeElement?.tagName === "INPUT" && list.contains(activeElement) && activeElement.dataset.editing) return;
   const focused = activeElement && list.contains(activeElement) ? activeElement.dataset.part : null;

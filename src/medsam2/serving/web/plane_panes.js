@@ -3,6 +3,7 @@
 import { listenTo } from "./gestures.js";
 import { valueAt } from "./greys.js";
 import { drawIn } from "./opening.js";
+import { all, by } from "./page_parts.js";
 import { PlaneView } from "./plane_view.js";
 import { toVoxel } from "./planes.js";
 import { state, watch } from "./state.js";
@@ -12,7 +13,7 @@ const views = [];
 
 /** Show the planes. */
 export function showPlanes() {
-  for (const pane of document.querySelectorAll("#views .pane[data-place]")) {
+  for (const pane of all("#views .pane[data-place]")) {
     const view = new PlaneView(pane, Number(pane.dataset.place));
     views.push(view);
     listenTo(view);
@@ -30,7 +31,7 @@ export function showPlanes() {
     });
   });
   watch(["volume"], fitAll);
-  const layout = document.getElementById("layout");
+  const layout = by("layout");
   layout.addEventListener("click", changeLayout);
 }
 
@@ -46,8 +47,8 @@ export function zoomAll(factor) {
 
 /** One large view and three small ones, or four of one size. */
 export function changeLayout() {
-  const isQuad = document.getElementById("views").classList.toggle("quad");
-  document.getElementById("layout").setAttribute("aria-pressed", String(isQuad));
+  const isQuad = by("views").classList.toggle("quad");
+  by("layout").setAttribute("aria-pressed", String(isQuad));
 }
 
 /** The view that has the keyboard, else the one to draw on. */
@@ -67,7 +68,7 @@ function probe(view, event) {
   const isInside = u >= 0 && v >= 0 && u < view.plane.width && v < view.plane.height;
   const voxel = toVoxel(view.plane, u, v, view.slice);
   const value = isInside ? valueAt(state.volume, voxel) : NaN;
-  document.getElementById("probe").textContent = isInside
+  by("probe").textContent = isInside
     ? `x ${voxel[0]}  y ${voxel[1]}  z ${voxel[2]}   value ${Number(value.toFixed(2))}`
     : "";
 }

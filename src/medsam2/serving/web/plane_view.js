@@ -79,7 +79,10 @@ export class PlaneView {
     };
   }
 
-  /** Point (u, v) of the slice under a point of the canvas; pixel centres are whole numbers. */
+  /**
+   * Point (u, v) of the slice under a point of the canvas; pixel centres are whole numbers.
+   * @returns {[number, number]}
+   */
   toSlice(x, y) {
     const frame = this.frame();
     return [(x - frame.left) / frame.scaleX - 0.5, (y - frame.top) / frame.scaleY - 0.5];
@@ -101,6 +104,7 @@ export class PlaneView {
     const frame = this.frame();
     context.imageSmoothingEnabled = frame.scaleX < 6;
     context.imageSmoothingQuality = "high";
+    /** @type {[number, number, number, number]} */
     const place = [frame.left, frame.top, this.plane.width * frame.scaleX, this.plane.height * frame.scaleY];
     context.drawImage(this.greys, ...place);
     if (state.areMasksShown) this.drawMasks(context, frame, place);

@@ -89,7 +89,10 @@ export function toVoxel(plane, u, v, slice) {
   return voxel;
 }
 
-/** Undo `toVoxel`: the point (u, v) at which a voxel is shown. */
+/**
+ * Undo `toVoxel`: the point (u, v) at which a voxel is shown.
+ * @returns {[number, number]}
+ */
 export function fromVoxel(plane, voxel) {
   const u = voxel[plane.across];
   const v = voxel[plane.down];

@@ -1,10 +1,10 @@
 /** What the server is doing, and what is to be done next. */
 
 import { isStale, objectsIn } from "./history.js";
+import { by } from "./page_parts.js";
 import { state, watch } from "./state.js";
 import { cancel, propagate } from "./work.js";
 
-const by = (id) => document.getElementById(id);
 
 /** Show the button to propagate, and the progress in its place. */
 export function showProgress() {

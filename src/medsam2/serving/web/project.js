@@ -36,7 +36,7 @@ export function postEvents(id, user, events, keepalive = false) {
 
 
 /** The page with the times, as the project reports them. */
-export const readReport = async () => (await ask("GET", `${ROOT}/report`)).blob();
+export const REPORT = `${ROOT}/report`;
 
 export const readRounds = () => askJson("GET", `${ROOT}/rounds`);
 

@@ -1,6 +1,7 @@
 /** Rounds of learning: start one on the done cases, follow it, use what came out or go back. */
 
 import { say, sayFault } from "./notices.js";
+import { by } from "./page_parts.js";
 import { actOnRounds, readRounds } from "./project.js";
 import { state, watch } from "./state.js";
 import { requireUser } from "./user.js";
@@ -11,9 +12,9 @@ let timer = 0;
 
 /** Show the latest round on the start page. */
 export function showRounds() {
-  document.getElementById("improve").addEventListener("click", improve);
+  by("improve").addEventListener("click", improve);
   watch(["project", "opened"], () => {
-    document.getElementById("improve").hidden = state.project === null;
+    by("improve").hidden = state.project === null;
     if (state.project && !state.opened) follow();
     else clearTimeout(timer);
   });
@@ -32,8 +33,8 @@ async function improve() {
 
 async function follow() {
   clearTimeout(timer);
-  const place = document.getElementById("round");
-  const improving = document.getElementById("improve");
+  const place = by("round");
+  const improving = by("improve");
   try {
     const { rounds, obstacle } = await readRounds();
     improving.disabled = Boolean(obstacle);

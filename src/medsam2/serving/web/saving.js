@@ -5,6 +5,7 @@ import { saveDraft } from "./drafts.js";
 import { objectsIn } from "./history.js";
 import { askPerson, say } from "./notices.js";
 import * as project from "./project.js";
+import { saveFile } from "./save_file.js";
 import { exportMasks } from "./sessions.js";
 import { change, state } from "./state.js";
 import { inSession, inTurn } from "./work.js";
@@ -26,11 +27,7 @@ export function exportAs(type) {
     requireMask();
     const { blob, name } = await inSession((id) => exportMasks(id, type, namesOf()));
     note("export");
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(blob);
-    link.download = name;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+    saveFile(blob, name);
     say(`Saved ${name}.`);
   });
 }

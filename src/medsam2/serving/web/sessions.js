@@ -26,8 +26,12 @@ export const closeSession = (id) => askJson("DELETE", `${ROOT}/${id}`, { keepali
 
 export const readVolume = async (id) => (await ask("GET", `${ROOT}/${id}/volume`)).arrayBuffer();
 
-/** Say something about an object on a slice; gives the mask there. */
-export function addPrompt(id, { object, slice, box, points, labels, mask }) {
+/**
+ * Say something about an object on a slice; gives the mask there.
+ * @param {Omit<import("./history.js").PromptStep, "kind">} said
+ */
+export function addPrompt(id, said) {
+  const { object, slice, box, points, labels, mask } = said;
   return askJson("POST", `${ROOT}/${id}/prompts`, { json: { object, slice, box, points, labels, mask } });
 }
 

@@ -1,5 +1,6 @@
 /** The objects in three dimensions, drawn by NiiVue. */
 
+import { by } from "./page_parts.js";
 import { surfaceOf } from "./surface.js";
 import { state, watch } from "./state.js";
 
@@ -24,7 +25,7 @@ export function showSolid() {
 
 async function draw() {
   const shown = state.objects.filter((object) => !object.isHidden && (state.masks?.slices(object.number).length ?? 0) > 1);
-  const text = document.getElementById("solid-text");
+  const text = by("solid-text");
   text.hidden = shown.length > 0;
   const key = JSON.stringify([state.session?.id, state.masksAt, shown.map((object) => [object.number, object.colour])]);
   if (key === drawn || (!shown.length && !loading)) return;
@@ -47,12 +48,13 @@ async function draw() {
 }
 
 async function start() {
+  // @ts-ignore: NiiVue lies here packed, without its types.
   const { Niivue, NVMesh } = await import("./niivue.js");
   const niivue = new Niivue({
     backColor: BACK, show3Dcrosshair: false, isOrientCube: true, dragAndDropEnabled: false, loadingText: "", logLevel: "error",
     isResizeCanvas: true,
   });
-  await niivue.attachToCanvas(document.getElementById("solid"));
+  await niivue.attachToCanvas(by("solid"));
   niivue.setSliceType(RENDER);
   niivue.setRenderAzimuthElevation(160, 15);
   return { niivue, Mesh: NVMesh };

@@ -2,6 +2,7 @@
 
 import { promptedSlices } from "./history.js";
 import { scroll } from "./gestures.js";
+import { by } from "./page_parts.js";
 import { currentObject, drawingPlane, shownSlice, state, watch } from "./state.js";
 
 /** Below this the network is unsure of a slice. */
@@ -12,9 +13,9 @@ const UNSURE_COLOUR = "#ff9f43";
 /** Show the strip. */
 export function showStrip() {
   /** @type {HTMLCanvasElement} */
-  const picture = document.getElementById("strip-picture");
+  const picture = by("strip-picture");
   /** @type {HTMLInputElement} */
-  const slider = document.getElementById("strip-slice");
+  const slider = by("strip-slice");
   slider.addEventListener("input", () => go(Number(slider.value)));
   picture.addEventListener("pointerdown", (event) => {
     picture.setPointerCapture(event.pointerId);
@@ -27,7 +28,7 @@ export function showStrip() {
     slider.max = String(plane.numSlices - 1);
     slider.value = String(shownSlice());
     drawStrip(picture, plane.numSlices);
-    document.getElementById("strip-text").textContent = describe();
+    by("strip-text").textContent = describe();
   };
   watch(["volume", "crosshair", "masksAt", "log", "confidence", "current", "objects"], draw);
   new ResizeObserver(draw).observe(picture);

@@ -1,6 +1,7 @@
 /** The tools at the side of the scan. */
 
 import { iconOf } from "./icons.js";
+import { by } from "./page_parts.js";
 import { change, state, watch } from "./state.js";
 
 /** In the order of the toolbar; `key` chooses it. */
@@ -16,7 +17,7 @@ const SIZES = [1, 60];
 
 /** Show the toolbar. */
 export function showTools() {
-  const bar = document.getElementById("tools");
+  const bar = by("tools");
   for (const tool of TOOLS) bar.append(buttonFor(tool));
   const size = document.createElement("label");
   size.className = "brush-size";
@@ -32,7 +33,7 @@ export function showTools() {
       button.setAttribute("aria-pressed", String(button.dataset.tool === state.tool));
     }
     size.hidden = state.tool !== "brush" && state.tool !== "erase";
-    document.getElementById("views").dataset.tool = state.tool;
+    by("views").dataset.tool = state.tool;
   });
   watch(["brushSize"], () => {
     input.value = String(state.brushSize);

@@ -4,6 +4,7 @@ import { ask, askJson } from "./api.js";
 import { sayFault } from "./notices.js";
 import { readNifti } from "./nifti.js";
 import { openFile } from "./opening.js";
+import { by } from "./page_parts.js";
 import { change, drawingPlane, state, watch } from "./state.js";
 import { sliceAxes } from "./planes.js";
 
@@ -15,7 +16,7 @@ let answer = null;
 
 /** Show the hints while the tour's scan is open. */
 export function showTour() {
-  document.getElementById("tour-start").addEventListener("click", startTour);
+  by("tour-start").addEventListener("click", startTour);
   watch(["opened", "log", "masksAt", "work"], draw);
 }
 
@@ -45,7 +46,7 @@ export async function startTour() {
 }
 
 async function draw() {
-  const hint = document.getElementById("tour-hint");
+  const hint = by("tour-hint");
   hint.hidden = state.opened?.kind !== "tour";
   if (hint.hidden) return;
   facts ??= await askJson("GET", "/v1/tour").catch(() => null);
