@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from medsam2.annotation.cases import find_case, open_case, release
+from medsam2.annotation.checking import check_files
 from medsam2.annotation.conflict import Conflict, UnknownCase
 from medsam2.annotation.drafts import find_draft, keep_draft
 from medsam2.annotation.project import Project, open_project
@@ -22,7 +23,6 @@ from medsam2.annotation.proposals import masks_in, propose
 from medsam2.annotation.versions import (
     Weights,
     add_proposal,
-    check_files,
     find_version,
     list_versions,
     read_version,
