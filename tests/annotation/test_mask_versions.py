@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from medsam2.annotation.cases import find_case, open_case, release
+from medsam2.annotation.checking import check_files
 from medsam2.annotation.conflict import Conflict, UnknownCase
 from medsam2.annotation.drafts import find_draft, keep_draft
 from medsam2.annotation.project import Project, open_project
@@ -22,7 +24,6 @@ from medsam2.annotation.proposals import masks_in, propose
 from medsam2.annotation.versions import (
     Weights,
     add_proposal,
-    check_files,
     find_version,
     list_versions,
     read_version,
@@ -34,25 +35,34 @@ from medsam2.imaging.volume import Volume
 
 Boxes = Callable[..., Volume]
 
-DIE_AT = """
+# Saves in one process after the other; the k-th one is killed when it looks at the clock for the k-th time.
+DIE = """
 import os, signal, sys
 from pathlib import Path
-from medsam2.annotation.project import open_project, wall_clock_ms
+from medsam2.annotation.project import open_project
 from medsam2.annotation.versions import save_version
 from medsam2.imaging.io import read
 
-calls = 0
-def clock():
-    global calls
-    calls += 1
-    if calls == int(sys.argv[3]):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return {start} + calls
+def save(folder, mask, last, start):
+    calls = 0
+    def clock():
+        nonlocal calls
+        calls += 1
+        if calls == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return start + calls
+    project = open_project(Path(folder), now_ms=clock)
+    save_version(project, 1, "anna", read(Path(mask)), objects={"1": {"name": "liver"}})
 
-project = open_project(Path(sys.argv[1]), now_ms=clock)
-save_version(project, 1, "anna", read(Path(sys.argv[2])), objects={{"1": {{"name": "liver"}}}})
-print("saved")
+mask, start, *folders = sys.argv[1:]
+for number, folder in enumerate(folders, start=1):
+    child = os.fork()
+    if not child:
+        save(folder, mask, number, int(start))
+        os._exit(0)
+    print(os.waitpid(child, 0)[1], flush=True)
 """
+NUM_KILLS = 8
 
 
 @pytest.fixture
@@ -139,54 +149,48 @@ def test_who_has_lost_the_case_saves_nothing_over_others(opened: Project, box_ma
     assert [version.author for version in list_versions(opened)] == ["bob"]
 
 
-@pytest.mark.parametrize("call", range(1, 9))
-def test_a_kill_while_saving_leaves_all_or_nothing(
-    opened: Project, box_mask: Boxes, tmp_path: Path, call: int
-) -> None:
+def test_a_kill_while_saving_leaves_all_or_nothing(opened: Project, box_mask: Boxes, tmp_path: Path) -> None:
     keep_draft(opened, 1, "anna", {"unsaved": True})
     mask = tmp_path / "mask.nii.gz"
     write(box_mask(opened.folder / "belly.nii.gz"), mask)
-    code = DIE_AT.format(start=opened.now_ms())
-    process = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, str(opened.folder), str(mask), str(call)],
-        capture_output=True, text=True, check=False, timeout=60,
+    folders = [tmp_path / f"killed {number}" for number in range(NUM_KILLS)]
+    for folder in folders:
+        shutil.copytree(opened.folder, folder)
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", DIE, str(mask), str(opened.now_ms()), *map(str, folders)],
+        capture_output=True, text=True, check=True, timeout=120,
     )  # fmt: skip
-    assert process.returncode in (0, -signal.SIGKILL), process.stderr
-    again = open_project(opened.folder, now_ms=opened.now_ms)
-    try:
-        versions, case = list_versions(again), find_case(again, 1)
-        files = sorted((opened.folder / "versions" / "belly").glob("2*.nii.gz"))
-        assert len(versions) <= len(files) <= 1
-        if versions:
-            assert case.state == "done"
-            assert find_draft(again, 1, "anna") is None
-            assert check_files(again) == []
-            final = opened.folder / "labels" / "final" / "belly.nii.gz"
-            assert hashlib.sha256(final.read_bytes()).hexdigest() == versions[0].sha256
-        else:
-            assert process.returncode == -signal.SIGKILL
-            assert case.state == "in work"
-            assert find_draft(again, 1, "anna") == {"unsaved": True}
-            assert ["belongs to no version" in line for line in check_files(again)] == [True] * len(files)
-        version, _ = save_version(again, 1, "anna", read(mask))
-        assert version.number == len(versions) + 1
-        assert len(check_files(again)) == len(files) - len(versions)
-    finally:
-        again.close()
+    codes = [int(line) for line in result.stdout.split()]
+    found = [
+        look_after(open_project(folder, now_ms=opened.now_ms), mask, code == signal.SIGKILL)
+        for folder, code in zip(folders, codes, strict=True)
+    ]
+    # Kills before the file, between file and row, and none at all: each was tried.
+    assert {"nothing", "a file", "a version"} == set(found)
+    assert set(codes) == {0, signal.SIGKILL}
 
 
-def test_the_kills_hit_before_between_and_after(opened: Project, box_mask: Boxes, tmp_path: Path) -> None:
-    """The clock is asked before the file, between file and row, and no more after the row: all are tried."""
-    calls = []
-    counting = open_project(opened.folder, now_ms=lambda: calls.append(_stage(opened)) or opened.now_ms())
-    save_version(counting, 1, "anna", box_mask(opened.folder / "belly.nii.gz"))
-    counting.close()
-    assert len(calls) <= 8
-    assert {"nothing", "file"} <= set(calls)
-
-
-def _stage(project: Project) -> str:
-    return "file" if list((project.folder / "versions").glob("*/2*.nii.gz")) else "nothing"
+def look_after(project: Project, mask: Path, was_killed: bool) -> str:
+    """Check what is left of a save, and that the next one works."""
+    versions, case = list_versions(project, 1), find_case(project, 1)
+    files = sorted((project.folder / "versions" / "belly").glob("2*.nii.gz"))
+    assert len(versions) <= len(files) <= 1
+    if versions:
+        assert case.state == "done"
+        assert find_draft(project, 1, "anna") is None
+        assert check_files(project) == []
+        final = project.folder / "labels" / "final" / "belly.nii.gz"
+        assert hashlib.sha256(final.read_bytes()).hexdigest() == versions[0].sha256
+    else:
+        assert was_killed
+        assert case.state == "in work"
+        assert find_draft(project, 1, "anna") == {"unsaved": True}
+        assert ["belongs to no version" in line for line in check_files(project)] == [True] * len(files)
+    version, _ = save_version(project, 1, "anna", read(mask))
+    assert version.number == len(versions) + 1
+    assert len(check_files(project)) == len(files) - len(versions)
+    project.close()
+    return "a version" if versions else "a file" if files else "nothing"
 
 
 def test_files_that_others_changed_are_named(opened: Project, box_mask: Boxes) -> None:

@@ -13,6 +13,7 @@ from alembic.script.revision import RevisionError
 from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DatabaseError, InternalError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from medsam2.annotation.conflict import DatabaseAway
@@ -56,6 +57,8 @@ def transaction(engine: Engine) -> Iterator[Connection]:
     try:
         with engine.begin() as db:
             yield db
+    except PoolTimeout as error:
+        raise DatabaseAway("all connections to the database are at work") from error
     except DatabaseError as error:
         if type(error) not in (DatabaseError, InternalError, OperationalError):
             raise  # a mistake of ours

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from medsam2.annotation.cases import list_cases
 from medsam2.annotation.conflict import Conflict, DatabaseAway
@@ -33,6 +31,7 @@ from medsam2.annotation.rounds import (
     split,
 )
 from medsam2.annotation.states import FINISHED
+from medsam2.annotation.versions import digest
 from medsam2.errors import InputError, MedSAM2Error
 
 _BEAT_S = 10.0
@@ -175,12 +174,14 @@ class Rounds:
         assert self._improver is not None
         make_folder(plan.folder)
         outcome = self._improver.train(plan, self._reporter(plan.number))
+        if (sha256 := digest(outcome.weights)) is None:
+            raise InputError("the training left no weights")
         return {
             "state": READY,
             "progress": 1.0,
             "message": "ready",
             "weights": str(outcome.weights),
-            "weights_sha256": _digest(outcome.weights),
+            "weights_sha256": sha256,
             "before": dict(outcome.before),
             "after": dict(outcome.after),
         }
@@ -207,11 +208,3 @@ class Rounds:
                 record_life(self._project, number, {})
             except DatabaseAway:
                 logger.warning("the sign of life of round %d could not be written", number)
-
-
-def _digest(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"the training left no weights: {error.strerror or error}") from error

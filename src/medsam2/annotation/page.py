@@ -12,6 +12,7 @@ from medsam2.annotation.cases import moment
 from medsam2.annotation.charts import draw_acts, draw_pairs, draw_times
 from medsam2.annotation.clock import IDLE_COUNTS_S, IDLE_S
 from medsam2.annotation.findings import Findings, find
+from medsam2.annotation.markup import counted, day, figure, image, in_words, table
 from medsam2.annotation.project import Project
 from medsam2.annotation.saving import Mean, Saving
 from medsam2.annotation.states import STATES
@@ -80,18 +81,18 @@ def render(findings: Findings, *, made: str, note: str = "") -> str:
 def _summary(findings: Findings, made: str, note: str) -> Iterator[str]:
     record = findings.record
     yield f"<h1>{escape(record.name)}</h1>"
-    yield f'<p class="quiet">Annotation report of {_day(made)}. Research software, not a medical device.</p>'
+    yield f'<p class="quiet">Annotation report of {day(made)}. Research software, not a medical device.</p>'
     if note:
         yield f'<p class="note">{escape(note)}</p>'
     counts = Counter(case.state for case in record.cases)
     states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state]) or "none"
     users = sorted({event.user for event in record.events})
-    yield f"<p>{_counted(len(record.cases), 'case')}: {states}. "
+    yield f"<p>{counted(len(record.cases), 'case')}: {states}. "
     if record.events:
         first, last = (moment(pick(event.at_ms for event in record.events)) for pick in (min, max))
         yield (
-            f"{len(record.events)} events of {_counted(len(users), 'user')} were logged from {_day(first)} "
-            f"to {_day(last)}; {len(findings.finished)} of {_counted(len(record.attempts), 'attempt')} are "
+            f"{len(record.events)} events of {counted(len(users), 'user')} were logged from {day(first)} "
+            f"to {day(last)}; {len(findings.finished)} of {counted(len(record.attempts), 'attempt')} are "
             "finished.</p>"
         )
     else:
@@ -112,7 +113,7 @@ def _saving(findings: Findings) -> Iterator[str]:
     yield f'<p class="main">{_sentence(saving)}</p>'
     yield f"<p>{_basis(saving)}</p>"
     if saving.pairs:
-        yield _figure(
+        yield figure(
             draw_pairs(saving.pairs),
             f"Active minutes of the {len(saving.pairs)} cases that were done both ways.",
         )
@@ -121,7 +122,7 @@ def _saving(findings: Findings) -> Iterator[str]:
             (f"round {number}", _percent(one), _kind(one), str(one.num_with), str(one.num_without))
             for number, one in findings.savings_by_round
         ]
-        yield _table(("with the model in", "saving", "comparison", "cases with", "cases without"), rows)
+        yield table(("with the model in", "saving", "comparison", "cases with", "cases without"), rows)
 
 
 def _sentence(saving: Saving) -> str:
@@ -131,8 +132,8 @@ def _sentence(saving: Saving) -> str:
         low, high = saving.interval
         between = f" (95 % interval of the saving: {100 * low:.0f} % to {100 * high:.0f} %)"
     return (
-        f"With the model a case took {_time(saving.with_s)} of active time, without it "
-        f"{_time(saving.without_s)}: <strong>{100 * abs(saving.value):.0f} % {word}</strong>{between}."
+        f"With the model a case took {in_words(saving.with_s)} of active time, without it "
+        f"{in_words(saving.without_s)}: <strong>{100 * abs(saving.value):.0f} % {word}</strong>{between}."
     )
 
 
@@ -140,13 +141,13 @@ def _basis(saving: Saving) -> str:
     if saving.is_paired:
         order = saving.num_baseline_first
         text = (
-            f"The same {_counted(saving.num_with, 'case')} both ways, in pairs; {order} of them without the "
+            f"The same {counted(saving.num_with, 'case')} both ways, in pairs; {order} of them without the "
             f"model first, {saving.num_with - order} with it first. Whoever does a case a second time knows "
             "it already."
         )
     else:
         text = (
-            f"{_counted(saving.num_with, 'case')} with the model against {saving.num_without} without it, "
+            f"{counted(saving.num_with, 'case')} with the model against {saving.num_without} without it, "
             "which are not the same: the cases may differ in how hard they are."
         )
     if saving.interval is None:
@@ -161,26 +162,26 @@ def _times(findings: Findings) -> Iterator[str]:
     if not findings.groups:
         yield "<p>No finished case was logged.</p>"
         return
-    yield _figure(
+    yield figure(
         draw_times([(one.title, one.baseline, list(one.seconds.values())) for one in findings.groups]),
         "Each dot is a case, each line the mean of its group.",
     )
     rows = [
         (
-            one.title, str(one.mean_s.num_cases), _interval(one.mean_s), _time(one.median_s),
+            one.title, str(one.mean_s.num_cases), _interval(one.mean_s), in_words(one.median_s),
             f"{sum(one.acts.values()):.1f}", f"{one.hand_voxels:,.0f}",
         )
         for one in findings.groups
     ]  # fmt: skip
     header = ("", "cases", "mean time (95 %)", "median", "interactions a case", "voxels by hand a case")
-    yield _table(header, rows)
+    yield table(header, rows)
 
 
 def _interactions(findings: Findings) -> Iterator[str]:
     if not any(one.acts for one in findings.groups):
         return
     yield "<h2>Interactions</h2>"
-    yield _figure(
+    yield figure(
         draw_acts([(one.title, one.acts) for one in findings.groups]),
         "Mean number of interactions a case by kind; looking, scrolling and saving are left out.",
     )
@@ -203,7 +204,7 @@ def _proposals(findings: Findings) -> Iterator[str]:
         rows.append(
             (f"round {number}", str(cases), str(len(chosen)), f"{mean_dice(chosen):.3f}", f"{lowest:.3f}")
         )
-    yield _table(("", "cases", "objects", "mean Dice", "lowest"), rows)
+    yield table(("", "cases", "objects", "mean Dice", "lowest"), rows)
 
 
 def _agreement(findings: Findings) -> Iterator[str]:
@@ -220,7 +221,7 @@ def _agreement(findings: Findings) -> Iterator[str]:
     for first, second in pairs:
         chosen = [one for one in findings.authors if (one.first, one.second) == (first, second)]
         rows.append((f"{first} and {second}", *_agreement_cells(chosen)))
-    yield _table(("", "cases", "objects", "mean Dice", "lowest"), rows)
+    yield table(("", "cases", "objects", "mean Dice", "lowest"), rows)
 
 
 def _agreement_cells(chosen: Sequence[Agreement]) -> tuple[str, str, str, str]:
@@ -239,7 +240,7 @@ def _rounds(findings: Findings) -> Iterator[str]:
         shown = [f"{name} {_value(one.before, name)} → {_value(one.after, name)}" for name in measures]
         state = "in use" if one.is_in_use else one.state
         rows.append((f"round {one.number}", state, str(one.num_cases), "; ".join(shown) or one.message))
-    yield _table(("", "state", "finished cases", "before → after"), rows)
+    yield table(("", "state", "finished cases", "before → after"), rows)
 
 
 def _pictures(findings: Findings) -> Iterator[str]:
@@ -249,7 +250,7 @@ def _pictures(findings: Findings) -> Iterator[str]:
     yield '<p>The slice with most of the objects, outlined in their colours.</p><div class="gallery">'
     for one in findings.pictures:
         caption = f"{one.case}: {', '.join(one.objects) or 'empty'}, by {one.author}"
-        yield _image(f"data:image/png;base64,{base64.b64encode(one.png).decode()}", caption)
+        yield image(f"data:image/png;base64,{base64.b64encode(one.png).decode()}", caption)
     yield "</div>"
 
 
@@ -259,13 +260,13 @@ def _every_attempt(findings: Findings) -> Iterator[str]:
     yield "<h2>Every attempt</h2>"
     rows = [
         (
-            one.case, one.user, "without" if one.baseline else "with", str(one.round), _time(one.active_s),
+            one.case, one.user, "without" if one.baseline else "with", str(one.round), in_words(one.active_s),
             str(one.num_interactions), f"{one.hand_voxels:,}", "yes" if one.is_finished else "no",
         )
         for one in findings.record.attempts
     ]  # fmt: skip
     header = ("case", "user", "model", "round", "active time", "interactions", "voxels by hand", "finished")
-    yield _table(header, rows)
+    yield table(header, rows)
 
 
 def _method() -> Iterator[str]:
@@ -282,9 +283,9 @@ def _method() -> Iterator[str]:
 
 def _interval(mean: Mean) -> str:
     if mean.interval is None:
-        return _time(mean.value)
+        return in_words(mean.value)
     low, high = mean.interval
-    return f"{_time(mean.value)} ({_time(low)} to {_time(high)})"
+    return f"{in_words(mean.value)} ({in_words(low)} to {in_words(high)})"
 
 
 def _percent(saving: Saving) -> str:
@@ -302,35 +303,3 @@ def _kind(saving: Saving) -> str:
 def _value(measures: object, name: str) -> str:
     value = measures.get(name) if isinstance(measures, dict) else None
     return f"{value:.3f}" if isinstance(value, (int, float)) else "-"
-
-
-def _time(seconds: float) -> str:
-    """Minutes and seconds, as people read them."""
-    whole = round(seconds)
-    return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60:02d} s"
-
-
-def _day(text: str) -> str:
-    return escape(f"{text[:10]} {text[11:16]} UTC")
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(text)}</th>" for text in header)
-    body = "\n".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows)
-    return (
-        f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
-    )
-
-
-def _figure(svg: str, caption: str) -> str:
-    # As an image: a browser runs nothing inside, whatever a case is called.
-    return _image(f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}", caption)
-
-
-def _image(source: str, caption: str) -> str:
-    text = escape(caption)
-    return f'<figure><img src="{source}" alt="{text}"><figcaption>{text}</figcaption></figure>'

@@ -1,7 +1,7 @@
 """Versions of masks: each is a file that is never written again, and a row that says whose it is.
 
 A file is on the disk under its final name before its row is written. Whatever ends the program in between
-leaves a file without a row, which `check_files` lists, and never a row without its file.
+leaves a file without a row, which `checking` lists, and never a row without its file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from medsam2.annotation.layout import (
 )
 from medsam2.annotation.names import DEFAULT_COLOUR, MAX_LABEL, check_objects, check_user
 from medsam2.annotation.project import Project
-from medsam2.annotation.states import DONE, FINISHED, IN_WORK, NEW, PROPOSED
+from medsam2.annotation.states import DONE, IN_WORK, NEW, PROPOSED
 from medsam2.annotation.tables import CASES, DRAFTS, PROJECTS
 from medsam2.annotation.tables import VERSIONS as ROWS
 from medsam2.errors import InputError
@@ -179,7 +179,7 @@ def read_version(project: Project, version: Version) -> Volume:
         InputError: The file is missing or has been changed.
     """
     path = project.folder / version.path
-    if _digest(path) != version.sha256:
+    if digest(path) != version.sha256:
         raise InputError(f"{version.path}: is missing or was changed since it was saved")
     return read(path)
 
@@ -200,49 +200,6 @@ def latest_done(versions: Sequence[Version]) -> Version | None:
     """Return the newest version that somebody called finished."""
     done = [version for version in versions if version.is_done]
     return max(done, key=lambda version: version.number) if done else None
-
-
-def check_files(project: Project) -> list[str]:
-    """Compare files and rows, and put finished masks back where they are missing or older than the newest.
-
-    Returns:
-        A sentence for each thing that a person should look at; nothing is deleted.
-
-    Raises:
-        InputError: A file cannot be written.
-    """
-    with project.transaction() as db:
-        cases = db.execute(select(CASES).where(CASES.c.project == project.key)).all()
-    found, known = [], set()
-    for row in cases:
-        versions = list_versions(project, row.id)
-        for version in versions:
-            known.add(version.path)
-            if _digest(project.folder / version.path) != version.sha256:
-                found.append(f"{version.path}: is missing or was changed since it was saved")
-        newest = latest_done(versions)
-        if newest is not None and row.state in FINISHED:
-            found += _restore(project, row.name, newest, versions)
-    for path in sorted((project.folder / VERSIONS).glob(f"*/*{MASK_SUFFIX}")):
-        relative = path.relative_to(project.folder).as_posix()
-        if relative not in known and not path.name.startswith("."):
-            found.append(f"{relative}: belongs to no version; the program ended while it was saved")
-    return found
-
-
-def _restore(project: Project, name: str, newest: Version, versions: Sequence[Version]) -> list[str]:
-    """Make `labels/final` the newest finished mask, unless it holds somebody's work from outside."""
-    target = final_path(project.folder, name)
-    digest = _digest(target)
-    if digest == newest.sha256:
-        return []
-    if digest is not None and digest not in {version.sha256 for version in versions}:
-        where = target.relative_to(project.folder).as_posix()
-        return [f"{where}: was changed by another program; it is left as it is"]
-    source = project.folder / newest.path
-    if _digest(source) == newest.sha256:
-        publish(source, target)
-    return []
 
 
 def _hold(project: Project, case_id: int, user: str) -> Case:
@@ -315,7 +272,7 @@ def _write(project: Project, case: Case, labels: Volume) -> tuple[Path, str]:
     try:
         write(labels, temporary)
         flush(temporary)
-        sha256 = _digest(temporary)
+        sha256 = digest(temporary)
         assert sha256 is not None
         path = version_path(project.folder, case.name, project.now_ms(), sha256)
         temporary.replace(path)
@@ -327,8 +284,8 @@ def _write(project: Project, case: Case, labels: Volume) -> tuple[Path, str]:
     return path, sha256
 
 
-def _digest(path: Path) -> str | None:
-    """The SHA-256 of a file in hexadecimal digits, None if it cannot be read."""
+def digest(path: Path) -> str | None:
+    """Return the SHA-256 of a file in hexadecimal digits, None if it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

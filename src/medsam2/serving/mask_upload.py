@@ -12,7 +12,6 @@ from medsam2.annotation.project import Project
 from medsam2.annotation.rounds import list_rounds
 from medsam2.annotation.states import DONE
 from medsam2.annotation.versions import Version, Weights, save_version
-from medsam2.checkpoints import file_digest, resolve
 from medsam2.errors import InputError, MedSAM2Error
 from medsam2.imaging.volume import Volume
 from medsam2.serving.faults import Fault
@@ -74,6 +73,8 @@ class MaskUpload:
 
     def _weights(self) -> Weights | None:
         """Which weights help at the moment, None if that cannot be told."""
+        from medsam2.checkpoints import file_digest, resolve
+
         for one in list_rounds(self._project):
             if one.is_in_use and one.weights is not None:
                 return Weights(name=f"round {one.number}", sha256=one.weights_sha256 or "")
