@@ -45,6 +45,34 @@ def test_the_keyboard_is_enough(screen, folder: Path) -> None:
     assert screen.page.locator("#sheet").is_hidden()
 
 
+def test_another_plane_is_that_of_the_command_line(screen, folder: Path, tmp_path: Path) -> None:
+    import nibabel
+    import numpy as np
+
+    from medsam2.cli.main import run
+
+    screen.open()
+    screen.drop(folder / "ball.nii.gz")
+    screen.page.locator(".pane[data-place='1']").hover()
+    screen.page.locator(".pane[data-place='1'] .draw-here").click()
+    screen.page.wait_for_timeout(50)
+    screen.rests()
+    assert screen.state("session.shape") == [56, 12, 64]
+    screen.go_to(27)
+    box = (22, 2, 41, 9)
+    screen.draw_box(box)
+    screen.propagate()
+    exported = screen.export("NIfTI", tmp_path)
+    window = [str(limit) for limit in screen.state("session.window")]
+    arguments = ["segment", str(folder / "ball.nii.gz"), "--plane", "coronal", "--slice", "27"]
+    arguments += ["--box", *map(str, box), "--window", *window, "-o", str(tmp_path / "cli.nii.gz")]
+    assert run(arguments) == 0
+    ours, theirs = (np.asarray(nibabel.load(path).dataobj) for path in (exported, tmp_path / "cli.nii.gz"))
+    assert ours.sum() > 100
+    assert np.array_equal(ours, theirs)
+    screen.shoot("coronal-drawn")
+
+
 def test_brush_and_eraser_say_what_the_mask_is(screen, folder: Path) -> None:
     screen.open()
     screen.drop(folder / "ball.nii.gz")

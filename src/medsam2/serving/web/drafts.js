@@ -12,6 +12,8 @@ let timer = 0;
 let isSaid = false;
 /** Whether what is open was dropped, so that the work on it stays in this browser. */
 let isDropped = false;
+/** Whether a draft was written, so that an empty one says something. */
+let isWritten = false;
 
 /** What is needed to go on elsewhere. */
 export function draftNow() {
@@ -30,9 +32,14 @@ export function draftNow() {
   };
 }
 
-/** Follow a newly opened scan; `blob` is its file where it was dropped. */
-export async function followDraft(blob) {
+/**
+ * Follow a newly opened scan.
+ * @param {Blob|null} blob  Its file where it was dropped.
+ * @param {boolean} hasDraft  Whether it was opened with one.
+ */
+export async function followDraft(blob, hasDraft) {
   isDropped = blob !== null;
+  isWritten = hasDraft;
   const { kind, id, name } = state.opened;
   localStorage.setItem(LAST, JSON.stringify({ kind, id }));
   if (!blob) return;
@@ -72,11 +79,14 @@ export async function saveDraft(keepalive = false) {
   clearTimeout(timer);
   timer = 0;
   if (!state.opened || !state.session) return;
+  // A case that was only looked at stays as it was.
+  if (!isWritten && !state.log.length) return;
   const { kind, id } = state.opened;
   try {
     if (kind === "case") await putDraft(id, state.user, draftNow(), keepalive === true);
     else await keepDraft(draftNow());
     isSaid = false;
+    isWritten = true;
   } catch (error) {
     if (!isSaid) say(`Unsaved work could not be written down: ${error.message}`, "fault");
     isSaid = true;

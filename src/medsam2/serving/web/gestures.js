@@ -184,6 +184,7 @@ function windowing(view, x, y) {
     end: () => {
       const isPrompt = !isMoved && state.tool === "point" && view.isDrawing && !state.isBaseline;
       if (isPrompt) pointAt(view, view.toSlice(x, y), 0);
+      else if (isMoved) note("window");
     },
   };
 }

@@ -3,7 +3,7 @@
 import { ApiError } from "./api.js";
 import { say } from "./notices.js";
 import { renewLock } from "./project.js";
-import { change, state } from "./state.js";
+import { state } from "./state.js";
 
 const RENEW_EVERY_MS = 30_000;
 
@@ -26,6 +26,5 @@ async function renew(id) {
     if (!(error instanceof ApiError) || error.status !== 409) return;
     dropLock();
     say(`${error.message} What you do now cannot be saved; export it, or open the case again.`, "fault");
-    change({ opened: { ...state.opened, isLost: true } });
   }
 }

@@ -51,7 +51,7 @@ function tableFor(one) {
   dot.style.background = object?.colour ?? "#999";
   caption.append(dot, object?.name ?? one.name);
   const rows = [
-    ["Volume", `${one.volume_ml.toPrecision(3)} ml`],
+    ["Volume", `${one.volume_ml < 100 ? one.volume_ml.toPrecision(3) : one.volume_ml.toFixed(0)} ml`],
     ["Slices", String(one.num_slices)],
     ["Long axis", one.diameters && `${one.diameters.long.length_mm.toFixed(1)} mm`],
     ["Short axis", one.diameters && `${one.diameters.short.length_mm.toFixed(1)} mm`],

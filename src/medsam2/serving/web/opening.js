@@ -29,7 +29,7 @@ export function openFile(blob, name, kind = "file", draft = null) {
       if (error instanceof ApiError && error.isAway) throw error;
       throw new Error(`${name} could not be opened. ${error.message}`);
     }
-    await followDraft(blob);
+    await followDraft(blob, draft !== null);
     saveDraftSoon();
   });
 }
@@ -53,7 +53,7 @@ export function openCase(id) {
       throw error;
     }
     holdLock(id);
-    await followDraft(null);
+    await followDraft(null, taken.draft !== null);
     note("open");
   });
 }
