@@ -41,7 +41,8 @@ class Annotator:
     def start(self) -> None:
         """Start it, on the port that it had before."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MEDSAM2_")}
-        environment |= {"MEDSAM2_READERS": "1", "OMP_NUM_THREADS": "2"}
+        # One thread: the tests of another worker need the other cores.
+        environment |= {"MEDSAM2_READERS": "1", "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "medsam2", "annotate", str(self.folder)]
         command += ["--port", str(self.port), "--no-browser"]
         self.process = subprocess.Popen(
