@@ -60,20 +60,6 @@ def find_case(project: Project, case_id: int) -> Case:
         return _case(row_of(db, project, case_id), project.now_ms())
 
 
-def case_named(project: Project, name: str) -> Case:
-    """Return the case of a scan.
-
-    Raises:
-        UnknownCase: There is none.
-    """
-    wanted = select(CASES).where(CASES.c.project == project.key, CASES.c.name == name)
-    with project.transaction() as db:
-        row = db.execute(wanted).mappings().first()
-    if row is None:
-        raise UnknownCase(f"the project has no case called {name!r}")
-    return _case(row, project.now_ms())
-
-
 def list_users(project: Project) -> list[str]:
     """List everybody who has done something in the project."""
     found: set[str] = set()
