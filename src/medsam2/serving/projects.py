@@ -11,7 +11,7 @@ from medsam2.annotation.cases import change_state, find_case, list_users, open_c
 from medsam2.annotation.drafts import find_draft
 from medsam2.annotation.improvement import Rounds
 from medsam2.annotation.journal import log_events
-from medsam2.annotation.overview import survey
+from medsam2.annotation.overview import Overview
 from medsam2.annotation.page import POLICY, render_report
 from medsam2.annotation.project import Project
 from medsam2.annotation.rounds import Improver
@@ -72,10 +72,11 @@ class _CaseRoutes:
     def __init__(self, service: Service, project: Project) -> None:
         self._service = service
         self._project = project
+        self._overview = Overview(project)
 
     async def show_project(self, _: Request) -> Response:
         """List the cases and who has worked on them."""
-        entries = await in_thread(survey, self._project)
+        entries = await in_thread(self._overview.entries)
         users = await in_thread(list_users, self._project)
         cases = [entry_facts(entry) for entry in entries]
         return JSONResponse({"name": self._project.name, "cases": cases, "users": users})
