@@ -123,7 +123,7 @@ def release(project: Project, case_id: int, user: str) -> Case:
             _undo_opening(db, project, row, user)
             freed = update(CASES).where(CASES.c.id == case_id, CASES.c.lock_user == user)
             db.execute(freed.values(lock_user=None, lock_until_ms=None))
-        elif _holder(row, project.now_ms()) is not None:
+        elif holder_of(row, project.now_ms()) is not None:
             raise _held(row)
         return _case(row_of(db, project, case_id), project.now_ms())
 
@@ -139,7 +139,7 @@ def change_state(project: Project, case_id: int, user: str, state: str, comment:
     user, comment = check_user(user), check_comment(comment)
     with project.transaction() as db:
         row = row_of(db, project, case_id)
-        if _holder(row, project.now_ms()) not in (None, user):
+        if holder_of(row, project.now_ms()) not in (None, user):
             raise _held(row)
         if state in OPENS_TO_WORK[:2]:
             raise Conflict(f"no user makes a case {state}; it was so before anybody worked on it")
@@ -232,13 +232,14 @@ def _held(row: RowMapping) -> Conflict:
     )
 
 
-def _holder(row: RowMapping, now_ms: int) -> str | None:
+def holder_of(row: RowMapping, now_ms: int) -> str | None:
+    """Return who has the case of a row open, None if nobody has."""
     until = row["lock_until_ms"]
     return str(row["lock_user"]) if row["lock_user"] and until is not None and until > now_ms else None
 
 
 def _case(row: RowMapping, now_ms: int) -> Case:
-    holder = _holder(row, now_ms)
+    holder = holder_of(row, now_ms)
     return Case(
         **{name: row[name] for name in ("id", "name", "path", "num_slices", "state", "owner", "updated_ms")},
         holder=holder,
