@@ -14,6 +14,7 @@ from medsam2.annotation.cases import change_state, find_case, list_users, open_c
 from medsam2.annotation.conflict import Conflict, UnknownCase
 from medsam2.annotation.drafts import MAX_BYTES, find_draft, keep_draft
 from medsam2.annotation.journal import list_events, log_events
+from medsam2.annotation.overview import Overview
 from medsam2.annotation.project import LOCK_S, Project
 from medsam2.annotation.states import MAY_FOLLOW, STATES, check_change
 from medsam2.annotation.versions import save_version
@@ -159,6 +160,26 @@ def test_events_are_kept_once(any_project: Project) -> None:
         log_events(any_project, 1, "anna", [acts[0], {"kind": "box", "at_ms": at + 10**9}])
     log_events(any_project, 1, "anna", [])
     assert len(list_events(any_project)) == 3
+    assert [one.kind for one in list_events(any_project, "anna")] == ["box", "save"]
+
+
+def test_the_list_counts_on_from_what_it_has_counted(any_project: Project) -> None:
+    overview = Overview(any_project)
+
+    def seconds() -> list[float]:
+        assert [entry.active_s for entry in overview.entries()] == [
+            entry.active_s for entry in Overview(any_project).entries()
+        ]
+        return [entry.active_s for entry in overview.entries()]
+
+    at = any_project.now_ms()
+    assert seconds() == [0, 0, 0]
+    log_events(any_project, 1, "anna", [{"kind": kind, "at_ms": at} for kind in ("open", "box")])
+    log_events(any_project, 1, "anna", [{"kind": "save", "at_ms": at + 8000}])
+    log_events(any_project, 2, "bob", [{"kind": "box", "at_ms": at}, {"kind": "save", "at_ms": at + 3000}])
+    assert seconds() == [8, 3, 0]
+    log_events(any_project, 1, "anna", [{"kind": "click", "at_ms": at + 40_000}])
+    assert seconds() == [13, 3, 0]
 
 
 @pytest.mark.parametrize("before", STATES)

@@ -243,3 +243,31 @@ def test_a_model_proposes_for_what_nobody_has_begun(opened: Project, box_mask: B
     assert [one.author for one in list_versions(opened, 2)] == ["net 2", "net 3"]
     with pytest.raises(InputError, match="no such folder"):
         masks_in(tmp_path / "nowhere")
+
+
+def test_a_proposal_gives_way_to_who_opens_the_case_meanwhile(project: Project, box_mask: Boxes) -> None:
+    calls = 0
+
+    def clock() -> int:
+        nonlocal calls
+        calls += 1
+        if list((project.folder / "versions").glob("*/.medsam2-*")):  # the file is there, its row is not
+            open_case(project, 1, "anna")
+        return project.now_ms()
+
+    proposing = open_project(project.folder, now_ms=clock)
+    with pytest.raises(Conflict, match="anna has it open"):
+        add_proposal(proposing, 1, box_mask(project.folder / "belly.nii.gz"), model="net")
+    proposing.close()
+    assert calls > 1
+    assert find_case(project, 1).state == "in work"
+    assert list_versions(project) == []
+    assert not (project.folder / "labels").exists()
+
+
+def test_prompts_are_json_of_some_size(opened: Project, box_mask: Boxes) -> None:
+    mask = box_mask(opened.folder / "belly.nii.gz")
+    for prompts, word in (([{1, 2}], "JSON values"), ([float("nan")], "JSON"), (["x" * 2**22], "at most")):
+        with pytest.raises(InputError, match=word):
+            save_version(opened, 1, "anna", mask, prompts=prompts)
+    assert list_versions(opened) == []

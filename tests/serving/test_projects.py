@@ -399,3 +399,17 @@ def test_without_training_no_round_is_started(predictor: Predictor, project: Pro
     with serving(predictor, project) as client:
         assert client.get("/project/rounds").json()["obstacle"] == "this server was started without training"
         said(client.post("/project/rounds", json={"user": "anna"}), 409)
+
+
+def test_a_database_that_is_away_is_no_failure_of_the_server(predictor: Predictor, tmp_path: Path) -> None:
+    write_scan(tmp_path / "a.nii.gz")
+    project = create_project(tmp_path)
+    add_scans(project)
+    with serving(predictor, project) as client:
+        assert client.get("/project").status_code == 200
+        project.engine.dispose()
+        (tmp_path / "medsam2.db").write_bytes(b"no database any more " * 500)
+        answer = client.get("/project")
+        assert said(answer, 503) == "the project's database does not answer; try again"
+        assert answer.headers["retry-after"] == "5"
+    project.close()

@@ -60,20 +60,6 @@ def find_case(project: Project, case_id: int) -> Case:
         return _case(row_of(db, project, case_id), project.now_ms())
 
 
-def case_named(project: Project, name: str) -> Case:
-    """Return the case of a scan.
-
-    Raises:
-        UnknownCase: There is none.
-    """
-    wanted = select(CASES).where(CASES.c.project == project.key, CASES.c.name == name)
-    with project.transaction() as db:
-        row = db.execute(wanted).mappings().first()
-    if row is None:
-        raise UnknownCase(f"the project has no case called {name!r}")
-    return _case(row, project.now_ms())
-
-
 def list_users(project: Project) -> list[str]:
     """List everybody who has done something in the project."""
     found: set[str] = set()
@@ -137,7 +123,7 @@ def release(project: Project, case_id: int, user: str) -> Case:
             _undo_opening(db, project, row, user)
             freed = update(CASES).where(CASES.c.id == case_id, CASES.c.lock_user == user)
             db.execute(freed.values(lock_user=None, lock_until_ms=None))
-        elif _holder(row, project.now_ms()) is not None:
+        elif holder_of(row, project.now_ms()) is not None:
             raise _held(row)
         return _case(row_of(db, project, case_id), project.now_ms())
 
@@ -153,7 +139,7 @@ def change_state(project: Project, case_id: int, user: str, state: str, comment:
     user, comment = check_user(user), check_comment(comment)
     with project.transaction() as db:
         row = row_of(db, project, case_id)
-        if _holder(row, project.now_ms()) not in (None, user):
+        if holder_of(row, project.now_ms()) not in (None, user):
             raise _held(row)
         if state in OPENS_TO_WORK[:2]:
             raise Conflict(f"no user makes a case {state}; it was so before anybody worked on it")
@@ -246,13 +232,14 @@ def _held(row: RowMapping) -> Conflict:
     )
 
 
-def _holder(row: RowMapping, now_ms: int) -> str | None:
+def holder_of(row: RowMapping, now_ms: int) -> str | None:
+    """Return who has the case of a row open, None if nobody has."""
     until = row["lock_until_ms"]
     return str(row["lock_user"]) if row["lock_user"] and until is not None and until > now_ms else None
 
 
 def _case(row: RowMapping, now_ms: int) -> Case:
-    holder = _holder(row, now_ms)
+    holder = holder_of(row, now_ms)
     return Case(
         **{name: row[name] for name in ("id", "name", "path", "num_slices", "state", "owner", "updated_ms")},
         holder=holder,

@@ -21,7 +21,7 @@ IDLE_COUNTS_S = 5.0
 NO_OBJECT = 0
 BY_HAND = frozenset({"brush", "erase"})
 """Kinds of events whose voxels somebody changed himself."""
-LOOKING = frozenset({"open", "scroll", "window", "view", "zoom", "save", "close"})
+LOOKING = frozenset({"open", "scroll", "window", "view", "zoom", "hide", "save", "export", "close"})
 """Kinds that change no mask; all others are interactions."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from medsam2.annotation.cases import row_of
 from medsam2.annotation.clock import NO_OBJECT, Event
@@ -16,6 +16,7 @@ from medsam2.errors import InputError
 
 MAX_EVENTS = 1000
 """In one message."""
+_OVERLAP = 1000
 _MAX_VOXELS = 2**40
 _EARLIEST_MS = 946_684_800_000  # the year 2000: a clock that stands before it was never set
 _AHEAD_MS = 86_400_000
@@ -45,9 +46,11 @@ def log_events(project: Project, case_id: int, user: str, events: object) -> Non
         insert_new(db, EVENTS, [{**row, "case": case_id, "user": user, "round": current} for row in rows])
 
 
-def list_events(project: Project) -> list[Event]:
-    """List everything that was logged, by case and time."""
+def list_events(project: Project, user: str | None = None) -> list[Event]:
+    """List everything that was logged, of one user or of all, by case and time."""
     wanted = select(EVENTS).join(CASES, CASES.c.id == EVENTS.c.case).where(CASES.c.project == project.key)
+    if user is not None:
+        wanted = wanted.where(EVENTS.c.user == user)
     with project.transaction() as db:
         rows = db.execute(wanted.order_by(EVENTS.c.case, EVENTS.c.at_ms, EVENTS.c.id)).all()
     return [
@@ -57,6 +60,21 @@ def list_events(project: Project) -> list[Event]:
         )
         for row in rows
     ]  # fmt: skip
+
+
+def users_since(project: Project, number: int) -> tuple[set[str], int]:
+    """Return who has logged something since, and the number of the newest event.
+
+    Args:
+        project: The project.
+        number: What was returned the last time, 0 at first.
+    """
+    since = select(EVENTS.c.user).join(CASES, CASES.c.id == EVENTS.c.case).distinct()
+    # Of two transactions the one with the lower number may be the later one to be seen.
+    since = since.where(CASES.c.project == project.key, EVENTS.c.id > number - _OVERLAP)
+    with project.transaction() as db:
+        newest = db.execute(select(func.max(EVENTS.c.id))).scalar() or 0
+        return (set(db.execute(since).scalars()) if newest != number else set()), int(newest)
 
 
 def _row(event: object, index: int, latest_ms: int) -> dict[str, object]:

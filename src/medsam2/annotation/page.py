@@ -17,6 +17,8 @@ from medsam2.annotation.project import Project
 from medsam2.annotation.saving import Mean, Saving
 from medsam2.annotation.states import STATES
 
+FEW_CASES = 10
+"""Of fewer, a bootstrap's interval misses the truth more often than it says."""
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 _STYLE = """
@@ -27,6 +29,8 @@ h2 { font-size: 1.2em; margin-top: 2em; border-bottom: 1px solid #ccc; }
 table { border-collapse: collapse; font-size: 0.85em; margin: 0.7em 0; }
 th, td { padding: 0.25em 0.7em; border-bottom: 1px solid #ddd; text-align: right; vertical-align: top; }
 th { background: #f3f3f3; } th:first-child, td:first-child { text-align: left; }
+td { white-space: nowrap; }
+td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 13em; }
 .wide { overflow-x: auto; } .quiet { color: #555; }
 .note { background: #fff3d6; border-left: 4px solid #d99a00; padding: 0.5em 1em; font-weight: 600; }
 .main { font-size: 1.15em; background: #eef4fb; border-left: 4px solid #1f5fa8; padding: 0.6em 1em; }
@@ -150,11 +154,12 @@ def _basis(saving: Saving) -> str:
             f"{counted(saving.num_with, 'case')} with the model against {saving.num_without} without it, "
             "which are not the same: the cases may differ in how hard they are."
         )
+    text = f"{text} Time is compared here, not the quality of the masks."
     if saving.interval is None:
         return f"{text} So few cases give no interval."
-    return (
-        f"{text} The interval is a bootstrap over cases. Time is compared here, not the quality of the masks."
-    )
+    is_narrow = min(saving.num_with, saving.num_without) < FEW_CASES
+    caution = f"; of fewer than {FEW_CASES} cases it is too narrow" if is_narrow else ""
+    return f"{text} The interval is a bootstrap over cases{caution}."
 
 
 def _times(findings: Findings) -> Iterator[str]:
@@ -164,7 +169,8 @@ def _times(findings: Findings) -> Iterator[str]:
         return
     yield figure(
         draw_times([(one.title, one.baseline, list(one.seconds.values())) for one in findings.groups]),
-        "Each dot is a case, each line the mean of its group.",
+        "Each dot is a case, each line the mean of its group. Intervals of fewer than "
+        f"{FEW_CASES} cases are too narrow.",
     )
     rows = [
         (

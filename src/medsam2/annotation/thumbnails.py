@@ -20,6 +20,7 @@ SIDE = 160
 """Pixels of a thumbnail's longer side."""
 REPORT_SIDE = 300
 """Pixels of the longer side of a picture with outlines."""
+_LINE = 2  # pixels
 
 
 def thumbnail(folder: Path, scan: str) -> bytes:
@@ -71,9 +72,9 @@ def outlined(volume: Volume, labels: np.ndarray, colours: Mapping[int, str]) -> 
     pixels = np.array(picture)
     for label in np.unique(labels[index][labels[index] > 0]):
         mask = Image.fromarray((labels[index] == label).astype(np.uint8) * 255)
-        # Enlarged first and outlined then, so that the line stays thin.
+        # Enlarged first and outlined then, so that the line is as thick on every scan.
         inside = np.asarray(mask.resize(picture.size, Image.Resampling.BILINEAR)) > 127
-        edge = inside & ~ndimage.binary_erosion(inside, border_value=0)
+        edge = inside & ~ndimage.binary_erosion(inside, iterations=_LINE, border_value=0)
         pixels[edge] = ImageColor.getrgb(colours.get(int(label), "#e63c3c"))
     return _png(Image.fromarray(pixels))
 

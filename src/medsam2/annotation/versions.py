@@ -7,6 +7,7 @@ leaves a file without a row, which `checking` lists, and never a row without its
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy import RowMapping, delete, func, select, update
 
-from medsam2.annotation.cases import Case, find_case, record_change, row_of, take_lock
+from medsam2.annotation.cases import Case, find_case, holder_of, record_change, row_of, take_lock
 from medsam2.annotation.conflict import Conflict, UnknownCase
 from medsam2.annotation.layout import (
     MASK_SUFFIX,
@@ -37,6 +38,9 @@ from medsam2.errors import InputError
 from medsam2.imaging.grids import match_order
 from medsam2.imaging.io import read, write
 from medsam2.imaging.volume import Volume
+
+MAX_PROMPT_BYTES = 4 * 2**20
+"""Of the prompts of one version, as JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +105,7 @@ def save_version(
         InputError: A name, the state or the mask cannot be. GeometryError: The grids differ.
     """
     user, named = check_user(user), check_objects({} if objects is None else objects)
+    _check_prompts(prompts)
     if state not in (IN_WORK, DONE):
         raise InputError(f"a mask is saved as {IN_WORK} or {DONE}, not as {state!r}")
     case = _hold(project, case_id, user)
@@ -146,8 +151,9 @@ def add_proposal(
         InputError: A name or the mask cannot be.
     """
     model, named = check_user(model), check_objects({} if objects is None else objects)
+    _check_prompts(prompts)
     case = find_case(project, case_id)
-    _check_untouched(case)
+    _check_untouched(case.state, case.holder)
     labels = _on_grid(project, case, mask)
     version = _keep(
         project, case, labels,
@@ -214,10 +220,19 @@ def _hold(project: Project, case_id: int, user: str) -> Case:
     return case
 
 
-def _check_untouched(case: Case) -> None:
-    if case.holder is not None or case.state not in (NEW, PROPOSED):
-        by = f", {case.holder} has it open" if case.holder else ""
-        raise Conflict(f"the case is {case.state}{by}; a model proposes for cases that nobody has begun")
+def _check_prompts(prompts: Sequence[object]) -> None:
+    try:
+        size = len(json.dumps(prompts, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"prompts are made of JSON values: {error}") from None
+    if size > MAX_PROMPT_BYTES:
+        raise InputError(f"prompts have at most {MAX_PROMPT_BYTES} bytes as JSON, these have {size}")
+
+
+def _check_untouched(state: str, holder: str | None) -> None:
+    if holder is not None or state not in (NEW, PROPOSED):
+        by = f", {holder} has it open" if holder else ""
+        raise Conflict(f"the case is {state}{by}; a model proposes for cases that nobody has begun")
 
 
 def _on_grid(project: Project, case: Case, mask: Volume) -> Volume:
@@ -246,6 +261,8 @@ def _keep(project: Project, case: Case, labels: Volume, facts: Mapping[str, obje
     with project.transaction() as db:
         if facts["is_proposal"]:
             row = row_of(db, project, case.id)
+            # Somebody may have opened it while the file was written.
+            _check_untouched(row["state"], holder_of(row, project.now_ms()))
         else:
             take_lock(db, project, case.id, str(facts["author"]))
             row = row_of(db, project, case.id)

@@ -68,7 +68,7 @@ def list_(folder: Path, as_json: bool) -> None:
     """List the cases of FOLDER."""
     with _opened(folder) as found:
         from medsam2.annotation.cases import moment
-        from medsam2.annotation.overview import survey
+        from medsam2.annotation.overview import Overview
 
         rows = [
             {
@@ -77,7 +77,7 @@ def list_(folder: Path, as_json: bool) -> None:
                 "versions": entry.num_versions, "objects": list(entry.objects),
                 "active_s": round(entry.active_s, 1), "updated": moment(entry.case.updated_ms),
             }
-            for entry in survey(found)
+            for entry in Overview(found).entries()
         ]  # fmt: skip
     if as_json:
         click.echo(json.dumps({"name": found.name, "cases": rows}))

@@ -12,11 +12,11 @@ from medsam2.annotation.project import Project
 from medsam2.annotation.rounds import list_rounds
 from medsam2.annotation.states import DONE
 from medsam2.annotation.versions import Version, Weights, save_version
-from medsam2.errors import InputError, MedSAM2Error
+from medsam2.errors import MedSAM2Error
 from medsam2.imaging.volume import Volume
 from medsam2.serving.faults import Fault
 from medsam2.serving.json_object import Fields
-from medsam2.serving.off_loop import in_thread
+from medsam2.serving.off_loop import in_folder, in_thread
 from medsam2.serving.service import Service
 from medsam2.serving.settings import MIB
 
@@ -41,14 +41,10 @@ class MaskUpload:
         mask = await self._read(asked.text("mask"))
         # Without a prompt no model took part, whichever is loaded.
         weights = await in_thread(self._weights) if prompts else None
-        try:
-            return await in_thread(
-                save_version, self._project, case_id, asked.text("user"), mask,
-                objects=asked.get("objects"), prompts=prompts, state=asked.text("state", DONE),
-                weights=weights,
-            )  # fmt: skip
-        except InputError as error:
-            raise Fault(422, str(error).replace(f"{self._project.folder}/", "")) from error
+        return await in_folder(
+            self._project.folder, save_version, self._project, case_id, asked.text("user"), mask,
+            objects=asked.get("objects"), prompts=prompts, state=asked.text("state", DONE), weights=weights,
+        )  # fmt: skip
 
     async def _read(self, text: str) -> Volume:
         try:

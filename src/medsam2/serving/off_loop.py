@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from medsam2.annotation.cases import moment
 from medsam2.annotation.conflict import Conflict, DatabaseAway, UnknownCase
+from medsam2.errors import InputError
 from medsam2.serving.faults import Fault
 
 _Arguments = ParamSpec("_Arguments")
@@ -47,3 +49,17 @@ async def in_thread(
         raise Fault(
             503, "the project's database does not answer; try again", retry_after_s=_RETRY_S
         ) from error
+
+
+async def in_folder(
+    folder: Path, work: Callable[_Arguments, _Result], *arguments: _Arguments.args, **named: _Arguments.kwargs
+) -> _Result:
+    """Do the same with a project's files, of which a caller hears no more than where in the project they lie.
+
+    Raises:
+        Fault: As in `in_thread`, and 422, a file cannot be used.
+    """
+    try:
+        return await in_thread(work, *arguments, **named)
+    except InputError as error:
+        raise Fault(422, str(error).replace(f"{folder}/", "")) from error
