@@ -34,6 +34,7 @@ export function showProgress() {
 function nextStep(isPrompted) {
   if (state.isBaseline) return "Baseline: paint every slice with the brush.";
   if (!isPrompted) return "Draw a box around a structure on any slice.";
+  if (state.log.at(-1)?.slices !== undefined) return "Stopped before the end: propagate again to see all slices.";
   return state.log.some((step) => step.kind === "propagate")
     ? "Corrected: propagate again to carry it to the other slices."
     : "The outline is right? Then carry it through the slices.";
