@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "imaging": {"errors"},
     "prompts": {"errors"},
     "synthesis": {"errors"},
+    "client": LEAVES,
     "weights": set(),
     "model": {"errors"},
     "checkpoints": {"errors", "model", "weights"},
@@ -32,12 +33,12 @@ MAY_IMPORT = {
     "training": TRAINING,
     "serving": {*LEAVES, "checkpoints", "inference", "weights"},
     "cli": {*TRAINING, "training", "serving", "weights", ROOT},
-    ROOT: {"imaging", "inference", "prompts"},
+    ROOT: {"client", "imaging", "inference", "prompts"},
     "__main__": {"cli"},
 }
 CHAIN = ("cli", "training", "evaluation", "inference", "tracking", "model")
 
-TORCH_FREE = {*LEAVES, "weights"}
+TORCH_FREE = {*LEAVES, "client", "weights"}
 TORCH = {"torch", "lightning_fabric", "safetensors"}
 TERMINAL = {"click", "rich", "tqdm"}  # output, questions and progress bars are the command line's
 ONLY_HERE = {"synthesis": {"numpy", "scipy"}}  # beside the standard library
@@ -259,6 +260,7 @@ def test_no_test_file_is_called_like_another() -> None:
         ("import medsam2", {"numpy", "torch", "nibabel", "click"}),
         ("import medsam2; medsam2.read", {"torch"}),
         ("import medsam2; medsam2.Box", {"torch", "nibabel"}),
+        ("import medsam2; medsam2.Client('http://127.0.0.1:1')", {"torch", "fastapi"}),
         (
             "from medsam2.cli.main import run; run(['--help'])",
             {"numpy", "torch", "nibabel", "SimpleITK", "rich"},

@@ -12,7 +12,7 @@ import pytest
 import medsam2
 
 ROOT = Path(__file__).resolve().parents[1]
-PROMISED = {"Box", "MaskPrompt", "Point", "Predictor", "Session", "Volume", "load", "read", "write"}
+PROMISED = {"Box", "Client", "MaskPrompt", "Point", "Predictor", "Session", "Volume", "load", "read", "write"}
 
 
 def test_the_names_are_those_of_the_design() -> None:

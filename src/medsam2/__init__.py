@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from medsam2.client.client import Client
     from medsam2.imaging.io import read, write
     from medsam2.imaging.volume import Volume
     from medsam2.inference.predictor import Predictor, load
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Box",
+    "Client",
     "MaskPrompt",
     "Point",
     "Predictor",
@@ -30,6 +32,7 @@ __all__ = [
 # Names come when they are asked for: the command line's help must not pay for torch, nor reading for it.
 _HOMES = {
     "Box": "medsam2.prompts.types",
+    "Client": "medsam2.client.client",
     "MaskPrompt": "medsam2.prompts.types",
     "Point": "medsam2.prompts.types",
     "Predictor": "medsam2.inference.predictor",

@@ -6,7 +6,8 @@ MedSAM2Error
 │   ├── GeometryError       a grid that is impossible, or two grids that should agree and do not
 │   └── PromptError         a box, point, mask or slice that does not lie in the image
 ├── CheckpointError       weights that are missing, damaged or of another network
-└── SessionError          an operation the session's state does not allow
+├── SessionError          an operation the session's state does not allow
+└── ServerError           a server that is not there, is busy or has failed; trying again may do
 """
 
 
@@ -36,3 +37,16 @@ class CheckpointError(MedSAM2Error):
 
 class SessionError(MedSAM2Error):
     """The session's state does not allow the operation."""
+
+
+class ServerError(MedSAM2Error):
+    """A server is not there, is busy or has failed.
+
+    Args:
+        text: One sentence.
+        retry_after_s: When the server says that it is worth trying again, if it says so.
+    """
+
+    def __init__(self, text: str, *, retry_after_s: int | None = None) -> None:
+        super().__init__(text)
+        self.retry_after_s = retry_after_s

@@ -194,7 +194,9 @@ def test_coco_counts_come_back(shape, seed):
     assert np.array_equal(from_coco_counts(coco_counts(mask), shape), mask)
 
 
-@pytest.mark.parametrize("counts", ["", "6", "X", "O6", "\u00e9"])
+@pytest.mark.parametrize(
+    "counts", ["", "6", "X", "O6", "\u00e9", "P" * 20 + "9", "o" * 1_000_000], ids=range(7)
+)
 def test_counts_of_another_mask_are_refused(counts):
     with pytest.raises(GeometryError, match="run lengths"):
         from_coco_counts(counts, (3, 3))

@@ -17,6 +17,7 @@ import pytest
 import uvicorn
 
 from medsam2.inference.predictor import Predictor, load
+from medsam2.inference.runtime import Runtime
 from medsam2.serving.run import listen, server_for
 from medsam2.serving.settings import ServerSettings, load_settings
 
@@ -90,6 +91,12 @@ def server(predictor: Predictor) -> Iterator[Live]:
 def run_server(predictor: Predictor) -> Callable[..., AbstractContextManager[Live]]:
     """Run a server with settings for as long as a `with` lasts."""
     return partial(running, predictor)
+
+
+@pytest.fixture(scope="session")
+def run_tiny(runtime: Runtime) -> Callable[..., AbstractContextManager[Live]]:
+    """The same with a tiny network, where it does not matter what is found."""
+    return partial(running, Predictor(runtime))
 
 
 @pytest.fixture

@@ -45,6 +45,7 @@ class HostsCommand(click.Command):
 @click.option("--queue", type=int, metavar="N", help="Requests that may wait; 8 if not given.")
 @click.option("--max-body", type=int, metavar="MB", help="Largest request in MiB; 512 if not given.")
 @click.option(_HOSTS_OPTION, multiple=True, metavar="HOST...", help="Fetch images by https from these hosts.")
+@click.option("--folder", metavar="DIR", help="Let sessions open the scans below this folder.")
 @click.option("--insecure", is_flag=True, help="Serve other machines without a key.")
 @click.pass_context
 def serve(
@@ -57,12 +58,14 @@ def serve(
     queue: int | None,
     max_body: int | None,
     allow_urls: Sequence[str],
+    folder: str | None,
     insecure: bool,
 ) -> None:
-    """Answer the published JSON contract over HTTP.
+    """Answer the published JSON contract over HTTP, and hold sessions.
 
-    POST /score or /invocations; GET /ping, /healthz, /readyz and /metrics. Every limit is also a variable
-    MEDSAM2_*; what is given here counts more. The log is JSON lines on standard error.
+    POST /score or /invocations; sessions at /v1/sessions; GET /ping, /healthz, /readyz and /metrics. Every
+    limit is also a variable MEDSAM2_*; what is given here counts more. The log is JSON lines on standard
+    error.
     """
     try:
         from medsam2.serving.run import listen, run_server
@@ -83,6 +86,7 @@ def serve(
         "queue": queue,
         "max_body": max_body,
         "allow_urls": tuple(allow_urls) or None,
+        "folder": folder,
         "insecure": insecure or None,
     }
     settings = load_settings({name: value for name, value in given.items() if value is not None})

@@ -15,6 +15,7 @@ from medsam2.errors import GeometryError, PromptError
 
 # COCO's letters: five bits, one that says whether more follow, and 48 to make it printable.
 _COCO_BITS, _COCO_SIGN, _COCO_GOES_ON, _COCO_FIRST = 0x1F, 0x10, 0x20, 48
+_COCO_MAX_SHIFT = 60  # no run is longer than int64 can say; a number without end would take hours
 
 
 def bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:
@@ -190,6 +191,8 @@ def from_coco_counts(counts: str, shape: tuple[int, int]) -> np.ndarray:
         value |= (group & _COCO_BITS) << shift
         shift += 5
         if group & _COCO_GOES_ON:
+            if shift > _COCO_MAX_SHIFT:
+                break  # unfinished, and so refused below
             continue
         value -= (1 << shift) if group & _COCO_SIGN else 0
         lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))

@@ -47,8 +47,7 @@ class _Run:
         self.step = step
         self.position = min(track.prompts) if step == UPWARDS else max(track.prompts) - 1
         self.num_absent = 0
-        chosen = track.options.stop_after
-        self.stop_after: int = int(track.keeps_component) if chosen is None else chosen
+        self.stop_after = track.stop_after
         self._skip()
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -23,13 +24,19 @@ from medsam2.inference.propagate import visit
 from medsam2.inference.runtime import Runtime
 from medsam2.inference.state import TrackState
 from medsam2.inference.track import ObjectTrack
-from medsam2.inference.turn import shown_prompt
+from medsam2.inference.turn import filed_prompt, shown_prompt
 from medsam2.prompts.types import MAX_OBJECTS, Point, Prompt, prompt_from
 from medsam2.tracking.step import FrameResult
 
 MAX_UNDO = 50
 
-_Moment = dict[int, tuple[ObjectTrack, TrackState]]
+
+@dataclass(frozen=True)
+class _Moment:
+    """Everything that `undo` and `redo` come back to."""
+
+    tracks: dict[int, tuple[ObjectTrack, TrackState]]
+    is_propagated: bool
 
 
 class Session:
@@ -59,6 +66,8 @@ class Session:
         self._tracks: dict[int, ObjectTrack] = {}
         self._undone: list[_Moment] = []
         self._done: deque[_Moment] = deque(maxlen=MAX_UNDO)
+        self._is_propagated = False
+        self._num_changes = 0
 
     @property
     def axis(self) -> int:
@@ -90,6 +99,36 @@ class Session:
     def objects(self) -> list[int]:
         """Numbers of the objects."""
         return list(self._tracks)
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is a change to take back."""
+        return bool(self._done)
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether there is a change to do again."""
+        return bool(self._undone)
+
+    @property
+    def is_propagated(self) -> bool:
+        """Whether every object has been followed as far as it goes since the last change."""
+        return self._is_propagated
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether an object may end before the volume does: how many slices there will be is not known."""
+        return any(track.stop_after for track in self._tracks.values())
+
+    def prompts(self, number: int) -> dict[int, Prompt]:
+        """What was said about an object, per slice, in slices and pixels of the file.
+
+        Raises:
+            SessionError: There is no object of this number.
+        """
+        shown = self._track(number).prompts.values()
+        filed = (filed_prompt(prompt, self.cut, self.shape) for prompt in shown)
+        return {prompt.slice_index: prompt for prompt in filed}
 
     def add(
         self,
@@ -171,11 +210,13 @@ class Session:
         if not self._tracks:
             raise SessionError("nothing to propagate: add a box, a point or a mask first")
         visits = visit(self._tracks)
+        num_changes = self._num_changes
         while True:
             # Not held across the yield: the caller's own computing must not run in it.
             with self._runtime.computing():
                 step = next(visits, None)
             if step is None:
+                self._is_propagated = num_changes == self._num_changes
                 return
             z, numbers = step
             masks = {number: self._filed_mask(self._tracks[number], z) for number in numbers}
@@ -287,14 +328,19 @@ class Session:
             raise
         self._done.append(before)
         self._undone.clear()
+        self._is_propagated = False
+        self._num_changes += 1
 
     def _moment(self) -> _Moment:
-        return {number: (track, track.state()) for number, track in self._tracks.items()}
+        tracks = {number: (track, track.state()) for number, track in self._tracks.items()}
+        return _Moment(tracks, self._is_propagated)
 
     def _come_back(self, moment: _Moment) -> None:
-        self._tracks = {number: track for number, (track, _) in moment.items()}
-        for track, state in moment.values():
+        self._tracks = {number: track for number, (track, _) in moment.tracks.items()}
+        for track, state in moment.tracks.values():
             track.restore(state)
+        self._is_propagated = moment.is_propagated
+        self._num_changes += 1
 
     def _step_back(
         self, moments: deque[_Moment] | list[_Moment], others: deque[_Moment] | list[_Moment]

@@ -59,6 +59,12 @@ class ObjectTrack:
         prompts = list(self.prompts.values())
         return len(prompts) == 1 and prompts[0].box is not None and not prompts[0].points
 
+    @property
+    def stop_after(self) -> int:
+        """How many slices without the object end a direction; 0 for none."""
+        chosen = self.options.stop_after
+        return int(self.keeps_component) if chosen is None else chosen
+
     def add(self, prompt: Prompt) -> None:
         """Take a prompt in and find the object in its slice."""
         z = prompt.slice_index

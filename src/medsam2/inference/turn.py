@@ -1,11 +1,18 @@
-"""Turn prompts from the file's slices to the slices as they are shown."""
+"""Turn prompts from the file's slices to the slices as they are shown, and back."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
 
 from medsam2.imaging.cut import Cut
 from medsam2.prompts.types import Box, MaskPrompt, Point, Prompt
+
+_TurnPoint = Callable[[float, float], tuple[float, float]]
+_TurnMask = Callable[[npt.NDArray[np.bool_]], npt.NDArray[np.bool_]]
 
 
 def shown_prompt(prompt: Prompt, cut: Cut, shape_zyx: tuple[int, int, int]) -> Prompt:
@@ -18,24 +25,32 @@ def shown_prompt(prompt: Prompt, cut: Cut, shape_zyx: tuple[int, int, int]) -> P
     """
     num_slices, *shape = shape_zyx
     shape_yx = shape[0], shape[1]
+    turned = replace(prompt, slice_index=cut.turn_index(prompt.slice_index, num_slices))
+    return _turned(turned, lambda x, y: cut.show_point(x, y, shape_yx), cut.show)
+
+
+def filed_prompt(prompt: Prompt, cut: Cut, shape_zyx: tuple[int, int, int]) -> Prompt:
+    """Undo `shown_prompt`; the shape is still that of the file."""
+    num_slices, *shape = shape_zyx
+    shape_yx = shape[0], shape[1]
+    turned = replace(prompt, slice_index=cut.turn_index(prompt.slice_index, num_slices))
+    return _turned(turned, lambda x, y: cut.file_point(x, y, shape_yx), cut.file)
+
+
+def _turned(prompt: Prompt, turn_point: _TurnPoint, turn_mask: _TurnMask) -> Prompt:
     return replace(
         prompt,
-        slice_index=cut.turn_index(prompt.slice_index, num_slices),
-        box=None if prompt.box is None else _shown_box(prompt.box, cut, shape_yx),
-        points=tuple(_shown_point(point, cut, shape_yx) for point in prompt.points),
-        mask=None if prompt.mask is None else MaskPrompt(array=cut.show(prompt.mask.array)),
+        box=None if prompt.box is None else _turned_box(prompt.box, turn_point),
+        points=tuple(_turned_point(point, turn_point) for point in prompt.points),
+        mask=None if prompt.mask is None else MaskPrompt(array=turn_mask(prompt.mask.array)),
     )
 
 
-def _shown_box(box: Box, cut: Cut, shape_yx: tuple[int, int]) -> Box:
-    corners = (
-        cut.show_point(box.x_min, box.y_min, shape_yx),
-        cut.show_point(box.x_max, box.y_max, shape_yx),
-    )
-    xs, ys = zip(*corners, strict=True)
+def _turned_box(box: Box, turn_point: _TurnPoint) -> Box:
+    xs, ys = zip(turn_point(box.x_min, box.y_min), turn_point(box.x_max, box.y_max), strict=True)
     return Box(x_min=min(xs), y_min=min(ys), x_max=max(xs), y_max=max(ys))
 
 
-def _shown_point(point: Point, cut: Cut, shape_yx: tuple[int, int]) -> Point:
-    x, y = cut.show_point(point.x, point.y, shape_yx)
+def _turned_point(point: Point, turn_point: _TurnPoint) -> Point:
+    x, y = turn_point(point.x, point.y)
     return replace(point, x=x, y=y)

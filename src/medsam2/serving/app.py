@@ -20,6 +20,7 @@ from medsam2.serving.guard import Guard, fault_response
 from medsam2.serving.observe import Observer
 from medsam2.serving.score import score
 from medsam2.serving.service import Service
+from medsam2.serving.session_routes import session_routes
 from medsam2.serving.settings import ServerSettings
 from medsam2.serving.usage import usage_of
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 TITLE = "medsam2"
 SETTINGS_KEY = "medsam2_settings"
 """Where the connection's protocol finds the settings."""
+_THERE = "POST /score, /invocations or /v1/sessions, GET /ping, /healthz, /readyz or /metrics"
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 logger = logging.getLogger(__name__)
@@ -52,6 +54,7 @@ def create_app(predictor: Predictor, settings: ServerSettings) -> FastAPI:
     app = FastAPI(title=TITLE, lifespan=lifespan, docs_url=None, redoc_url=None)
     _add_contract(app, service)
     _add_probes(app, service)
+    app.include_router(session_routes(service))
     _add_faults(app)
     if settings.allowed_origins:
         app.add_middleware(
@@ -117,7 +120,7 @@ def _add_faults(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def not_here(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        text = f"{error.detail}: POST /score or /invocations, GET /ping, /healthz, /readyz or /metrics"
+        text = f"{error.detail}: {_THERE}"
         return JSONResponse({"error": text, "status": error.status_code}, error.status_code, error.headers)
 
     @app.exception_handler(Exception)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
 from medsam2.serving.admission import Reservation
-from medsam2.serving.faults import Fault
+from medsam2.serving.faults import Fault, no_room
 from medsam2.serving.settings import MIB, ServerSettings
 
 COPIES = 3
@@ -23,7 +24,11 @@ _PART_SIZE = 1 << 20
 
 
 async def read_body(
-    scope: Scope, receive: Receive, settings: ServerSettings, reservation: Reservation
+    scope: Scope,
+    receive: Receive,
+    settings: ServerSettings,
+    reservation: Reservation,
+    max_bytes: int | None = None,
 ) -> bytearray:
     """Return a request's body, unpacked if it is gzip.
 
@@ -32,15 +37,53 @@ async def read_body(
         receive: Gives its parts.
         settings: Limits of size and time.
         reservation: Grows with the body, before the body does.
+        max_bytes: Another limit than that of the settings, for what is small by nature.
 
     Raises:
         Fault: 400, packed in an unknown way or not as it says; 408, too slow; 413, too large; 503, no memory.
         ClientDisconnect: The caller is gone.
     """
+    body = bytearray()
+
+    async def take() -> None:
+        async for part in _parts(scope, receive, max_bytes or settings.max_body * MIB):
+            reservation.grow(COPIES * len(part))
+            body.extend(part)
+
+    await _in_time(take, scope, receive, settings)
+    return body
+
+
+async def store_body(
+    scope: Scope, receive: Receive, settings: ServerSettings, reservation: Reservation, path: Path
+) -> None:
+    """Write a request's body, unpacked if it is gzip, to a new file as it arrives.
+
+    Raises:
+        Fault: As `read_body` does; 503 as well where there is no room for the file.
+        ClientDisconnect: The caller is gone.
+    """
+
+    async def take() -> None:
+        with path.open("xb") as file:
+            async for part in _parts(scope, receive, settings.max_body * MIB):
+                reservation.grow(len(part))  # the folder for temporary files may be memory
+                file.write(part)
+
+    try:
+        await _in_time(take, scope, receive, settings)
+    except OSError as error:
+        await discard_rest(scope, receive)
+        raise no_room() from error
+
+
+async def _in_time(
+    take: Callable[[], Awaitable[None]], scope: Scope, receive: Receive, settings: ServerSettings
+) -> None:
     try:
         try:
             async with asyncio.timeout(settings.body_timeout_s):
-                return await _read(scope, receive, settings.max_body * MIB, reservation)
+                await take()
         except TimeoutError:
             raise Fault(408, f"the body did not arrive within {settings.body_timeout_s:g} s") from None
     except Fault:
@@ -63,14 +106,13 @@ def header(scope: Scope, name: bytes) -> str:
     return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
 
 
-async def _read(scope: Scope, receive: Receive, max_bytes: int, reservation: Reservation) -> bytearray:
+async def _parts(scope: Scope, receive: Receive, max_bytes: int) -> AsyncIterator[bytes]:
     too_large = Fault(413, f"the body is larger than the {max_bytes // MIB} MiB that are taken")
     announced = header(scope, b"content-length")
     if announced.isdecimal() and int(announced) > max_bytes:
         raise too_large
     inflate = _inflater(header(scope, b"content-encoding"))
-    body = bytearray()
-    num_received = 0
+    num_received = num_unpacked = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
@@ -78,15 +120,14 @@ async def _read(scope: Scope, receive: Receive, max_bytes: int, reservation: Res
         chunk = message.get("body", b"")
         num_received += len(chunk)
         for part in (chunk,) if inflate is None else _unpacked(inflate, chunk):
-            if max(num_received, len(body) + len(part)) > max_bytes:
+            num_unpacked += len(part)
+            if max(num_received, num_unpacked) > max_bytes:
                 raise too_large
-            reservation.grow(COPIES * len(part))
-            body += part
+            yield part
         if not message.get("more_body"):
             break
     if inflate is not None and not inflate.eof:
         raise Fault(400, "the body ends before its gzip data do")
-    return body
 
 
 def _inflater(encoding: str) -> zlib._Decompress | None:

@@ -6,8 +6,9 @@ import reprlib
 
 import orjson
 
-from medsam2.errors import InputError, MedSAM2Error
+from medsam2.errors import InputError, MedSAM2Error, SessionError
 
+_NO_ROOM_RETRY_S = 60
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
 _SHORT.maxlist = _SHORT.maxdict = 6
@@ -49,6 +50,11 @@ def busy(text: str, retry_after_s: int) -> Fault:
     return Fault(503, text, retry_after_s=retry_after_s)
 
 
+def no_room() -> Fault:
+    """A server whose disk is full."""
+    return busy("the server has no room for files at the moment", _NO_ROOM_RETRY_S)
+
+
 def in_column(row: int, column: str, problem: MedSAM2Error | str) -> Fault:
     """Say of a row's column what is wrong with it.
 
@@ -62,6 +68,8 @@ def fault_of(error: MedSAM2Error) -> Fault:
     """The status of an exception that the package raises on purpose."""
     if isinstance(error, Fault):
         return error
+    if isinstance(error, SessionError):
+        return Fault(409, str(error))
     return Fault(422 if isinstance(error, InputError) else 500, str(error))
 
 

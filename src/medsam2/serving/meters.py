@@ -26,7 +26,10 @@ class Meters:
             "medsam2_row_errors", "Rows that got no mask.", ["status"], registry=self.registry
         )
         self.model_seconds = Histogram(
-            "medsam2_model_seconds", "The model's work for one row.", buckets=_SECONDS, registry=self.registry
+            "medsam2_model_seconds",
+            "A row with the model, sessions' slices in between included.",
+            buckets=_SECONDS,
+            registry=self.registry,
         )
         self.slices = Counter("medsam2_slices", "Slices the model has seen.", registry=self.registry)
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from medsam2.errors import InputError
 from medsam2.imaging.intensity import check_intensities
@@ -15,22 +18,39 @@ from medsam2.serving.answers import Found
 from medsam2.serving.faults import in_column
 from medsam2.serving.meters import Meters
 from medsam2.serving.rows import Row
+from medsam2.serving.threads import Threads
 
 if TYPE_CHECKING:
     from medsam2.inference.predictor import Predictor
+    from medsam2.inference.session import Session
 
-
-class Stopped(Exception):
-    """Nobody waits for the mask any more."""
+_Result = TypeVar("_Result")
+_Step = tuple[int, Mapping[int, npt.NDArray[np.bool_]]]
 
 
 class Model:
-    """A predictor whose work is done in the order it is asked for, one row at a time."""
+    """A predictor whose work is done slice by slice, in the order it is asked for.
+
+    Whoever follows objects asks for one slice after the other, so that others' slices come in between: a
+    click waits for a slice of each of them, not for a volume.
+    """
 
     def __init__(self, predictor: Predictor, meters: Meters) -> None:
-        self._predictor = predictor
+        self.predictor = predictor
         self._meters = meters
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="medsam2-model")
+        self._thread = Threads(1, "medsam2-model")
+        self._row = asyncio.Lock()
+
+    async def run(self, work: Callable[[], _Result]) -> _Result:
+        """Do some work in the model's thread; see `Threads.run`."""
+        return await self._thread.run(work)
+
+    async def step(self, steps: Iterator[_Step]) -> _Step | None:
+        """Follow objects into the next slice; None when there is none left."""
+        step = await self.run(partial(next, steps, None))
+        if step is not None:
+            self._meters.slices.inc()
+        return step
 
     async def segment(self, volume: Volume, row: Row) -> Found:
         """Segment what a row asks for; if the caller is cancelled, the work ends with the slice at hand.
@@ -38,32 +58,29 @@ class Model:
         Raises:
             Fault: 422, the image or the prompt is not usable.
         """
-        stop = threading.Event()
-        work = asyncio.get_running_loop().run_in_executor(self._executor, self._work, volume, row, stop)
-        try:
-            return await work
-        finally:
-            stop.set()
+        async with self._row:  # in turn: the first is not kept waiting for the last
+            started = time.perf_counter()
+            try:
+                session = await self.run(partial(self._begin, volume, row))
+                steps = session.propagate()
+                while await self.step(steps) is not None:
+                    pass
+                return await self.run(lambda: Found.of(session.result(), row))
+            finally:
+                self._meters.model_seconds.observe(time.perf_counter() - started)
 
     def close(self) -> None:
         """Let what is at work come to its end."""
-        self._executor.shutdown(wait=True)
+        self._thread.close()
 
-    def _work(self, volume: Volume, row: Row, stop: threading.Event) -> Found:
-        started = time.perf_counter()
-        try:
-            return Found.of(self._mask(volume, row, stop), row)
-        finally:
-            self._meters.model_seconds.observe(time.perf_counter() - started)
-
-    def _mask(self, volume: Volume, row: Row, stop: threading.Event) -> Volume:
+    def _begin(self, volume: Volume, row: Row) -> Session:
         from medsam2.inference.options import InferenceOptions
 
         try:
             check_intensities(volume.array)
         except InputError as error:
             raise in_column(row.number, "nii_image", error) from None
-        session = self._predictor.session(
+        session = self.predictor.session(
             volume, window=row.window, options=InferenceOptions(memory=row.memory)
         )
         session.add(
@@ -73,8 +90,4 @@ class Model:
             points=row.points_xy,
             labels=row.point_labels,
         )
-        for _ in session.propagate():
-            self._meters.slices.inc()
-            if stop.is_set():
-                raise Stopped
-        return session.result()
+        return session

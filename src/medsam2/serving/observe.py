@@ -62,7 +62,7 @@ class Observer:
 
     def _note(self, scope: Scope, usage: Usage, status: int, seconds: float) -> None:
         # A path of the caller's own making may say anything, a name included.
-        path = scope["path"] if scope["path"] in self._paths else _ELSEWHERE
+        path = scope["path"] if scope["path"] in self._paths else self._template(scope)
         self._service.meters.request_seconds.labels(path).observe(seconds)
         self._service.meters.requests.labels(path, str(status)).inc()
         logger.info(
@@ -72,6 +72,11 @@ class Observer:
                 seconds=round(seconds, 4), rows=usage.num_rows, bytes=usage.num_bytes,
             ),
         )  # fmt: skip
+
+    def _template(self, scope: Scope) -> str:
+        """The path of a route, names in place of what callers fill in: an id is the key to a session."""
+        path = getattr(scope.get("route"), "path", "")
+        return path if path in self._paths else _ELSEWHERE
 
 
 def _given_id(scope: Scope) -> str | None:

@@ -65,7 +65,7 @@ class FileReader:
             raise MedSAM2Error("the process that reads files does not start") from error
 
     async def measure(self, path: Path) -> Claim:
-        """Say what reading a NIfTI file takes, from its header.
+        """Say what reading a NIfTI file or a .zip takes, from its header.
 
         Raises:
             Fault: 422, the file cannot be read.
@@ -89,6 +89,14 @@ class FileReader:
             raise Fault(422, "the file cannot be read") from error
         finally:
             voxels_path.unlink(missing_ok=True)
+
+    async def write(self, source: Path) -> None:
+        """Write a mask that refers to a source, as `referring.leave_order` has said beside it.
+
+        Raises:
+            Fault: 422, the source is not usable; 413, it takes too much memory; 504, too much time.
+        """
+        await self._order("write", source)
 
     async def close(self) -> None:
         """End the process."""
@@ -192,6 +200,7 @@ def _integer(answer: Mapping[str, object], name: str) -> int:
 
 def _volume(voxels: np.ndarray, answer: Mapping[str, object]) -> Volume:
     header, grid, modality = answer["nifti_header"], answer["itk_grid"], answer["modality"]
+    window = answer["window"]
     try:
         return Volume(
             voxels,
@@ -199,6 +208,7 @@ def _volume(voxels: np.ndarray, answer: Mapping[str, object]) -> Volume:
             modality if isinstance(modality, str) else None,
             nifti_header=base64.b64decode(header) if isinstance(header, str) else None,
             itk_grid=_itk_grid(grid) if isinstance(grid, dict) else None,
+            window=(float(window[0]), float(window[1])) if isinstance(window, list) else None,
         )
     except MedSAM2Error as error:
         raise Fault(422, str(error)) from error

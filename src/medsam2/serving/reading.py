@@ -12,18 +12,24 @@ import gzip
 import json
 import os
 import sys
+import tempfile
+import zipfile
 import zlib
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO, cast
 
 import numpy as np
 
 from medsam2.errors import MedSAM2Error, UnsupportedFormat
+from medsam2.imaging.archive import is_zip
 from medsam2.imaging.io import read
 from medsam2.imaging.nifti_header import HEADER_SIZES, layout, parse
 from medsam2.imaging.volume import Volume
+from medsam2.serving.referring import write_for_series
 
 VOXELS = "voxels.npy"
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -33,15 +39,27 @@ _TOO_LARGE = (errno.ENOMEM, errno.EFBIG)
 
 
 def measure(path: Path) -> dict[str, object]:
-    """Say what reading a NIfTI file would take, from its header alone.
+    """Say what reading a NIfTI file or a .zip would take, from its header or its directory alone.
 
     Returns:
-        `num_voxels`, and `num_bytes` of the voxels once read.
+        `num_voxels`, 0 where nobody knows yet, and `num_bytes` of what is there once it is read or unpacked.
 
     Raises:
-        UnsupportedFormat: It is no NIfTI file, or a damaged one.
+        UnsupportedFormat: It is no such file, or a damaged one.
         InputError: It is no volume.
     """
+    return _measure_archive(path) if is_zip(path) else _measure_nifti(path)
+
+
+def _measure_archive(path: Path) -> dict[str, object]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {"num_voxels": 0, "num_bytes": sum(member.file_size for member in archive.infolist())}
+    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+        raise UnsupportedFormat(f"{path}: cannot be read as .zip: {error}") from error
+
+
+def _measure_nifti(path: Path) -> dict[str, object]:
     with path.open("rb") as file:
         is_compressed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
         file.seek(0)
@@ -70,6 +88,7 @@ def _described(volume: Volume) -> dict[str, object]:
     return {
         "affine": volume.affine.tolist(),
         "modality": volume.modality,
+        "window": volume.window,
         "nifti_header": None if header is None else base64.b64encode(header).decode("ascii"),
         "itk_grid": None if volume.itk_grid is None else asdict(volume.itk_grid),
     }
@@ -79,9 +98,10 @@ def _obey(order: dict[str, str]) -> dict[str, object]:
     """Do what the server asks for; what is wrong with the file is an answer too."""
     # Names in what is raised are then bare, and no place on this machine.
     os.chdir(order["folder"])
+    tempfile.tempdir = order["folder"]  # the server removes it, with what a process that dies leaves behind
     path = Path(order["name"])
     try:
-        return {"done": measure(path) if order["do"] == "measure" else read_into(path, Path(VOXELS))}
+        return {"done": _ORDERS[order["do"]](path)}
     except OSError as error:
         if error.errno in _TOO_LARGE:
             raise MemoryError from error
@@ -92,6 +112,15 @@ def _obey(order: dict[str, str]) -> dict[str, object]:
         # Where temporary files lie is nobody's business.
         text = str(error).removeprefix(f"{path}: ").replace(order["folder"], "temporary files")
         return {"wrong": text}
+
+
+_ORDERS: Mapping[str, Callable[[Path], dict[str, object]]] = MappingProxyType(
+    {
+        "measure": measure,
+        "read": lambda path: read_into(path, path.with_name(VOXELS)),
+        "write": write_for_series,
+    }
+)
 
 
 def _limit(memory_bytes: int) -> None:

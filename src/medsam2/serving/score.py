@@ -21,7 +21,7 @@ from medsam2.serving.addresses import SCHEMES
 from medsam2.serving.admission import Reservation
 from medsam2.serving.answers import Found, answer_text, compressed, wants_gzip
 from medsam2.serving.body import header, read_body
-from medsam2.serving.faults import Fault, busy, fault_of, in_column
+from medsam2.serving.faults import Fault, fault_of, in_column, no_room
 from medsam2.serving.fetch import fetch
 from medsam2.serving.rows import Row, read_row
 from medsam2.serving.service import Service
@@ -32,7 +32,6 @@ from medsam2.serving.usage import usage_of
 _GZIP_MAGIC = b"\x1f\x8b"
 _IMAGE = "nii_image"
 _LABEL_COPIES = 2  # bytes per voxel while a mask is cut out of the labels
-_NO_ROOM_RETRY_S = 60
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +124,7 @@ async def _volume_of(service: Service, row: Row, reservation: Reservation) -> Vo
         raise in_column(row.number, _IMAGE, error) from error
     except OSError as error:
         logger.exception("no room for files")
-        raise busy("the server has no room for files at the moment", _NO_ROOM_RETRY_S) from error
+        raise no_room() from error
 
 
 async def _read_image(service: Service, image: str, folder: Path, reservation: Reservation) -> Volume:

@@ -13,14 +13,16 @@ from medsam2.serving.admission import MemoryBudget, Places
 from medsam2.serving.meters import Meters
 from medsam2.serving.model import Model
 from medsam2.serving.reader import ReaderPool
+from medsam2.serving.sessions import Sessions
 from medsam2.serving.settings import MIB, ServerSettings
+from medsam2.serving.threads import Threads
 
 if TYPE_CHECKING:
     from medsam2.inference.predictor import Predictor
 
 
 class Service:
-    """The model, the readers, and what bounds their use."""
+    """The model, the readers, the sessions, and what bounds their use."""
 
     def __init__(self, predictor: Predictor, settings: ServerSettings) -> None:
         self.settings = settings
@@ -29,6 +31,10 @@ class Service:
         self.budget = MemoryBudget(settings.memory_budget * MIB)
         self.readers = ReaderPool(settings)
         self.model = Model(predictor, self.meters)
+        self.sessions = Sessions(settings)
+        self.hands = Threads(settings.max_sessions, "medsam2-hand")
+        """For what sessions need beside the model: masks put together, measured, written. One for each, so
+        that nobody's click waits for another's file."""
         self.folder = Path()
         """Private, for files on their way; names in it are ours."""
         self.is_ready = False
@@ -39,13 +45,17 @@ class Service:
         """Start what has to run; at the end, let what is at work finish and leave no file behind."""
         with tempfile.TemporaryDirectory(prefix="medsam2-", ignore_cleanup_errors=True) as folder:
             self.folder = Path(folder)
+            sweep = asyncio.create_task(self.sessions.sweep())
             try:
                 await self.readers.start()
                 self.is_ready = True
                 yield
             finally:
                 self.is_ready = False
+                sweep.cancel()
+                await self.sessions.close()
                 await asyncio.to_thread(self.model.close)
+                await asyncio.to_thread(self.hands.close)
                 await self.readers.close()
 
     def _watch(self) -> None:
@@ -53,4 +63,5 @@ class Service:
         watch("medsam2_requests_in_flight", "At work or waiting.", lambda: self.places.num_taken)
         watch("medsam2_queue_length", "Waiting.", lambda: max(0, self.places.num_taken - 1))
         watch("medsam2_reserved_bytes", "Reserved by requests.", lambda: self.budget.num_reserved)
+        watch("medsam2_sessions", "Open sessions.", lambda: len(self.sessions))
         watch("medsam2_reader_starts", "Processes started to read files.", lambda: self.readers.num_starts)

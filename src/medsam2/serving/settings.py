@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -57,6 +58,13 @@ class ServerSettings(BaseSettings):
     """MiB that all requests together may take for bodies, voxels and masks."""
     max_connections: _Count = 512
 
+    folder: Path | None = None
+    """Sessions may open what lies in it, by the path from there; nothing else of this machine."""
+    max_sessions: _Count = 16
+    """Open at once; the bytes of their volumes count in `memory_budget`."""
+    session_idle_s: _Seconds = 1800.0
+    """Until a session that nobody asks for anything ends."""
+
     readers: _Count = 2
     """Processes that read files."""
     reader_memory: _Count = 3072
@@ -85,6 +93,13 @@ class ServerSettings(BaseSettings):
             if "*" in name:
                 raise ValueError(f"{name!r} stands for everybody: list each name")
         return tuple(name.lower().rstrip("/") for name in names)
+
+    @field_validator("folder")
+    @classmethod
+    def _is_there(cls, folder: Path | None) -> Path | None:
+        if folder is not None and not folder.is_dir():
+            raise ValueError(f"there is no folder {str(folder)!r}")
+        return folder
 
     @model_validator(mode="after")
     def _is_guarded(self) -> Self:

@@ -1,0 +1,140 @@
+"""Requests to a server; what it refuses comes as the exception that would be raised here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, cast
+
+from medsam2.errors import InputError, MedSAM2Error, ServerError, SessionError
+
+if TYPE_CHECKING:
+    import httpx
+
+Json = Mapping[str, object]
+_CONNECT_S = 10.0
+_LATER = (408, 429)
+_SHOWN = 200  # letters of an answer that is not ours
+
+
+class Connection:
+    """One server, asked with one key.
+
+    Args:
+        url: Of the server, `http://127.0.0.1:8000`.
+        key: What the server asks for, if it asks for one.
+        timeout_s: How long to wait for the next part of an answer.
+
+    Raises:
+        InputError: The URL is none, or httpx is not installed.
+    """
+
+    def __init__(self, url: str, key: str | None, timeout_s: float) -> None:
+        try:
+            import httpx
+        except ImportError as error:
+            raise InputError("asking a server needs httpx: pip install 'medsam2[client]'") from error
+        if not url.startswith(("http://", "https://")):
+            raise InputError(f"{url!r} is no server; http://HOST:PORT or https://HOST is expected")
+        self.url = url.rstrip("/")
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        timeout = httpx.Timeout(timeout_s, connect=_CONNECT_S)
+        self._client = httpx.Client(base_url=self.url, headers=headers, timeout=timeout)
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        said: object = None,
+        file: IO[bytes] | None = None,
+    ) -> bytes:
+        """Ask for something and return the answer's body.
+
+        Args:
+            method: Of HTTP.
+            path: From the server's root.
+            query: What stands behind the path.
+            said: Sent as JSON.
+            file: Sent as it is, in place of JSON.
+
+        Raises:
+            InputError: The server does not take what was sent.
+            SessionError: There is no such session, or its state does not allow this.
+            ServerError: The server is not there, is busy or has failed.
+        """
+        with self.asked(method, path, query=query, said=said, file=file) as response:
+            return response.read()
+
+    def ask_json(self, method: str, path: str, *, said: object = None) -> Json:
+        """Ask for something whose answer is an object; see `ask`."""
+        return json_of(self.ask(method, path, said=said), self.url)
+
+    @contextmanager
+    def asked(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        said: object = None,
+        file: IO[bytes] | None = None,
+    ) -> Iterator[httpx.Response]:
+        """Ask for something and take the answer as it comes; leaving early hangs up. See `ask`."""
+        import httpx
+
+        headers = {} if file is None else {"Content-Type": "application/octet-stream"}
+        try:
+            with self._client.stream(
+                method, path, params=query, json=said, content=file, headers=headers
+            ) as response:
+                if response.status_code >= 400:
+                    response.read()
+                    raise problem(response.status_code, _sentence(response, self.url), _retry_after(response))
+                yield response
+        except httpx.TimeoutException as error:
+            raise ServerError(f"{self.url} does not answer in time") from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise ServerError(f"{self.url} cannot be reached: {error or type(error).__name__}") from error
+
+    def close(self) -> None:
+        """Hang up."""
+        self._client.close()
+
+
+def problem(status: int, sentence: str, retry_after_s: int | None = None) -> MedSAM2Error:
+    """The exception that a status stands for, with the server's sentence."""
+    if status in (404, 409):
+        return SessionError(sentence)
+    if status in _LATER or status >= 500:
+        return ServerError(sentence, retry_after_s=retry_after_s)
+    return InputError(sentence)
+
+
+def json_of(body: str | bytes, url: str) -> Json:
+    """Read an object.
+
+    Raises:
+        ServerError: It is none: something else answers there.
+    """
+    try:
+        answer: object = json.loads(body)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise ServerError(f"{url} does not answer as a medsam2 server does; is it one?")
+    return cast(Json, answer)
+
+
+def _sentence(response: httpx.Response, url: str) -> str:
+    try:
+        return str(response.json()["error"])
+    except (ValueError, KeyError, TypeError):
+        return f"{url} answers {response.status_code}: {response.text[:_SHOWN]}"
+
+
+def _retry_after(response: httpx.Response) -> int | None:
+    value = response.headers.get("retry-after", "")
+    return int(value) if value.isdecimal() else None

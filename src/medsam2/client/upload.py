@@ -1,0 +1,57 @@
+"""A scan as one file that can be sent."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from medsam2.errors import InputError
+from medsam2.imaging.io import read, write
+from medsam2.imaging.volume import Volume
+
+_NIFTI = "scan.nii.gz"
+_OF_TWO_FILES = (".mhd",)
+
+
+@contextmanager
+def file_to_send(scan: str | os.PathLike[str] | Volume, *, as_nifti: bool = False) -> Iterator[Path]:
+    """Make one file of a scan, gone afterwards if it was made for this.
+
+    Args:
+        scan: A file as it is, a folder with DICOM files as a .zip, a volume as .nii.gz.
+        as_nifti: Turn every other format into .nii.gz as well.
+
+    Raises:
+        InputError: There is no such file, or it cannot be read or written.
+    """
+    with tempfile.TemporaryDirectory(prefix="medsam2-") as name:
+        made = Path(name) / _NIFTI
+        if isinstance(scan, Volume):
+            write(scan, made)
+            yield made
+            return
+        path = Path(scan)
+        if not path.exists():
+            raise InputError(f"{path}: no such file")
+        is_nifti = path.name.lower().endswith((".nii", ".nii.gz"))
+        if path.suffix.lower() in _OF_TWO_FILES or (as_nifti and not is_nifti):
+            write(read(path), made)
+            yield made
+        elif path.is_dir():
+            yield _packed(path, made.with_suffix(".zip"))
+        else:
+            yield path
+
+
+def _packed(folder: Path, archive: Path) -> Path:
+    with zipfile.ZipFile(archive, "x", zipfile.ZIP_DEFLATED, compresslevel=1) as packed:
+        for place, _, names in os.walk(folder):
+            for name in sorted(names):
+                file = Path(place, name)
+                if file.is_file():  # a pipe would be waited for
+                    packed.write(file, file.relative_to(folder))
+    return archive

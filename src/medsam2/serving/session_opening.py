@@ -1,0 +1,171 @@
+"""Open a session: take the file in, have it read, count what it takes."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from starlette.requests import Request
+
+from medsam2.imaging.content import kind_of_content
+from medsam2.imaging.volume import Volume
+from medsam2.serving.admission import Reservation
+from medsam2.serving.body import header, read_body, store_body
+from medsam2.serving.faults import Fault, no_room
+from medsam2.serving.folder import file_within, size_of
+from medsam2.serving.service import Service
+from medsam2.serving.session_requests import MAX_JSON_BYTES, Opening, opening_of_json, opening_of_query
+from medsam2.serving.sessions import OpenSession
+from medsam2.serving.settings import MIB
+from medsam2.serving.usage import usage_of
+
+if TYPE_CHECKING:
+    from medsam2.inference.session import Session
+
+_STEM = "image"
+_NIFTI = (".nii.gz", ".nii")
+_ZIP = ".zip"
+_DICOM = ""  # whatever its name, it is known by its content
+_NAMED_DICOM = (".dcm", ".dicom", ".ima")
+_SUFFIXES = (
+    *_NIFTI,
+    *(".nrrd", ".mha", ".mgz", ".mgh", ".npz", _ZIP),
+    *(".png", ".jpg", ".jpeg", ".tif", ".tiff"),
+)
+_KINDS = {"NIfTI": ".nii.gz", "NRRD": ".nrrd", "MetaImage": ".mha", "a zip": _ZIP, "a PNG": ".png"}
+_KINDS |= {"a JPEG": ".jpg", "a TIFF": ".tif"}
+_LABEL_COPIES = 2  # bytes per voxel while masks become labels
+
+logger = logging.getLogger(__name__)
+
+
+async def open_session(service: Service, request: Request) -> OpenSession:
+    """Open the file that a request brings or names.
+
+    Raises:
+        Fault: 400, 403, 404 or 422, the request or the file is not usable; 413, too large; 408 or 504, too
+            slow; 503, there is no place, no memory or no room for it.
+        ClientDisconnect: The caller is gone.
+    """
+    with service.sessions.place():
+        reservation = Reservation(service.budget)
+        folder: Path | None = None
+        try:
+            folder = Path(tempfile.mkdtemp(dir=service.folder))
+            opened = await _open(service, request, folder, reservation)
+        except BaseException as error:
+            reservation.close()
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, OSError):
+                logger.exception("no room for files")
+                raise no_room() from error
+            raise
+        service.sessions.add(opened)
+    return opened
+
+
+async def _open(service: Service, request: Request, folder: Path, reservation: Reservation) -> OpenSession:
+    if header(request.scope, b"content-type").partition(";")[0].strip().lower() == "application/json":
+        opening, path = await _linked(service, request, folder)
+    else:
+        opening, path = await _stored(service, request, folder, reservation)
+    source = path if path.suffix in (_DICOM, _NAMED_DICOM[0], _ZIP) else None
+    is_upload = not path.is_symlink()
+    volume = await _read(service, path, reservation)
+    if is_upload and source is None:
+        reservation.shrink(path.stat().st_size)
+        path.unlink()
+    return OpenSession(
+        session=await service.hands.run(partial(_session, service, volume, opening)),
+        name=opening.name.rpartition("/")[2],
+        folder=folder,
+        source=source,
+        reservation=reservation,
+    )
+
+
+async def _stored(
+    service: Service, request: Request, folder: Path, reservation: Reservation
+) -> tuple[Opening, Path]:
+    """Put a body into a file under a name of ours."""
+    opening = opening_of_query(request.query_params)
+    path = folder / _STEM
+    await store_body(request.scope, request.receive, service.settings, reservation, path)
+    usage_of(request.scope).num_bytes = path.stat().st_size
+    if not path.stat().st_size:
+        raise Fault(400, "the body is empty; the bytes of a scan are expected, or JSON with the path of one")
+    return opening, path.rename(path.with_name(_STEM + _suffix(opening.name, path)))
+
+
+async def _linked(service: Service, request: Request, folder: Path) -> tuple[Opening, Path]:
+    """Link a file of the server's folder to a name of ours."""
+    reservation = usage_of(request.scope).reservation
+    opening = opening_of_json(
+        await read_body(request.scope, request.receive, service.settings, reservation, MAX_JSON_BYTES)
+    )
+    found = await service.hands.run(partial(file_within, service.settings.folder, opening.name))
+    path = folder / (_STEM + (_DICOM if found.is_dir() else _suffix(found.name, found)))
+    path.symlink_to(found, target_is_directory=found.is_dir())
+    return opening, path
+
+
+def _suffix(name: str, path: Path) -> str:
+    """How a file's name has to end for its reader, by what its user calls it, or else by what it holds.
+
+    Raises:
+        Fault: 422, the voxels are in another file.
+    """
+    for suffix in _SUFFIXES:
+        if name.lower().endswith(suffix):
+            return suffix
+    if name.lower().endswith(_NAMED_DICOM):
+        return _NAMED_DICOM[0]
+    if name.lower().endswith((".mhd", ".nhdr")):
+        raise Fault(422, "an .mhd file keeps its voxels in another one: send both in a .zip, or an .mha file")
+    kind = kind_of_content(path) or ""
+    return next((suffix for start, suffix in _KINDS.items() if kind.startswith(start)), _DICOM)
+
+
+async def _read(service: Service, path: Path, reservation: Reservation) -> Volume:
+    """Have a file read, having counted what it will take."""
+    async with service.readers.lend() as reader:
+        if path.name.endswith((*_NIFTI, _ZIP)):
+            claim = await reader.measure(path)
+            num_bytes, num_voxels = claim.num_bytes, claim.num_voxels
+        else:  # as much as there is at least; what its reader may take is limited by itself
+            num_bytes, num_voxels = await service.hands.run(partial(size_of, path)), 0
+        _check_size(service, num_bytes)
+        counted = num_bytes + _LABEL_COPIES * num_voxels
+        reservation.grow(counted)
+        volume = await reader.read(path)
+    array = volume.array
+    _check_size(service, array.nbytes)
+    reservation.shrink(counted)
+    reservation.grow(array.nbytes + _LABEL_COPIES * array.size)
+    return volume
+
+
+def _check_size(service: Service, num_bytes: int) -> None:
+    limit = service.settings.max_volume
+    if num_bytes > limit * MIB:
+        raise Fault(
+            413, f"the file holds {num_bytes} bytes once it is unpacked; at most {limit} MiB are taken"
+        )
+
+
+def _session(service: Service, volume: Volume, opening: Opening) -> Session:
+    from medsam2.inference.options import InferenceOptions
+
+    open_volume: Callable[..., Session] = service.model.predictor.session
+    return open_volume(
+        volume,
+        window=opening.window,
+        plane=opening.plane,
+        options=InferenceOptions(memory=opening.memory),
+    )
