@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ import uvicorn
 
 from medsam2.inference.predictor import Predictor, load
 from medsam2.inference.runtime import Runtime
+from medsam2.serving.app import Extension
 from medsam2.serving.run import listen, server_for
 from medsam2.serving.settings import ServerSettings, load_settings
 
@@ -54,12 +55,12 @@ class Live:
 
 
 @contextmanager
-def running(predictor: Predictor, **given: object) -> Iterator[Live]:
+def running(predictor: Predictor, *, extensions: Sequence[Extension] = (), **given: object) -> Iterator[Live]:
     """Run a server in a thread; at the end it finishes what it has begun."""
     settings = load_settings({"port": 0, "readers": 1, **given})
     with listen(settings.host, settings.port) as listener:
         port = listener.getsockname()[1]
-        server = server_for(predictor, settings)
+        server = server_for(predictor, settings, extensions)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="server")
         thread.start()
         live = Live(server, settings, port)

@@ -46,6 +46,8 @@ _READERS: Mapping[str, _Reader] = MappingProxyType(
         ".tiff": _read_still,
     }
 )
+READ_SUFFIXES = tuple(_READERS)
+"""How the names end of files that are read, beside DICOM and archives."""
 _VOLUME_SUFFIXES = tuple(suffix for suffix, reader in _READERS.items() if reader is not _read_still)
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 _WRITERS: Mapping[str, Callable[[Volume, Path], None]] = MappingProxyType(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -31,17 +31,22 @@ TITLE = "medsam2"
 SETTINGS_KEY = "medsam2_settings"
 """Where the connection's protocol finds the settings."""
 _THERE = "POST /score, /invocations or /v1/sessions, GET /ping, /healthz, /readyz or /metrics"
+Extension = Callable[[FastAPI, Service], object]
+"""Adds routes to the application, before its layers are put around it."""
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 logger = logging.getLogger(__name__)
 
 
-def create_app(predictor: Predictor, settings: ServerSettings) -> FastAPI:
+def create_app(
+    predictor: Predictor, settings: ServerSettings, extensions: Sequence[Extension] = ()
+) -> FastAPI:
     """Make a server's application.
 
     Args:
         predictor: Weights on a device, shared by all requests.
         settings: Limits, and who may ask.
+        extensions: Add further routes.
     """
     service = Service(predictor, settings)
 
@@ -55,6 +60,8 @@ def create_app(predictor: Predictor, settings: ServerSettings) -> FastAPI:
     _add_contract(app, service)
     _add_probes(app, service)
     app.include_router(session_routes(service))
+    for extend in extensions:
+        extend(app, service)
     _add_faults(app)
     if settings.allowed_origins:
         app.add_middleware(

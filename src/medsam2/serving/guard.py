@@ -16,6 +16,9 @@ from medsam2.serving.settings import ServerSettings
 
 OPEN_PATHS = ("/healthz", "/readyz", "/ping")
 """What probes ask, who have no key."""
+PAGE_PATH = "/"
+PAGE_PREFIX = "/page/"
+"""The annotator's page: it holds no data, and asks the person for the key."""
 _BEARER = "bearer "
 
 
@@ -49,7 +52,7 @@ class Guard:
         self._check_host(host)
         self._check_origin(header(scope, b"origin").lower(), host)
         is_preflight = scope["method"] == "OPTIONS" and header(scope, b"access-control-request-method")
-        if self._key is not None and scope["path"] not in OPEN_PATHS and not is_preflight:
+        if self._key is not None and not _is_open(scope["path"]) and not is_preflight:
             _check_key(header(scope, b"authorization"), self._key)
 
     def _check_host(self, host: str) -> None:
@@ -68,6 +71,10 @@ class Guard:
         raise Fault(
             403, f"pages of {shown(origin)} may not call this server; add it to MEDSAM2_ALLOWED_ORIGINS if so"
         )
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN_PATHS or path == PAGE_PATH or path.startswith(PAGE_PREFIX)
 
 
 def fault_response(fault: Fault) -> Response:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import socket
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import uvicorn
 
 from medsam2.errors import InputError
-from medsam2.serving.app import create_app
+from medsam2.serving.app import Extension, create_app
 from medsam2.serving.logs import log_lines_to
 from medsam2.serving.protocol import PatientProtocol
 from medsam2.serving.settings import ServerSettings
@@ -39,10 +40,12 @@ def listen(host: str, port: int) -> socket.socket:
         raise InputError(f"{host}:{port} cannot be listened on: {error.strerror or error}") from error
 
 
-def server_for(predictor: Predictor, settings: ServerSettings) -> uvicorn.Server:
+def server_for(
+    predictor: Predictor, settings: ServerSettings, extensions: Sequence[Extension] = ()
+) -> uvicorn.Server:
     """A server that is not running yet."""
     config = uvicorn.Config(
-        create_app(predictor, settings),
+        create_app(predictor, settings, extensions),
         http=PatientProtocol,
         ws="none",
         lifespan="on",
@@ -58,7 +61,12 @@ def server_for(predictor: Predictor, settings: ServerSettings) -> uvicorn.Server
     return uvicorn.Server(config)
 
 
-def run_server(predictor: Predictor, settings: ServerSettings, listener: socket.socket) -> None:
+def run_server(
+    predictor: Predictor,
+    settings: ServerSettings,
+    listener: socket.socket,
+    extensions: Sequence[Extension] = (),
+) -> None:
     """Serve until SIGTERM or SIGINT, then finish what runs."""
     with log_lines_to(sys.stderr):
-        server_for(predictor, settings).run(sockets=[listener])
+        server_for(predictor, settings, extensions).run(sockets=[listener])

@@ -1,0 +1,1 @@
+"""Projects of scans that people label: states, locks, versions of masks, the clock and what it shows."""

@@ -1,0 +1,108 @@
+"""The log of what users did, from which the clock counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import func, select
+
+from medsam2.annotation.cases import row_of
+from medsam2.annotation.clock import NO_OBJECT, Event
+from medsam2.annotation.database import insert_new
+from medsam2.annotation.names import MAX_LABEL, check_kind, check_user
+from medsam2.annotation.project import Project
+from medsam2.annotation.tables import CASES, EVENTS, PROJECTS
+from medsam2.errors import InputError
+
+MAX_EVENTS = 1000
+"""In one message."""
+_OVERLAP = 1000
+_MAX_VOXELS = 2**40
+_EARLIEST_MS = 946_684_800_000  # the year 2000: a clock that stands before it was never set
+_AHEAD_MS = 86_400_000
+
+
+def log_events(project: Project, case_id: int, user: str, events: object) -> None:
+    """Keep what a user did on a case; what is known already is left out.
+
+    Args:
+        project: The project.
+        case_id: The case.
+        user: Who.
+        events: A list of {"kind", "at_ms"} with, where they apply, "object", "voxels" and "baseline".
+
+    Raises:
+        UnknownCase: There is no such case.
+        InputError: Something is not of this form; nothing is kept then.
+    """
+    user = check_user(user)
+    if not isinstance(events, Sequence) or isinstance(events, str) or len(events) > MAX_EVENTS:
+        raise InputError(f"events are a list of at most {MAX_EVENTS}")
+    latest = project.now_ms() + _AHEAD_MS
+    rows = [_row(event, index, latest) for index, event in enumerate(events)]
+    with project.transaction() as db:
+        row_of(db, project, case_id)
+        current = db.execute(select(PROJECTS.c.round).where(PROJECTS.c.key == project.key)).scalar_one()
+        insert_new(db, EVENTS, [{**row, "case": case_id, "user": user, "round": current} for row in rows])
+
+
+def list_events(project: Project, user: str | None = None) -> list[Event]:
+    """List everything that was logged, of one user or of all, by case and time."""
+    wanted = select(EVENTS).join(CASES, CASES.c.id == EVENTS.c.case).where(CASES.c.project == project.key)
+    if user is not None:
+        wanted = wanted.where(EVENTS.c.user == user)
+    with project.transaction() as db:
+        rows = db.execute(wanted.order_by(EVENTS.c.case, EVENTS.c.at_ms, EVENTS.c.id)).all()
+    return [
+        Event(
+            case=row.case, user=row.user, kind=row.kind, at_ms=row.at_ms, object=row.object,
+            voxels=row.voxels, baseline=row.baseline, round=row.round,
+        )
+        for row in rows
+    ]  # fmt: skip
+
+
+def users_since(project: Project, number: int) -> tuple[set[str], int]:
+    """Return who has logged something since, and the number of the newest event.
+
+    Args:
+        project: The project.
+        number: What was returned the last time, 0 at first.
+    """
+    since = select(EVENTS.c.user).join(CASES, CASES.c.id == EVENTS.c.case).distinct()
+    # Of two transactions the one with the lower number may be the later one to be seen.
+    since = since.where(CASES.c.project == project.key, EVENTS.c.id > number - _OVERLAP)
+    with project.transaction() as db:
+        newest = db.execute(select(func.max(EVENTS.c.id))).scalar() or 0
+        return (set(db.execute(since).scalars()) if newest != number else set()), int(newest)
+
+
+def _row(event: object, index: int, latest_ms: int) -> dict[str, object]:
+    if not isinstance(event, Mapping):
+        raise InputError(f'event {index}: is {{"kind", "object", "at_ms", "voxels", "baseline"}}')
+    baseline = event.get("baseline")
+    if not (baseline is None or isinstance(baseline, bool)):
+        raise InputError(f"event {index}: baseline is true or false, not {str(baseline)[:40]!r}")
+    return {
+        "kind": check_kind(event.get("kind")),
+        "at_ms": _whole(event, index, "at_ms", None, _EARLIEST_MS, latest_ms),
+        "object": _whole(event, index, "object", NO_OBJECT, 0, MAX_LABEL),
+        "voxels": _whole(event, index, "voxels", 0, 0, _MAX_VOXELS),
+        "baseline": bool(baseline),
+    }
+
+
+def _whole(
+    event: Mapping[object, object], index: int, name: str, default: int | None, low: int, high: int
+) -> int:
+    value = event.get(name)
+    if value is None and default is not None:
+        return default
+    # Browsers' clocks have fractions of a millisecond.
+    if isinstance(value, float) and abs(value) < 2**53:
+        value = round(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise InputError(
+            f"event {index}: {name} is a whole number from {low} to {high}, not {str(value)[:40]!r}"
+        )
+    return value

@@ -1,0 +1,118 @@
+"""What users, cases, objects and acts may be called: names come from strangers and go into files."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+
+from medsam2.errors import InputError
+
+MAX_USER = 64
+MAX_OBJECT_NAME = 64
+MAX_LABEL = 255
+MAX_COMMENT = 2000
+LONGEST_CASE_BYTES = 200
+"""Of a case's name: file systems take 255 bytes, and suffixes come on top."""
+
+_BESIDE_LETTERS = "._- "
+_KIND = re.compile(r"[a-z][a-z_]{0,23}")
+_COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
+DEFAULT_COLOUR = "#e63c3c"
+
+
+def check_user(name: object) -> str:
+    """Return a user's name as it is kept, or refuse it.
+
+    Raises:
+        InputError: It is not 1 to 64 letters, digits, dots, underscores, hyphens and spaces.
+    """
+    if isinstance(name, str) and len(name) <= MAX_USER:
+        # One spelling of letters with accents, whichever the keyboard made: they are one person.
+        kept = unicodedata.normalize("NFC", name).strip(" ")
+        if 0 < len(kept) <= MAX_USER and all(sign.isalnum() or sign in _BESIDE_LETTERS for sign in kept):
+            return kept
+    raise InputError(
+        f"a user's name is 1 to {MAX_USER} letters, digits, dots, underscores, hyphens or spaces, "
+        f"not {_short(name)}"
+    )
+
+
+def check_case_name(name: str) -> str:
+    """Return a case's name, or refuse one that no file should have.
+
+    Raises:
+        InputError: It is empty, hidden, too long, or has signs that cannot be printed.
+    """
+    if not name.strip() or name.startswith(".") or not name.isprintable() or "/" in name or "\\" in name:
+        raise InputError(f"a case is named by printable signs and not by {_short(name)}; rename the file")
+    if len(name.encode()) > LONGEST_CASE_BYTES:
+        raise InputError(f"a case's name has at most {LONGEST_CASE_BYTES} bytes, {_short(name)} has more")
+    return name
+
+
+def check_kind(kind: object) -> str:
+    """Return the kind of an act, or refuse it.
+
+    Raises:
+        InputError: It is not 1 to 24 small letters and underscores.
+    """
+    if isinstance(kind, str) and _KIND.fullmatch(kind):
+        return kind
+    raise InputError(f"the kind of an event is 1 to 24 small letters, box or brush say, not {_short(kind)}")
+
+
+def check_comment(comment: object) -> str:
+    """Return a comment, or refuse it.
+
+    Raises:
+        InputError: It is no text, too long, or has signs that are neither printable nor line breaks.
+    """
+    is_short = isinstance(comment, str) and len(comment) <= MAX_COMMENT
+    if is_short and all(sign.isprintable() or sign in "\r\n\t" for sign in str(comment)):
+        return str(comment).strip()
+    raise InputError(f"a comment is printable text of at most {MAX_COMMENT} signs, not {_short(comment)}")
+
+
+def check_objects(objects: object) -> dict[str, dict[str, str]]:
+    """Return label -> {"name", "colour"} of a mask's objects, or refuse it.
+
+    Args:
+        objects: {"1": {"name": "liver", "colour": "#e63c3c"}, ...}; name and colour may be missing.
+
+    Raises:
+        InputError: Something is not of this form.
+    """
+    if not isinstance(objects, Mapping):
+        raise InputError(f'objects are {{"1": {{"name", "colour"}}}}, not {_short(objects)}')
+    found = {}
+    for label, facts in objects.items():
+        # str.isdecimal alone would take digits of other scripts.
+        if not (isinstance(label, str) and re.fullmatch(r"[0-9]{1,3}", label)):
+            raise InputError(f"an object's number is 1 to {MAX_LABEL}, not {_short(label)}")
+        if not 1 <= int(label) <= MAX_LABEL or not isinstance(facts, Mapping):
+            raise InputError(
+                f"an object is a number from 1 to {MAX_LABEL} and what it is, not {_short(label)}"
+            )
+        found[str(int(label))] = {
+            "name": _object_name(facts.get("name", f"object {int(label)}")),
+            "colour": _colour(facts.get("colour", DEFAULT_COLOUR)),
+        }
+    return found
+
+
+def _object_name(name: object) -> str:
+    if isinstance(name, str) and 0 < len(name.strip()) <= MAX_OBJECT_NAME and name.isprintable():
+        return name.strip()
+    raise InputError(f"an object's name is 1 to {MAX_OBJECT_NAME} printable signs, not {_short(name)}")
+
+
+def _colour(colour: object) -> str:
+    if isinstance(colour, str) and _COLOUR.fullmatch(colour):
+        return colour.lower()
+    raise InputError(f"a colour is # and six hexadecimal digits, not {_short(colour)}")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,175 @@
+"""A project: a folder of scans and the database that knows what has been done with them."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, select
+
+from medsam2.annotation.database import check_url, open_engine, transaction
+from medsam2.annotation.layout import DATABASE, MARKER, LeftOut, find_scans
+from medsam2.annotation.states import NEW
+from medsam2.annotation.tables import CASES, PROJECTS
+from medsam2.annotation.thumbnails import store_thumbnail
+from medsam2.errors import InputError, MedSAM2Error
+from medsam2.imaging.io import read
+
+FIRST_ROUND = 1
+LOCK_S = 300
+"""How long a case stays with whoever opened it without a sign of life."""
+_MAX_NAME = 200
+
+
+def wall_clock_ms() -> int:
+    """Milliseconds since 1970 in UTC."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Project:
+    """An open project; shared by threads, closed at the end."""
+
+    folder: Path
+    key: str
+    name: str
+    engine: Engine
+    now_ms: Callable[[], int] = wall_clock_ms
+    """The clock, so that a simulation need not wait."""
+    lock_s: float = LOCK_S
+
+    def transaction(self) -> AbstractContextManager[Connection]:
+        """Do several things in the database, all or none.
+
+        Raises:
+            DatabaseAway: It does not answer.
+        """
+        return transaction(self.engine)
+
+    def close(self) -> None:
+        """Let the database go."""
+        self.engine.dispose()
+
+
+def create_project(
+    folder: Path,
+    *,
+    name: str | None = None,
+    database: str | None = None,
+    now_ms: Callable[[], int] = wall_clock_ms,
+) -> Project:
+    """Make a folder a project, or open it if it is one; scans are added by `add_scans`.
+
+    Args:
+        folder: Holds the scans.
+        name: What people call it; the folder's name if not given.
+        database: `postgresql://HOST/NAME`; a file in the folder if not given.
+        now_ms: The clock.
+
+    Raises:
+        InputError: The folder or the database cannot be used.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: is no folder; a project is a folder of scans")
+    url = database or f"sqlite:///{DATABASE}"
+    if (folder / MARKER).exists():
+        if database is not None and _marker(folder)["database"] != database:
+            raise InputError(
+                f"{folder}: is a project already, whose database is {_marker(folder)['database']}"
+            )
+        return open_project(folder, now_ms=now_ms)
+    check_url(url)
+    called = name if name is not None else folder.absolute().name or "project"
+    if not called.strip() or len(called) > _MAX_NAME or not called.isprintable():
+        raise InputError(f"a project's name is 1 to {_MAX_NAME} printable signs, not {called[:60]!r}")
+    engine = open_engine(url, folder)
+    key = secrets.token_hex(16)
+    with transaction(engine) as db:
+        row = {"key": key, "name": called, "round": FIRST_ROUND, "created_ms": now_ms()}
+        db.execute(PROJECTS.insert().values(**row))
+    try:
+        with (folder / MARKER).open("x", encoding="utf-8") as file:
+            json.dump({"name": called, "project": key, "database": url}, file, indent=2)
+            file.write("\n")
+    except FileExistsError:  # somebody else was quicker; theirs is the project
+        engine.dispose()
+        return open_project(folder, now_ms=now_ms)
+    except OSError as error:
+        engine.dispose()
+        raise InputError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    return Project(folder=folder, key=key, name=called, engine=engine, now_ms=now_ms)
+
+
+def open_project(folder: Path, *, now_ms: Callable[[], int] = wall_clock_ms) -> Project:
+    """Open a project.
+
+    Raises:
+        InputError: The folder is no project, or its database cannot be reached or is another one's.
+    """
+    marker = _marker(folder)
+    engine = open_engine(marker["database"], folder)
+    with transaction(engine) as db:
+        row = db.execute(select(PROJECTS.c.name).where(PROJECTS.c.key == marker["project"])).first()
+    if row is None:
+        engine.dispose()
+        raise InputError(f"{folder}: its database {marker['database']} does not know this project")
+    return Project(folder=folder, key=marker["project"], name=row.name, engine=engine, now_ms=now_ms)
+
+
+def add_scans(project: Project) -> tuple[list[str], list[LeftOut]]:
+    """Make cases of the scans in the folder that are none yet, reading each once.
+
+    Returns:
+        Names of the new cases, and what is left out.
+
+    Raises:
+        InputError: The folder cannot be read.
+        DatabaseAway: The database does not answer.
+    """
+    scans, left = find_scans(project.folder)
+    with project.transaction() as db:
+        known = set(db.execute(select(CASES.c.name).where(CASES.c.project == project.key)).scalars())
+    added = []
+    for scan in scans:
+        if scan.name in known:
+            continue
+        try:
+            volume = read(project.folder / scan.path)
+        except (MedSAM2Error, MemoryError) as error:
+            left.append(
+                LeftOut(scan.path, str(error).replace(f"{project.folder}/", "") or "takes too much memory")
+            )
+            continue
+        row = {
+            "project": project.key, "name": scan.name, "path": scan.path, "num_slices": volume.shape[0],
+            "state": NEW, "updated_ms": project.now_ms(),
+        }  # fmt: skip
+        with project.transaction() as db:
+            # Two processes may look at a folder at the same time.
+            there = select(CASES.c.id).where(CASES.c.project == project.key, CASES.c.name == scan.name)
+            if db.execute(there).first() is None:
+                db.execute(CASES.insert().values(**row))
+                added.append(scan.name)
+        store_thumbnail(project.folder, scan.path, volume)
+    return added, left
+
+
+def _marker(folder: Path) -> dict[str, str]:
+    path = folder / MARKER
+    if not path.is_file():
+        raise InputError(f"{folder}: is no project; make it one with medsam2 project create {folder}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        marker = {key: content[key] for key in ("name", "project", "database")}
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{path}: is damaged; it holds name, project and database as JSON") from error
+    if not all(isinstance(value, str) for value in marker.values()):
+        raise InputError(f"{path}: is damaged; name, project and database are texts")
+    return marker

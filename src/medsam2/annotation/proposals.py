@@ -1,0 +1,160 @@
+"""A model's masks for all cases that nobody has begun: from files, or drawn here from prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medsam2.annotation.cases import Case, list_cases
+from medsam2.annotation.conflict import Conflict
+from medsam2.annotation.names import DEFAULT_COLOUR
+from medsam2.annotation.project import Project
+from medsam2.annotation.states import NEW, PROPOSED
+from medsam2.annotation.versions import Weights, add_proposal
+from medsam2.errors import InputError, MedSAM2Error, PromptError
+from medsam2.imaging.io import READ_SUFFIXES, read
+from medsam2.imaging.volume import Volume
+
+if TYPE_CHECKING:
+    from medsam2.inference.predictor import Predictor
+    from medsam2.prompts.types import Prompt
+
+_PROMPT_SUFFIXES = (".json", ".csv", ".tsv")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """What a model has drawn for a case."""
+
+    mask: Volume
+    """Labels (z, y, x) on the scan's grid."""
+    objects: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Label -> name and colour, where they are known."""
+    prompts: Sequence[object] = ()
+    """What the model was told, as JSON values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """What became of a case."""
+
+    case: str
+    left_out: str | None = None
+    """Why nothing was tried, None if it was."""
+    error: str | None = None
+    """Why it failed, None if it did not."""
+
+
+Draw = Callable[[Case], Drawn | None]
+"""Gives a case's mask, None if there is none for it."""
+
+
+def propose(
+    project: Project, draw: Draw, *, model: str, weights: Weights | None = None
+) -> Iterator[Proposal]:
+    """Add a proposal to each case that nobody has begun; one that fails does not stop the rest.
+
+    Args:
+        project: The project.
+        draw: `masks_in` or `prompted`.
+        model: What the model is called; named as a user is.
+        weights: Of the model, where they are known.
+    """
+    for case in list_cases(project):
+        if case.holder is not None or case.state not in (NEW, PROPOSED):
+            yield Proposal(case=case.name, left_out=f"is {'open' if case.holder else case.state}")
+            continue
+        try:
+            drawn = draw(case)
+            if drawn is None:
+                yield Proposal(case=case.name, left_out="has no file")
+                continue
+            add_proposal(
+                project, case.id, drawn.mask, model=model, objects=drawn.objects, prompts=drawn.prompts,
+                weights=weights,
+            )  # fmt: skip
+        except Conflict as error:  # somebody was quicker
+            yield Proposal(case=case.name, left_out=str(error))
+        except (MedSAM2Error, MemoryError) as error:
+            yield Proposal(case=case.name, error=str(error) or "took too much memory")
+        else:
+            yield Proposal(case=case.name)
+
+
+def masks_in(folder: Path) -> Draw:
+    """Take masks from a folder, where each is called as its case.
+
+    Raises:
+        InputError: There is no such folder.
+    """
+    _check_folder(folder)
+
+    def draw(case: Case) -> Drawn | None:
+        path = _file_of(folder, case, READ_SUFFIXES)
+        return None if path is None else Drawn(mask=read(path))
+
+    return draw
+
+
+def prompted(project: Project, predictor: Predictor, folder: Path) -> Draw:
+    """Let the model draw from prompts in a folder, where each file is called as its case.
+
+    Args:
+        project: The project.
+        predictor: The model.
+        folder: Of files as `prompts.files.read_prompts` takes them.
+
+    Raises:
+        InputError: There is no such folder.
+    """
+    from medsam2.inference.prompting import add_prompts, prompts_of
+    from medsam2.prompts.files import read_prompts
+
+    _check_folder(folder)
+
+    def draw(case: Case) -> Drawn | None:
+        path = _file_of(folder, case, _PROMPT_SUFFIXES)
+        if path is None:
+            return None
+        scan = project.folder / case.path
+        said = read_prompts(path, image=scan, num_slices=case.num_slices)
+        if len(said.windows) > 1:
+            raise PromptError(f"{path}: its prompts ask for {len(said.windows)} windows; give one")
+        session = predictor.session(read(scan), window=next(iter(said.windows), None))
+        prompts = prompts_of(said, session)
+        add_prompts(session, prompts)
+        for _ in session.propagate():
+            pass
+        named = {str(one.number): one.name for one in said.objects}
+        return Drawn(
+            mask=session.result(),
+            objects={
+                label: {"name": name or f"object {label}", "colour": DEFAULT_COLOUR}
+                for label, name in named.items()
+            },
+            prompts=[_plain(number, prompt) for number, part in prompts.items() for prompt in part],
+        )
+
+    return draw
+
+
+def _plain(number: int, prompt: Prompt) -> dict[str, object]:
+    return {
+        "object": number,
+        "slice": prompt.slice_index,
+        "box": None if prompt.box is None else list(prompt.box.xyxy),
+        "points": [[point.x, point.y] for point in prompt.points],
+        "labels": [int(point.is_positive) for point in prompt.points],
+        "has_mask": prompt.mask is not None,
+    }
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there is no such folder")
+
+
+def _file_of(folder: Path, case: Case, suffixes: Sequence[str]) -> Path | None:
+    return next((path for suffix in suffixes if (path := folder / f"{case.name}{suffix}").is_file()), None)

@@ -1,0 +1,315 @@
+"""Versions of masks: each is a file that is never written again, and a row that says whose it is.
+
+A file is on the disk under its final name before its row is written. Whatever ends the program in between
+leaves a file without a row, which `checking` lists, and never a row without its file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from sqlalchemy import RowMapping, delete, func, select, update
+
+from medsam2.annotation.cases import Case, find_case, holder_of, record_change, row_of, take_lock
+from medsam2.annotation.conflict import Conflict, UnknownCase
+from medsam2.annotation.layout import (
+    MASK_SUFFIX,
+    VERSIONS,
+    final_path,
+    flush,
+    make_folder,
+    original_path,
+    publish,
+    version_path,
+)
+from medsam2.annotation.names import DEFAULT_COLOUR, MAX_LABEL, check_objects, check_user
+from medsam2.annotation.project import Project
+from medsam2.annotation.states import DONE, IN_WORK, NEW, PROPOSED
+from medsam2.annotation.tables import CASES, DRAFTS, PROJECTS
+from medsam2.annotation.tables import VERSIONS as ROWS
+from medsam2.errors import InputError
+from medsam2.imaging.grids import match_order
+from medsam2.imaging.io import read, write
+from medsam2.imaging.volume import Volume
+
+MAX_PROMPT_BYTES = 4 * 2**20
+"""Of the prompts of one version, as JSON."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Which weights a mask was made with."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """One mask of a case, as it was saved."""
+
+    case: int
+    number: int
+    """From 1, in the order of saving."""
+    is_proposal: bool
+    """Whether a model made it, with nobody's help."""
+    is_done: bool
+    """Whether its author called it finished."""
+    author: str
+    created_ms: int
+    round: int
+    path: str
+    """Below the project's folder."""
+    sha256: str
+    num_bytes: int
+    objects: Mapping[str, Mapping[str, object]]
+    """Label -> name, colour, number of voxels."""
+    prompts: Sequence[object]
+    weights: str | None
+    weights_sha256: str | None
+
+
+def save_version(
+    project: Project,
+    case_id: int,
+    user: str,
+    mask: Volume,
+    *,
+    objects: object = None,
+    prompts: Sequence[object] = (),
+    state: str = DONE,
+    weights: Weights | None = None,
+) -> tuple[Version, Case]:
+    """Keep a mask that a user has made; the user must hold the case, and its draft of the user's ends.
+
+    Args:
+        project: The project.
+        case_id: Of the scan that the mask was drawn on.
+        user: The author.
+        mask: Labels 0 to 255 (z, y, x) on the scan's grid, in whichever order of its voxels.
+        objects: Label -> {"name", "colour"}; see `names.check_objects`.
+        prompts: What the model was told, as JSON values.
+        state: `in work` to go on, `done` when finished.
+        weights: Of the model that helped, if one did.
+
+    Raises:
+        UnknownCase: There is no such case.
+        Conflict: Somebody else holds it, or its state does not allow a new mask.
+        InputError: A name, the state or the mask cannot be. GeometryError: The grids differ.
+    """
+    user, named = check_user(user), check_objects({} if objects is None else objects)
+    _check_prompts(prompts)
+    if state not in (IN_WORK, DONE):
+        raise InputError(f"a mask is saved as {IN_WORK} or {DONE}, not as {state!r}")
+    case = _hold(project, case_id, user)
+    labels = _on_grid(project, case, mask)
+    version = _keep(
+        project, case, labels,
+        {
+            "is_proposal": False, "is_done": state == DONE, "author": user, "prompts": list(prompts),
+            "objects": _described(labels.array, named), "weights": weights and weights.name,
+            "weights_sha256": weights and weights.sha256,
+        },
+        state,
+    )  # fmt: skip
+    if version.is_done:
+        publish(project.folder / version.path, final_path(project.folder, case.name))
+    return version, find_case(project, case_id)
+
+
+def add_proposal(
+    project: Project,
+    case_id: int,
+    mask: Volume,
+    *,
+    model: str,
+    objects: object = None,
+    prompts: Sequence[object] = (),
+    weights: Weights | None = None,
+) -> Version:
+    """Keep a mask that a model has made for a case that nobody has begun.
+
+    Args:
+        project: The project.
+        case_id: Of the scan.
+        mask: Labels 0 to 255 (z, y, x) on the scan's grid.
+        model: What the model is called; named as a user is.
+        objects: As in `save_version`.
+        prompts: What the model was told.
+        weights: Of the model, where they are known.
+
+    Raises:
+        UnknownCase: There is no such case.
+        Conflict: Somebody is at work on it, or has been.
+        InputError: A name or the mask cannot be.
+    """
+    model, named = check_user(model), check_objects({} if objects is None else objects)
+    _check_prompts(prompts)
+    case = find_case(project, case_id)
+    _check_untouched(case.state, case.holder)
+    labels = _on_grid(project, case, mask)
+    version = _keep(
+        project, case, labels,
+        {
+            "is_proposal": True, "is_done": False, "author": model, "prompts": list(prompts),
+            "objects": _described(labels.array, named), "weights": weights and weights.name,
+            "weights_sha256": weights and weights.sha256,
+        },
+        PROPOSED,
+    )  # fmt: skip
+    publish(project.folder / version.path, original_path(project.folder, case.name))
+    return version
+
+
+def list_versions(project: Project, case_id: int | None = None) -> list[Version]:
+    """List the versions of a case, or of all, in the order in which they were saved."""
+    wanted = select(ROWS).join(CASES, CASES.c.id == ROWS.c.case).where(CASES.c.project == project.key)
+    if case_id is not None:
+        wanted = wanted.where(ROWS.c.case == case_id)
+    with project.transaction() as db:
+        rows = db.execute(wanted.order_by(ROWS.c.case, ROWS.c.number)).mappings().all()
+    return [_version(row) for row in rows]
+
+
+def read_version(project: Project, version: Version) -> Volume:
+    """Read a version's labels, having made sure that they are those that were saved.
+
+    Raises:
+        InputError: The file is missing or has been changed.
+    """
+    path = project.folder / version.path
+    if digest(path) != version.sha256:
+        raise InputError(f"{version.path}: is missing or was changed since it was saved")
+    return read(path)
+
+
+def find_version(project: Project, case_id: int, number: int) -> Version:
+    """Return one version of a case.
+
+    Raises:
+        UnknownCase: There is none.
+    """
+    for version in list_versions(project, case_id):
+        if version.number == number:
+            return version
+    raise UnknownCase(f"case {case_id} has no version {number}")
+
+
+def latest_done(versions: Sequence[Version]) -> Version | None:
+    """Return the newest version that somebody called finished."""
+    done = [version for version in versions if version.is_done]
+    return max(done, key=lambda version: version.number) if done else None
+
+
+def _hold(project: Project, case_id: int, user: str) -> Case:
+    """Renew the user's lock, or take it if nobody has the case, before the work of saving."""
+    with project.transaction() as db:
+        take_lock(db, project, case_id, user)
+    case = find_case(project, case_id)
+    if case.state not in (IN_WORK, DONE):
+        raise Conflict(
+            f"the case is {case.state}; open it to work on it, and reject it first if it is reviewed"
+        )
+    return case
+
+
+def _check_prompts(prompts: Sequence[object]) -> None:
+    try:
+        size = len(json.dumps(prompts, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"prompts are made of JSON values: {error}") from None
+    if size > MAX_PROMPT_BYTES:
+        raise InputError(f"prompts have at most {MAX_PROMPT_BYTES} bytes as JSON, these have {size}")
+
+
+def _check_untouched(state: str, holder: str | None) -> None:
+    if holder is not None or state not in (NEW, PROPOSED):
+        by = f", {holder} has it open" if holder else ""
+        raise Conflict(f"the case is {state}{by}; a model proposes for cases that nobody has begun")
+
+
+def _on_grid(project: Project, case: Case, mask: Volume) -> Volume:
+    """Bring labels onto exactly the scan's grid, as uint8."""
+    array = mask.array
+    if array.dtype.kind == "f" and not np.array_equal(array, np.rint(array)):
+        raise InputError("a mask holds whole numbers, 0 outside of all objects; this one has fractions")
+    if array.min() < 0 or array.max() > MAX_LABEL:
+        raise InputError(f"a mask holds labels 0 to {MAX_LABEL}, not {array.min():g} to {array.max():g}")
+    scan = read(project.folder / case.path)
+    return scan.with_array(match_order(mask, scan).astype(np.uint8))
+
+
+def _described(labels: np.ndarray, named: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, object]]:
+    counts = np.bincount(labels.reshape(-1), minlength=MAX_LABEL + 1)
+    found = {}
+    for label in sorted({*(int(key) for key in named), *np.flatnonzero(counts[1:] > 0).tolist()} - {0}):
+        facts = named.get(str(label), {"name": f"object {label}", "colour": DEFAULT_COLOUR})
+        found[str(label)] = {**facts, "voxels": int(counts[label])}
+    return found
+
+
+def _keep(project: Project, case: Case, labels: Volume, facts: Mapping[str, object], state: str) -> Version:
+    """Write the file, then its row; the state and the draft change with the row or not at all."""
+    path, sha256 = _write(project, case, labels)
+    with project.transaction() as db:
+        if facts["is_proposal"]:
+            row = row_of(db, project, case.id)
+            # Somebody may have opened it while the file was written.
+            _check_untouched(row["state"], holder_of(row, project.now_ms()))
+        else:
+            take_lock(db, project, case.id, str(facts["author"]))
+            row = row_of(db, project, case.id)
+            db.execute(update(CASES).where(CASES.c.id == case.id).values(owner=facts["author"]))
+            mine = (DRAFTS.c.case == case.id) & (DRAFTS.c.user == facts["author"])
+            db.execute(delete(DRAFTS).where(mine))
+        record_change(db, project, row, str(facts["author"]), state)
+        last = db.execute(select(func.max(ROWS.c.number)).where(ROWS.c.case == case.id)).scalar()
+        current = select(PROJECTS.c.round).where(PROJECTS.c.key == project.key)
+        values = {
+            **facts, "case": case.id, "number": (last or 0) + 1, "created_ms": project.now_ms(),
+            "round": db.execute(current).scalar_one(), "path": path.relative_to(project.folder).as_posix(),
+            "sha256": sha256, "num_bytes": path.stat().st_size,
+        }  # fmt: skip
+        db.execute(ROWS.insert().values(**values))
+    return _version(values)
+
+
+def _write(project: Project, case: Case, labels: Volume) -> tuple[Path, str]:
+    """Write labels under a temporary name; the final one is known once the content is."""
+    folder = project.folder / VERSIONS / case.name
+    make_folder(folder)
+    temporary = folder / f".medsam2-{secrets.token_hex(8)}{MASK_SUFFIX}"
+    try:
+        write(labels, temporary)
+        flush(temporary)
+        sha256 = digest(temporary)
+        assert sha256 is not None
+        path = version_path(project.folder, case.name, project.now_ms(), sha256)
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(f"the mask cannot be written: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return path, sha256
+
+
+def digest(path: Path) -> str | None:
+    """Return the SHA-256 of a file in hexadecimal digits, None if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def _version(facts: Mapping[str, object] | RowMapping) -> Version:
+    names = Version.__dataclass_fields__
+    return Version(**{name: facts[name] for name in names})  # type: ignore[arg-type]

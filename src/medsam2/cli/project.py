@@ -1,0 +1,247 @@
+"""`medsam2 project`: folders of scans that people label, and what that took."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from medsam2.cli.messages import EXIT_FAILED, say
+from medsam2.errors import InputError
+
+if TYPE_CHECKING:
+    from medsam2.annotation.layout import LeftOut
+    from medsam2.annotation.project import Project
+    from medsam2.annotation.proposals import Draw, Proposal
+    from medsam2.annotation.versions import Weights
+
+_folder = click.argument("folder", type=click.Path(path_type=Path))
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+@click.group()
+def project() -> None:
+    """Keep a folder of scans that people label.
+
+    Who has which case, every version of each mask, and how long it took. FOLDER holds the scans, a file or a
+    folder of DICOM each; masks that are done lie in FOLDER/labels/final.
+    """
+
+
+@project.command()
+@_folder
+@click.option("--name", help="What the project is called; the folder's name if not given.")
+@click.option(
+    "--database", metavar="URL",
+    help="postgresql://HOST/NAME, for many annotators; a file in the folder if not given.",
+)  # fmt: skip
+@_as_json
+def create(folder: Path, name: str | None, database: str | None, as_json: bool) -> None:
+    """Make FOLDER a project, or add the scans that have come since.
+
+    The password of a database is not part of the URL; PostgreSQL takes it from PGPASSWORD or ~/.pgpass.
+    """
+    with _extra():
+        from medsam2.annotation.project import add_scans, create_project
+
+    made = create_project(folder, name=name, database=database)
+    try:
+        added, left = add_scans(made)
+    finally:
+        made.close()
+    _say_left_out(left)
+    if as_json:
+        facts = {"name": made.name, "added": added, "left_out": {one.path: one.reason for one in left}}
+        click.echo(json.dumps(facts))
+    else:
+        click.echo(f"{made.name}: added {len(added)}, left out {len(left)}")
+
+
+@project.command("list")
+@_folder
+@_as_json
+def list_(folder: Path, as_json: bool) -> None:
+    """List the cases of FOLDER."""
+    with _opened(folder) as found:
+        from medsam2.annotation.cases import moment
+        from medsam2.annotation.overview import Overview
+
+        rows = [
+            {
+                "id": entry.case.id, "name": entry.case.name, "state": entry.case.state,
+                "owner": entry.case.owner, "open_by": entry.case.holder, "slices": entry.case.num_slices,
+                "versions": entry.num_versions, "objects": list(entry.objects),
+                "active_s": round(entry.active_s, 1), "updated": moment(entry.case.updated_ms),
+            }
+            for entry in Overview(found).entries()
+        ]  # fmt: skip
+    if as_json:
+        click.echo(json.dumps({"name": found.name, "cases": rows}))
+        return
+    for row in rows:
+        owner = f", {row['owner']}" if row["owner"] else ""
+        opened = f", open by {row['open_by']}" if row["open_by"] else ""
+        numbers = f"versions: {row['versions']}, active: {row['active_s']:.0f} s"
+        click.echo(f"{row['name']}: {row['state']}{owner}{opened}, {numbers}")
+
+
+@project.command()
+@_folder
+@_as_json
+@click.pass_context
+def status(ctx: click.Context, folder: Path, as_json: bool) -> None:
+    """Count the cases of FOLDER by state and check its files.
+
+    Each mask is compared with what was saved, and finished masks are put back into labels/final where they
+    are missing. The exit code is 1 if a person should look at something.
+    """
+    with _opened(folder) as found:
+        from medsam2.annotation.cases import list_cases, list_users
+        from medsam2.annotation.checking import check_files
+        from medsam2.annotation.states import STATES
+
+        states = [case.state for case in list_cases(found)]
+        counts = {state: states.count(state) for state in STATES}
+        users, findings = list_users(found), check_files(found)
+    if as_json:
+        facts = {"name": found.name, "states": counts, "users": users, "findings": findings}
+        click.echo(json.dumps(facts))
+    else:
+        shown = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+        click.echo(f"{found.name}: {len(states)} cases{': ' if shown else ''}{shown}")
+        for finding in findings:
+            say(finding)
+    if findings:
+        ctx.exit(EXIT_FAILED)
+
+
+@project.command("import")
+@_folder
+@click.option("--masks", type=click.Path(path_type=Path), metavar="DIR", help="Masks, called as their cases.")
+@click.option(
+    "--prompts", type=click.Path(path_type=Path), metavar="DIR",
+    help="Or prompt files, called as their cases, for the model to draw from.",
+)  # fmt: skip
+@click.option("--model", default="model", show_default=True, help="What the masks' author is called.")
+@click.option("--weights", help="Name or file of the model's weights; compact for prompts if not given.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@_as_json
+@click.pass_context
+def import_(
+    ctx: click.Context,
+    folder: Path,
+    masks: Path | None,
+    prompts: Path | None,
+    model: str,
+    weights: str | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Give all cases of FOLDER that nobody has begun a model's mask to start from.
+
+    A case that fails does not stop the rest; the exit code is then 1.
+    """
+    if (masks is None) == (prompts is None):
+        raise click.UsageError("give --masks or --prompts, one of them")
+    with _opened(folder) as found:
+        from medsam2.annotation.proposals import propose
+
+        draw, made_with = _drawing(found, masks, prompts, weights, device)
+        outcomes = list(_watched(propose(found, draw, model=model, weights=made_with)))
+    failed = {one.case: one.error for one in outcomes if one.error}
+    left = {one.case: one.left_out for one in outcomes if one.left_out}
+    for case, reason in failed.items():
+        say(f"{case} failed: {reason}")
+    proposed = [one.case for one in outcomes if not one.error and not one.left_out]
+    if as_json:
+        click.echo(json.dumps({"proposed": proposed, "left_out": left, "failed": failed}))
+    else:
+        click.echo(f"proposed {len(proposed)}, left out {len(left)}, failed {len(failed)}")
+    if failed:
+        ctx.exit(EXIT_FAILED)
+
+
+@project.command()
+@_folder
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, metavar="DIR",
+    help="Folder for report.html and its numbers as CSV; what is there is replaced.",
+)  # fmt: skip
+@_as_json
+def report(folder: Path, output: Path, as_json: bool) -> None:
+    """Report what the work on FOLDER took, and what the model saved of it.
+
+    Only what was logged is claimed: without cases done without the model no saving is stated.
+    """
+    with _opened(folder) as found:
+        from medsam2.annotation.report import write_report
+
+        page = write_report(found, output)
+    click.echo(json.dumps({"report": str(page)}) if as_json else page)
+
+
+def _drawing(
+    found: Project, masks: Path | None, prompts: Path | None, weights: str | None, device: str
+) -> tuple[Draw, Weights | None]:
+    """Say where proposals come from, and with which weights they are made."""
+    from medsam2.annotation.proposals import masks_in, prompted
+    from medsam2.annotation.versions import Weights
+
+    made_with = None
+    name = weights or (None if prompts is None else "compact")
+    if name is not None:
+        from medsam2.checkpoints import file_digest, resolve
+
+        made_with = Weights(name=name, sha256=file_digest(resolve(name)))
+    if masks is not None:
+        return masks_in(masks), made_with
+    from medsam2.inference.predictor import load
+
+    assert prompts is not None
+    assert name is not None
+    return prompted(found, load(name, device=device), prompts), made_with
+
+
+def _watched(outcomes: Iterator[Proposal]) -> Iterator[Proposal]:
+    """Hand outcomes on, with a bar for a person who watches."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        return outcomes
+    return iter(track(outcomes, description="cases", total=None, console=console, transient=True))
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[Project]:
+    with _extra():
+        from medsam2.annotation.project import open_project
+
+    found = open_project(folder)
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+@contextmanager
+def _extra() -> Iterator[None]:
+    """Say which extra is missing, if one is."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("medsam2"):
+            raise
+        raise InputError(
+            f"a project needs the package {error.name}: pip install 'medsam2[annotate]'"
+        ) from error
+
+
+def _say_left_out(left: list[LeftOut]) -> None:
+    for one in left:
+        say(f"{one.path} is left out: {one.reason}")

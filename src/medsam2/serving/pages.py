@@ -1,0 +1,144 @@
+"""The annotator's page: its files as they lie in the package, and the scan of its tour."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from types import MappingProxyType
+
+from fastapi import FastAPI, Response
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+
+from medsam2.serving.faults import Fault
+from medsam2.serving.guard import PAGE_PATH, PAGE_PREFIX
+
+_START = "index.html"
+_GZIP = ".gz"
+_TYPES = MappingProxyType(
+    {
+        ".html": "text/html; charset=utf-8",
+        ".js": "text/javascript; charset=utf-8",
+        ".css": "text/css; charset=utf-8",
+        ".svg": "image/svg+xml",
+    }
+)
+# Nothing from elsewhere, nothing inline. NiiVue carries its letters as data: pictures, thumbnails are blobs.
+_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' blob: data:",
+        "connect-src 'self' data:",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+_HEADERS = MappingProxyType(
+    {
+        "Content-Security-Policy": _POLICY,
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Opener-Policy": "same-origin",
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tour:
+    """A scan whose answer is known, for people who see the page for the first time."""
+
+    name: str
+    """Of the file that the page opens."""
+    structure: str
+    """What the hints ask for."""
+    slice_index: int
+    """Where they ask for a box."""
+    box_xyxy: tuple[int, int, int, int]
+    window: tuple[float, float]
+    scan: bytes
+    """A .nii.gz file."""
+    answer: bytes
+    """A .nii.gz file on the same grid, not 0 inside the structure."""
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What the page is told before it fetches the files."""
+        return {
+            "name": self.name,
+            "structure": self.structure,
+            "slice": self.slice_index,
+            "box": self.box_xyxy,
+            "window": self.window,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PageFile:
+    body: bytes
+    headers: Mapping[str, str]
+
+
+def add_pages(app: FastAPI, make_tour: Callable[[], Tour] | None = None) -> None:
+    """Serve the annotator.
+
+    Args:
+        app: Gets the routes.
+        make_tour: Makes the tour's scan when it is first asked for; without it there is none.
+    """
+    files = _page_files()
+
+    def answer(name: str) -> Response:
+        if name not in files:
+            raise Fault(404, "the page has no file of this name")
+        return Response(files[name].body, headers=dict(files[name].headers))
+
+    @app.get(PAGE_PATH, response_model=None, include_in_schema=False)
+    async def show_page() -> Response:
+        """Give the page."""
+        return answer(_START)
+
+    @app.get(PAGE_PREFIX + "{name}", response_model=None, include_in_schema=False)
+    async def show_file(name: str) -> Response:
+        """Give one of its files."""
+        return answer(name)
+
+    if make_tour is not None:
+        _add_tour(app, cache(make_tour))
+
+
+def _add_tour(app: FastAPI, tour: Callable[[], Tour]) -> None:
+    @app.get("/v1/tour", response_model=None)
+    async def show_facts() -> Response:
+        """Say what the tour's scan is and where to draw."""
+        return JSONResponse((await run_in_threadpool(tour)).facts)
+
+    @app.get("/v1/tour/scan", response_model=None)
+    async def give_scan() -> Response:
+        """Give the tour's scan as .nii.gz."""
+        return Response((await run_in_threadpool(tour)).scan, media_type="application/gzip")
+
+    @app.get("/v1/tour/answer", response_model=None)
+    async def give_answer() -> Response:
+        """Give the known answer as .nii.gz."""
+        return Response((await run_in_threadpool(tour)).answer, media_type="application/gzip")
+
+
+@cache
+def _page_files() -> Mapping[str, _PageFile]:
+    """Name to file; asked for by name alone, so that no path leads out of the package."""
+    found = {}
+    for entry in resources.files("medsam2.serving").joinpath("web").iterdir():
+        name = entry.name.removesuffix(_GZIP)
+        suffix = name[name.rfind(".") :] if "." in name else ""
+        if suffix not in _TYPES:
+            continue
+        body = entry.read_bytes()
+        headers = {**_HEADERS, "Content-Type": _TYPES[suffix]}
+        if name != entry.name:
+            headers["Content-Encoding"] = "gzip"
+        found[name] = _PageFile(body=body, headers=headers)
+    return MappingProxyType(found)

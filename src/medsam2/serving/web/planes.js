@@ -1,0 +1,106 @@
+/** How the three planes of a scan are turned to be looked at, and where a point of the screen lies in it. */
+
+/**
+ * @typedef {Object} Plane
+ * @property {number} axis  File axis along which its slices are stacked.
+ * @property {string} name  "axial", "coronal" or "sagittal", the nearest one.
+ * @property {number} across  File axis that runs across the screen.
+ * @property {number} down  File axis that runs down the screen.
+ * @property {boolean} isMirrored  Whether it runs to the left instead.
+ * @property {boolean} isUpsideDown
+ * @property {number} width  Voxels across.
+ * @property {number} height
+ * @property {number} numSlices
+ * @property {number} aspect  How much taller than wide a voxel is shown.
+ * @property {string[]} sides  Letters of the left, right, upper and lower edge.
+ */
+
+// Right, front and head of the patient; what runs to the right and down on the screen, and its sense.
+const NAMES = ["sagittal", "coronal", "axial"];
+const ACROSS = [{ axis: 1, sense: -1 }, { axis: 0, sense: -1 }, { axis: 0, sense: -1 }];
+const DOWN = [{ axis: 2, sense: -1 }, { axis: 2, sense: -1 }, { axis: 1, sense: -1 }];
+const LETTERS = [["L", "R"], ["P", "A"], ["I", "S"]];
+
+/**
+ * The planes of a volume, one for each file axis.
+ * @param {import("./nifti.js").Volume} volume
+ * @returns {Plane[]}
+ */
+export function planesOf(volume) {
+  const directions = directionsOf(volume.affine);
+  return [2, 1, 0].map((axis) => {
+    const normal = directions[axis].axis;
+    const across = directions.findIndex((direction) => direction.axis === ACROSS[normal].axis);
+    const down = directions.findIndex((direction) => direction.axis === DOWN[normal].axis);
+    const letters = (which, sense) => LETTERS[which][sense > 0 ? 1 : 0];
+    return {
+      axis,
+      name: NAMES[normal],
+      across,
+      down,
+      isMirrored: directions[across].sense !== ACROSS[normal].sense,
+      isUpsideDown: directions[down].sense !== DOWN[normal].sense,
+      width: volume.size[across],
+      height: volume.size[down],
+      numSlices: volume.size[axis],
+      aspect: volume.spacing[down] / volume.spacing[across],
+      sides: [
+        letters(ACROSS[normal].axis, -ACROSS[normal].sense),
+        letters(ACROSS[normal].axis, ACROSS[normal].sense),
+        letters(DOWN[normal].axis, -DOWN[normal].sense),
+        letters(DOWN[normal].axis, DOWN[normal].sense),
+      ],
+    };
+  });
+}
+
+/** File axis to the patient's axis that it is nearest to, each taken once, the surest first. */
+function directionsOf(affine) {
+  const columns = [0, 1, 2].map((axis) => {
+    const column = affine.map((row) => row[axis]);
+    const length = Math.hypot(...column) || 1;
+    return column.map((part) => part / length);
+  });
+  /** @type {{axis: number, sense: number}[]} */
+  const directions = [];
+  const pairs = [0, 1, 2].flatMap((file) => [0, 1, 2].map((axis) => ({ file, axis })));
+  pairs.sort((a, b) => Math.abs(columns[b.file][b.axis]) - Math.abs(columns[a.file][a.axis]));
+  for (const { file, axis } of pairs) {
+    if (directions[file] || directions.some((direction) => direction?.axis === axis)) continue;
+    directions[file] = { axis, sense: columns[file][axis] < 0 ? -1 : 1 };
+  }
+  return directions;
+}
+
+/**
+ * Where a point of a shown slice lies in the volume. Pixel centres are whole numbers on both sides.
+ * @param {Plane} plane
+ * @param {number} u  Across the screen, in pixels of the slice.
+ * @param {number} v  Down.
+ * @param {number} slice
+ * @returns {[number, number, number]} (x, y, z)
+ */
+export function toVoxel(plane, u, v, slice) {
+  /** @type {[number, number, number]} */
+  const voxel = [0, 0, 0];
+  voxel[plane.axis] = slice;
+  voxel[plane.across] = plane.isMirrored ? plane.width - 1 - u : u;
+  voxel[plane.down] = plane.isUpsideDown ? plane.height - 1 - v : v;
+  return voxel;
+}
+
+/**
+ * Undo `toVoxel`: the point (u, v) at which a voxel is shown.
+ * @returns {[number, number]}
+ */
+export function fromVoxel(plane, voxel) {
+  const u = voxel[plane.across];
+  const v = voxel[plane.down];
+  return [plane.isMirrored ? plane.width - 1 - u : u, plane.isUpsideDown ? plane.height - 1 - v : v];
+}
+
+/** File axes that are x and y of a slice of the session. */
+export function sliceAxes(axis) {
+  const [x, y] = [0, 1, 2].filter((other) => other !== axis);
+  return { x, y };
+}
