@@ -18,6 +18,7 @@ import uvicorn
 
 from medsam2.inference.predictor import Predictor, load
 from medsam2.inference.runtime import Runtime
+from medsam2.serving.monailabel.training import Trainer
 from medsam2.serving.run import listen, server_for
 from medsam2.serving.settings import ServerSettings, load_settings
 
@@ -54,12 +55,12 @@ class Live:
 
 
 @contextmanager
-def running(predictor: Predictor, **given: object) -> Iterator[Live]:
+def running(predictor: Predictor, *, trainer: Trainer | None = None, **given: object) -> Iterator[Live]:
     """Run a server in a thread; at the end it finishes what it has begun."""
     settings = load_settings({"port": 0, "readers": 1, **given})
     with listen(settings.host, settings.port) as listener:
         port = listener.getsockname()[1]
-        server = server_for(predictor, settings)
+        server = server_for(predictor, settings, trainer=trainer)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="server")
         thread.start()
         live = Live(server, settings, port)

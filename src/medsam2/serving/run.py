@@ -16,6 +16,7 @@ from medsam2.serving.settings import ServerSettings
 
 if TYPE_CHECKING:
     from medsam2.inference.predictor import Predictor
+    from medsam2.serving.monailabel.training import Trainer
 
 _BACKLOG = 128
 _KEEP_ALIVE_S = 5
@@ -39,10 +40,16 @@ def listen(host: str, port: int) -> socket.socket:
         raise InputError(f"{host}:{port} cannot be listened on: {error.strerror or error}") from error
 
 
-def server_for(predictor: Predictor, settings: ServerSettings) -> uvicorn.Server:
-    """A server that is not running yet."""
+def server_for(
+    predictor: Predictor, settings: ServerSettings, *, trainer: Trainer | None = None
+) -> uvicorn.Server:
+    """A server that is not running yet.
+
+    Raises:
+        InputError: See `create_app`.
+    """
     config = uvicorn.Config(
-        create_app(predictor, settings),
+        create_app(predictor, settings, trainer=trainer),
         http=PatientProtocol,
         ws="none",
         lifespan="on",
