@@ -6,6 +6,8 @@ import gzip
 import http.client
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -386,6 +388,7 @@ def test_sessions_are_few_and_end(viewed, scan_path: Path, monkeypatch: pytest.M
     full = client.put("/session/", files=sent)
     assert full.status_code == 503
     assert int(full.headers["retry-after"]) > 0
+    assert "64 images are open" in full.json()["detail"]
 
 
 def test_a_batch_runs_in_the_background(viewed, studies: Path, box_mask: np.ndarray) -> None:
@@ -414,6 +417,41 @@ def test_nothing_is_left_in_the_folder_or_in_memory(viewed, studies: Path) -> No
     assert sorted(path.name for path in studies.iterdir()) == ["alpha.nii.gz", "beta.nii.gz"]
     assert viewed.figure("medsam2_reserved_bytes") == 0
     assert viewed.figure("medsam2_requests_in_flight") == 0
+
+
+def test_users_at_the_same_time_get_their_own_masks(shared_server, tiny, volume) -> None:
+    boxes = [(22, 18, 41, 37), (2, 3, 20, 30), (30, 5, 60, 50), (10, 10, 50, 50)]
+
+    def ask_for(box: tuple[int, ...]) -> np.ndarray:
+        x_min, y_min, x_max, y_max = box
+        return segmented(shared_server, {**BOX, "roi": [x_min, x_max, y_min, y_max, 5, 5]})
+
+    with ThreadPoolExecutor(len(boxes)) as users:
+        found = list(users.map(ask_for, boxes))
+    for mask, box in zip(found, boxes, strict=True):
+        assert np.array_equal(mask, tiny.segment(volume, slice=5, box=box, window=(0, 255)).array)
+
+
+def test_a_viewer_that_leaves_is_worked_for_no_longer(viewed, studies: Path) -> None:
+    y, x = np.mgrid[:64, :64] - 32
+    grey = np.random.default_rng(1).normal(60, 8, (1500, 64, 64)) + 120 * (x * x + y * y < 100)
+    nibabel.save(nibabel.Nifti1Image(grey.T.astype(np.uint8), np.eye(4)), studies / "long.nii")
+    body = slicer_body({"foreground": [[32, 32, 700]], "window": [0, 255]})
+    headers = {"content-type": f"multipart/form-data; boundary={LIMIT}"}
+    with closing(http.client.HTTPConnection("127.0.0.1", viewed.port, timeout=120)) as connection:
+        connection.request("POST", "/infer/medsam2_3d?image=long", body, headers)
+        viewed.wait_until(lambda: viewed.figure("medsam2_slices_total") > 3)
+    viewed.wait_until(lambda: viewed.figure("medsam2_requests_in_flight") == 0)
+    assert viewed.figure("medsam2_slices_total") < 1500
+    viewed.wait_until(lambda: viewed.figure("medsam2_reserved_bytes") == 0)
+    assert segmented(viewed, BOX).shape == (12, 56, 64)
+
+
+def test_a_label_with_a_request_is_refused_in_a_sentence(shared_server, label_path: Path) -> None:
+    files = {"label": ("/tmp/Slicer-1/scribbles.nii.gz", label_path.read_bytes())}
+    response, body = ask(shared_server, "POST", "/infer/medsam2_3d?image=alpha", slicer_body(BOX, files))
+    assert response.status == 422
+    assert b"takes no label" in body
 
 
 def test_without_studies_there_is_no_dialect(server) -> None:

@@ -72,6 +72,8 @@ async def infer(
     called = model_called(model)
     output = checked_choice(output, "output", OUTPUTS)
     form = await read_sent_form(dialect, request)
+    if form.file("label") is not None:
+        raise Fault(422, "this model takes no label with a request; give clicks or a roi in params")
     params = form.json("params")
     question = Question(
         model=called,

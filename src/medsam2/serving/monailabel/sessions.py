@@ -18,6 +18,8 @@ EXPIRY_S = 3600
 """Since the last use; a caller may ask for less."""
 SHORTEST_S = 60
 MAX_SESSIONS = 64
+MAX_BYTES = 16 << 30
+"""Of all their files, which lie on the disk."""
 SWEEP_S = 60
 _SERIES = "series"
 
@@ -35,6 +37,7 @@ class ImageSession:
     created: int
     used: int
     expiry_s: int
+    num_bytes: int
 
     @property
     def info(self) -> dict[str, object]:
@@ -72,8 +75,13 @@ class Sessions:
         self.sweep()
         if not uploads:
             raise Fault(422, "no file is there: send an image, or the files of a series, as files")
-        if len(self._sessions) >= self._max_sessions:
-            raise busy(f"{self._max_sessions} images are open; close one, or try again", SWEEP_S)
+        num_bytes = sum(len(upload.content) for upload in uploads)
+        taken = sum(session.num_bytes for session in self._sessions.values())
+        if len(self._sessions) >= self._max_sessions or taken + num_bytes > MAX_BYTES:
+            raise busy(
+                f"{len(self._sessions)} images are open, and there is room for no more; close one, or wait",
+                SWEEP_S,
+            )
         suffix = suffix_of(uploads[0].name, IMAGES, "the file") if len(uploads) == 1 else ""
         session_id = str(uuid.uuid4())
         place = folder / session_id
@@ -87,6 +95,7 @@ class Sessions:
             created=now,
             used=now,
             expiry_s=min(max(expiry_s, SHORTEST_S), EXPIRY_S) if expiry_s > 0 else EXPIRY_S,
+            num_bytes=num_bytes,
         )
         self._sessions[session_id] = session
         self._sweep_later()
