@@ -20,6 +20,7 @@ from pydicom.uid import generate_uid
 import medsam2
 from medsam2.errors import InputError
 from medsam2.serving.monailabel.models import VOLUME
+from medsam2.serving.monailabel.opening import check_studies
 
 pytest.importorskip("dicomweb_client", reason="needs the extra dicomweb")
 pytest.importorskip("highdicom", reason="needs the extra dicom")
@@ -252,6 +253,8 @@ def test_an_archive_that_is_away_is_said_so(run_tiny) -> None:
         assert "archive" in answer.json()["detail"]
 
 
-def test_a_url_that_is_none_is_refused() -> None:
-    with pytest.raises(InputError, match="DICOMweb"):
-        Archive("http://", timeout_s=1)
+@pytest.mark.parametrize("url", ["http://", "http://[::1", "http://u:secret@/x", "http://host:port/x"])
+def test_a_url_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(InputError, match="DICOMweb") as refused:
+        check_studies(url)
+    assert "secret" not in str(refused.value)

@@ -239,7 +239,8 @@ def test_a_trainer_is_started_watched_and_stopped(
 
 
 def test_the_servers_key_is_a_password_for_viewers(connect, serve_tiny, studies: Path) -> None:
-    client = connect(serve_tiny(studies=str(studies), api_key="k3y"))
+    live = serve_tiny(studies=str(studies), api_key="k3y")
+    client = connect(live)
     assert client.auth_enabled() is True
     with pytest.raises(Exception, match=r".*") as refused:
         client.info()
@@ -247,6 +248,8 @@ def test_the_servers_key_is_a_password_for_viewers(connect, serve_tiny, studies:
     with pytest.raises(Exception, match=r".*") as refused:
         client.auth_token("anna", "key")
     assert "403" in refused.value.msg
+    assert live.client.post("/auth/token", data={"password": "x" * 100_000}).status_code == 413
+    assert live.client.get("/auth/token/valid").status_code == 401
     client.update_auth(client.auth_token("anna", "k3y"))
     assert client.auth_valid_token() is True
     assert client.next_sample("first", {})["id"] == "alpha"

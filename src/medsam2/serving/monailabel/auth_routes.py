@@ -11,6 +11,7 @@ from medsam2.serving.faults import Fault
 from medsam2.serving.monailabel.dialect import Dialect, read_sent_form, told
 
 _NAME = "medsam2"
+_MAX_BYTES = 1 << 16  # anybody may send them
 
 
 def add_auth(router: APIRouter, dialect: Dialect, key: bytes) -> None:
@@ -32,7 +33,7 @@ def add_auth(router: APIRouter, dialect: Dialect, key: bytes) -> None:
     @told
     async def post_token(request: Request) -> Response:
         """Take the key as a password."""
-        form = await read_sent_form(dialect, request)
+        form = await read_sent_form(dialect, request, _MAX_BYTES)
         if not hmac.compare_digest(form.fields.get("password", "").strip().encode(), key):
             raise Fault(403, "the password is not this server's key")
         return JSONResponse({"access_token": key.decode(), "token_type": "Bearer"})

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from medsam2.errors import MedSAM2Error
 from medsam2.serving.body import header, read_body
 from medsam2.serving.faults import Fault, fault_of, no_room
-from medsam2.serving.monailabel.forms import Form, read_form, read_object
+from medsam2.serving.monailabel.forms import MAX_TEXT, Form, read_form, read_object
 from medsam2.serving.monailabel.opening import open_studies
 from medsam2.serving.monailabel.sessions import Sessions
 from medsam2.serving.monailabel.studies import Studies
@@ -77,14 +77,20 @@ def told(route: Callable[_Given, Awaitable[Response]]) -> Callable[_Given, Await
     return answered
 
 
-async def read_sent(dialect: Dialect, request: Request) -> bytearray:
+async def read_sent(dialect: Dialect, request: Request, max_bytes: int | None = None) -> bytearray:
     """The body of a request, counted.
+
+    Args:
+        dialect: The server's parts.
+        request: Not read yet.
+        max_bytes: A limit below that of the settings.
 
     Raises:
         Fault: See `serving.body.read_body`.
     """
     usage = usage_of(request.scope)
-    body = await read_body(request.scope, request.receive, dialect.service.settings, usage.reservation)
+    settings = dialect.service.settings
+    body = await read_body(request.scope, request.receive, settings, usage.reservation, max_bytes)
     usage.num_bytes = len(body)
     return body
 
@@ -95,16 +101,16 @@ async def read_params(dialect: Dialect, request: Request) -> dict[str, object]:
     Raises:
         Fault: 422, it is something else.
     """
-    return read_object(await read_sent(dialect, request), "the body")
+    return read_object(await read_sent(dialect, request, MAX_TEXT), "the body")
 
 
-async def read_sent_form(dialect: Dialect, request: Request) -> Form:
+async def read_sent_form(dialect: Dialect, request: Request, max_bytes: int | None = None) -> Form:
     """The form that a request's body is.
 
     Raises:
         Fault: See `forms.read_form`.
     """
-    body = await read_sent(dialect, request)
+    body = await read_sent(dialect, request, max_bytes)
     return await asyncio.to_thread(read_form, header(request.scope, b"content-type"), body)
 
 

@@ -68,18 +68,19 @@ class Archive:
         Raises:
             InputError: It is none.
         """
-        parts = urlsplit(url)
-        if not parts.hostname:
-            raise InputError(
-                f"{parts.scheme}://{parts.netloc} names no DICOMweb archive; https://HOST/PATH does"
-            )
         session = requests.Session()
-        if parts.username is not None:
-            session.auth = (unquote(parts.username), unquote(parts.password or ""))
-        place = parts.netloc.rpartition("@")[2]
-        self.name = place
-        base = urlunsplit((parts.scheme, place, parts.path.rstrip("/"), "", ""))
-        self._client = DICOMwebClient(base, session=session, timeout=(_CONNECT_S, timeout_s))
+        try:
+            parts = urlsplit(url)
+            if not parts.hostname or parts.port == 0:
+                raise ValueError
+            if parts.username is not None:
+                session.auth = (unquote(parts.username), unquote(parts.password or ""))
+            self.name = parts.netloc.rpartition("@")[2]
+            base = urlunsplit((parts.scheme, self.name, parts.path.rstrip("/"), "", ""))
+            self._client = DICOMwebClient(base, session=session, timeout=(_CONNECT_S, timeout_s))
+        except ValueError:
+            # Not in its own words: they may hold a password.
+            raise InputError("the studies' URL is none of a DICOMweb archive; https://HOST/PATH is") from None
         self._client.set_http_retry_params(retry=False)
 
     def list_series(self, modality: str) -> list[Series]:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 MAX_PARTS = 20_000
 """Of one form; the slices of a series come as a file each."""
-_LARGEST_TEXT = 4 << 20
+MAX_TEXT = 4 << 20
+"""Bytes of a field, and of JSON."""
 _SEVERAL = "multipart/form-data"
 _URLENCODED = "application/x-www-form-urlencoded"
 
@@ -158,8 +159,8 @@ class _Parts:
             name = options[b"filename"].decode("utf-8", "replace").replace("\\", "/")
             self._files.append(Upload(field=field, name=PurePosixPath(name).name, content=self._content))
             return
-        if len(self._content) > _LARGEST_TEXT:
-            raise Fault(413, f"the field {shown(field)} is longer than {_LARGEST_TEXT >> 20} MiB")
+        if len(self._content) > MAX_TEXT:
+            raise Fault(413, f"the field {shown(field)} is longer than {MAX_TEXT >> 20} MiB")
         try:
             self._fields[field] = self._content.decode()
         except UnicodeDecodeError:

@@ -43,7 +43,7 @@ class Question:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Found:
+class FoundMask:
     """A mask, and how long it took."""
 
     segmented: Segmented
@@ -102,7 +102,7 @@ async def find_mask(
     asked: Asked,
     folder: Path,
     reservation: Reservation,
-) -> Found:
+) -> FoundMask:
     """Open an image and segment it in the model's thread.
 
     Raises:
@@ -112,7 +112,7 @@ async def find_mask(
     volume = await open_source(dialect, source, folder, reservation)
     opened = time.perf_counter()
     segmented = await model.segment(dialect.service.model, volume, asked)
-    return Found(
+    return FoundMask(
         segmented=segmented,
         source=source,
         read_s=opened - started,
@@ -120,7 +120,7 @@ async def find_mask(
     )
 
 
-async def save_found(dialect: Dialect, found: Found, asked: Asked, params: object, folder: Path) -> None:
+async def save_found(dialect: Dialect, found: FoundMask, asked: Asked, params: object, folder: Path) -> None:
     """Store a mask as a label of its image, if that is asked for.
 
     Raises:
@@ -149,7 +149,7 @@ async def _answer(dialect: Dialect, question: Question, reservation: Reservation
         return await _response(dialect, question, found, folder)
 
 
-async def _response(dialect: Dialect, question: Question, found: Found, folder: Path) -> Response:
+async def _response(dialect: Dialect, question: Question, found: FoundMask, folder: Path) -> Response:
     asked = question.asked
     if question.output == "dicom_seg":
         names = {_LABEL: asked.label}
@@ -166,7 +166,7 @@ async def _response(dialect: Dialect, question: Question, found: Found, folder: 
     return form_response(_said(found, asked, time.perf_counter() - started), path.name, content)
 
 
-def _said(found: Found, asked: Asked, write_s: float) -> dict[str, object]:
+def _said(found: FoundMask, asked: Asked, write_s: float) -> dict[str, object]:
     """What a client is told beside the mask; the first two entries are MONAI Label's."""
     window = found.segmented.window
     return {

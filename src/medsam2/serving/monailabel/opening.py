@@ -36,10 +36,14 @@ def check_studies(place: str) -> None:
     """Refuse what cannot be opened, before weights are loaded. Whether an archive answers is seen later.
 
     Raises:
-        InputError: The folder is not there or its index cannot be used, or a package for archives is missing.
+        InputError: The folder is not there or its index cannot be used, the URL is none, or a package for
+            archives is missing.
     """
     if _is_url(place):
         _require_packages()
+        from medsam2.serving.monailabel.dicomweb import Archive
+
+        Archive(place, timeout_s=1.0)
     elif place:
         FolderStudies(Path(place))
 
