@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from medsam2.imaging.dicom import series_files
-from medsam2.imaging.outputs.write import write_labels
 from medsam2.imaging.volume import Volume
 
 _LABELS, _ORDER = "labels.npy", "order.json"
@@ -50,7 +49,10 @@ def write_for_series(source: Path) -> dict[str, object]:
     Raises:
         InputError: The source is no such series, or the labels cannot be written so.
     """
+    # Not before it is asked for: every reader would start later by what this brings along.
     from pydicom import dcmread
+
+    from medsam2.imaging.outputs.write import write_labels
 
     folder = source.parent
     order = json.loads((folder / _ORDER).read_text(encoding="utf-8"))
