@@ -35,7 +35,9 @@ SUBCOMMANDS: Mapping[str, Subcommand] = MappingProxyType(
         "bench": Subcommand("medsam2.cli.bench:bench", "Measure memory policies on this machine."),
         "train": Subcommand("medsam2.cli.train:train", "Train a network from a recipe."),
         "data": Subcommand("medsam2.cli.data:data", "Check labelled scans and prepare them for training."),
-        "serve": Subcommand("medsam2.cli.serve:serve", "Answer the published JSON contract over HTTP."),
+        "serve": Subcommand(
+            "medsam2.cli.serve:serve", "Answer the published JSON contract over HTTP, and hold sessions."
+        ),
         "weights": Subcommand("medsam2.cli.weights:weights", "List, fetch and describe weights."),
     }
 )

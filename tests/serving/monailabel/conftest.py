@@ -36,17 +36,8 @@ def client_module(tmp_path_factory: pytest.TempPathFactory) -> types.ModuleType:
         "cgi", reason="MONAI Label's client needs cgi, which Python has up to 3.12", exc_type=ImportError
     )
     folder = tmp_path_factory.mktemp("monailabel")
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--dest",
-        str(folder),
-        RELEASE,
-    ]
+    options = ["--quiet", "--no-deps", "--retries", "1", "--timeout", "15", "--dest", str(folder)]
+    command = [sys.executable, "-m", "pip", "download", *options, RELEASE]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
     except subprocess.TimeoutExpired:

@@ -372,6 +372,39 @@ def write_series(folder: Path) -> None:
         writer.Execute(one)
 
 
+def test_what_could_not_be_written_again_is_not_taken(viewed, studies: Path, label_path: Path) -> None:
+    client: httpx.Client = viewed.client
+    label = ("x.nii.gz", label_path.read_bytes())
+    deep = '{"a":' * 300 + "1" + "}" * 300
+    answer = client.put("/datastore/label?image=alpha", files={"params": (None, deep), "label": label})
+    assert answer.status_code == 422
+    assert "nested" in answer.json()["detail"]
+    form = {"info": '{"a": 1e400, "b": NaN}'}
+    assert client.put("/datastore/image/info?image=alpha", data=form).status_code == 422
+    large = {"info": json.dumps({"a": 2**64 - 1, "b": "\u00e9\U0001f600", "c": [None] * 9})}
+    assert client.put("/datastore/image/info?image=alpha", data=large).status_code == 200
+    assert client.put("/datastore/label?image=alpha", files={"label": label}).status_code == 200
+    assert json.loads((studies / "datastore_v2.json").read_bytes())["objects"]["alpha"]["image"]["info"]["c"]
+
+
+def test_a_picture_is_a_volume_of_one_slice(viewed, studies: Path, tiny, tmp_path: Path) -> None:
+    grey = np.random.default_rng(0).normal(60, 8, (48, 56)).clip(0, 255).astype(np.uint8)
+    grey[12:30, 16:40] += 150
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(grey), str(studies / "still.png"))
+    expected = tiny.segment(medsam2.read(studies / "still.png"), slice=0, points=[(28, 20)]).array
+    params = {"foreground": [[28, 20]]}
+    assert np.array_equal(segmented(viewed, params, "medsam2_3d", "still"), expected)
+    assert np.array_equal(segmented(viewed, {**params, "slice": 0}, "medsam2_2d", "still"), expected)
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(expected), str(tmp_path / "label.nrrd"))
+    files = {"label": ("label.nrrd", (tmp_path / "label.nrrd").read_bytes())}
+    assert viewed.client.put("/datastore/label?image=still", files=files).status_code == 200
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(expected[:, 1:]), str(tmp_path / "label.nrrd"))
+    files = {"label": ("label.nrrd", (tmp_path / "label.nrrd").read_bytes())}
+    answer = viewed.client.put("/datastore/label?image=still", files=files)
+    assert answer.status_code == 422
+    assert "(1, 47, 56)" in answer.json()["detail"]
+
+
 def test_sessions_are_few_and_end(viewed, scan_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     client: httpx.Client = viewed.client
     sent = [("files", ("scan.nii.gz", scan_path.read_bytes()))]

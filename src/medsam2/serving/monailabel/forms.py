@@ -22,6 +22,7 @@ MAX_PARTS = 20_000
 """Of one form; the slices of a series come as a file each."""
 MAX_TEXT = 4 << 20
 """Bytes of a field, and of JSON."""
+_MAX_DEPTH = 32
 _SEVERAL = "multipart/form-data"
 _URLENCODED = "application/x-www-form-urlencoded"
 
@@ -109,7 +110,15 @@ def read_object(text: bytes | bytearray, what: str) -> dict[str, object]:
         return {}
     if not isinstance(found, dict):
         raise Fault(422, f"{what} is {shown(found)}; a JSON object is expected")
+    if _is_deeper(found, _MAX_DEPTH):
+        raise Fault(422, f"{what} is nested more than {_MAX_DEPTH} times")
     return found
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    """Whether there is something below so many levels; what is kept has to be written again."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(levels == 0 or _is_deeper(one, levels - 1) for one in inner)
 
 
 class _Parts:

@@ -21,6 +21,7 @@ _NEW: Mapping[str, object] = {
     "labels_dir": "labels",
     "objects": {},
 }
+_UNKNOWN = (0, 0)
 Document = dict[str, Any]
 
 
@@ -60,6 +61,8 @@ class Index:
         Raises:
             MedSAM2Error: It cannot be written.
         """
+        # Whatever fails now, what was to be written is not taken for what stands there.
+        self._stamp = _UNKNOWN
         with writing(self._path, ".json") as temporary:
             temporary.write_bytes(orjson.dumps(self._document, option=orjson.OPT_INDENT_2))
         stat = self._path.stat()
