@@ -304,12 +304,13 @@ def test_names_of_callers_never_become_paths(
     ids=["json", "nonsense", "half", "no boundary", "a list", "no json", "no text", "nothing"],
 )
 def test_a_body_that_is_no_form_is_refused(
-    shared_server, body: bytes, content_type: str, status: int
+    shared_server, body: bytes, content_type: str, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     headers = {"content-type": content_type} if content_type else {}
     answer = shared_server.client.post("/infer/medsam2_3d?image=alpha", content=body, headers=headers)
     assert answer.status_code == status, answer.text
     assert answer.json()["status"] == status
+    assert not [record for record in caplog.records if "multipart" in record.name]
 
 
 def test_the_guard_stands_before_all_of_it(run_tiny, shared_studies: Path, scan_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -23,6 +24,8 @@ MAX_PARTS = 20_000
 MAX_TEXT = 4 << 20
 """Bytes of a field, and of JSON."""
 _MAX_DEPTH = 32
+# What is wrong with a form its sender is told, and nobody can fill the log with it.
+_SILENT = logging.Logger("forms", logging.CRITICAL)
 _SEVERAL = "multipart/form-data"
 _URLENCODED = "application/x-www-form-urlencoded"
 
@@ -85,6 +88,7 @@ def read_form(content_type: str, body: bytes | bytearray) -> Form:
     parts = _Parts()
     try:
         parser = MultipartParser(boundary, cast("MultipartCallbacks", parts.callbacks))
+        parser.logger = _SILENT
         parser.write(cast(bytes, body))  # which it only looks into
         parser.finalize()
     except FormParserError as error:
