@@ -73,11 +73,16 @@ def test_a_real_process_serves_logs_and_ends(
         wrong = client.post("/score", json={"input_data": {**table, "memory": [PATIENT]}})
         assert PATIENT in wrong.json()["error"]
         assert client.post(f"/{PATIENT}?name={PATIENT}", headers={"X-Request-ID": PATIENT}).status_code == 404
+        scan = base64.b64decode(str(table["nii_image"][0]))
+        opened = client.post(f"/v1/sessions?name={PATIENT}.nii", content=scan)
+        assert opened.json()["shape"] == [6, 40, 48]
+        assert client.get(f"/v1/sessions/{opened.json()['id']}/masks").status_code == 200
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=120)
     assert process.returncode == -signal.SIGTERM  # as uvicorn ends, once all is done
     assert out == ""
     assert PATIENT not in err
+    assert opened.json()["id"] not in err
     lines = [json.loads(line) for line in err.splitlines()]
     requests = [line for line in lines if line["event"] == "request"]
     assert [(line["path"], line["status"]) for line in requests] == [
@@ -85,6 +90,8 @@ def test_a_real_process_serves_logs_and_ends(
         ("/score", 413),
         ("/score", 422),
         ("other", 404),
+        ("/v1/sessions", 201),
+        ("/v1/sessions/{session_id}/masks", 200),
     ]
     assert requests[0]["rows"] == 1
     assert requests[0]["seconds"] > 0

@@ -231,12 +231,17 @@ def test_a_session_that_has_ended_says_so(url: str, scan: Volume) -> None:
         session.close()
 
 
-def test_refusals_at_the_door(url: str, scan: Volume, tmp_path: Path, folder: Path) -> None:
+def test_refusals_at_the_door(url: str, scan: Volume, scan_path: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.nii.gz"
     broken.write_bytes(b"nothing")
     with Client(url) as client:
         with pytest.raises(InputError, match="no window is called 'bones'"):
             client.session(scan, window="bones")
+        for window in ((5, 1), (1, 2, 3), (float("nan"), 4), "bones"):
+            with pytest.raises(InputError, match="window"):
+                client.session(scan_path, window=window)
+            with pytest.raises(InputError, match="window"):
+                client.open("case 1/scan.nrrd", window=window)
         with pytest.raises(InputError, match="plane is 'oblique'"):
             client.session(scan, plane="oblique")
         with pytest.raises(InputError, match="memory is 'long'"):

@@ -199,6 +199,8 @@ def test_what_cannot_be_exported_says_why(client: Client, session: RemoteSession
         for kind in ("dicom-seg", "rtstruct"):
             with pytest.raises(InputError, match="refers to a DICOM series"):
                 other.export(kind)
+    with pytest.raises(InputError, match="cannot hold a comma"):
+        session.export("seg.nrrd", names={1: "kidney, left"})
     with pytest.raises(InputError, match="type is 'jpeg'; one of nifti"):
         session.export("jpeg")
     for kind in ("seg.nrrd", "dicom-seg"):

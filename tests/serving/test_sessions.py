@@ -210,6 +210,28 @@ def test_a_prompt_that_cannot_be_is_refused_in_a_sentence(
     assert live.client.get(session).json()["objects"] == []
 
 
+ODDITIES: list[object] = [
+    None, True, -1, 0, 1, 4, 1.5, 2**63, 1e300, "", "1", "x" * 300, [], [1], [1, 2], [1, 2, 3, 4], [[1, 2]],
+    [[20, 15], [30, 20]], [[None, "a"]], {}, {"a": [1]}, [[[1]]], BOX, [-1e9, 0, 1e9, 1],
+]  # fmt: skip
+
+
+def test_nothing_that_is_said_makes_the_server_fail(live, session: str) -> None:
+    random = np.random.default_rng(0)
+    keys = ["object", "slice", "box", "points", "labels", "mask"]
+    statuses = set()
+    for _ in range(200):
+        said = {key: ODDITIES[random.integers(len(ODDITIES))] for key in keys if random.random() < 0.25}
+        said = {"object": 1, "slice": 4, **said} if random.random() < 0.7 else said
+        response = live.client.post(f"{session}/prompts", json=said)
+        assert response.status_code in (200, 400, 422), (said, response.text)
+        statuses.add(response.status_code)
+        part = ODDITIES[random.integers(len(ODDITIES))]
+        for method, path in (("DELETE", f"objects/{part}"), ("GET", f"masks?slice={part}")):
+            assert live.client.request(method, f"{session}/{path}").status_code in (200, 404, 405, 409, 422)
+    assert statuses >= {200, 422}
+
+
 @pytest.mark.parametrize(
     ("path", "status", "words"),
     [

@@ -17,7 +17,7 @@ from medsam2.client.score import ScoredMask, masks_of, table_of
 from medsam2.client.session import RemoteSession
 from medsam2.client.upload import file_to_send
 from medsam2.errors import InputError, MedSAM2Error, SessionError
-from medsam2.imaging.intensity import resolve_window
+from medsam2.imaging.intensity import Window, resolve_window
 from medsam2.imaging.io import read
 from medsam2.imaging.volume import Volume
 
@@ -66,11 +66,10 @@ class Client:
             # What a file does not keep of a volume, its modality above all, decides which window is found.
             found = resolve_window(scan, window)
             window = found.lower, found.upper
+        limits = _checked(window)
         query = {"memory": memory}
-        if window is not None:
-            query["window"] = (
-                window if isinstance(window, str) else ",".join(repr(float(end)) for end in window)
-            )
+        if limits is not None:
+            query["window"] = limits if isinstance(limits, str) else f"{limits[0]!r},{limits[1]!r}"
         if plane is not None:
             query["plane"] = plane
         with file_to_send(scan) as path, path.open("rb") as file:
@@ -96,7 +95,7 @@ class Client:
             InputError: There is no such file in the folder, or the scan or a choice is not usable.
             ServerError: The server is not there, is full or has failed.
         """
-        said = {"path": path, "window": window, "plane": plane, "memory": memory}
+        said = {"path": path, "window": _checked(window), "plane": plane, "memory": memory}
         try:
             opened = self._connection.ask_json("POST", _SESSIONS, said=said)
         except SessionError as error:  # what is not there is a file, not a session
@@ -164,3 +163,15 @@ class Client:
             path = Path(folder) / "volume.nii.gz"
             path.write_bytes(self._connection.ask("GET", f"{session_path}/volume"))
             return read(path)
+
+
+def _checked(window: _Window) -> _Window:
+    """A window as plain numbers, which its text then gives back exactly; names are the server's business."""
+    if window is None or isinstance(window, str):
+        return window
+    try:
+        lower, upper = (float(limit) for limit in window)
+    except (TypeError, ValueError):
+        raise InputError(f"a window is a preset's name or a pair (lower, upper), not {window!r}") from None
+    checked = Window(lower, upper, source="caller")
+    return checked.lower, checked.upper

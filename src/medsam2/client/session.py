@@ -213,6 +213,9 @@ class RemoteSession:
             InputError: The masks cannot be written so.
         """
         query = {"type": kind}
+        for name in (names or {}).values():
+            if "," in name:
+                raise InputError(f"a name cannot hold a comma on its way to a server: {name!r}")
         if names:
             query["names"] = ",".join(f"{number}:{name}" for number, name in names.items())
         return self._connection.ask("GET", f"{self._path}/export", query=query)

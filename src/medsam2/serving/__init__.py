@@ -1,1 +1,1 @@
-"""The server: the published contract over HTTP, for one model and many callers."""
+"""The server: the published contract and sessions over HTTP, for one model and many callers."""
