@@ -444,6 +444,16 @@ def test_a_batch_runs_in_the_background(viewed, studies: Path, box_mask: np.ndar
         assert np.array_equal(stored.array, box_mask)
     assert client.get("/batch/infer/?all=true").json() == [done]
     assert viewed.figure("medsam2_reserved_bytes") == 0
+    write_long_scan(studies / "a long one.nii")
+    long = {"foreground": [[32, 32, 700]], "window": [0, 255]}
+    num_slices = viewed.figure("medsam2_slices_total")
+    assert client.post("/batch/infer/medsam2_3d?images=all", json=long).status_code == 200
+    viewed.wait_until(lambda: viewed.figure("medsam2_slices_total") > num_slices)
+    assert client.delete("/batch/infer/").json()["status"] == "STOPPED"
+    viewed.wait_until(lambda: client.get("/batch/infer/?check_if_running=true").status_code == 404)
+    assert client.get("/batch/infer/").json()["status"] == "STOPPED"
+    assert viewed.figure("medsam2_slices_total") < num_slices + 1500
+    assert not (studies / "labels" / "original" / "a long one.nii.gz").exists()
 
 
 def test_nothing_is_left_in_the_folder_or_in_memory(viewed, studies: Path) -> None:
@@ -466,10 +476,15 @@ def test_users_at_the_same_time_get_their_own_masks(shared_server, tiny, volume)
         assert np.array_equal(mask, tiny.segment(volume, slice=5, box=box, window=(0, 255)).array)
 
 
-def test_a_viewer_that_leaves_is_worked_for_no_longer(viewed, studies: Path) -> None:
+def write_long_scan(path: Path) -> None:
+    """A bright cylinder through 1500 slices."""
     y, x = np.mgrid[:64, :64] - 32
     grey = np.random.default_rng(1).normal(60, 8, (1500, 64, 64)) + 120 * (x * x + y * y < 100)
-    nibabel.save(nibabel.Nifti1Image(grey.T.astype(np.uint8), np.eye(4)), studies / "long.nii")
+    nibabel.save(nibabel.Nifti1Image(grey.T.astype(np.uint8), np.eye(4)), path)
+
+
+def test_a_viewer_that_leaves_is_worked_for_no_longer(viewed, studies: Path) -> None:
+    write_long_scan(studies / "long.nii")
     body = slicer_body({"foreground": [[32, 32, 700]], "window": [0, 255]})
     headers = {"content-type": f"multipart/form-data; boundary={LIMIT}"}
     with closing(http.client.HTTPConnection("127.0.0.1", viewed.port, timeout=120)) as connection:

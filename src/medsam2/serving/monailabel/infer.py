@@ -66,7 +66,8 @@ async def infer(
         output: One of `replies.OUTPUTS`.
 
     Raises:
-        Fault: There is no mask to be given; its kinds: InputError, a prompt or an image is not usable.
+        Fault: 404, there is no such model, image or session; 413, 503 or 504, it takes more than there is.
+        InputError: The image or a prompt is not usable.
         ClientDisconnect: The caller is gone.
     """
     called = model_called(model)
@@ -106,7 +107,8 @@ async def find_mask(
     """Open an image and segment it in the model's thread.
 
     Raises:
-        InputError: The image or a prompt is not usable; a `Fault` says what else.
+        InputError: The image or a prompt is not usable.
+        Fault: 413, the image is too large; 503, no memory; 504, it is not read in time.
     """
     started = time.perf_counter()
     volume = await open_source(dialect, source, folder, reservation)

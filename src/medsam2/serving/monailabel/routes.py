@@ -70,7 +70,8 @@ def _offer(dialect: Dialect, strategy: str, client: object) -> dict[str, object]
         return {}
     note = offered(entry, strategy, client)
     dialect.studies.note(entry, note)
-    path = dialect.studies.image_path(entry)
+    # An archive's series is fetched when somebody looks at it.
+    path = None if dialect.studies.is_archive else dialect.studies.image_path(entry)
     return {
         "weight": 1,
         "ts": int(time.time()),
@@ -80,7 +81,7 @@ def _offer(dialect: Dialect, strategy: str, client: object) -> dict[str, object]
         "name": entry.name,
         "path": "",  # a place on this machine is nobody else's; viewers then fetch the image
         "url": f"/datastore/image?image={quote(entry.image_id, safe='')}",
-        **({"checksum": checksum(path)} if path.is_file() else {}),
+        **({} if path is None else {"checksum": checksum(path)}),
     }
 
 

@@ -16,19 +16,16 @@ def add_sessions(router: APIRouter, dialect: Dialect) -> None:
 
     @router.put("/session/", response_model=None)
     @told
-    async def put_session(request: Request, uncompress: str = "", expiry: str = "") -> Response:
-        """Open an image, or the files of a series."""
-        # Archives are read as they are, so that there is nothing to unpack.
-        flag(uncompress or None, "uncompress", default=False)
+    async def put_session(request: Request, expiry: str = "") -> Response:
+        """Open an image, or the files of a series; archives are read as they are."""
         form = await read_sent_form(dialect, request)
         session = await sessions.add(form.files, dialect.service.folder, _seconds(expiry))
         return JSONResponse({"session_id": session.session_id, "session_info": session.info})
 
     @router.get("/session/{session_id}", response_model=None)
     @told
-    async def get_session(session_id: str, update_ts: str = "", image: str = "") -> Response:
+    async def get_session(session_id: str, image: str = "") -> Response:
         """Say how a session stands; viewers ask before each click, which keeps it open."""
-        flag(update_ts or None, "update_ts", default=True)
         session = sessions.find(session_id)
         if not flag(image or None, "image", default=False):
             return JSONResponse(session.info)
