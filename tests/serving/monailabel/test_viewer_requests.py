@@ -5,10 +5,12 @@ from __future__ import annotations
 import gzip
 import http.client
 import json
+import random
 import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import nibabel
@@ -501,6 +503,41 @@ def test_a_label_with_a_request_is_refused_in_a_sentence(shared_server, label_pa
     response, body = ask(shared_server, "POST", "/infer/medsam2_3d?image=alpha", slicer_body(BOX, files))
     assert response.status == 422
     assert b"takes no label" in body
+
+
+JUNK = ["", "alpha", "%00", "\u00e9", "-1", "1e9", "x" * 2000, "[]", "true", "../../x", "label", "final"]
+BODIES = [
+    (b"", ""),
+    (b"{}", "application/json"),
+    (b"[1", "application/json"),
+    (b"a=1&info=%7B%7D&params=%7B%7D", "application/x-www-form-urlencoded"),
+    (
+        slicer_body({"foreground": [[1, 1, 1]]}, {"file": ("x.nii", b"1")}),
+        f"multipart/form-data; boundary={LIMIT}",
+    ),
+    (slicer_body({}, {"label": ("x.nrrd", b"NRRD0004")}), f"multipart/form-data; boundary={LIMIT}"),
+]
+
+
+def test_no_junk_makes_a_route_fail(viewed) -> None:
+    client: httpx.Client = viewed.client
+    described = client.get("/openapi.json").json()["paths"]
+    routes = [(path, verb) for path, verbs in described.items() for verb in verbs if "/v1/" not in path]
+    chance = random.Random(0)
+    num_answers = 0
+    for path, verb in routes:
+        for body, content_type in BODIES:
+            filled = re.sub(r"\{\w+\}", lambda _: quote(chance.choice(JUNK[1:]), safe=""), path)
+            names = [
+                one["name"] for one in described[path][verb].get("parameters", ()) if one["in"] == "query"
+            ]
+            query = {name: chance.choice(JUNK) for name in names}
+            headers = {"content-type": content_type} if content_type else {}
+            content = body if verb in ("put", "post") else b""
+            answer = client.request(verb.upper(), filled, params=query, content=content, headers=headers)
+            assert answer.status_code != 500, (verb, filled, query, content_type)
+            num_answers += 1
+    assert num_answers > 150
 
 
 def test_without_studies_there_is_no_dialect(server) -> None:
