@@ -25,7 +25,7 @@ from medsam2.serving.monailabel.opening import check_studies
 pytest.importorskip("dicomweb_client", reason="needs the extra dicomweb")
 pytest.importorskip("highdicom", reason="needs the extra dicom")
 
-from medsam2.serving.monailabel.dicomweb import Archive
+from medsam2.serving.monailabel.dicomweb import Address, Archive
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 PATIENCE_S = 60.0
@@ -238,9 +238,28 @@ def test_what_an_archive_does_not_do_is_said(
     assert client.delete(f"/datastore/?id={series_uid}").status_code == 501
     label = {"label": ("x.nii.gz", scan_path.read_bytes())}
     assert client.put(f"/datastore/label?image={series_uid}", files=label).status_code == 422
-    wrong = Archive(orthanc.replace("p%40ss", "wrong"), timeout_s=10)
+    wrong = Archive(Address.of(orthanc.replace("p%40ss", "wrong")), timeout_s=10)
     with pytest.raises(Exception, match="401"):
         wrong.list_series("CT")
+
+
+@pytest.mark.slow
+def test_ohif_looks_through_the_server(archived, series: Path, series_uid: str) -> None:
+    client: httpx.Client = archived.client
+    first = pydicom.dcmread(series / "0.dcm")
+    found = client.get("/proxy/dicom/qido/series", params={"SeriesInstanceUID": series_uid}).json()
+    assert found[0]["0020000D"]["Value"] == [first.StudyInstanceUID]
+    place = f"/proxy/dicom/wado/studies/{first.StudyInstanceUID}/series/{series_uid}"
+    assert len(client.get(f"{place}/metadata").json()) == 10
+    headers = {"Accept": 'multipart/related; type="application/octet-stream"'}
+    frame = client.get(f"{place}/instances/{first.SOPInstanceUID}/frames/1", headers=headers)
+    assert frame.headers["content-type"].startswith("multipart/related")
+    assert first.PixelData in frame.content
+    for path in ("stow/studies", "qido/../system", "qido/%2e%2e/system", "qido/patients", "wado/studies?x"):
+        assert client.get(f"/proxy/dicom/{path}").status_code in (200, 307, 404)
+        assert b"DatabaseVersion" not in client.get(f"/proxy/dicom/{path}").content
+    assert client.post("/proxy/dicom/stow/studies", content=b"x").status_code in (404, 405)
+    assert archived.figure("medsam2_reserved_bytes") == 0
 
 
 def test_an_archive_that_is_away_is_said_so(run_tiny) -> None:
@@ -250,6 +269,7 @@ def test_an_archive_that_is_away_is_said_so(run_tiny) -> None:
         answer = live.client.get("/info/")
         assert answer.status_code == 502
         assert "secret" not in answer.text
+        assert live.client.get("/proxy/dicom/qido/studies").status_code == 502
         assert "archive" in answer.json()["detail"]
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medsam2.serving.faults import Fault, shown
-from medsam2.serving.monailabel.dicomweb import MODALITIES, Archive, Segmentation, Series
+from medsam2.serving.monailabel.dicomweb import MODALITIES, Address, Archive, Segmentation, Series
 from medsam2.serving.monailabel.formats import FINAL, checked_tag
 from medsam2.serving.monailabel.studies import ImageEntry, Info, LabelEntry
 from medsam2.serving.service import Service
@@ -52,8 +52,9 @@ class ArchiveStudies:
         Raises:
             InputError: This is no URL.
         """
-        settings = service.settings
-        self._archive = Archive(url, timeout_s=settings.fetch_timeout_s)
+        address = Address.of(url)
+        self._host = address.host
+        self._archive = Archive(address, timeout_s=service.settings.fetch_timeout_s)
         self._service = service
         self._lock = threading.Lock()
         self._fetching = threading.Lock()
@@ -68,7 +69,7 @@ class ArchiveStudies:
     @property
     def name(self) -> str:
         """The archive's host."""
-        return self._archive.name
+        return self._host
 
     def entries(self) -> Mapping[str, ImageEntry]:
         """All series, by UID, as they were a few seconds ago at most."""

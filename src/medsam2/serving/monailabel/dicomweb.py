@@ -37,6 +37,37 @@ _Json = Mapping[str, Mapping[str, object]]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Address:
+    """Where an archive is, and who asks."""
+
+    url: str
+    """Without user and password, and without a slash at the end."""
+    host: str
+    login: tuple[str, str] | None
+
+    @classmethod
+    def of(cls, url: str) -> Address:
+        """Take a URL apart.
+
+        Raises:
+            InputError: It is none.
+        """
+        try:
+            parts = urlsplit(url)
+            if not parts.hostname or parts.port == 0:
+                raise ValueError
+        except ValueError:
+            # Not in its own words: they may hold a password.
+            raise InputError("the studies' URL is none of a DICOMweb archive; https://HOST/PATH is") from None
+        login = None
+        if parts.username is not None:
+            login = unquote(parts.username), unquote(parts.password or "")
+        host = parts.netloc.rpartition("@")[2]
+        base = urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
+        return cls(url=base, host=host, login=login)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Series:
     """A series as an archive lists it."""
 
@@ -62,25 +93,10 @@ class Segmentation:
 class Archive:
     """One archive; each call is one or more requests to it."""
 
-    def __init__(self, url: str, *, timeout_s: float) -> None:
-        """Take a URL apart; nothing is asked yet.
-
-        Raises:
-            InputError: It is none.
-        """
+    def __init__(self, address: Address, *, timeout_s: float) -> None:
         session = requests.Session()
-        try:
-            parts = urlsplit(url)
-            if not parts.hostname or parts.port == 0:
-                raise ValueError
-            if parts.username is not None:
-                session.auth = (unquote(parts.username), unquote(parts.password or ""))
-            self.name = parts.netloc.rpartition("@")[2]
-            base = urlunsplit((parts.scheme, self.name, parts.path.rstrip("/"), "", ""))
-            self._client = DICOMwebClient(base, session=session, timeout=(_CONNECT_S, timeout_s))
-        except ValueError:
-            # Not in its own words: they may hold a password.
-            raise InputError("the studies' URL is none of a DICOMweb archive; https://HOST/PATH is") from None
+        session.auth = address.login
+        self._client = DICOMwebClient(address.url, session=session, timeout=(_CONNECT_S, timeout_s))
         self._client.set_http_retry_params(retry=False)
 
     def list_series(self, modality: str) -> list[Series]:

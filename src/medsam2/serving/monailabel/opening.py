@@ -41,9 +41,9 @@ def check_studies(place: str) -> None:
     """
     if _is_url(place):
         _require_packages()
-        from medsam2.serving.monailabel.dicomweb import Archive
+        from medsam2.serving.monailabel.dicomweb import Address
 
-        Archive(place, timeout_s=1.0)
+        Address.of(place)
     elif place:
         FolderStudies(Path(place))
 

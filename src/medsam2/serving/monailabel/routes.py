@@ -35,7 +35,13 @@ def add_monailabel(app: FastAPI, dialect: Dialect) -> None:
     add_sessions(router, dialect)
     _add_training(router, dialect)
     _add_batch(router, dialect)
-    key = dialect.service.settings.key
+    settings = dialect.service.settings
+    if dialect.studies.is_archive:
+        from medsam2.serving.monailabel.dicomweb import Address
+        from medsam2.serving.monailabel.proxy_routes import add_proxy
+
+        add_proxy(router, Address.of(settings.studies), settings.fetch_timeout_s)
+    key = settings.key
     if key is not None:  # without one the routes are missing, by which clients know
         add_auth(router, dialect, key)
     app.include_router(router)
