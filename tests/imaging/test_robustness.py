@@ -127,7 +127,7 @@ def test_refused_with_its_sentence(name):
 
 @pytest.mark.parametrize("name", sorted(VIDEOS))
 def test_videos_are_no_volumes(name):
-    with pytest.raises(UnsupportedFormat, match="this suffix is not read"):
+    with pytest.raises(UnsupportedFormat, match=r"this suffix is not read; .*`medsam2 video` takes videos"):
         io.read(FOLDER / name)
 
 

@@ -11,7 +11,7 @@ from medsam2.inference.postprocess import fill_logit_holes, keep_prompted, to_sl
 from medsam2.inference.preprocess import cut, normalise, resample_mask, resample_slice
 from medsam2.inference.zoom import View, whole_slice
 from medsam2.model.network import ABSENT_LOGIT
-from medsam2.prompts.types import Box, Point, Prompt
+from medsam2.prompts.types import Box, MaskPrompt, Point, Prompt
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (50, 70)).astype(np.uint8)
@@ -134,8 +134,9 @@ def test_only_parts_that_reach_the_prompt_are_kept() -> None:
     kept[1, 12:15, 12:15] = kept[3, 0, 19] = kept[1, 6, 1:3] = False
     box = Prompt(slice_index=1, box=Box(x_min=1, y_min=1, x_max=6, y_max=6))
     np.testing.assert_array_equal(_kept(mask, box), kept)
-    # A click says nothing about its surroundings: all of the prompted slice is the object.
-    click = Prompt(slice_index=1, points=(Point(x=3, y=3),))
-    kept[1, 12:15, 12:15] = kept[1, 6, 1:3] = True
+    click = Prompt(slice_index=1, points=(Point(x=3, y=3), Point(x=13, y=13, is_positive=False)))
     np.testing.assert_array_equal(_kept(mask, click), kept)
+    drawn = Prompt(slice_index=1, mask=MaskPrompt(array=mask[1]))  # of several parts, if the user likes
+    kept[1, 12:15, 12:15] = kept[1, 6, 1:3] = True
+    np.testing.assert_array_equal(_kept(mask, drawn), kept)
     assert not _kept(np.zeros_like(mask), box).any()

@@ -138,9 +138,9 @@ def test_what_lies_far_behind_is_let_go_and_changes_nothing(runtime: Runtime, me
                 found[z] = track.mask(z)
                 if lets_go:
                     track.let_go(z, 1)
-                    limit = ARCHIVE_DISTANCE + len(track.banks[1].pool)
+                    limit = ARCHIVE_DISTANCE + len(track.banks.of(z, 1).pool)
                     assert len(track.results) <= limit
-                    assert len(track.banks[1].tracked) <= limit
+                    assert len(track.banks.of(z, 1).tracked) <= limit
                     assert len(track.memory_views) <= limit
         masks.append(found)
     assert all((masks[0][z] == masks[1][z]).all() for z in range(55))

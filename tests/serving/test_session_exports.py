@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import tempfile
 import zipfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import highdicom
@@ -63,8 +65,17 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def live(run_tiny, series: Path) -> Iterator[object]:
-    with run_tiny(folder=series.parent, weights="compact") as server:
+def private_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the server has its files."""
+    return tmp_path_factory.mktemp("private")
+
+
+@pytest.fixture(scope="module")
+def live(run_tiny, series: Path, private_folder: Path) -> Iterator[object]:
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
+        patch.setattr(tempfile, "tempdir", str(private_folder))
+        server = stack.enter_context(run_tiny(folder=series.parent, weights="compact"))
+        patch.undo()  # the client's own are elsewhere
         yield server
         assert server.figure("medsam2_reserved_bytes") == 0
 
@@ -193,7 +204,11 @@ def test_a_series_in_the_servers_folder_and_a_single_slice_can_be_referred_to(
             assert pydicom.dcmread(io.BytesIO(opened.export("rtstruct"))).Modality == "RTSTRUCT"
 
 
-def test_what_cannot_be_exported_says_why(client: Client, session: RemoteSession, labels: Volume) -> None:
+def test_what_cannot_be_exported_says_why(
+    client: Client, session: RemoteSession, labels: Volume, private_folder: Path
+) -> None:
+    before = sorted(private_folder.rglob("*"))
+    assert before
     with client.session(labels) as other:
         other.add(1, slice=3, points=[(13.0, 11.0)])
         for kind in ("dicom-seg", "rtstruct"):
@@ -207,6 +222,7 @@ def test_what_cannot_be_exported_says_why(client: Client, session: RemoteSession
         with pytest.raises(InputError, match="an object's name is 1 to 64") as caught:
             session.export(kind, names={1: "x" * 65})
         assert "/" not in str(caught.value)
+    assert sorted(private_folder.rglob("*")) == before
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,9 @@ def read(
             return _read_unpacked(folder, frame, series)
     if is_folder or _is_dicom(path):
         return dicom.read(path, frame=frame, series=series)
-    reader = _by_suffix(path, _READERS, "read", ", or DICOM: a file, a folder or a .zip")
+    reader = _by_suffix(
+        path, _READERS, "read", ", or DICOM: a file, a folder or a .zip; `medsam2 video` takes videos"
+    )
     if series is not None:
         raise InputError(f"{path}: only DICOM has series to choose from, this file cannot give {series!r}")
     try:

@@ -65,7 +65,8 @@ def keep_prompted(
 ) -> Callable[[int], npt.NDArray[np.bool_]]:
     """Keep the 26-connected parts of a mask that reach a prompted slice's object.
 
-    Where a box was drawn, the largest part of what lies in it counts as the object.
+    Where a box was drawn, the largest part of what lies in it counts as the object; of clicks, what lies
+    under those inside it, or the largest part if all are outside; of a drawn mask, all of it.
 
     Args:
         mask_at: Slice index to mask `(y, x)`.
@@ -78,10 +79,21 @@ def keep_prompted(
     seeds = {}
     for prompt in prompts:
         seed = mask_at(prompt.slice_index)
-        if prompt.box is not None:
-            x_min, y_min, x_max, y_max = (round(value) for value in prompt.box.xyxy)
-            inside = np.zeros_like(seed)
-            inside[y_min : y_max + 1, x_min : x_max + 1] = True
-            seed = largest_component(seed & inside)
-        seeds[prompt.slice_index] = seed
+        seeds[prompt.slice_index] = seed if prompt.mask is not None else _pointed_at(seed, prompt)
     return connected_through(mask_at, slices, seeds)
+
+
+def _pointed_at(mask: npt.NDArray[np.bool_], prompt: Prompt) -> npt.NDArray[np.bool_]:
+    """Pixels of a mask `(y, x)` that a box or clicks say belong to the object."""
+    seed = np.zeros_like(mask)
+    if prompt.box is not None:
+        x_min, y_min, x_max, y_max = (round(value) for value in prompt.box.xyxy)
+        inside = np.zeros_like(mask)
+        inside[y_min : y_max + 1, x_min : x_max + 1] = True
+        seed |= largest_component(mask & inside)
+    clicks = [point for point in prompt.points if point.is_positive]
+    for point in clicks:
+        seed[round(point.y), round(point.x)] = True
+    if prompt.box is None and not clicks:  # what is left when something was clicked away
+        seed = largest_component(mask)
+    return seed & mask

@@ -1,12 +1,15 @@
-"""The order in which slices are visited: out from the prompts, upwards, then downwards."""
+"""The order in which slices are visited: out from the prompts, upwards, then downwards.
+
+The recurrence of SAM 2 starts both ways from the first prompted slice. A network that carries masks finds
+each slice from the nearest prompted one (`Banks.direction`): between two, ways meet in the middle.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from medsam2.inference.banks import DIRECTIONS, UPWARDS
 from medsam2.inference.track import ObjectTrack
-
-DIRECTIONS = (1, -1)
 
 
 def visit(
@@ -42,10 +45,10 @@ class _Run:
     def __init__(self, track: ObjectTrack, step: int) -> None:
         self.track = track
         self.step = step
-        # The slice both directions start from belongs to the first of them.
-        self.position = track.start if step == DIRECTIONS[0] else track.start + step
+        self.position = min(track.prompts) if step == UPWARDS else max(track.prompts) - 1
         self.num_absent = 0
         self.stop_after = track.stop_after
+        self._skip()
 
     @property
     def is_over(self) -> bool:
@@ -60,3 +63,13 @@ class _Run:
         is_there = bool((self.track.logits(self.position) > 0).any()) if self.stop_after else True
         self.num_absent = 0 if is_there else self.num_absent + 1
         self.position += self.step
+        self._skip()
+
+    def _skip(self) -> None:
+        """Leave out slices that are reached from the other side."""
+        while (
+            0 <= self.position < self.track.features.num_slices
+            and self.track.banks.direction(self.position) != self.step
+        ):
+            self.num_absent = 0
+            self.position += self.step

@@ -22,7 +22,8 @@ from medsam2.inference.options import InferenceOptions
 from medsam2.inference.outcome import kept_slices, label_slices
 from medsam2.inference.propagate import visit
 from medsam2.inference.runtime import Runtime
-from medsam2.inference.track import ObjectTrack, TrackState
+from medsam2.inference.state import TrackState
+from medsam2.inference.track import ObjectTrack
 from medsam2.inference.turn import filed_prompt, shown_prompt
 from medsam2.prompts.types import MAX_OBJECTS, Point, Prompt, prompt_from
 from medsam2.tracking.step import FrameResult

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -13,51 +12,25 @@ from torch import Tensor
 
 from medsam2.errors import SessionError
 from medsam2.imaging.labels import from_run_lengths, run_lengths
+from medsam2.inference.banks import Banks
+from medsam2.inference.corrections import merge_clicks
 from medsam2.inference.features import SliceFeatures
 from medsam2.inference.options import InferenceOptions
 from medsam2.inference.postprocess import fill_logit_holes, to_slice, to_view
 from medsam2.inference.preprocess import resample_mask
-from medsam2.inference.zoom import View, grow, touches_border, whole_slice, zoom_on
+from medsam2.inference.state import SliceResult, TrackState
+from medsam2.inference.zoom import View, grow, grow_to, touches_border, whole_slice, zoom_on
 from medsam2.model.network import ImageFeatures, MemoryTokens
 from medsam2.model.prompt_encoder import LABEL_BOX_MAX, LABEL_BOX_MIN
 from medsam2.prompts.types import Prompt
-from medsam2.tracking.memory import FrameMemory, MemoryBank
+from medsam2.tracking.memory import FrameMemory
 from medsam2.tracking.mirror import Mirrors
 from medsam2.tracking.prior import PromptTensors, with_prior
 from medsam2.tracking.select import Place, gather
-from medsam2.tracking.step import FrameResult, remember, track_frame
+from medsam2.tracking.step import remember, track_frame
 from medsam2.tracking.traits import describe
 
 ARCHIVE_DISTANCE = 32  # slices behind the one at hand; nearer ones are looked at while a user works
-
-
-@dataclass(frozen=True, kw_only=True)
-class SliceResult:
-    """The object in one slice, with the view it was found in."""
-
-    frame: FrameResult
-    view: View
-    runs: npt.NDArray[np.int32] | None = None
-    """Run lengths of the mask on the slice, once the logits have been rounded to save memory."""
-
-    @property
-    def score(self) -> float:
-        """Predicted overlap with the truth, 0..1; 0 where the object is absent."""
-        return float(self.frame.iou) if float(self.frame.object_logits) > 0 else 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrackState:
-    """An object's state at a moment, to come back to; nothing in it is ever changed."""
-
-    view: View
-    prompts: Mapping[int, Prompt]
-    results: Mapping[int, SliceResult]
-    memory_views: Mapping[int, View]
-    conditioning: Mapping[int, FrameMemory]
-    tracked: Mapping[int, Mapping[int, FrameMemory]]
-    """Of each direction, as the pools."""
-    pools: Mapping[int, Sequence[int]]
 
 
 class ObjectTrack:
@@ -74,26 +47,15 @@ class ObjectTrack:
         self.prompts: dict[int, Prompt] = {}
         self.results: dict[int, SliceResult] = {}
         self.memory_views: dict[int, View] = {}  # a result keeps its view, a memory follows today's
-        conditioning: dict[int, FrameMemory] = {}
-        # Prompted slices serve both directions; tracked ones only their own, as in the reference,
-        # which starts each direction afresh.
-        self.banks = {step: MemoryBank(conditioning=conditioning) for step in (1, -1)}
-
-    @property
-    def conditioning(self) -> dict[int, FrameMemory]:
-        """Slices that were prompted before they were tracked."""
-        return self.banks[1].conditioning
-
-    @property
-    def start(self) -> int:
-        """The slice that both directions start from."""
-        return min(self.conditioning)
+        self.banks = Banks(by_prompt=self.network.config.carries_mask)
 
     @property
     def keeps_component(self) -> bool:
         """Whether only the part that holds the prompt belongs to the object."""
         if self.options.keep_component is not None:
             return self.options.keep_component
+        if self.network.config.carries_mask:
+            return True
         prompts = list(self.prompts.values())
         return len(prompts) == 1 and prompts[0].box is not None and not prompts[0].points
 
@@ -106,25 +68,33 @@ class ObjectTrack:
     def add(self, prompt: Prompt) -> None:
         """Take a prompt in and find the object in its slice."""
         z = prompt.slice_index
-        step = next((s for s, bank in self.banks.items() if z in bank.tracked), None)
-        if step is None and not self.conditioning and self.zooms:
-            self.view = zoom_on(prompt, self.features.shape_yx)
-        tensors, previous = self._tensors(prompt), self._previous_logits(z)
+        step = self.banks.step_of(z)
+        if self.zooms:
+            shape_yx = self.features.shape_yx
+            self.view = grow_to(self.view, prompt, shape_yx) if self.prompts else zoom_on(prompt, shape_yx)
+        tensors, previous = self._tensors(prompt), self._corrected_logits(prompt)
         features = self._see(z, prompt=tensors, previous_logits=previous)
         memory = None if step is None else self._memory(z, step, features)
         found, pointer = self._find(features, memory, previous, tensors)
+        if previous is not None and self.network.config.carries_mask:
+            found = self._merged(found, previous, prompt)
         result = self._filled(found)
         self.prompts[z] = prompt
         self.results[z] = result
-        entry = self._remember_later(z, features, result, pointer)
-        if step is None:
-            self.conditioning[z] = entry
+        corrects = self.banks.by_prompt and previous is not None and bool(prompt.points)
+        entry = self._kept_memory(z) if corrects else self._remember_later(z, features, result, pointer)
+        if self.banks.by_prompt:
+            self.banks.forget(lambda other: other == z)
+            self.banks.begin(z, entry)
+            self._forget(lambda other: self.banks.origin(other) == z)
+        elif step is None:
+            self.banks.begin(z, entry)
             self._forget(lambda _z: True)
         else:
             # SAM 2: a slice that was tracked stays a tracked one when it is corrected.
             # Beyond it first, so that it is again the last one that was reached.
             self._forget(lambda other: (other - z) * step > 0)
-            self.banks[step].forget(z)
+            self.banks.of(z, step).forget(z)
             self._keep(z, step, entry)
 
     def advance(self, z: int, step: int) -> SliceResult:
@@ -148,14 +118,14 @@ class ObjectTrack:
         For videos, whose masks are handed out as they are found. Prompted slices stay, and those that a
         policy has picked.
         """
-        bank = self.banks[step]
-        for other in list(bank.tracked):
-            # One before it would be archived, which would be for nothing.
-            is_far = (z - other) * step >= ARCHIVE_DISTANCE - 1
-            if is_far and other not in self.prompts and other not in bank.pool:
-                bank.forget(other)
-                del self.results[other]
-                self.memory_views.pop(other, None)
+        for bank in self.banks.going(step):
+            for other in list(bank.tracked):
+                # One before it would be archived, which would be for nothing.
+                is_far = (z - other) * step >= ARCHIVE_DISTANCE - 1
+                if is_far and other not in self.prompts and other not in bank.pool:
+                    bank.forget(other)
+                    del self.results[other]
+                    self.memory_views.pop(other, None)
 
     def remove(self, z: int) -> None:
         """Take the prompt of a slice back, and what followed from it.
@@ -168,14 +138,18 @@ class ObjectTrack:
         rest = [prompt for slice_index, prompt in self.prompts.items() if slice_index != z]
         if not rest:
             raise SessionError(f"slice {z} has the object's only prompt; remove the object instead")
-        step = next((s for s, bank in self.banks.items() if z in bank.tracked), None)
+        step = self.banks.step_of(z)
         if step is not None:
             del self.prompts[z]
             self._forget(lambda other: (other - z) * step >= 0)
-            return
-        self.restore(ObjectTrack(self.features, self.options, zooms=self.zooms).state())
-        for prompt in rest:
-            self.add(prompt)
+        elif self.banks.by_prompt and z != next(iter(self.prompts)):
+            self._forget(lambda other: self.banks.origin(other) == z)
+            self.banks.end(z)
+            del self.prompts[z], self.results[z]
+        else:
+            self.restore(ObjectTrack(self.features, self.options, zooms=self.zooms).state())
+            for prompt in rest:
+                self.add(prompt)
 
     def state(self) -> TrackState:
         """What there is now; costs next to nothing, since values are shared."""
@@ -184,9 +158,7 @@ class ObjectTrack:
             prompts=dict(self.prompts),
             results=dict(self.results),
             memory_views=dict(self.memory_views),
-            conditioning=dict(self.conditioning),
-            tracked={step: dict(bank.tracked) for step, bank in self.banks.items()},
-            pools={step: tuple(bank.pool) for step, bank in self.banks.items()},
+            banks=self.banks.state(),
         )
 
     def restore(self, state: TrackState) -> None:
@@ -195,11 +167,7 @@ class ObjectTrack:
         self.prompts = dict(state.prompts)
         self.results = dict(state.results)
         self.memory_views = dict(state.memory_views)
-        conditioning = dict(state.conditioning)
-        for step, bank in self.banks.items():
-            bank.conditioning = conditioning
-            bank.tracked = dict(state.tracked[step])
-            bank.pool = list(state.pools[step])
+        self.banks.restore(state.banks)
 
     def mask(self, z: int) -> npt.NDArray[np.bool_]:
         """The object `(y, x)` in a slice that was visited."""
@@ -262,7 +230,7 @@ class ObjectTrack:
 
     def _memory(self, z: int, step: int, features: ImageFeatures) -> MemoryTokens:
         """What a slice looks back at, made anew where it was let go or its view is not today's."""
-        bank = self.banks[step]
+        bank = self.banks.of(z, step)
         for index in list(bank.conditioning):
             self._refresh(bank.conditioning, index)
         if z - step in bank.tracked:  # the slice at hand is compared where the object was in this one
@@ -294,7 +262,7 @@ class ObjectTrack:
 
     def _keep(self, z: int, step: int, entry: FrameMemory) -> None:
         """Add a tracked slice to its bank, which frees what no later slice looks back at."""
-        bank = self.banks[step]
+        bank = self.banks.of(z, step)
         bank.tracked[z] = entry
         bank.let_go(self.policy.admit(bank, z))
 
@@ -307,6 +275,16 @@ class ObjectTrack:
             return memory
         return dataclasses.replace(memory, traits=describe(memory, features, result.frame))
 
+    def _kept_memory(self, z: int) -> FrameMemory:
+        """What stands for a corrected slice: the memory of the prompt that it was found from.
+
+        Object pointers made from clicks led the shipped network away from the object in the slices beside:
+        the Dice on the development scans after a box and five clicks was 0.752 instead of 0.768.
+        """
+        origin = self.banks.origin(z)
+        self.memory_views[z] = self.memory_views[origin]
+        return self.banks.conditioning[origin]
+
     def _remember_later(
         self, z: int, features: ImageFeatures, result: SliceResult, pointer: Tensor
     ) -> FrameMemory:
@@ -316,6 +294,34 @@ class ObjectTrack:
             return self._remember(z, features, result, pointer)
         self.memory_views[z] = result.view
         return FrameMemory(slice_index=z, spatial=None, pointer=pointer)
+
+    def _corrected_logits(self, prompt: Prompt) -> Tensor | None:
+        """The mask that a prompt corrects, in the view of today; None if it begins anew."""
+        z = prompt.slice_index
+        if z in self.results or not self.network.config.carries_mask:
+            return self._previous_logits(z)
+        if prompt.box is not None or prompt.mask is not None:
+            return None
+        # A click where the object was never followed to: what its nearest slice says of this one.
+        known = [other for other in self.results if (self.logits(other) > 0).any()]
+        if not known:
+            return None
+        nearest = min(known, key=lambda other: abs(other - z))
+        carried = self._logits_in_view(nearest)
+        features = self._see(z, before=nearest, previous_logits=carried)
+        return self._find(features, None, carried)[0].frame.low_res_logits
+
+    def _merged(self, found: SliceResult, previous: Tensor, prompt: Prompt) -> SliceResult:
+        """What the latest clicks on a slice changed, joined to what was there."""
+        earlier = self.prompts.get(prompt.slice_index)
+        latest = prompt.points[0 if earlier is None else len(earlier.points) :]
+        if not latest or prompt.mask is not None:
+            return found
+        size = self.network.config.image_size
+        places = self.view.points_to_network(np.array([(p.x, p.y) for p in latest]), size)
+        clicks = [(x, y, p.is_positive) for (x, y), p in zip(places.tolist(), latest, strict=True)]
+        logits = merge_clicks(previous, found.frame.low_res_logits, clicks)
+        return dataclasses.replace(found, frame=dataclasses.replace(found.frame, low_res_logits=logits))
 
     def _previous_logits(self, z: int) -> Tensor | None:
         """The mask found in a slice, in the view of today."""
@@ -356,10 +362,8 @@ class ObjectTrack:
 
     def _forget(self, is_stale: Callable[[int], bool]) -> None:
         """Drop tracked slices that a new prompt has made stale; prompted ones stay."""
-        for bank in self.banks.values():
-            for z in [z for z in bank.tracked if z not in self.prompts and is_stale(z)]:
-                bank.forget(z)
-                del self.results[z]
+        for z in self.banks.forget(lambda z: z not in self.prompts and is_stale(z)):
+            del self.results[z]
 
 
 def _slim(result: SliceResult) -> SliceResult:

@@ -14,7 +14,7 @@ import torch
 from medsam2.errors import InputError
 from medsam2.imaging.labels import from_run_lengths, run_lengths
 from medsam2.inference.postprocess import to_slice
-from medsam2.inference.track import SliceResult
+from medsam2.inference.state import SliceResult
 from medsam2.inference.zoom import View
 
 

@@ -98,6 +98,22 @@ def grow(view: View, shape_yx: tuple[int, int]) -> View:
     return square_view(center, round(view.width * GROWTH), shape_yx)
 
 
+def grow_to(view: View, prompt: Prompt, shape_yx: tuple[int, int]) -> View:
+    """Widen a zoomed view until it covers what a prompt points at."""
+    extent = _extent(prompt)
+    height, width = shape_yx
+    while True:
+        top, bottom, left, right = view.bounds(shape_yx)
+        is_covered = (
+            left <= max(extent.x_min, 0) and min(extent.x_max, width - 1) < right
+            and top <= max(extent.y_min, 0) and min(extent.y_max, height - 1) < bottom
+        )  # fmt: skip
+        wider = grow(view, shape_yx)
+        if is_covered or wider == view:
+            return view
+        view = wider
+
+
 def touches_border(mask: npt.NDArray[np.bool_], view: View, shape_yx: tuple[int, int]) -> bool:
     """Tell whether a mask of the slice `(y, x)` reaches an edge of the view that is not the slice's."""
     height, width = shape_yx

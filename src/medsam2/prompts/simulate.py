@@ -11,6 +11,7 @@ from medsam2.errors import PromptError
 from medsam2.prompts.types import Box, Point, Prompt
 
 MAX_BOX_NOISE_PX = 20.0  # MedSAM2's limit, in pixels of the network's input
+CAREFUL_SHARE = 0.5  # of simulated corrections that are clicked as an evaluation clicks
 LEAST_SIDE_OF_LINE = 0.7  # of a box around a diameter, as a part of the diameter
 
 
@@ -81,13 +82,25 @@ def correction(
 ) -> Point:
     """Click on a wrong pixel of `predicted` `(y, x)`, or inside the object if there is none.
 
-    An object that is not there at all is answered by a click outside.
+    One user in two is careful and clicks into the middle of the largest part that is wrong, as evaluations
+    do; the others click anywhere in what is wrong. An object that is not there at all is answered by a click
+    outside.
     """
     wrong = predicted != truth
     if not wrong.any():
         return random_point(truth if truth.any() else ~truth, rng, is_positive=bool(truth.any()))
-    point = random_point(wrong, rng, is_positive=True)
+    if rng.random() < CAREFUL_SHARE:
+        point = center_point(_largest_part(wrong), is_positive=True)
+    else:
+        point = random_point(wrong, rng, is_positive=True)
     return Point(x=point.x, y=point.y, is_positive=bool(truth[int(point.y), int(point.x)]))
+
+
+def _largest_part(region: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    labels, _ = ndimage.label(region, structure=np.ones((3, 3), bool))
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    return labels == sizes.argmax()
 
 
 def largest_error_click(predicted: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_]) -> Prompt | None:

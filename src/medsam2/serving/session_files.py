@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import IO
 
 from starlette.background import BackgroundTask
@@ -52,16 +52,13 @@ async def masks_file(service: Service, opened: OpenSession, kind: str, names: Ma
     """
     async with opened.held() as session:
         labels = await service.hands.run(session.result)
-        folder = Path(mkdtemp(dir=opened.folder))
-        path = folder / f"mask{SUFFIXES[kind][0]}"
-        if kind in NEEDS_SOURCE:
-            await _write_for_series(service, opened, labels, path, kind, names)
-        else:
-            path = await service.hands.run(partial(_write, labels, path, kind, names))
-        file = path.open("rb")
-        for left in folder.iterdir():
-            left.unlink()
-        folder.rmdir()
+        with TemporaryDirectory(dir=opened.folder) as folder:
+            path = Path(folder) / f"mask{SUFFIXES[kind][0]}"
+            if kind in NEEDS_SOURCE:
+                await _write_for_series(service, opened, labels, path, kind, names)
+            else:
+                path = await service.hands.run(partial(_write, labels, path, kind, names))
+            file = path.open("rb")  # all that is left of it
     return _sent(file, path, f"{_stem(opened.name)}_{path.name}")
 
 

@@ -66,6 +66,7 @@ class ServerSettings(BaseSettings):
     folder: Path | None = None
     """Sessions may open what lies in it, by the path from there; nothing else of this machine."""
     max_sessions: _Count = 16
+    """Open at once; the bytes of their volumes count in `memory_budget`."""
     session_idle_s: _Seconds = 1800.0
     """Until a session that nobody asks for anything ends."""
 

@@ -1,0 +1,121 @@
+"""What a click changes, in its slice and in the slices around it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from medsam2.imaging.volume import Volume
+from medsam2.inference.corrections import merge_clicks
+from medsam2.inference.options import InferenceOptions
+from medsam2.inference.predictor import Predictor
+from medsam2.inference.runtime import start_runtime
+from medsam2.inference.session import Session
+from medsam2.inference.zoom import grow_to, square_view
+from medsam2.model.network import Network
+from medsam2.prompts.types import Point, Prompt
+
+BOX = (18, 12, 37, 25)
+NUM_SLICES = 24
+
+
+def _logits(*rectangles: tuple[int, int, int, int]) -> torch.Tensor:
+    """Mask logits of 16 x 16 cells, 5 in rectangles (top, bottom, left, right) and -5 elsewhere."""
+    logits = torch.full((1, 1, 16, 16), -5.0)
+    for top, bottom, left, right in rectangles:
+        logits[..., top:bottom, left:right] = 5.0
+    return logits
+
+
+def test_a_click_inside_takes_the_addition_it_lies_in_and_no_other_change() -> None:
+    before = _logits((4, 8, 4, 8))
+    after = _logits((4, 8, 4, 6), (4, 8, 8, 11), (12, 15, 12, 15))  # less, more beside, more elsewhere
+    merged = merge_clicks(before, after, [(4 * 9 + 2.0, 4 * 5 + 1.0, True)])
+    assert torch.equal(merged > 0, _logits((4, 8, 4, 11)) > 0)
+    assert torch.equal(merged[..., 4:8, 8:11], after[..., 4:8, 8:11])
+
+
+def test_a_click_outside_takes_the_removal_it_lies_in_and_no_other_change() -> None:
+    before = _logits((4, 8, 4, 8), (10, 12, 10, 12))
+    after = _logits((4, 8, 4, 6), (0, 2, 0, 2))
+    merged = merge_clicks(before, after, [(4 * 7.0, 4 * 5.0, False)])
+    assert torch.equal(merged > 0, _logits((4, 8, 4, 6), (10, 12, 10, 12)) > 0)
+
+
+def test_a_click_that_the_network_ignores_still_holds_where_it_is() -> None:
+    before = _logits((4, 8, 4, 8))
+    merged = merge_clicks(before, before, [(4 * 12.0, 4 * 2.0, True), (4 * 5.0, 4 * 5.0, False)])
+    expected = _logits((4, 8, 4, 8), (2, 3, 12, 13)) > 0
+    expected[..., 5, 5] = False
+    assert torch.equal(merged > 0, expected)
+    assert torch.equal(before, _logits((4, 8, 4, 8))), "what was corrected stays as it was"
+
+
+def test_a_click_beyond_the_edge_counts_at_the_edge() -> None:
+    merged = merge_clicks(_logits(), _logits((14, 16, 14, 16)), [(64.0, 200.0, True)])
+    assert torch.equal(merged > 0, _logits((14, 16, 14, 16)) > 0)
+
+
+def test_a_view_grows_until_it_covers_a_click() -> None:
+    view = square_view((50.0, 50.0), 40, (200, 200))
+    assert grow_to(view, Prompt(slice_index=0, points=(Point(x=60, y=60),)), (200, 200)) == view
+    wider = grow_to(view, Prompt(slice_index=0, points=(Point(x=120, y=50),)), (200, 200))
+    assert wider.x <= 120 < wider.x + wider.width
+    assert wider.width < 200
+    everything = grow_to(view, Prompt(slice_index=0, points=(Point(x=199, y=0),)), (200, 200))
+    assert everything.width == 200
+
+
+@pytest.fixture
+def session(network: Network) -> Session:
+    """Of a network that carries masks, told to follow everything everywhere."""
+    carrier = Network(dataclasses.replace(network.config, carries_mask=True)).eval()
+    carrier.load_state_dict(network.state_dict())
+    rng = np.random.default_rng(1)
+    grey = rng.integers(0, 60, (NUM_SLICES, 40, 56)).astype(np.int16)
+    grey[:, 12:26, 18:38] += 150
+    scan = Volume.from_array(grey, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), modality="MR")
+    options = InferenceOptions(zoom=False, keep_component=False, stop_after=0)
+    return Predictor(start_runtime(carrier, device="cpu", precision="float32")).session(scan, options=options)
+
+
+def _visited(session: Session) -> list[int]:
+    return [z for z, _ in session.propagate()]
+
+
+def test_between_two_prompts_the_ways_meet_in_the_middle(session: Session) -> None:
+    session.add(1, slice=4, box=BOX)
+    session.add(1, slice=17, box=BOX)
+    upwards = [*range(4, 11), *range(17, NUM_SLICES)]
+    downwards = [*range(16, 10, -1), *range(3, -1, -1)]
+    assert _visited(session) == [*upwards, *downwards]
+    assert sorted(session.scores(1)) == list(range(NUM_SLICES))
+
+
+def test_a_correction_redoes_what_lies_nearest_to_it(session: Session) -> None:
+    session.add(1, slice=4, box=BOX)
+    _visited(session)
+    first = {z: session.frame(1, z) for z in range(NUM_SLICES)}
+    session.add(1, slice=12, points=[(20, 20)], labels=[0])
+    assert sorted(session.scores(1)) == [*range(9), 12]
+    _visited(session)
+    again = {z: session.frame(1, z) for z in range(NUM_SLICES)}
+    assert [z for z in first if first[z] is again[z]] == list(range(9))
+    session.remove(1, slice=12)
+    _visited(session)
+    for z, frame in first.items():  # memories that were let go are made anew, nearly as they were
+        logits = session.frame(1, z).low_res_logits
+        torch.testing.assert_close(logits, frame.low_res_logits, atol=0.01, rtol=0)
+
+
+def test_a_click_where_the_object_was_not_followed_to_starts_from_its_nearest_slice(session: Session) -> None:
+    session.add(1, slice=4, box=BOX)
+    key = session.frame(1, 4)
+    mask = session.add(1, slice=9, points=[(30, 20)])
+    assert mask[20, 30]
+    assert session.frame(1, 4) is key
+    alone = session.add(2, slice=9, points=[(30, 20)])
+    assert not np.array_equal(mask, alone), "the object's mask in slice 4 was taken into account"
