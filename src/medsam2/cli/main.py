@@ -36,7 +36,9 @@ SUBCOMMANDS: Mapping[str, Subcommand] = MappingProxyType(
         "train": Subcommand("medsam2.cli.train:train", "Train a network from a recipe."),
         "data": Subcommand("medsam2.cli.data:data", "Check labelled scans and prepare them for training."),
         "project": Subcommand("medsam2.cli.project:project", "Keep a folder of scans that people label."),
-        "serve": Subcommand("medsam2.cli.serve:serve", "Answer the published JSON contract over HTTP."),
+        "serve": Subcommand(
+            "medsam2.cli.serve:serve", "Answer the published JSON contract over HTTP, and hold sessions."
+        ),
         "annotate": Subcommand(
             "medsam2.cli.annotate:annotate", "Segment the scans of a folder on a page in the browser."
         ),

@@ -72,12 +72,13 @@ def read(path: Path, *, frame: int | None = None) -> Volume:
     return volume_from_itk(image, path)
 
 
-def write(volume: Volume, path: Path) -> None:
-    """Write a volume as compressed .nrrd or .mha, with its grid and nothing else.
+def write(volume: Volume, path: Path, *, is_compressed: bool = True) -> None:
+    """Write a volume as .nrrd or .mha, with its grid and nothing else.
 
     Args:
         volume: Booleans are written as uint8, other dtypes as they are.
         path: The file, ending in .nrrd or .mha.
+        is_compressed: Some pages of browsers read voxels only as they are.
 
     Raises:
         InputError: The file cannot be written.
@@ -89,7 +90,7 @@ def write(volume: Volume, path: Path) -> None:
     image.SetDirection(volume.direction)
     with replacing(path, path.suffix.lower()) as temporary, quiet_itk():
         try:
-            SimpleITK.WriteImage(image, os.fspath(temporary), useCompression=True)
+            SimpleITK.WriteImage(image, os.fspath(temporary), useCompression=is_compressed)
         except RuntimeError as error:
             raise InputError(f"{path}: cannot be written: {_last_line(error)}") from error
 
