@@ -99,6 +99,7 @@ def test_what_is_frozen_stays(tmp_path: Path, bank: Path) -> None:
     config = dataclasses.replace(
         CONFIG,
         freeze=("image_encoder",),
+        precision="bf16-mixed",  # as the recipes have it
         phases=(dataclasses.replace(CONFIG.phases[0], steps=1, batch=1),),
     )
     trainer = Trainer(config, tmp_path, bank, devices=Devices(device="cpu"))

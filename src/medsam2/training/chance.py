@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 
 
-@dataclass(frozen=True, kw_only=True)
 class Chance:
-    """What a batch, or a part of one, is drawn by."""
+    """What a batch, or a part of one, is drawn by.
 
-    shared: np.random.Generator
-    """Of what all clips of a step have in common: which prompt they begin with, how many clicks follow."""
-    clips: tuple[np.random.Generator, ...]
-    """Of each clip, whichever process it is on and whatever other clips are beside it."""
+    No dataclass: Lightning Fabric looks through those for tensors to convert, and refuses frozen ones.
+    """
+
+    def __init__(self, *, shared: np.random.Generator, clips: Sequence[np.random.Generator]) -> None:
+        self.shared = shared
+        """Of what all clips of a step have in common: their first prompt's kind, how many clicks follow."""
+        self.clips = tuple(clips)
+        """Of each clip, whichever process it is on and whatever other clips are beside it."""
 
 
 def chance_of_step(seed: int, step: int, clips: range) -> Chance:
@@ -31,5 +34,5 @@ def chance_of_step(seed: int, step: int, clips: range) -> Chance:
     # Counted from 1: to numpy, a seed that ends in 0 is the seed without it.
     return Chance(
         shared=np.random.default_rng((seed, step)),
-        clips=tuple(np.random.default_rng((seed, step, clip + 1)) for clip in clips),
+        clips=[np.random.default_rng((seed, step, clip + 1)) for clip in clips],
     )
