@@ -1,13 +1,14 @@
 """Corrections that a case needs, round by round, in a simulated annotation of generated scans.
 
-    python benchmarks/rounds.py [--rounds 3] [--next 4] [--steps 60] [--test 6] [--order uncertain]
+    python benchmarks/rounds.py [--rounds 3] [--next 4] [--steps 60] [--test 6] [--clicks 10]
+        [--order uncertain]
 
-A pool of generated scans of one kind, inverted and blurred so that the shipped weights have not seen their
-like. Each round fine-tunes on what is corrected so far, as `medsam2 rounds` does, and puts scans forward.
-The simulated annotator draws a box and clicks in the largest error until the Dice is 0.9, ten clicks at
-most; then the true mask is kept as the corrected one. What the annotator needed is shown for the scans that
-were put forward, and for a test set that is the same in every round: the first ones are chosen to be hard,
-the test set is not.
+A pool of generated scans of one kind, inverted and blurred so that the shipped weights have not seen
+their like. Each round fine-tunes on what is corrected so far, as `medsam2 rounds` does, and puts scans
+forward. The simulated annotator draws a box and clicks in the largest error until the Dice is 0.9, so
+many clicks at most; then the true mask is kept as the corrected one. What the annotator needed is shown
+for the scans that were put forward, and for a test set that is the same in every round: the first ones
+are chosen to be hard, the test set is not.
 """
 
 from __future__ import annotations
@@ -37,7 +38,6 @@ from medsam2.training.rounds.work import RoundOptions, begin_from, look_at, put_
 
 SHAPE = (14, 112, 112)
 LEAST_AREA = 60
-MOST_CLICKS = 10
 FIRST_SEED = 700_000  # far from those of training
 
 
@@ -89,13 +89,13 @@ def write_scans(root: Path, num_pool: int, num_test: int) -> tuple[dict[str, Cas
     return {case.name: case for case in cases[:num_pool]}, cases[num_pool:]
 
 
-def corrections(cases: list[Case], predictor: Predictor) -> tuple[float, float, float]:
+def corrections(cases: list[Case], predictor: Predictor, most: int) -> tuple[float, float, float]:
     """Return the mean Dice after the box, mean clicks until the target, and the share that reaches it."""
     first, clicks, reached = [], [], []
-    for result in run_cases(cases, predictor, RunOptions(protocol="interactive", clicks=MOST_CLICKS)):
+    for result in run_cases(cases, predictor, RunOptions(protocol="interactive", clicks=most)):
         dice = [step.dice for step in result.steps]
         first.append(dice[0])
-        clicks.append(next((n for n, value in enumerate(dice) if value >= TARGET_DICE), MOST_CLICKS))
+        clicks.append(next((n for n, value in enumerate(dice) if value >= TARGET_DICE), most))
         reached.append(max(dice) >= TARGET_DICE)
     return float(np.mean(first)), float(np.mean(clicks)), float(np.mean(reached))
 
@@ -107,6 +107,7 @@ def main() -> None:
     parser.add_argument("--next", type=int, default=4)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--test", type=int, default=6)
+    parser.add_argument("--clicks", type=int, default=10)
     parser.add_argument("--order", default="uncertain")
     arguments = parser.parse_args()
     recipe = Path(__file__).resolve().parents[1] / "recipes" / "compact-finetune.toml"
@@ -130,8 +131,8 @@ def main() -> None:
                 pass
             predictor = load(trained.folder.weights_path if trained else "compact", device="cpu")
             chosen = put_forward(scans, list(look_at(scans, predictor, options)), options, trained)
-            ours = corrections([pool[one.name] for one in chosen], predictor)
-            theirs = corrections(test, predictor)
+            ours = corrections([pool[one.name] for one in chosen], predictor, arguments.clicks)
+            theirs = corrections(test, predictor, arguments.clicks)
             minutes = (time.perf_counter() - started) / 60
             rows = "    ".join(f"{d:.3f}  {c:4.1f}  {100 * r:3.0f} %" for d, c, r in (ours, theirs))
             print(f"{number:5d}  {len(scans.corrected):10d}  {rows}  {minutes:.1f}", flush=True)
@@ -142,7 +143,9 @@ def main() -> None:
 
 def _shortened(config: TrainConfig, steps: int) -> TrainConfig:
     phase = dataclasses.replace(config.phases[0], steps=steps, warmup_steps=min(10, steps - 1))
-    return dataclasses.replace(config, phases=(phase,), validate_every=max(1, steps // 3), patience=0)
+    return dataclasses.replace(
+        config, phases=(phase,), validate_every=max(1, steps // 3), validation_clips=8, patience=0
+    )
 
 
 if __name__ == "__main__":
