@@ -153,7 +153,7 @@ class TrainConfig:
     layer_decay: float = 1.0
     """How much less each block of the image encoder learns than the one behind it; 1 is no less."""
     recompute: bool = False
-    """Compute each slice again on the way back instead of keeping it: a third slower, far less memory."""
+    """Compute each slice again on the way back instead of keeping it: a quarter slower, far less memory."""
     accumulate: int = 1
     """Parts that a step's batch is worked through in, one after the other."""
     weight_decay: float = 0.05
