@@ -34,6 +34,9 @@ SUBCOMMANDS: Mapping[str, Subcommand] = MappingProxyType(
         "evaluate": Subcommand("medsam2.cli.evaluate:evaluate", "Measure masks against reference masks."),
         "bench": Subcommand("medsam2.cli.bench:bench", "Measure memory policies on this machine."),
         "train": Subcommand("medsam2.cli.train:train", "Train a network from a recipe."),
+        "rounds": Subcommand(
+            "medsam2.cli.rounds:rounds", "Fine-tune on corrected masks and propose the next."
+        ),
         "data": Subcommand("medsam2.cli.data:data", "Check labelled scans and prepare them for training."),
         "project": Subcommand("medsam2.cli.project:project", "Keep a folder of scans that people label."),
         "serve": Subcommand(
