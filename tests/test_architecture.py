@@ -31,7 +31,8 @@ MAY_IMPORT = {
     "evaluation": EVALUATION,
     "training": TRAINING,
     "serving": {*LEAVES, "checkpoints", "inference", "weights"},
-    "cli": {*TRAINING, "training", "serving", "weights", ROOT},
+    "batch": {*LEAVES, "inference", "evaluation"},
+    "cli": {*TRAINING, "training", "serving", "batch", "weights", ROOT},
     ROOT: {"imaging", "inference", "prompts"},
     "__main__": {"cli"},
 }
