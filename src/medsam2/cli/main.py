@@ -29,6 +29,7 @@ class Subcommand:
 SUBCOMMANDS: Mapping[str, Subcommand] = MappingProxyType(
     {
         "segment": Subcommand("medsam2.cli.segment:segment", "Segment a structure from a prompt on a slice."),
+        "batch": Subcommand("medsam2.cli.batch:batch", "Segment a table of cases, resumable."),
         "video": Subcommand("medsam2.cli.video:video", "Follow a structure through a video."),
         "demo": Subcommand("medsam2.cli.demo:demo", "Segment a generated scan whose answer is known."),
         "evaluate": Subcommand("medsam2.cli.evaluate:evaluate", "Measure masks against reference masks."),
