@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, PlainTextResponse
 
 from medsam2.errors import MedSAM2Error
 from medsam2.serving.description import SCORE_RESPONSES, SCORE_SCHEMA
@@ -120,7 +120,7 @@ def _add_probes(app: FastAPI, service: Service) -> None:
             raise Fault(503, "the server is starting or ending", retry_after_s=1)
         return {"status": "ready"}
 
-    @app.get("/metrics", response_model=None)
+    @app.get("/metrics", response_model=None, response_class=PlainTextResponse)
     async def show_meters() -> Response:
         """Show what was counted and timed, for Prometheus."""
         return Response(service.meters.text(), media_type=_METRICS_TYPE)
