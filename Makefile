@@ -8,12 +8,13 @@ RECIPE ?= recipes/compact.toml
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check train clean
+.PHONY: help demo test check docs train clean
 
 help:
 	@echo "make demo    segment a generated scan into demo/"
 	@echo "make test    check, then run the tests"
 	@echo "make check   format, lint and types"
+	@echo "make docs    build the site into site/"
 	@echo "make train   train the network of RECIPE=$(RECIPE)"
 	@echo "make clean   remove .venv, caches and demo/"
 
@@ -39,9 +40,13 @@ check: $(INSTALLED)
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
+# What would be a dead link, or a name that the reference no longer finds, ends the build.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 train: $(INSTALLED)
 	$(BIN)/medsam2 train $(RECIPE)
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist demo
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist demo site
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

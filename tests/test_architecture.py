@@ -33,7 +33,8 @@ MAY_IMPORT = {
     "evaluation": EVALUATION,
     "training": TRAINING,
     "serving": {*LEAVES, "annotation", "checkpoints", "inference", "weights"},
-    "cli": {*TRAINING, "annotation", "training", "serving", "weights", ROOT},
+    "batch": {*LEAVES, "inference", "evaluation"},
+    "cli": {*TRAINING, "annotation", "training", "serving", "batch", "weights", ROOT},
     ROOT: {"client", "imaging", "inference", "prompts"},
     "__main__": {"cli"},
 }

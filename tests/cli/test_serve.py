@@ -136,6 +136,7 @@ def test_a_port_that_is_taken_is_named(capsys: pytest.CaptureFixture[str]) -> No
         (("--allow-urls", "*"), ("--allow-urls", "*")),
         (("--allow-urls",), ("--allow-urls", "argument")),
         (("--folder", "no/such"), ("--folder", "no/such")),
+        (("--port", "0", "--studies", "no/such/folder"), ("no/such/folder", "DICOMweb")),
         (("here",), ("here",)),
     ],
 )

@@ -158,6 +158,25 @@ def test_an_absent_object_is_followed_to_the_end(network: Network, greys: np.nda
     assert {score for one in found for score in one.scores.values()} == {0.0}
 
 
+def test_frames_are_followed_without_the_bias_of_volumes(network: Network, greys: np.ndarray) -> None:
+    carrier = Network(dataclasses.replace(network.config, carries_mask=True)).eval()
+    carrier.load_state_dict(network.state_dict())
+    runtime = start_runtime(carrier, device="cpu", precision="float32")
+    session = Predictor(runtime).video(greys, options=WHOLE)
+    session.add(1, frame=4, box=BOX)
+    labels = np.stack([one.labels for one in session.propagate()])
+    in_volumes = []
+    for bias in (0.0, -2000.0):
+        options = dataclasses.replace(WHOLE, keep_component=False, stop_after=0, carried_bias=bias)
+        volume = Predictor(runtime).session(Volume.from_array(greys), window=(0.0, 255.0), options=options)
+        volume.add(1, slice=4, box=BOX)
+        for _ in volume.propagate():
+            pass
+        in_volumes.append(volume.result().array)
+    np.testing.assert_array_equal(labels, in_volumes[0])
+    assert in_volumes[0].sum() > in_volumes[1].sum()
+
+
 def test_the_official_network_sees_colour(runtime: Runtime, colours: np.ndarray) -> None:
     features = SliceFeatures(runtime, colours, None)
     size = runtime.network.config.image_size

@@ -19,6 +19,7 @@ import uvicorn
 from medsam2.inference.predictor import Predictor, load
 from medsam2.inference.runtime import Runtime
 from medsam2.serving.app import Extension
+from medsam2.serving.monailabel.training import Trainer
 from medsam2.serving.run import listen, server_for
 from medsam2.serving.settings import ServerSettings, load_settings
 
@@ -55,12 +56,18 @@ class Live:
 
 
 @contextmanager
-def running(predictor: Predictor, *, extensions: Sequence[Extension] = (), **given: object) -> Iterator[Live]:
+def running(
+    predictor: Predictor,
+    *,
+    extensions: Sequence[Extension] = (),
+    trainer: Trainer | None = None,
+    **given: object,
+) -> Iterator[Live]:
     """Run a server in a thread; at the end it finishes what it has begun."""
     settings = load_settings({"port": 0, "readers": 1, **given})
     with listen(settings.host, settings.port) as listener:
         port = listener.getsockname()[1]
-        server = server_for(predictor, settings, extensions)
+        server = server_for(predictor, settings, extensions, trainer=trainer)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="server")
         thread.start()
         live = Live(server, settings, port)

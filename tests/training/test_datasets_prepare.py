@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from medsam2.errors import InputError
-from medsam2.training.bank import build_bank, load_stack, stack_path, use_bank
+from medsam2.training.bank import build_bank, entry_of, load_stack, stack_path, use_bank
 from medsam2.training.config import DataConfig, PhaseConfig, TrainConfig
 from medsam2.training.data import draw_batch
 from medsam2.training.datasets.crops import MIN_SLICES, plan_parts
@@ -74,6 +74,10 @@ def test_stacks_hold_the_scan_as_inference_would_see_it(folder: Path, tmp_path: 
     assert np.array_equal(stack.image, expected)
     assert np.array_equal(stack.labels, np.where(mask == 3, 0, mask))
     assert stack.areas[1].tolist() == (mask == 1).sum(axis=(1, 2)).tolist()
+    assert (stack.modality, stack.spacing_mm) == ("CT", (1.0, 1.0, 3.0))
+    entry = entry_of(tmp_path / "bank", 0)
+    assert entry is not None
+    assert (entry.case, entry.objects) == (cases[0].name, ("liver", "lesion"))
     listed = json.loads((tmp_path / "bank" / "bank.json").read_text(encoding="utf-8"))
     assert [len(listed[split]) for split in ("train", "validation", "test")] == [2, 1, 0]
 
@@ -86,6 +90,7 @@ def test_pieces_planes_and_windows(folder: Path, tmp_path: Path) -> None:
     stack = load_stack(tmp_path / "bank", 0)
     image, mask = draw_scan(int(cases[0].name[1:]))
     assert np.array_equal(stack.image, np.clip(image, 0, 255).astype(np.uint8).transpose(1, 0, 2))
+    assert stack.spacing_mm == (1.0, 3.0, 1.0), "x and y of a coronal slice, then the step between slices"
     sizes = [int((stack.labels == label).sum()) for label in (1, 2, 3)]
     assert sizes == [8 * 16 * 20, 2 * 6 * 6, 2 * 5 * 6]
     assert not stack.labels[36].any()
@@ -222,15 +227,15 @@ def test_a_run_takes_the_numbers_of_its_bank(folder: Path, tmp_path: Path) -> No
     with pytest.raises(InputError, match="has 3 prepared stacks, numbered from 0; none is number 3"):
         list(build_bank(bank, range(4), 1))
     drawn = draw_batch(
-        bank, range(2), DataConfig(), np.random.default_rng(0),
-        batch=2, clip_length=3, image_size=64, augment=True,
+        bank, range(2), DataConfig(), [np.random.default_rng(0)] * 2,
+        clip_length=3, image_size=64, augment=True,
     )  # fmt: skip
     assert drawn.images.shape == (2, 3, 64, 64)
     assert drawn.targets[:, 0].any()
     with pytest.raises(InputError, match="a clip of 40 slices needs stacks of as many"):
         draw_batch(
-            bank, range(2), DataConfig(), np.random.default_rng(0),
-            batch=1, clip_length=40, image_size=64, augment=False,
+            bank, range(2), DataConfig(), [np.random.default_rng(0)],
+            clip_length=40, image_size=64, augment=False,
         )  # fmt: skip
     stack_path(bank, 1).unlink()
     with pytest.raises(InputError, match="is on the bank's list and not there; prepare it again"):

@@ -12,6 +12,7 @@ from torch import Tensor
 from medsam2.model.network import ABSENT_LOGIT, Network
 from medsam2.tracking.step import FrameResult, track_frame
 from medsam2.training import learner as learner_module
+from medsam2.training.chance import chance_of_step
 from medsam2.training.config import LossConfig, PromptConfig
 from medsam2.training.learner import ClipLearner
 
@@ -47,7 +48,7 @@ def _shown(
     quiet = {"point_share": 0.0, "mask_share": 0.0, "correction_share": 0.0, "late_correction_share": 0.0}
     learner = ClipLearner(carrier, PromptConfig(**quiet, **shares), LossConfig())
     with torch.no_grad():
-        learner(*clips, np.random.default_rng(1))
+        learner(*clips, chance_of_step(1, 0, range(BATCH)))
     assert len(given) == LENGTH - 1
     return given, found[:-1]
 
@@ -82,3 +83,44 @@ def test_a_disturbed_mask_moves_by_a_pixel_at_most(
         assert (given <= grown)[inner].all()
         assert (given >= shrunk)[inner].all()
     assert has_moved
+
+
+@pytest.mark.parametrize("carries_mask", [False, True])
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_later_slice_may_be_drawn_before_any_is_tracked(
+    network: Network,
+    clips: tuple[Tensor, Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+    carries_mask: bool,
+    recompute: bool,
+) -> None:
+    changed = Network(dataclasses.replace(network.config, carries_mask=carries_mask))
+    changed.load_state_dict(network.state_dict())
+    prompts = PromptConfig(mask_share=0.4, second_mask_share=1.0, correction_share=1.0, max_corrections=2)
+    learner = ClipLearner(changed, prompts, LossConfig(), recompute=recompute)
+    images, targets = clips
+    targets = targets.clone()
+    targets[0, 2:] = 0  # an object that has ended before the slice that is drawn
+    order: list[bool] = []
+
+    def noted(*args: object, **kwargs: object) -> FrameResult:
+        prompt = kwargs["prompt"]
+        order.append(prompt is not None and prompt.mask is not None)
+        return track_frame(*args, **kwargs)
+
+    monkeypatch.setattr(learner_module, "track_frame", noted)
+    outcome = learner.unroll(images, targets, chance_of_step(3, 0, range(BATCH)))
+    assert len(outcome.results) == LENGTH
+    assert not order[0], "this seed begins with a box"
+    num_prompts = order.index(True)  # the box and its corrections
+    assert sum(order) == 1
+    assert len(outcome.losses) >= num_prompts + LENGTH - 2, "nothing is learnt in the slice that is drawn"
+    drawn = next(
+        index
+        for index, result in enumerate(outcome.results)
+        if set(result.object_logits.abs().flatten().tolist()) == {10.0}
+    )
+    is_there = targets[:, drawn].flatten(1).any(dim=1)
+    assert torch.equal(outcome.results[drawn].object_logits[:, 0] > 0, is_there)
+    sum(loss.terms.sum() for loss in outcome.losses).backward()
+    assert changed.image_encoder.trunk.patch_embed.proj.weight.grad is not None

@@ -7,11 +7,13 @@ import math
 import pytest
 import torch
 
+from medsam2.model.config import TINY_512
 from medsam2.model.network import Network
-from medsam2.training.config import PhaseConfig
+from medsam2.training.config import PARTS, PhaseConfig
 from medsam2.training.optimisation import (
     AveragedWeights,
     build_optimizer,
+    freeze,
     learning_rate_at,
     set_learning_rate,
 )
@@ -72,6 +74,38 @@ def test_the_rate_is_set_in_all_groups(network: Network) -> None:
     optimizer = build_optimizer(network, learning_rate=0.1, weight_decay=0.05)
     set_learning_rate(optimizer, 0.003)
     assert [group["lr"] for group in optimizer.param_groups] == [0.003, 0.003]
+
+
+def test_parts_have_rates_of_their_own() -> None:
+    network = Network(TINY_512)
+    optimizer = build_optimizer(
+        network, learning_rate=5e-5, weight_decay=0.1, encoder_rate=0.6, layer_decay=0.9, beta2=0.999
+    )
+    set_learning_rate(optimizer, 5e-5)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    named = {name: rates[id(p)] for name, p in network.named_parameters()}
+    # The rates of MedSAM2's recipe.
+    assert named["sam_mask_decoder.mask_tokens.weight"] == pytest.approx(5e-5)
+    assert named["memory_attention.layers.0.norm1.weight"] == pytest.approx(5e-5)
+    assert named["image_encoder.neck.convs.0.conv.weight"] == pytest.approx(3e-5)
+    assert named["image_encoder.trunk.pos_embed"] == pytest.approx(3e-5)
+    assert named["image_encoder.trunk.blocks.11.attn.qkv.weight"] == pytest.approx(2.7e-5)
+    assert named["image_encoder.trunk.blocks.0.attn.qkv.weight"] == pytest.approx(8.47e-6, rel=1e-3)
+    assert named["image_encoder.trunk.patch_embed.proj.weight"] == pytest.approx(7.63e-6, rel=1e-3)
+    assert {group["betas"] for group in optimizer.param_groups} == {(0.9, 0.999)}
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, 0.1}
+
+
+def test_frozen_parts_are_not_the_optimisers_business(network: Network) -> None:
+    freeze(network, ("image_encoder", "memory_encoder"))
+    optimizer = build_optimizer(network, learning_rate=0.1, weight_decay=0.05)
+    learning = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    left = {name.split(".")[0] for name, p in network.named_parameters() if id(p) not in learning}
+    assert left == {"image_encoder", "memory_encoder"}
+
+
+def test_every_part_that_can_be_frozen_is_a_part(network: Network) -> None:
+    assert set(PARTS) <= {name for name, _ in network.named_children()}
 
 
 def test_averages_follow_fast_at_first_and_slowly_later() -> None:

@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from medsam2.errors import InputError
+from medsam2.model.config import PRESETS
 from medsam2.training.config import as_table, read_recipe
+from medsam2.weights import SPECS
 
-RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.toml"))
+RECIPE_FOLDER = Path(__file__).resolve().parents[2] / "recipes"
+RECIPES = sorted(RECIPE_FOLDER.glob("*.toml"))
 PHASE = """
 [[phases]]
 name = "only"
@@ -43,6 +46,44 @@ def test_published_recipes_load(path: Path) -> None:
     assert as_table(config)["preset"] == config.preset
 
 
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_published_recipes_begin_from_weights_of_their_network(path: Path) -> None:
+    config = read_recipe(path)
+    if config.initial_weights is not None:
+        assert SPECS[config.initial_weights].preset == config.preset
+        assert config.keep_best
+        assert config.report_cases
+        assert config.phases[0].image_size == PRESETS[config.preset].image_size
+        assert config.data.whole_slices == (config.preset == "tiny-512"), "as the predictor looks at slices"
+
+
+def test_the_papers_recipe_is_the_papers(tmp_path: Path) -> None:
+    config = read_recipe(RECIPE_FOLDER / "medsam2-finetune.toml")
+    phase, losses = config.phases[0], config.losses
+    assert (phase.learning_rate, config.encoder_rate, config.layer_decay) == (5e-5, 0.6, 0.9)
+    assert (phase.clip_length, phase.batch, phase.final_fraction) == (8, 8, 0.1)
+    assert (config.weight_decay, config.clip_norm) == (0.1, 0.1)
+    assert (losses.focal_weight, losses.dice_weight, losses.iou_weight, losses.presence_weight) == (
+        20,
+        1,
+        1,
+        1,
+    )
+    assert (losses.focal_alpha, losses.focal_gamma, config.prompts.box_noise) == (0.25, 2.0, 0.1)
+
+
+def test_the_low_memory_keys_of_the_recipe_work(tmp_path: Path) -> None:
+    text = (RECIPE_FOLDER / "medsam2-finetune.toml").read_text(encoding="utf-8")
+    keys = [
+        line.strip("# ").split("#")[0]
+        for line in text.splitlines()
+        if line.startswith("#     ") and "=" in line
+    ]
+    assert len(keys) == 3
+    config = _read(tmp_path, "\n".join([*keys, text]))
+    assert (config.recompute, config.accumulate, config.freeze) == (True, 8, ("image_encoder",))
+
+
 def test_a_minimal_recipe_has_the_defaults(tmp_path: Path) -> None:
     config = _read(tmp_path, MINIMAL + "\n[data]\nzoom = [2, 4]\n")
     assert config.data.zoom == (2.0, 4.0), "a whole number is a number"
@@ -69,6 +110,22 @@ def test_a_minimal_recipe_has_the_defaults(tmp_path: Path) -> None:
         ("phases = [1]\npreset = 'compact-256'\n", "phases[0] must be a table"),
         ('preset = "huge"\n' + PHASE, "preset is one of tiny-512, compact-256, not 'huge'"),
         ('preset = "compact-256"\nphases = []\n', "a recipe needs at least one [[phases]] table"),
+        ('freeze = ["neck"]\n' + MINIMAL, "freeze names parts of the network, image_encoder, "),
+        (
+            "layer_decay = 0\n" + MINIMAL,
+            "layer_decay is above 0 and at most 1, encoder_rate above 0, not 0 and 1",
+        ),
+        (
+            "accumulate = 0\n" + MINIMAL,
+            "accumulate starts at 1, patience and report_cases at 0, not 0, 0 and 0",
+        ),
+        ("accumulate = 2\n" + MINIMAL, "a batch of 1 cannot be worked through in 2 equal parts (accumulate)"),
+        ("patience = 3\n" + MINIMAL + PHASE, "compare validations of one phase; this recipe has 2"),
+        (
+            MINIMAL + "[data.augment]\nscale = [1.2, 0.8]\n",
+            "scale is a range of numbers above 0, not [1.2, 0.8]",
+        ),
+        (MINIMAL + "[data.augment]\nmoving_share = 2.0\n", "moving_share is a share, 0 to 1, not 2"),
         (PHASE, "missing 1 required keyword-only argument: 'preset'"),
         (MINIMAL.replace("steps = 10\n", ""), "missing 1 required keyword-only argument: 'steps'"),
         ("preset = \n", "is not TOML: "),

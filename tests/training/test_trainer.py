@@ -14,9 +14,10 @@ import torch
 from medsam2.checkpoints import load_network
 from medsam2.errors import CheckpointError
 from medsam2.model.config import PRESETS
-from medsam2.training.bank import build_bank, load_stack, stack_path
-from medsam2.training.config import DataConfig, PhaseConfig, TrainConfig
+from medsam2.training.bank import build_bank, entry_of, load_stack, stack_path
+from medsam2.training.config import AugmentConfig, DataConfig, PhaseConfig, TrainConfig
 from medsam2.training.data import draw_batch
+from medsam2.training.devices import Devices
 from medsam2.training.loop import Trainer
 from medsam2.training.runs import RunFolder, RunState
 
@@ -75,11 +76,41 @@ def test_areas_count_every_object_in_every_slice(bank: Path) -> None:
         assert stack.areas[label, z] == np.count_nonzero(stack.labels[z] == label)
 
 
+def test_stacks_say_what_they_are(bank: Path, tmp_path: Path) -> None:
+    stack = load_stack(bank, 0)
+    assert stack.modality in ("CT", "MR", "US")
+    assert all(0 < step < 20 for step in stack.spacing_mm)
+    # As a version before wrote it.
+    np.savez(stack_path(tmp_path, 0), image=stack.image, labels=stack.labels)
+    earlier = load_stack(tmp_path, 0)
+    assert (earlier.modality, earlier.spacing_mm) == (None, (1.0, 1.0, 1.0))
+    assert entry_of(tmp_path, 0) is None
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_whole_slices_show_all_of_a_slice(bank: Path, whole: bool) -> None:
+    config = DataConfig(whole_slices=whole, zoom=(1.0, 1.0), min_side=(8, 8), center_shift=0.0)
+    clips = draw_batch(
+        bank, range(1), config, [np.random.default_rng(2)] * 4, clip_length=1, image_size=64, augment=False
+    )
+    shares = clips.targets.flatten(1).mean(dim=1)
+    assert bool((shares < 0.2).all()) == whole
+
+
+def test_a_clip_may_turn_round_and_come_back(bank: Path) -> None:
+    config = DataConfig(augment=AugmentConfig(return_share=1.0))
+    clips = draw_batch(
+        bank, SEEDS, config, [np.random.default_rng(1)] * 2, clip_length=5, image_size=64, augment=True
+    )
+    assert torch.equal(clips.targets, clips.targets.flip(1))
+    assert not torch.equal(clips.targets[:, 0], clips.targets[:, 2])
+
+
 def test_clips_follow_from_the_state_of_chance(bank: Path) -> None:
     batches = [
         draw_batch(
-            bank, SEEDS, DataConfig(), np.random.default_rng(seed),
-            batch=2, clip_length=3, image_size=64, augment=True,
+            bank, SEEDS, DataConfig(), [np.random.default_rng(seed)] * 2,
+            clip_length=3, image_size=64, augment=True,
         )
         for seed in (1, 1, 2)
     ]  # fmt: skip
@@ -93,7 +124,7 @@ def test_clips_follow_from_the_state_of_chance(bank: Path) -> None:
 
 
 def test_exported_weights_load_as_the_network_that_was_trained(bank: Path, tmp_path: Path) -> None:
-    trainer = Trainer(CONFIG, tmp_path, bank, device="cpu")
+    trainer = Trainer(CONFIG, tmp_path, bank, devices=Devices(device="cpu"))
     network = load_network(trainer.export())
     assert network.config == PRESETS[CONFIG.preset]
     state = network.state_dict()
@@ -104,7 +135,7 @@ def test_exported_weights_load_as_the_network_that_was_trained(bank: Path, tmp_p
 
 @pytest.mark.slow
 def test_a_run_that_was_stopped_ends_in_the_same_bits(bank: Path, tmp_path: Path) -> None:
-    through = Trainer(CONFIG, tmp_path / "through", bank, device="cpu")
+    through = Trainer(CONFIG, tmp_path / "through", bank, devices=Devices(device="cpu"))
     started = {name: value.clone() for name, value in through.state.items()}
     reports = list(through.run())
     assert [report.step for report in reports] == [1, 2, 3, 4, 5]
@@ -116,10 +147,10 @@ def test_a_run_that_was_stopped_ends_in_the_same_bits(bank: Path, tmp_path: Path
 
     folder = tmp_path / "stopped"
     for step in (1, 2, 3):  # in the middle of the first phase, at its end, in the middle of the second
-        run = Trainer(CONFIG, folder, bank, device="cpu").run()
+        run = Trainer(CONFIG, folder, bank, devices=Devices(device="cpu")).run()
         assert next(run).step == step
         run.close()
-    last = Trainer(CONFIG, folder, bank, device="cpu")
+    last = Trainer(CONFIG, folder, bank, devices=Devices(device="cpu"))
     assert [report.step for report in last.run()] == [4, 5]
 
     states = [RunFolder(path).load() for path in (tmp_path / "through", folder)]
@@ -133,7 +164,9 @@ def test_a_run_that_was_stopped_ends_in_the_same_bits(bank: Path, tmp_path: Path
     assert weights[0] == weights[1]
     exported = load_network(folder / "weights.safetensors").state_dict()
     assert all(torch.equal(exported[n], states[0].average[n].half().float()) for n in exported)
-    assert list(Trainer(CONFIG, folder, bank, device="cpu").run()) == [], "a run that is over stays over"
+    assert list(Trainer(CONFIG, folder, bank, devices=Devices(device="cpu")).run()) == [], (
+        "a run that is over stays over"
+    )
 
 
 def _state(step: int, optimizer: dict[str, object] | None = None) -> RunState:

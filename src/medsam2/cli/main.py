@@ -29,14 +29,20 @@ class Subcommand:
 SUBCOMMANDS: Mapping[str, Subcommand] = MappingProxyType(
     {
         "segment": Subcommand("medsam2.cli.segment:segment", "Segment a structure from a prompt on a slice."),
+        "batch": Subcommand("medsam2.cli.batch:batch", "Segment a table of cases, resumable."),
         "video": Subcommand("medsam2.cli.video:video", "Follow a structure through a video."),
         "demo": Subcommand("medsam2.cli.demo:demo", "Segment a generated scan whose answer is known."),
         "evaluate": Subcommand("medsam2.cli.evaluate:evaluate", "Measure masks against reference masks."),
         "bench": Subcommand("medsam2.cli.bench:bench", "Measure memory policies on this machine."),
         "train": Subcommand("medsam2.cli.train:train", "Train a network from a recipe."),
+        "rounds": Subcommand(
+            "medsam2.cli.rounds:rounds", "Fine-tune on corrected masks and propose the next."
+        ),
         "data": Subcommand("medsam2.cli.data:data", "Check labelled scans and prepare them for training."),
         "project": Subcommand("medsam2.cli.project:project", "Keep a folder of scans that people label."),
-        "serve": Subcommand("medsam2.cli.serve:serve", "Answer the published JSON contract over HTTP."),
+        "serve": Subcommand(
+            "medsam2.cli.serve:serve", "Answer the published JSON contract over HTTP, and hold sessions."
+        ),
         "annotate": Subcommand(
             "medsam2.cli.annotate:annotate", "Segment the scans of a folder on a page in the browser."
         ),

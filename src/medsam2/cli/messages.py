@@ -23,6 +23,8 @@ _EXTRAS = MappingProxyType(
         "tensorboard": "train",
         "av": "video",
         "pydicom": "dicom",
+        "pyarrow": "batch",
+        "ray": "ray",
     }
 )
 _LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)

@@ -1,4 +1,4 @@
-"""`medsam2 serve`: the published contract over HTTP."""
+"""`medsam2 serve`: the published contract over HTTP, sessions, and studies for viewers."""
 
 from __future__ import annotations
 
@@ -46,6 +46,11 @@ class HostsCommand(click.Command):
 @click.option("--max-body", type=int, metavar="MB", help="Largest request in MiB; 512 if not given.")
 @click.option(_HOSTS_OPTION, multiple=True, metavar="HOST...", help="Fetch images by https from these hosts.")
 @click.option("--folder", metavar="DIR", help="Let sessions open the scans below this folder.")
+@click.option(
+    "--studies",
+    metavar="DIR|URL",
+    help="Let viewers with MONAI Label's plug-in work on a folder of images, or a DICOMweb archive.",
+)
 @click.option("--insecure", is_flag=True, help="Serve other machines without a key.")
 @click.pass_context
 def serve(
@@ -59,15 +64,17 @@ def serve(
     max_body: int | None,
     allow_urls: Sequence[str],
     folder: str | None,
+    studies: str | None,
     insecure: bool,
 ) -> None:
     """Answer the published JSON contract over HTTP, and hold sessions.
 
-    POST /score or /invocations; sessions at /v1/sessions; GET /ping, /healthz, /readyz and /metrics. Every
-    limit is also a variable MEDSAM2_*; what is given here counts more. The log is JSON lines on standard
-    error.
+    POST /score or /invocations; sessions at /v1/sessions; GET /ping, /healthz, /readyz and /metrics. With
+    --studies also what the plug-ins of MONAI Label for 3D Slicer and OHIF ask. Every limit is also a
+    variable MEDSAM2_*; what is given here counts more. The log is JSON lines on standard error.
     """
     try:
+        from medsam2.serving.monailabel.opening import check_studies
         from medsam2.serving.run import listen, run_server
         from medsam2.serving.settings import is_loopback, load_settings
     except ModuleNotFoundError as error:
@@ -87,13 +94,17 @@ def serve(
         "max_body": max_body,
         "allow_urls": tuple(allow_urls) or None,
         "folder": folder,
+        "studies": studies,
         "insecure": insecure or None,
     }
     settings = load_settings({name: value for name, value in given.items() if value is not None})
+    check_studies(settings.studies)
     with listen(settings.host, settings.port) as listener:
         predictor = load(settings.weights, device=settings.device, precision=settings.precision)
         address = f"http://{_in_url(settings.host)}:{listener.getsockname()[1]}"
         say(f"{settings.weights} answers POST /score on {address}; Ctrl-C ends it")
+        if settings.studies:
+            say(f"viewers with MONAI Label's plug-in reach the studies at {address}")
         if settings.key is None and not is_loopback(settings.host):
             say("warning: whoever reaches this address may use it, there is no key")
         run_server(predictor, settings, listener)

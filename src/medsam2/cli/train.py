@@ -1,4 +1,4 @@
-"""`medsam2 train`: train a network from a recipe."""
+"""`medsam2 train`: train a network from a recipe, or fine-tune one on labelled scans."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ import click
 from medsam2.cli.messages import say
 
 if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
     from medsam2.training.config import TrainConfig
-    from medsam2.training.loop import Progress
+    from medsam2.training.loop import Trainer
+    from medsam2.training.progress import Progress
 
 
 @click.command()
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
     "[default: OUTPUT/bank]",
 )  # fmt: skip
 @click.option(
+    "--weights", metavar="NAME|FILE", help="Weights to begin from, if not those that the recipe names."
+)
+@click.option(
     "--workers", type=int, default=os.cpu_count() or 1, show_default=True, help="To generate stacks."
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
@@ -34,42 +40,100 @@ if TYPE_CHECKING:
     "--processes", type=click.IntRange(min=1), default=1, show_default=True,
     help="Share each batch among so many devices, or so many parts of the processor.",
 )  # fmt: skip
+@click.option(
+    "--machines", type=click.IntRange(min=1), default=1, show_default=True,
+    help="Machines with so many processes each, started by torchrun or SLURM.",
+)  # fmt: skip
 def train(
-    recipe: Path, output: Path | None, bank: Path | None, workers: int, device: str, processes: int
+    recipe: Path,
+    output: Path | None,
+    bank: Path | None,
+    weights: str | None,
+    workers: int,
+    device: str,
+    processes: int,
+    machines: int,
 ) -> None:
     """Train a network from a recipe.
 
-    A run that was stopped goes on where it was. The averaged weights lie in
-    OUTPUT/weights.safetensors, curves for TensorBoard beside them.
+    A run that was stopped goes on where it was. The weights lie in OUTPUT/weights.safetensors, curves and
+    pictures for TensorBoard beside them, and a report in OUTPUT/report where the recipe asks for one.
     """
-    from torch.utils.tensorboard import SummaryWriter
+    import dataclasses
 
     from medsam2.training.bank import use_bank
     from medsam2.training.config import read_recipe
+    from medsam2.training.devices import Devices
     from medsam2.training.loop import Trainer
 
     config = read_recipe(recipe)
+    if weights is not None:
+        config = dataclasses.replace(config, initial_weights=weights)
     output = Path("runs") / recipe.stem if output is None else output
     bank = output / "bank" if bank is None else bank
     config = use_bank(config, bank)
     _fill(bank, config, workers)
-    trainer = Trainer(config, output, bank, device=device, processes=processes)
-    if trainer.step and trainer.is_first:
-        say(f"resuming {output} at step {trainer.step} of {config.num_steps}")
+    devices = Devices(device=device, processes=processes, machines=machines)
+    trainer = Trainer(config, output, bank, devices=devices)
     if not trainer.is_first:
         for _ in trainer.run():
             pass
         return
-    with SummaryWriter(str(output)) as curves:
+    if trainer.step:
+        say(f"resuming {output} at step {trainer.step} of {config.num_steps}")
+    _watch(trainer, output)
+    if trainer.is_stale:
+        say(f"stopped at step {trainer.step}: no validation was better since step {trainer.best.step}")
+    if config.keep_best:
+        say(f"the weights are those of step {trainer.best.step}, validation Dice {trainer.best.dice:.4f}")
+    if config.report_cases and config.initial_weights is not None:
+        _report(config, output, bank, "cuda" if trainer.fabric.device.type == "cuda" else "cpu", recipe)
+    click.echo(trainer.folder.weights_path)
+
+
+def _watch(trainer: Trainer, output: Path) -> None:
+    """Train, and keep curves and pictures."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    # Steps after the last checkpoint are done again: what was noted of them is not shown.
+    with SummaryWriter(str(output), purge_step=trainer.step + 1 if trainer.step else None) as curves:
         for progress in trainer.run():
             say(_line(progress))
-            for name, value in progress.losses.items():
-                curves.add_scalar(f"loss/{name}", value, progress.step)
-            curves.add_scalar("learning_rate", progress.learning_rate, progress.step)
-            curves.add_scalar("seconds_per_step", progress.seconds_per_step, progress.step)
-            if progress.validation_dice is not None:
-                curves.add_scalar("dice/validation", progress.validation_dice, progress.step)
-    click.echo(trainer.folder.weights_path)
+            _note(progress, curves)
+
+
+def _note(progress: Progress, curves: SummaryWriter) -> None:
+    for name, value in progress.losses.items():
+        curves.add_scalar(f"loss/{name}", value, progress.step)
+    if progress.losses:
+        curves.add_scalar("learning_rate", progress.learning_rate, progress.step)
+        curves.add_scalar("seconds_per_step", progress.seconds_per_step, progress.step)
+    if progress.validation is not None:
+        curves.add_scalar("dice/validation", progress.validation.dice, progress.step)
+        curves.add_image("validation", progress.validation.picture, progress.step, dataformats="HWC")
+
+
+def _report(config: TrainConfig, output: Path, bank: Path, device: str, recipe: Path) -> None:
+    """Compare the weights before and after on the stacks that were held out."""
+    from medsam2.evaluation.publish import PAGE
+    from medsam2.training.comparison import compare_weights, write_comparison
+    from medsam2.training.held_out import write_held_out
+    from medsam2.training.runs import RunFolder
+
+    assert config.initial_weights is not None
+    data = config.data
+    first = data.first_seed + data.stacks
+    cases = write_held_out(
+        bank, range(first, first + data.validation_stacks), output / "held-out",
+        most=config.report_cases, min_area=data.min_area,
+    )  # fmt: skip
+    study = compare_weights(
+        cases, config.initial_weights, RunFolder(output).weights_path, device=device,
+        command=f"medsam2 train {recipe}",
+    )  # fmt: skip
+    for line in write_comparison(study, output / "report"):
+        say(line)
+    say(f"the report is {output / 'report' / PAGE}")
 
 
 def _fill(bank: Path, config: TrainConfig, workers: int) -> None:
@@ -90,10 +154,9 @@ def _fill(bank: Path, config: TrainConfig, workers: int) -> None:
 
 def _line(progress: Progress) -> str:
     terms = "  ".join(f"{name} {value:.4f}" for name, value in progress.losses.items())
-    validation = (
-        "" if progress.validation_dice is None else f"  validation Dice {progress.validation_dice:.4f}"
-    )
-    return (
-        f"step {progress.step}/{progress.num_steps} ({progress.phase})  {terms}  "
-        f"{progress.seconds_per_step:.2f} s/step{validation}"
-    )
+    parts = [
+        f"step {progress.step}/{progress.num_steps} ({progress.phase})",
+        *([terms, f"{progress.seconds_per_step:.2f} s/step"] if terms else []),
+        *([] if progress.validation is None else [f"validation Dice {progress.validation.dice:.4f}"]),
+    ]
+    return "  ".join(parts)

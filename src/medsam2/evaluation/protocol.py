@@ -13,6 +13,9 @@ from medsam2.prompts.types import Box
 
 XYXY = tuple[float, float, float, float]
 
+OTHER = "other"
+"""The modality of a case where nobody knows it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
@@ -25,7 +28,8 @@ class Case:
     labels: tuple[int, ...]
     """Values of the mask that are the object."""
     modality: str
-    """"CT", "MR" or "US"; for the means by modality. What the predictor is told is what the file says."""
+    """"CT", "MR", "US" or "other"; for the means by modality. What the predictor is told is what the file
+    says."""
     target: str
     """What the object is, for people."""
     window: str | tuple[float, float] | None
@@ -154,7 +158,9 @@ _REQUIRED: Mapping[str, _Field] = MappingProxyType(
         "image": _TEXT,
         "mask": _TEXT,
         "label": _Field("an integer or a list of them", lambda value: _is_int(value) or _are(_is_int, value)),
-        "modality": _Field(f"one of {', '.join(MODALITIES)}", lambda value: value in MODALITIES),
+        "modality": _Field(
+            f"one of {', '.join((*MODALITIES, OTHER))}", lambda value: value in (*MODALITIES, OTHER)
+        ),
         "target": _TEXT,
         "window": _Field("two numbers, the name of a window, or null", _is_window),
         "axis": _Field(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from medsam2.errors import InputError
 from medsam2.evaluation.figures import check_matplotlib
-from medsam2.evaluation.gallery import show_cases
+from medsam2.evaluation.gallery import Exhibit, show_cases
 from medsam2.evaluation.page import render_page
 from medsam2.evaluation.report import as_json, write_csv, write_steps_csv
 from medsam2.evaluation.study import Study
@@ -39,17 +39,18 @@ def prepare_folder(folder: Path) -> None:
         raise InputError(f"{folder}: cannot be made a folder: {error.strerror or error}") from error
 
 
-def publish(study: Study, folder: Path) -> None:
+def publish(study: Study, folder: Path, exhibits: list[Exhibit] | None = None) -> None:
     """Write a report; files of an earlier one are replaced, each once it is whole.
 
     Args:
         study: What was found.
         folder: Made by `prepare_folder`.
+        exhibits: The cases to show; those that `show_cases` chooses if not given.
 
     Raises:
         InputError: A file cannot be written, or a case to be shown can no longer be read.
     """
-    page = render_page(study, show_cases(study))
+    page = render_page(study, show_cases(study) if exhibits is None else exhibits)
     for prefix, results in zip(("", SECOND), study.results, strict=False):
         write_csv(results, folder / f"{prefix}{CASES}")
         write_steps_csv(results, folder / f"{prefix}{STEPS}")

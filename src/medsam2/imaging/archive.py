@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from medsam2.errors import InputError, UnsupportedFormat
+from medsam2.imaging.quoting import in_a_line
 from medsam2.imaging.volume import LARGEST_VOLUME_BYTES
 
 MAX_MEMBERS = 20_000
@@ -51,7 +52,7 @@ def unpacked(
             with zipfile.ZipFile(path) as archive:
                 _unpack(archive, folder, path, max_members, max_bytes)
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-            raise UnsupportedFormat(f"{path}: cannot be read as .zip: {error}") from error
+            raise UnsupportedFormat(f"{path}: cannot be read as .zip: {in_a_line(error)}") from error
         except OSError as error:
             raise InputError(f"{path}: cannot be unpacked: {error.strerror or error}") from error
         with _renamed(folder, path):
@@ -59,7 +60,8 @@ def unpacked(
 
 
 def _unpack(archive: zipfile.ZipFile, folder: Path, path: Path, max_members: int, max_bytes: int) -> None:
-    members = [member for member in archive.infolist() if not member.is_dir()]
+    # Not `is_dir`, which fails over a member without a name; that one is refused below.
+    members = [member for member in archive.infolist() if not member.filename.endswith("/")]
     if len(members) > max_members:
         raise InputError(f"{path}: holds {len(members)} files; at most {max_members} are unpacked")
     num_bytes = sum(member.file_size for member in members)

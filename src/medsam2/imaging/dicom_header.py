@@ -14,18 +14,6 @@ from medsam2.errors import InputError, UnsupportedFormat
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-DAMAGE = (
-    AttributeError,
-    EOFError,
-    LookupError,
-    OverflowError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
-"""What pydicom and its decoders raise over a file that is not as the standard has it."""
-
 # Objects with rows and columns that are no scan: https://dicom.nema.org/medical/dicom/current PS3.4, B.5
 _NO_SCANS = {
     "1.2.840.10008.5.1.4.1.1.481.2",  # RT Dose
@@ -46,6 +34,7 @@ _OLD_STARTS = (
     b"\x08\x00\x05\x00",
     b"\x08\x00\x08\x00",
 )
+_LONGEST_TEXT = 64  # of a UID, and of all other texts that are read here
 _CENTIMETRES = 3  # Physical Units X Direction
 _TAGS = (
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "InstanceNumber", "Modality"),
@@ -149,6 +138,24 @@ class Slice:
     plane: Plane
 
 
+def damage(*others: type[Exception]) -> tuple[type[Exception], ...]:
+    """Return what pydicom and its decoders raise over a file that is not as the standard has it."""
+    from pydicom.errors import BytesLengthException
+
+    return (
+        AttributeError,
+        EOFError,
+        LookupError,
+        OverflowError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        struct.error,
+        BytesLengthException,
+        *others,
+    )
+
+
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
     """Keep pydicom from warning of odd values, which it quotes: they may be the patient's."""
@@ -214,7 +221,7 @@ def read_header(path: Path) -> Header | None:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UnsupportedFormat:
         raise
-    except DAMAGE as error:
+    except damage(MemoryError) as error:  # room for an element is made before it is seen to be short
         raise UnsupportedFormat(f"{path}: the DICOM header is damaged") from error
 
 
@@ -232,7 +239,15 @@ def _is_directory(dataset: "Dataset") -> bool:
 
 
 def _meta(dataset: "Dataset", name: str) -> str:
-    return str(getattr(dataset, "file_meta", {}).get(name, ""))
+    return _text(getattr(dataset, "file_meta", {}).get(name, ""))
+
+
+def _text(value: object) -> str:
+    """Return an element's text as it can stand in a sentence; damaged ones hold anything."""
+    text = str(value)
+    if len(text) > _LONGEST_TEXT or not text.isprintable():
+        return "".join(letter if letter.isprintable() else "?" for letter in text[:_LONGEST_TEXT])
+    return text
 
 
 def _header(dataset: "Dataset", path: Path) -> Header:
@@ -248,20 +263,20 @@ def _header(dataset: "Dataset", path: Path) -> Header:
     bits = int(dataset.get("BitsAllocated") or 16)
     return Header(
         path=path,
-        sop_class=str(dataset.SOPClassUID),
-        sop_class_name=dataset.SOPClassUID.name,
-        uid=str(dataset.get("SOPInstanceUID", "")),
-        series=str(dataset.get("SeriesInstanceUID", "")),
+        sop_class=_text(dataset.SOPClassUID),
+        sop_class_name=_text(dataset.SOPClassUID.name),
+        uid=_text(dataset.get("SOPInstanceUID", "")),
+        series=_text(dataset.get("SeriesInstanceUID", "")),
         series_number=_integer(dataset.get("SeriesNumber")),
         instance_number=_integer(dataset.get("InstanceNumber")) or 0,
-        modality=str(dataset.get("Modality") or ""),
-        image_type=tuple(str(word).upper() for word in _values(dataset.get("ImageType"))),
+        modality=_text(dataset.get("Modality") or ""),
+        image_type=tuple(_text(word).upper() for word in _values(dataset.get("ImageType"))),
         transfer_syntax=_meta(dataset, "TransferSyntaxUID"),
         rows=rows,
         columns=columns,
         num_frames=num_frames,
         num_samples=int(dataset.get("SamplesPerPixel") or 1),
-        photometric=str(dataset.get("PhotometricInterpretation") or "MONOCHROME2"),
+        photometric=_text(dataset.get("PhotometricInterpretation") or "MONOCHROME2"),
         bits_allocated=bits,
         bits_stored=int(dataset.get("BitsStored") or bits),
         is_signed=bool(dataset.get("PixelRepresentation")),
@@ -300,9 +315,9 @@ def _window(places: "list[Dataset]") -> tuple[float, float] | None:
     if not centres or not widths:
         return None
     centre, width = float(str(centres[0])), float(str(widths[0]))
-    if not (math.isfinite(centre) and math.isfinite(width) and width > 0):
-        return None
-    return centre - width / 2, centre + width / 2
+    lower, upper = centre - width / 2, centre + width / 2
+    # Not of the width alone: far from zero both ends may be one number.
+    return (lower, upper) if math.isfinite(lower) and math.isfinite(upper) and lower < upper else None
 
 
 def _ultrasound_spacing(dataset: "Dataset") -> tuple[float, ...] | None:
@@ -326,8 +341,10 @@ def _first(places: "Iterable[Dataset]", name: str) -> list[object]:
 
 
 def _numbers(places: "Iterable[Dataset]", name: str, length: int) -> tuple[float, ...] | None:
+    """Return as many numbers as there should be; of a single one the first of those there are."""
     values = tuple(float(str(value)) for value in _first(places, name))
-    return values if len(values) >= length and all(math.isfinite(value) for value in values) else None
+    has_them = len(values) == length or length == 1 <= len(values)
+    return values if has_them and all(math.isfinite(value) for value in values) else None
 
 
 def _values(value: object) -> list[object]:

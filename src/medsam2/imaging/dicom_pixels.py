@@ -1,17 +1,20 @@
 """Decode the pixels of DICOM slices into intensities."""
 
 import math
+import mmap
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import numpy as np
 from PIL import Image
 
 from medsam2.errors import UnsupportedFormat
-from medsam2.imaging.dicom_header import DAMAGE, Header, Slice, quiet_pydicom
+from medsam2.imaging.dicom_header import Header, Slice, damage, quiet_pydicom
+from medsam2.imaging.quoting import in_a_line
 from medsam2.imaging.volume import check_claim
 from medsam2.imaging.voxels import gathered
 
@@ -131,30 +134,47 @@ def _decoded(file: Header, frames: list[int]) -> Iterator[np.ndarray]:
     from pydicom.pixels.utils import iter_pixels
 
     try:
-        with quiet_pydicom():
-            pixels = iter_pixels(_source(file), indices=frames)
-        for _ in frames:
-            with quiet_pydicom():
-                decoded = next(pixels)
-            if decoded.shape[:2] != (file.rows, file.columns):
-                raise ValueError(f"{decoded.shape[:2]} pixels where the header has {file.rows, file.columns}")
-            yield decoded
-    except (*DAMAGE, StopIteration) as error:
+        with _opened(file) as source, closing(_generated(iter_pixels(source, indices=frames))) as pixels:
+            for _ in frames:
+                with quiet_pydicom():
+                    decoded = next(pixels)
+                if decoded.shape[:2] != (file.rows, file.columns):
+                    raise ValueError(
+                        f"{decoded.shape[:2]} pixels where the header has {file.rows, file.columns}"
+                    )
+                yield decoded
+    except damage(StopIteration) as error:
         reason = "fewer are there than the header claims"
         if file.transfer_syntax not in _NATIVE:
-            reason = " ".join(str(error).split()) or "the decoder gives up"
+            reason = in_a_line(" ".join(str(error).split())) or "the decoder gives up"
         raise UnsupportedFormat(f"{file.path}: its pixels are damaged or truncated: {reason}") from error
 
 
-def _source(file: Header) -> "Path | Dataset":
-    """Return what pydicom decodes; it must be told the encoding of files from before they said it."""
-    if file.transfer_syntax:
-        return file.path
+def _generated(pixels: Iterator[np.ndarray]) -> Generator[np.ndarray, None, None]:
+    """Say of pydicom's iterator that it can be closed, which goes back in the file and so comes first."""
+    return cast(Generator[np.ndarray, None, None], pixels)
+
+
+@contextmanager
+def _opened(file: Header) -> "Iterator[Path | BinaryIO | Dataset]":
+    """Open what pydicom decodes."""
+    if file.transfer_syntax and file.transfer_syntax in _NATIVE:
+        yield file.path
+        return
+    # Parts say how long they are. A map gives no more than there is, where a file would first make room for
+    # all that is asked for.
+    with file.path.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        content = cast(BinaryIO, mapped)
+        yield content if file.transfer_syntax else _told_encoding(content)
+
+
+def _told_encoding(content: BinaryIO) -> "Dataset":
+    """Return a dataset from before files said how they are encoded."""
     from pydicom import dcmread
     from pydicom.dataset import FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-    dataset = dcmread(file.path, force=True)
+    dataset = dcmread(content, force=True)
     is_implicit = dataset.original_encoding[0]
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if is_implicit else ExplicitVRLittleEndian

@@ -25,6 +25,7 @@ _IS_PACKED = re.compile(
     rb"^(?:CompressedData\s*=\s*T|encoding:\s*(?:gz|bz|hex|t[ex]))", re.IGNORECASE | re.MULTILINE
 )
 _IN_THE_HEADER = b"local"
+_NUM_DIMS = re.compile(rb"^[ \t]*NDims\s*[=:]?[ \t]*([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 # ITK writes its own words to standard error over what does not begin like this.
 _METAIMAGE = (re.compile(rb"^NDims\s*=", re.IGNORECASE | re.MULTILINE), "a MetaImage")
 _STARTS = {".nrrd": (re.compile(rb"\ANRRD"), "an NRRD"), ".mha": _METAIMAGE, ".mhd": _METAIMAGE}
@@ -72,12 +73,13 @@ def read(path: Path, *, frame: int | None = None) -> Volume:
     return volume_from_itk(image, path)
 
 
-def write(volume: Volume, path: Path) -> None:
-    """Write a volume as compressed .nrrd or .mha, with its grid and nothing else.
+def write(volume: Volume, path: Path, *, is_compressed: bool = True) -> None:
+    """Write a volume as .nrrd or .mha, with its grid and nothing else.
 
     Args:
         volume: Booleans are written as uint8, other dtypes as they are.
         path: The file, ending in .nrrd or .mha.
+        is_compressed: Some pages of browsers read voxels only as they are.
 
     Raises:
         InputError: The file cannot be written.
@@ -89,7 +91,7 @@ def write(volume: Volume, path: Path) -> None:
     image.SetDirection(volume.direction)
     with replacing(path, path.suffix.lower()) as temporary, quiet_itk():
         try:
-            SimpleITK.WriteImage(image, os.fspath(temporary), useCompression=True)
+            SimpleITK.WriteImage(image, os.fspath(temporary), useCompression=is_compressed)
         except RuntimeError as error:
             raise InputError(f"{path}: cannot be written: {_last_line(error)}") from error
 
@@ -155,6 +157,11 @@ def _largest_content(path: Path) -> float:
     start, name = _STARTS[path.suffix.lower()]
     if not start.search(header):
         raise UnsupportedFormat(f"{path}: not {name} file")
+    for claim in _NUM_DIMS.findall(header):
+        if not re.fullmatch(rb"[1-9]\s*", claim):  # ITK makes room for as many, and dies of -1
+            raise UnsupportedFormat(
+                f"{path}: the header claims {claim[:20]!r} dimensions; a number from 1 to 9 is expected"
+            )
     is_nrrd = path.suffix.lower() == ".nrrd"
     if is_nrrd:
         header = _END_OF_NRRD.split(header, maxsplit=1)[0]
@@ -175,6 +182,8 @@ def _data_file(name: str, path: Path) -> Path:
     """
     if "%" in name or name.split()[:1] == ["LIST"] or not name:
         raise UnsupportedFormat(f"{path}: keeps its voxels in several files; one is read")
+    if not name.isprintable():
+        raise UnsupportedFormat(f"{path}: keeps its voxels in {name!r}, and no file is called so")
     data, folder = path.parent / name, path.parent.resolve()
     if not data.resolve().is_relative_to(folder):
         raise UnsupportedFormat(f"{path}: keeps its voxels in {name}, which is not in its own folder")

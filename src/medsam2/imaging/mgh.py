@@ -36,8 +36,10 @@ def read(path: Path, *, frame: int | None = None) -> Volume:
         layout = _layout(header, path)
         check_layout(layout, largest_size, path)
         voxels = read_frame(stream, layout, frame_index(frame, layout.num_frames, path))
+    with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is refused as such
+        affine = header.get_affine()
     try:
-        return Volume(voxels, header.get_affine())
+        return Volume(voxels, affine)
     except GeometryError as error:
         raise GeometryError(f"{path}: {error}") from error
 

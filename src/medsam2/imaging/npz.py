@@ -1,6 +1,7 @@
 """Read the .npz files of the MedSAM family: `imgs`, and with them `gts`, `spacing`, `boxes`, `recist`."""
 
 import math
+import tokenize
 import warnings
 import zipfile
 import zlib
@@ -15,6 +16,7 @@ from numpy.lib import format as npy
 from PIL import Image
 
 from medsam2.errors import GeometryError, InputError, UnsupportedFormat
+from medsam2.imaging.quoting import in_a_line
 from medsam2.imaging.volume import Volume, check_claim
 from medsam2.imaging.voxels import LARGEST_RATIO, Layout, read_frame
 
@@ -57,7 +59,7 @@ def read(path: Path) -> Volume:
     """
     with _opened(path) as archive:
         if f"{IMAGE_KEY}{_SUFFIX}" not in archive.namelist():
-            names = ", ".join(_keys(archive)) or "nothing"
+            names = in_a_line(", ".join(_keys(archive))) or "nothing"
             raise InputError(f"{path}: has no array {IMAGE_KEY!r}; it holds {names}")
         voxels = _as_slices(_read_array(archive, IMAGE_KEY, path), path)
         spacing = _spacing(archive, path)
@@ -109,7 +111,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     except EOFError as error:
         raise UnsupportedFormat(f"{path}: ends before its arrays do; it is truncated") from error
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
-        raise UnsupportedFormat(f"{path}: cannot be read as .npz: {error}") from error
+        raise UnsupportedFormat(f"{path}: cannot be read as .npz: {in_a_line(error)}") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
 
@@ -125,11 +127,19 @@ def _parse(stream: IO[bytes], key: str, path: Path) -> tuple[tuple[int, ...], bo
         if version not in _HEADERS:
             raise ValueError(f"version {version} of the format is for tables")
         shape, is_fortran, dtype = _HEADERS[version](stream)
-        if not all(0 <= size < _LARGEST_DIM for size in shape):
+        if not all(type(size) is int and 0 <= size < _LARGEST_DIM for size in shape):  # True is an int too
             raise ValueError(f"no array has the shape {shape}")
+        if dtype.itemsize == 0 or dtype.subdtype is not None:
+            raise ValueError(f"no number is of the type {dtype}")
         return shape, is_fortran, dtype
-    except (ValueError, TypeError) as error:
-        raise UnsupportedFormat(f"{path}: the array {key!r} is damaged: {error}") from error
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        SyntaxError,
+        tokenize.TokenError,
+    ) as error:  # parsed as Python
+        raise UnsupportedFormat(f"{path}: the array {key!r} is damaged: {in_a_line(error)}") from error
 
 
 def _header(archive: zipfile.ZipFile, key: str, path: Path) -> tuple[tuple[int, ...], bool, np.dtype]:

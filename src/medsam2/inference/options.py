@@ -28,6 +28,9 @@ class InferenceOptions:
     mirrors: int | None = None
     """Mirror images of each slice that its mask is averaged over, 1, 2 or 4, each at the cost of a slice;
     None takes 2 for a network that carries masks and 1 for others."""
+    carried_bias: float | None = None
+    """Added to the mask logits of a followed slice by a network that carries masks: the lower, the sooner an
+    object ends. None takes `tracking.step.CARRIED_BIAS` for volumes and 0 for videos, where objects go on."""
     stability_fallback: bool = True
     """Replace an unstable mask by the best of three candidates, as SAM 2 does."""
 

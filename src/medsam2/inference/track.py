@@ -27,7 +27,7 @@ from medsam2.tracking.memory import FrameMemory
 from medsam2.tracking.mirror import Mirrors
 from medsam2.tracking.prior import PromptTensors, with_prior
 from medsam2.tracking.select import Place, gather
-from medsam2.tracking.step import remember, track_frame
+from medsam2.tracking.step import CARRIED_BIAS, remember, track_frame
 from medsam2.tracking.traits import describe
 
 ARCHIVE_DISTANCE = 32  # slices behind the one at hand; nearer ones are looked at while a user works
@@ -192,7 +192,7 @@ class ObjectTrack:
         prompt: PromptTensors | None = None,
     ) -> tuple[SliceResult, Tensor]:
         """Find the object in a slice as it was seen; also gives the object pointer of each mirror image."""
-        size = self.network.config.image_size
+        size, bias = self.network.config.image_size, self.options.carried_bias
         frames = track_frame(
             self.network,
             features,
@@ -200,6 +200,7 @@ class ObjectTrack:
             memory=memory,
             previous_logits=None if previous_logits is None else self.mirrors.spread(previous_logits),
             stability_fallback=self.options.stability_fallback,
+            carried_bias=CARRIED_BIAS if bias is None else bias,
         )
         return SliceResult(frame=self.mirrors.agree(frames), view=self.view), frames.pointer
 

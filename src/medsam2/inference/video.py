@@ -53,7 +53,12 @@ class VideoSession:
                 f"a video's frames are uint8 (y, x) or (y, x, 3), not {first.dtype} of shape {first.shape}"
             )
         # An object that leaves a volume has ended; one that leaves a video comes back.
-        self.options = dataclasses.replace(options, keep_component=False, stop_after=options.stop_after or 0)
+        self.options = dataclasses.replace(
+            options,
+            keep_component=False,
+            stop_after=options.stop_after or 0,
+            carried_bias=options.carried_bias or 0.0,
+        )
         self._runtime = runtime
         self._features = SliceFeatures(runtime, frames, None)
         self._zooms = zooms

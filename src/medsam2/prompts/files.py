@@ -53,7 +53,7 @@ def read_prompts(path: Path, *, image: Path, num_slices: int) -> Prompts:
         return _from_json(text, path)
     if suffix not in (".csv", ".tsv", ".txt"):
         raise UnsupportedFormat(f"{path}: prompts are read from .json, .csv and .tsv files")
-    rows = list(_table_rows(text, path))
+    rows = list(table_rows(text, path))
     if is_deeplesion(rows[0][1]):
         return lesions_of(rows, path=path, image=image, num_slices=num_slices)
     return _prompts([Entry.of(where, row) for where, row in rows], path, 0)
@@ -73,7 +73,7 @@ def _text(path: Path) -> str:
 
 def _from_json(text: str, path: Path) -> Prompts:
     try:
-        content = json.loads(text, object_pairs_hook=_without_doubles)
+        content = json.loads(text, object_pairs_hook=without_doubles)
     except json.JSONDecodeError as error:
         raise UnsupportedFormat(f"{path}: is not JSON: {error.msg} in line {error.lineno}") from error
     except PromptError as error:
@@ -96,19 +96,32 @@ def _from_json(text: str, path: Path) -> Prompts:
         where = f"{path}: object {index}"
         if not isinstance(raw, dict):
             raise PromptError(f"{where}: an object is {{...}} with a slice and a box, points, recist or mask")
-        claim, window = _claim(raw, where, path, slice_offset)
+        claim, window = claim_of(raw, where, folder=path.parent, slice_offset=slice_offset)
         claims.append(claim)
         windows.append(window)
     return _checked(claims, windows, path)
 
 
-def _claim(
-    raw: Mapping[str, object], where: str, path: Path, slice_offset: int
+def claim_of(
+    raw: Mapping[str, object], where: str, *, folder: Path, slice_offset: int = 0
 ) -> tuple[Claim, tuple[float, float] | str | None]:
-    """Read one object of JSON, which has one prompt in it or a list of them."""
+    """Read one object of JSON, which has one prompt in it or a list of them, or one row of a table.
+
+    Args:
+        raw: Its keys and values.
+        where: Where it stands.
+        folder: Where the names of mask files start from.
+        slice_offset: Number of the image's first slice, where the object says none.
+
+    Returns:
+        What is said about the object, and the window it asks for.
+
+    Raises:
+        PromptError: A key or a value cannot be, or nothing is said.
+    """
     if "prompts" not in raw:
         entry = Entry.of(where, raw)
-        said = [statement_of(entry, folder=path.parent, slice_offset=slice_offset)]
+        said = [statement_of(entry, folder=folder, slice_offset=slice_offset)]
     else:
         entry = Entry.of(where, raw, allowed=("object", "name", "slice_offset", "window", "prompts"))
         parts = entry.values.get("prompts")
@@ -119,7 +132,7 @@ def _claim(
         said = [
             statement_of(
                 Entry.of(f"{where}, prompt {index}", part, allowed=_STATEMENT_KEYS),
-                folder=path.parent,
+                folder=folder,
                 slice_offset=slice_offset,
             )
             for index, part in enumerate(parts, start=1)
@@ -154,8 +167,12 @@ def _checked(claims: list[Claim], windows: list[tuple[float, float] | str | None
     return Prompts(objects=number_objects(claims), windows=asked)
 
 
-def _without_doubles(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Keep JSON's last value of a key from hiding the others."""
+def without_doubles(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Keep JSON's last value of a key from hiding the others: a hook for `json.loads`.
+
+    Raises:
+        PromptError: A key stands twice.
+    """
     content = dict(pairs)
     if len(content) < len(pairs):
         doubled = next(key for key in content if sum(key == other for other, _ in pairs) > 1)
@@ -185,8 +202,20 @@ def _contract_rows(table: object, where: str) -> Iterator[dict[str, object]]:
         yield {key: value for key, value in row.items() if key not in _NOT_LOOKED_AT}
 
 
-def _table_rows(text: str, path: Path) -> Iterator[tuple[str, dict[str, object]]]:
-    """Rows of a table under its first line, which names the columns; counted as spreadsheets do."""
+def table_rows(text: str, path: Path) -> Iterator[tuple[str, dict[str, object]]]:
+    """Rows of a table under its first line, which names the columns; counted as spreadsheets do.
+
+    Args:
+        text: Cells with commas, semicolons or tabs between them.
+        path: Its file, for messages.
+
+    Yields:
+        Where a row stands, and its cells by column.
+
+    Raises:
+        UnsupportedFormat: It is no table.
+        PromptError: Two columns have the same name, a row has more cells than columns, or there is no row.
+    """
     first_line = text.split("\n", 1)[0]
     delimiter = max(",;\t", key=first_line.count)
     reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True, strict=True)

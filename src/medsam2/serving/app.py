@@ -11,12 +11,14 @@ from fastapi import FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, PlainTextResponse
 
 from medsam2.errors import MedSAM2Error
 from medsam2.serving.description import SCORE_RESPONSES, SCORE_SCHEMA
 from medsam2.serving.faults import Fault, fault_of
 from medsam2.serving.guard import Guard, fault_response
+from medsam2.serving.monailabel.dialect import open_dialect
+from medsam2.serving.monailabel.routes import add_monailabel
 from medsam2.serving.observe import Observer
 from medsam2.serving.score import score
 from medsam2.serving.service import Service
@@ -26,6 +28,7 @@ from medsam2.serving.usage import usage_of
 
 if TYPE_CHECKING:
     from medsam2.inference.predictor import Predictor
+    from medsam2.serving.monailabel.training import Trainer
 
 TITLE = "medsam2"
 SETTINGS_KEY = "medsam2_settings"
@@ -39,7 +42,11 @@ logger = logging.getLogger(__name__)
 
 
 def create_app(
-    predictor: Predictor, settings: ServerSettings, extensions: Sequence[Extension] = ()
+    predictor: Predictor,
+    settings: ServerSettings,
+    extensions: Sequence[Extension] = (),
+    *,
+    trainer: Trainer | None = None,
 ) -> FastAPI:
     """Make a server's application.
 
@@ -47,17 +54,28 @@ def create_app(
         predictor: Weights on a device, shared by all requests.
         settings: Limits, and who may ask.
         extensions: Add further routes.
+        trainer: A fine-tuning that viewers may start, where there are studies.
+
+    Raises:
+        InputError: The studies cannot be opened.
     """
     service = Service(predictor, settings)
+    dialect = open_dialect(service, trainer) if settings.studies else None
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[Mapping[str, object]]:
         async with service.running():
-            yield {SETTINGS_KEY: settings}
+            try:
+                yield {SETTINGS_KEY: settings}
+            finally:
+                if dialect is not None:
+                    await dialect.close()
 
     # No pages with documentation: they would load scripts from elsewhere.
     app = FastAPI(title=TITLE, lifespan=lifespan, docs_url=None, redoc_url=None)
     _add_contract(app, service)
+    if dialect is not None:
+        add_monailabel(app, dialect)
     _add_probes(app, service)
     app.include_router(session_routes(service))
     for extend in extensions:
@@ -102,7 +120,7 @@ def _add_probes(app: FastAPI, service: Service) -> None:
             raise Fault(503, "the server is starting or ending", retry_after_s=1)
         return {"status": "ready"}
 
-    @app.get("/metrics", response_model=None)
+    @app.get("/metrics", response_model=None, response_class=PlainTextResponse)
     async def show_meters() -> Response:
         """Show what was counted and timed, for Prometheus."""
         return Response(service.meters.text(), media_type=_METRICS_TYPE)

@@ -14,8 +14,8 @@ from medsam2.serving.body import discard_rest, header
 from medsam2.serving.faults import Fault, shown
 from medsam2.serving.settings import ServerSettings
 
-OPEN_PATHS = ("/healthz", "/readyz", "/ping")
-"""What probes ask, who have no key."""
+OPEN_PATHS = ("/healthz", "/readyz", "/ping", "/auth/", "/auth/token")
+"""What probes ask, who have no key, and viewers that have yet to ask a person for it."""
 PAGE_PATH = "/"
 PAGE_PREFIX = "/page/"
 """The annotator's page: it holds no data, and asks the person for the key."""

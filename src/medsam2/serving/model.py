@@ -52,6 +52,14 @@ class Model:
             self._meters.slices.inc()
         return step
 
+    async def follow(self, session: Session) -> None:
+        """Follow a session's objects through their volume, in turn with others who ask for a whole one."""
+        async with self._row:
+            with self._meters.model_seconds.time():
+                steps = session.propagate()
+                while await self.step(steps) is not None:
+                    pass
+
     async def segment(self, volume: Volume, row: Row) -> Found:
         """Segment what a row asks for; if the caller is cancelled, the work ends with the slice at hand.
 

@@ -17,6 +17,7 @@ from medsam2.serving.settings import ServerSettings
 
 if TYPE_CHECKING:
     from medsam2.inference.predictor import Predictor
+    from medsam2.serving.monailabel.training import Trainer
 
 _BACKLOG = 128
 _KEEP_ALIVE_S = 5
@@ -41,11 +42,19 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def server_for(
-    predictor: Predictor, settings: ServerSettings, extensions: Sequence[Extension] = ()
+    predictor: Predictor,
+    settings: ServerSettings,
+    extensions: Sequence[Extension] = (),
+    *,
+    trainer: Trainer | None = None,
 ) -> uvicorn.Server:
-    """A server that is not running yet."""
+    """A server that is not running yet.
+
+    Raises:
+        InputError: See `create_app`.
+    """
     config = uvicorn.Config(
-        create_app(predictor, settings, extensions),
+        create_app(predictor, settings, extensions, trainer=trainer),
         http=PatientProtocol,
         ws="none",
         lifespan="on",

@@ -25,13 +25,12 @@ from medsam2.serving.faults import Fault, fault_of, in_column, no_room
 from medsam2.serving.fetch import fetch
 from medsam2.serving.rows import Row, read_row
 from medsam2.serving.service import Service
-from medsam2.serving.settings import MIB
 from medsam2.serving.table import Cells, read_table
 from medsam2.serving.usage import usage_of
+from medsam2.serving.volumes import read_volume
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _IMAGE = "nii_image"
-_LABEL_COPIES = 2  # bytes per voxel while a mask is cut out of the labels
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +51,7 @@ async def score(service: Service, request: Request) -> Response:
         rows = await asyncio.to_thread(read_table, body, service.settings.max_rows)
         del body
         usage.num_rows = len(rows)
-        outcomes = await _while_wanted(request.receive, _answer_rows(service, rows, usage.reservation))
+        outcomes = await while_wanted(request.receive, _answer_rows(service, rows, usage.reservation))
     for outcome in outcomes:
         if isinstance(outcome, Fault):
             service.meters.row_errors.labels(str(outcome.status)).inc()
@@ -70,8 +69,16 @@ def _response(outcomes: Sequence[Found | Fault], *, gzip: bool) -> Response:
     return StreamingResponse(compressed(text), media_type="application/json", headers=headers)
 
 
-async def _while_wanted(receive: Receive, work: Awaitable[_Result]) -> _Result:
-    """Do some work for as long as the caller is there."""
+async def while_wanted(receive: Receive, work: Awaitable[_Result]) -> _Result:
+    """Do some work for as long as the caller is there.
+
+    Args:
+        receive: Of a request whose body has been read.
+        work: Cancelled when the caller leaves.
+
+    Raises:
+        ClientDisconnect: It left.
+    """
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(receive())  # after the body there is nothing else to come
     try:
@@ -128,16 +135,7 @@ async def _volume_of(service: Service, row: Row, reservation: Reservation) -> Vo
 
 
 async def _read_image(service: Service, image: str, folder: Path, reservation: Reservation) -> Volume:
-    path = await _file_of(image, folder, service)
-    async with service.readers.lend() as reader:
-        claim = await reader.measure(path)
-        limit = service.settings.max_volume
-        if claim.num_bytes > limit * MIB:
-            raise Fault(
-                413, f"the header claims {claim.num_bytes} bytes of voxels; at most {limit} MiB are taken"
-            )
-        reservation.grow(claim.num_bytes + _LABEL_COPIES * claim.num_voxels)
-        return await reader.read(path)
+    return await read_volume(await _file_of(image, folder, service), service, reservation)
 
 
 async def _file_of(image: str, folder: Path, service: Service) -> Path:

@@ -17,29 +17,26 @@ from medsam2.imaging.volume import Volume
 from medsam2.serving.admission import Reservation
 from medsam2.serving.body import header, read_body, store_body
 from medsam2.serving.faults import Fault, no_room
-from medsam2.serving.folder import file_within, size_of
+from medsam2.serving.folder import file_within
 from medsam2.serving.service import Service
 from medsam2.serving.session_requests import MAX_JSON_BYTES, Opening, opening_of_json, opening_of_query
 from medsam2.serving.sessions import OpenSession
-from medsam2.serving.settings import MIB
 from medsam2.serving.usage import usage_of
+from medsam2.serving.volumes import read_volume
 
 if TYPE_CHECKING:
     from medsam2.inference.session import Session
 
 _STEM = "image"
-_NIFTI = (".nii.gz", ".nii")
 _ZIP = ".zip"
 _DICOM = ""  # whatever its name, it is known by its content
 _NAMED_DICOM = (".dcm", ".dicom", ".ima")
 _SUFFIXES = (
-    *_NIFTI,
-    *(".nrrd", ".mha", ".mgz", ".mgh", ".npz", _ZIP),
+    *(".nii.gz", ".nii", ".nrrd", ".mha", ".mgz", ".mgh", ".npz", _ZIP),
     *(".png", ".jpg", ".jpeg", ".tif", ".tiff"),
 )
 _KINDS = {"NIfTI": ".nii.gz", "NRRD": ".nrrd", "MetaImage": ".mha", "a zip": _ZIP, "a PNG": ".png"}
 _KINDS |= {"a JPEG": ".jpg", "a TIFF": ".tif"}
-_LABEL_COPIES = 2  # bytes per voxel while masks become labels
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +74,7 @@ async def _open(service: Service, request: Request, folder: Path, reservation: R
         opening, path = await _stored(service, request, folder, reservation)
     source = path if path.suffix in (_DICOM, _NAMED_DICOM[0], _ZIP) else None
     is_upload = not path.is_symlink()
-    volume = await _read(service, path, reservation)
+    volume = await read_volume(path, service, reservation)
     if is_upload and source is None:
         reservation.shrink(path.stat().st_size)
         path.unlink()
@@ -130,33 +127,6 @@ def _suffix(name: str, path: Path) -> str:
         raise Fault(422, "an .mhd file keeps its voxels in another one: send both in a .zip, or an .mha file")
     kind = kind_of_content(path) or ""
     return next((suffix for start, suffix in _KINDS.items() if kind.startswith(start)), _DICOM)
-
-
-async def _read(service: Service, path: Path, reservation: Reservation) -> Volume:
-    """Have a file read, having counted what it will take."""
-    async with service.readers.lend() as reader:
-        if path.name.endswith((*_NIFTI, _ZIP)):
-            claim = await reader.measure(path)
-            num_bytes, num_voxels = claim.num_bytes, claim.num_voxels
-        else:  # as much as there is at least; what its reader may take is limited by itself
-            num_bytes, num_voxels = await service.hands.run(partial(size_of, path)), 0
-        _check_size(service, num_bytes)
-        counted = num_bytes + _LABEL_COPIES * num_voxels
-        reservation.grow(counted)
-        volume = await reader.read(path)
-    array = volume.array
-    _check_size(service, array.nbytes)
-    reservation.shrink(counted)
-    reservation.grow(array.nbytes + _LABEL_COPIES * array.size)
-    return volume
-
-
-def _check_size(service: Service, num_bytes: int) -> None:
-    limit = service.settings.max_volume
-    if num_bytes > limit * MIB:
-        raise Fault(
-            413, f"the file holds {num_bytes} bytes once it is unpacked; at most {limit} MiB are taken"
-        )
 
 
 def _session(service: Service, volume: Volume, opening: Opening) -> Session:

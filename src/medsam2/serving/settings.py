@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from medsam2.errors import InputError
 
 MIB = 2**20
+_SECRETS = ("MEDSAM2_API_KEY", "MEDSAM2_STUDIES")
 
 _Names = Annotated[tuple[str, ...], NoDecode]
 _Count = Annotated[int, Field(ge=1)]
@@ -35,6 +36,10 @@ class ServerSettings(BaseSettings):
     """Name or file."""
     device: str = "auto"
     precision: str = "auto"
+
+    studies: str = ""
+    """Folder of images, or URL of a DICOMweb archive, that viewers with MONAI Label's plug-in work on. A URL
+    with `USER:PASSWORD@` belongs into the environment."""
 
     api_key: SecretStr | None = None
     """What callers send as `Authorization: Bearer KEY`. Read from the environment, where no list shows it."""
@@ -140,8 +145,8 @@ def is_loopback(host: str) -> bool:
 
 
 def reader_environment() -> dict[str, str]:
-    """The environment for a process that reads files of strangers: without the key, with one thread."""
-    kept = {name: value for name, value in os.environ.items() if name.upper() != "MEDSAM2_API_KEY"}
+    """The environment for a process that reads files of strangers: without passwords, with one thread."""
+    kept = {name: value for name, value in os.environ.items() if name.upper() not in _SECRETS}
     # Each thread of a library that multiplies matrices would take its share of the limited memory.
     return {**kept, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 

@@ -48,6 +48,7 @@ def track_frame(
     memory: MemoryTokens | None = None,
     previous_logits: Tensor | None = None,
     stability_fallback: bool = True,
+    carried_bias: float = CARRIED_BIAS,
 ) -> FrameResult:
     """Find the objects in one slice.
 
@@ -59,6 +60,7 @@ def track_frame(
         previous_logits: `(B, 1, S/4, S/4)` mask logits that new points correct; for a network that
             carries masks, in a slice without a prompt, those of the slice before it.
         stability_fallback: Replace an unstable single mask by the best candidate; off in training.
+        carried_bias: Added to the mask logits of slices without a prompt by a network that carries masks.
     """
     if prompt is not None and prompt.mask is not None:
         return _take_mask(network, features, prompt.mask)
@@ -83,7 +85,7 @@ def track_frame(
     is_present = decoded.object_logits > 0  # (B, 1)
     chosen = decoded.mask_logits[index, best][:, None]
     if prompt is None and previous_logits is not None:
-        chosen = _near(chosen + CARRIED_BIAS, previous_logits)
+        chosen = _near(chosen + carried_bias, previous_logits)
     return FrameResult(
         low_res_logits=torch.where(is_present[:, :, None, None], chosen, ABSENT_LOGIT),
         iou=decoded.iou[index, best][:, None],

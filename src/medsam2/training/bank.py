@@ -33,6 +33,21 @@ class BankedStack:
     """`(z, y, x)`."""
     areas: npt.NDArray[np.int64]
     """`(label, z)` pixels of each object in each slice; row 0 is the background."""
+    modality: str | None = None
+    """"CT", "MR" or "US", where the bank knows it."""
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Distance of voxel centres, (x, y, z); 1 where the bank does not know it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BankEntry:
+    """One file of a bank that was prepared from scans, as its list has it."""
+
+    file: str
+    case: str
+    """Name of the scan in its data set."""
+    objects: tuple[str, ...]
+    """Names of the objects, label 1 first."""
 
 
 def use_bank(config: TrainConfig, folder: Path) -> TrainConfig:
@@ -59,12 +74,22 @@ def stack_path(folder: Path, seed: int) -> Path:
     listed = _prepared(folder)
     if listed is None:
         return folder / f"{seed:06d}.npz"
-    files = (*listed[0], *listed[1])
-    if not 0 <= seed < len(files):
+    entries = (*listed[0], *listed[1])
+    if not 0 <= seed < len(entries):
         raise InputError(
-            f"{folder}: has {len(files)} prepared stacks, numbered from 0; none is number {seed}"
+            f"{folder}: has {len(entries)} prepared stacks, numbered from 0; none is number {seed}"
         )
-    return folder / files[seed]
+    return folder / entries[seed].file
+
+
+def entry_of(folder: Path, seed: int) -> BankEntry | None:
+    """What the list of a prepared bank says of a stack; None for a generated one.
+
+    Raises:
+        InputError: The bank's list is not one of ours.
+    """
+    listed = _prepared(folder)
+    return None if listed is None else (*listed[0], *listed[1])[seed]
 
 
 def build_bank(folder: Path, seeds: range, workers: int) -> Iterator[int]:
@@ -97,7 +122,13 @@ def _store(folder: Path, seed: int) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with temporary.open("wb") as file:
         # Not compressed: reading it back must cost next to nothing.
-        np.savez(file, image=stack.image, labels=stack.labels)
+        np.savez(
+            file,
+            image=stack.image,
+            labels=stack.labels,
+            modality=np.array(stack.look.upper()),
+            spacing_mm=np.array(stack.spacing_mm),
+        )
     temporary.replace(path)
 
 
@@ -109,24 +140,37 @@ def load_stack(folder: Path, seed: int) -> BankedStack:
     """
     with np.load(stack_path(folder, seed), allow_pickle=False) as file:
         image, labels = file["image"], file["labels"]
+        # Banks of earlier versions do not have these.
+        modality = str(file["modality"]) if "modality" in file else ""
+        x_mm, y_mm, z_mm = file["spacing_mm"].tolist() if "spacing_mm" in file else (1.0, 1.0, 1.0)
     count = int(labels.max()) + 1
     areas = np.stack([np.bincount(plane.ravel(), minlength=count) for plane in labels], axis=1)
-    return BankedStack(image=image, labels=labels, areas=areas)
+    return BankedStack(
+        image=image,
+        labels=labels,
+        areas=areas,
+        modality=modality or None,
+        spacing_mm=(x_mm, y_mm, z_mm),
+    )
 
 
-def _prepared(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+def _prepared(folder: Path) -> tuple[tuple[BankEntry, ...], tuple[BankEntry, ...]] | None:
     """Return the files to train and to validate on of a prepared bank; None if it is none."""
     path = folder / MANIFEST
     return _read_manifest(path, path.stat().st_mtime_ns) if path.exists() else None
 
 
 @lru_cache(maxsize=4)
-def _read_manifest(path: Path, _written_ns: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _read_manifest(path: Path, _written_ns: int) -> tuple[tuple[BankEntry, ...], tuple[BankEntry, ...]]:
     """Read a bank's list once each time that it is written; every draw asks for it."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         train, validation = (
-            tuple(str(entry["file"]) for entry in content[split]) for split in ("train", "validation")
+            tuple(
+                BankEntry(file=str(e["file"]), case=str(e["case"]), objects=tuple(map(str, e["objects"])))
+                for e in content[split]
+            )
+            for split in ("train", "validation")
         )
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: is no list of a prepared bank; prepare it again") from error

@@ -14,6 +14,36 @@ from medsam2.model.config import PRESETS
 
 T = TypeVar("T")
 
+PARTS = ("image_encoder", "memory_attention", "memory_encoder", "sam_prompt_encoder", "sam_mask_decoder")
+"""Parts of the network that can be frozen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Chance changes to clips beyond flips, turns and greys; the defaults make none."""
+
+    by_modality: bool = False
+    """Change greys as the scan's modality does, through MONAI: bias fields of MR, noise of CT, and so on."""
+    rotation_degrees: float = 0.0
+    """Largest rotation of a clip in the plane."""
+    shear_degrees: float = 0.0
+    """Largest shear of a clip along x."""
+    scale: tuple[float, float] = (1.0, 1.0)
+    """Magnification of a clip, drawn evenly from this range."""
+    moving_share: float = 0.0
+    """Share of clips whose slices move by themselves, as under a breath or a hand that holds a probe."""
+    moving_shift: float = 0.02
+    """Largest shift of such a slice, as a part of the input's side."""
+    moving_degrees: float = 3.0
+    """Largest rotation of such a slice."""
+    return_share: float = 0.0
+    """Share of clips that turn round in their middle and come back reversed, as a heart beats."""
+
+    def __post_init__(self) -> None:
+        _check_shares(self, "moving_share", "return_share")
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise InputError(f"augment: scale is a range of numbers above 0, not {list(self.scale)}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -33,6 +63,9 @@ class DataConfig:
     """Largest shift of the view from the box's middle, as a part of its side."""
     min_area: int = 12
     """Pixels an object must have in the slice that is prompted."""
+    whole_slices: bool = False
+    """Look at whole slices, as the official weights do, and not at a square around the object."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +90,9 @@ class PromptConfig:
     tells where they are, or that they have ended; only for a network that carries masks."""
     max_corrections: int = 3
     """Correcting clicks at most."""
+    second_mask_share: float = 0.0
+    """Share of batches in which a later slice is drawn as well before any is tracked. Drawn, since a mask
+    can be empty where the object has ended, and a box cannot."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +146,19 @@ class TrainConfig:
     seed: int = 0
     precision: str = "bf16-mixed"
     """Lightning Fabric's name of the arithmetic."""
+    freeze: tuple[str, ...] = ()
+    """Parts that do not learn, see `PARTS`. A frozen image encoder keeps nothing for the way back."""
+    encoder_rate: float = 1.0
+    """Learning rate of the image encoder, as a part of the phase's."""
+    layer_decay: float = 1.0
+    """How much less each block of the image encoder learns than the one behind it; 1 is no less."""
+    recompute: bool = False
+    """Compute each slice again on the way back instead of keeping it: a quarter slower, far less memory."""
+    accumulate: int = 1
+    """Parts that a step's batch is worked through in, one after the other."""
     weight_decay: float = 0.05
+    beta2: float = 0.99
+    """AdamW's second decay."""
     clip_norm: float = 1.0
     ema_decay: float = 0.999
     """Decay per step of the averaged weights, which are what is validated and exported."""
@@ -118,6 +166,12 @@ class TrainConfig:
     """Dropout inside the memory attention; SAM 2 has 0.1."""
     validate_every: int = 500
     validation_clips: int = 32
+    keep_best: bool = False
+    """End with the averaged weights of the best validation, the beginning counted in, not with the last."""
+    patience: int = 0
+    """Stop after so many validations without a better one; 0 never."""
+    report_cases: int = 0
+    """Objects of the validation stacks that are segmented before and after, for a report; 0 writes none."""
     checkpoint_every: int = 250
     log_every: int = 25
     data: DataConfig = field(default_factory=DataConfig)
@@ -129,6 +183,19 @@ class TrainConfig:
             raise InputError(f"preset is one of {', '.join(PRESETS)}, not {self.preset!r}")
         if not self.phases:
             raise InputError("a recipe needs at least one [[phases]] table")
+        unknown = [name for name in self.freeze if name not in PARTS]
+        if unknown:
+            raise InputError(f"freeze names parts of the network, {', '.join(PARTS)}, not {unknown[0]!r}")
+        if not (0 < self.layer_decay <= 1 and self.encoder_rate > 0):
+            raise InputError(
+                "layer_decay is above 0 and at most 1, encoder_rate above 0, "
+                f"not {self.layer_decay:g} and {self.encoder_rate:g}"
+            )
+        if (self.keep_best or self.patience) and len(self.phases) > 1:
+            raise InputError(
+                f"keep_best and patience compare validations of one phase; this recipe has {len(self.phases)}"
+            )
+        _check_counts(self)
 
     @property
     def num_steps(self) -> int:
@@ -142,6 +209,26 @@ class TrainConfig:
                 return phase, step
             step -= phase.steps
         return self.phases[-1], self.phases[-1].steps
+
+
+def _check_counts(config: TrainConfig) -> None:
+    if config.accumulate < 1 or config.patience < 0 or config.report_cases < 0:
+        raise InputError(
+            "accumulate starts at 1, patience and report_cases at 0, "
+            f"not {config.accumulate}, {config.patience} and {config.report_cases}"
+        )
+    for phase in config.phases:
+        if phase.batch % config.accumulate:
+            raise InputError(
+                f"phase {phase.name!r}: a batch of {phase.batch} cannot be worked through in "
+                f"{config.accumulate} equal parts (accumulate)"
+            )
+
+
+def _check_shares(config: object, *names: str) -> None:
+    for name in names:
+        if not 0 <= getattr(config, name) <= 1:
+            raise InputError(f"{name} is a share, 0 to 1, not {getattr(config, name):g}")
 
 
 def read_recipe(path: Path) -> TrainConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +14,12 @@ from torch import Tensor
 
 from medsam2.errors import InputError
 from medsam2.inference.preprocess import resample_mask, resample_slice
-from medsam2.inference.zoom import View, square_view
+from medsam2.inference.zoom import View, square_view, whole_slice
 from medsam2.prompts.simulate import tight_box
 from medsam2.training.bank import BankedStack, load_stack, stack_path
 from medsam2.training.config import DataConfig
+from medsam2.training.intensities import change_as_modality
+from medsam2.training.motion import move
 from medsam2.training.transforms import change_intensities, turn
 
 LARGEST_SLICE_SHARE = 0.5  # clips that begin where the object is largest, as users prompt it
@@ -41,19 +44,18 @@ def draw_batch(
     folder: Path,
     seeds: range,
     config: DataConfig,
-    rng: np.random.Generator,
+    sources: Sequence[np.random.Generator],
     *,
-    batch: int,
     clip_length: int,
     image_size: int,
     augment: bool,
 ) -> ClipBatch:
-    """Draw a batch; the same `rng` state gives the same batch.
+    """Draw a clip from each source of chance; the same state of a source gives the same clip.
 
     Raises:
         InputError: The stacks are too short, or their objects too small, for such clips.
     """
-    clips = [_draw_clip(folder, seeds, config, rng, clip_length, image_size, augment) for _ in range(batch)]
+    clips = [_draw_clip(folder, seeds, config, rng, clip_length, image_size, augment) for rng in sources]
     images, targets = zip(*clips, strict=True)
     return ClipBatch(
         images=torch.from_numpy(np.stack(images)),
@@ -73,21 +75,32 @@ def _draw_clip(
     for _ in range(MAX_TRIES):
         stack = _STACKS.get(folder, int(seeds[rng.integers(len(seeds))]))
         label = int(rng.integers(1, len(stack.areas)))
-        chosen = _choose_slices(stack.areas[label], config.min_area, clip_length, rng)
+        returns = config.augment.return_share > 0 and augment and rng.random() < config.augment.return_share
+        chosen = _choose_slices(stack.areas[label], config.min_area, clip_length, rng, returns=returns)
         if chosen is None:
             continue
         flips = int(rng.integers(8)) if augment else 0
         image = turn(stack.image[chosen], flips)
         masks = turn(stack.labels[chosen] == label, flips)
-        view = _draw_view(masks[0], config, rng)
+        shape_yx = (masks.shape[1], masks.shape[2])
+        view = whole_slice(shape_yx) if config.whole_slices else _draw_view(masks[0], config, rng)
         clip = np.stack([resample_slice(plane, view, image_size) for plane in image])
         targets = torch.stack([resample_mask(mask, view, image_size) for mask in masks])
+        if augment:
+            clip, targets = move(clip, targets, config.augment, rng)
         if targets[0].any():
-            return change_intensities(clip, rng) if augment else clip, targets
+            return _change_greys(clip, stack, config, rng) if augment else clip, targets
     raise InputError(
         f"{folder}: no object for a clip was found in {MAX_TRIES} draws; a clip of {clip_length} slices "
         f"needs stacks of as many, and an object with {config.min_area} pixels in a slice"
     )
+
+
+def _change_greys(
+    clip: npt.NDArray[np.uint8], stack: BankedStack, config: DataConfig, rng: np.random.Generator
+) -> npt.NDArray[np.uint8]:
+    changed = change_intensities(clip, rng)
+    return change_as_modality(changed, stack.modality, rng) if config.augment.by_modality else changed
 
 
 class _StackCache:
@@ -119,14 +132,17 @@ _STACKS = _StackCache(CACHED_BYTES)
 
 
 def _choose_slices(
-    areas: npt.NDArray[np.int64], min_area: int, clip_length: int, rng: np.random.Generator
+    areas: npt.NDArray[np.int64], min_area: int, clip_length: int, rng: np.random.Generator, *, returns: bool
 ) -> npt.NDArray[np.int64] | None:
-    """Choose a key slice and walk from it, up or down; None if the object is too small."""
+    """Choose a key slice and walk from it, up or down, or there and back; None if the object is too small."""
     largest = int(areas.argmax())
     if areas[largest] < min_area:
         return None
     step = 2 if rng.random() < DOUBLE_STEP_SHARE else 1
-    reach = step * (clip_length - 1)
+    walk = np.arange(clip_length)
+    if returns:
+        walk = np.minimum(walk, walk[::-1])
+    reach = step * int(walk.max())
     usable = np.flatnonzero(areas >= max(min_area, MIN_AREA_FRACTION * areas[largest]))
     if rng.random() < LARGEST_SLICE_SHARE:
         usable = np.array([largest])
@@ -137,7 +153,7 @@ def _choose_slices(
     if not ways:
         return None
     key, direction = ways[rng.integers(len(ways))]
-    return key + direction * step * np.arange(clip_length)
+    return key + direction * step * walk
 
 
 def _draw_view(mask: npt.NDArray[np.bool_], config: DataConfig, rng: np.random.Generator) -> View:

@@ -3,92 +3,93 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from medsam2.checkpoints import load_network, resolve, save_weights
+from medsam2.errors import InputError
 from medsam2.model.attention import RotaryAttention
 from medsam2.model.config import PRESETS
 from medsam2.model.network import Network
+from medsam2.training.chance import chance_of_step
 from medsam2.training.config import PhaseConfig, TrainConfig
 from medsam2.training.data import draw_batch
+from medsam2.training.devices import (
+    Devices,
+    attention_kernel,
+    launch,
+    mean_over_processes,
+    share_of_batch,
+)
 from medsam2.training.learner import ClipLearner
-from medsam2.training.losses import TERMS, term_weights
+from medsam2.training.losses import term_weights
 from medsam2.training.optimisation import (
     AveragedWeights,
     build_optimizer,
+    freeze,
     learning_rate_at,
     set_learning_rate,
 )
-from medsam2.training.runs import RunFolder, RunState
-from medsam2.training.validation import validate
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """Where a run stands, after `log_every` steps and whenever something was measured."""
-
-    step: int
-    num_steps: int
-    phase: str
-    losses: dict[str, float]
-    """Means since the last report: total, focal, dice, iou, presence."""
-    learning_rate: float
-    seconds_per_step: float
-    validation_dice: float | None = None
+from medsam2.training.progress import Meter, Progress
+from medsam2.training.runs import Best, RunFolder, RunState
+from medsam2.training.validation import Validation, validate
 
 
 class Trainer:
     """One run: its network, optimiser, averages and folder."""
 
     def __init__(
-        self, config: TrainConfig, folder: Path, bank: Path, *, device: str = "auto", processes: int = 1
+        self, config: TrainConfig, folder: Path, bank: Path, *, devices: Devices | None = None
     ) -> None:
         """Set a run up, or take it up again where its folder says it stopped.
 
         Args:
             config: The run's values.
             folder: Where it keeps its files.
-            bank: Folder of generated stacks, see `training.bank`.
-            device: Lightning Fabric's accelerator name.
-            processes: Processes, each with a device or an equal share of the processor's cores, that
-                share every step's batch; more than one start the command again for each other.
+            bank: Folder of stacks, see `training.bank`.
+            devices: What it computes on; processes share every step's batch, and more than one start the
+                command again for each other.
+
+        Raises:
+            InputError: The weights to begin from are of another network, or a batch cannot be shared.
         """
         self.config = config
         self.folder = RunFolder(folder)
         self.bank = bank
-        self.fabric = _launch(device, processes, config.precision)
+        self.fabric = launch(devices or Devices(), config.precision)
+        for phase in config.phases:
+            share_of_batch(phase.batch, self.fabric.world_size, config.accumulate)
         if self.fabric.is_global_zero:
             self.folder.start(config)
         resumed = self.folder.load()
         self.step = resumed.step if resumed else 0
+        self.best = resumed.best if resumed else Best()
         self.state = dict(resumed.network) if resumed else self._initial_state()
         self.average = AveragedWeights(dict(resumed.average) if resumed else self.state, config.ema_decay)
         self._optimizer_state = resumed.optimizer if resumed else None
 
     def run(self) -> Iterator[Progress]:
         """Train to the end, reporting as it goes."""
-        while self.step < self.config.num_steps:
+        if self.config.keep_best and self.step == 0:
+            yield from self._measure_beginning()
+        while self.step < self.config.num_steps and not self.is_stale:
             phase, step_in_phase = self.config.phase_at(self.step)
             yield from self._run_phase(phase, step_in_phase)
-        if self.is_first:
+        if self.is_first and not self.config.keep_best:
             self.export()
 
     @property
     def is_first(self) -> bool:
         """Whether this process reports, validates and writes."""
         return self.fabric.is_global_zero
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether validations have long been no better, as far as the recipe minds."""
+        return 0 < self.config.patience <= self.best.num_since
 
     def export(self) -> Path:
         """Write the averaged weights as other commands take them."""
@@ -97,9 +98,13 @@ class Trainer:
 
     def _initial_state(self) -> dict[str, Tensor]:
         torch.manual_seed(self.config.seed)
-        if self.config.initial_weights is None:
-            return Network(PRESETS[self.config.preset]).state_dict()
-        return load_network(resolve(self.config.initial_weights)).state_dict()
+        preset, weights = self.config.preset, self.config.initial_weights
+        if weights is None:
+            return Network(PRESETS[preset]).state_dict()
+        network = load_network(resolve(weights))
+        if network.config != PRESETS[preset]:
+            raise InputError(f"the weights {weights} are of another network than the recipe's, {preset}")
+        return network.state_dict()
 
     def _network_for(self, phase: PhaseConfig) -> Network:
         """A network of the phase's input size; no entry of its state depends on that size."""
@@ -107,28 +112,46 @@ class Trainer:
         return Network(shape)
 
     def _build(self, phase: PhaseConfig) -> tuple[Network, nn.Module, torch.optim.Optimizer]:
+        config = self.config
         network = self._network_for(phase)
         network.load_state_dict(self.state)
         for module in network.memory_attention.modules():
             if isinstance(module, RotaryAttention):
-                module.dropout = self.config.memory_dropout
+                module.dropout = config.memory_dropout
             elif isinstance(module, nn.Dropout):
-                module.p = self.config.memory_dropout
+                module.p = config.memory_dropout
+        freeze(network, config.freeze)
         optimizer = build_optimizer(
-            network, learning_rate=phase.learning_rate, weight_decay=self.config.weight_decay
-        )
+            network, learning_rate=phase.learning_rate, weight_decay=config.weight_decay,
+            encoder_rate=config.encoder_rate, layer_decay=config.layer_decay, beta2=config.beta2,
+        )  # fmt: skip
         if self._optimizer_state is not None:
             optimizer.load_state_dict(self._optimizer_state)
             self._optimizer_state = None
         learner, wrapped = self.fabric.setup(
-            ClipLearner(network, self.config.prompts, self.config.losses), optimizer
+            ClipLearner(network, config.prompts, config.losses, recompute=config.recompute), optimizer
         )
-        self.average.state = {k: v.to(self.fabric.device) for k, v in self.average.state.items()}
+        self._place_average()
         return network, learner.train(), wrapped
+
+    def _place_average(self) -> None:
+        self.average.state = {k: v.to(self.fabric.device) for k, v in self.average.state.items()}
+
+    def _measure_beginning(self) -> Iterator[Progress]:
+        """Validate the weights that a run begins with: what it ends with is to be no worse."""
+        if not self.is_first:
+            return
+        self._place_average()
+        phase = self.config.phases[0]
+        found = self._validate(phase)
+        yield Progress(
+            step=0, num_steps=self.config.num_steps, phase=phase.name, losses={}, learning_rate=0.0,
+            seconds_per_step=0.0, validation=found,
+        )  # fmt: skip
 
     def _run_phase(self, phase: PhaseConfig, step_in_phase: int) -> Iterator[Progress]:
         network, learner, optimizer = self._build(phase)
-        meter = _Meter(term_weights(self.config.losses))
+        meter = Meter(term_weights(self.config.losses))
         for index in range(step_in_phase, phase.steps):
             rate = learning_rate_at(phase, index)
             set_learning_rate(optimizer, rate)
@@ -136,50 +159,65 @@ class Trainer:
             self.average.update(network.state_dict(), self.step)
             self.step += 1
             is_last = index + 1 == phase.steps
-            score = None
-            if self.is_first and (self.step % self.config.validate_every == 0 or is_last):
-                score = self._validate(phase)
+            found = None
+            if self.step % self.config.validate_every == 0 or is_last:
+                found = self._validate(phase) if self.is_first else None
+                if self.config.patience:
+                    self.best = self.fabric.broadcast(self.best)
+            is_last |= self.is_stale
             if self.is_first and (self.step % self.config.checkpoint_every == 0 or is_last):
                 self._checkpoint(network, None if is_last else optimizer)
-            if self.is_first and (score is not None or self.step % self.config.log_every == 0):
-                yield meter.report(self.step, self.config.num_steps, phase.name, rate, score)
+            if self.is_first and (found is not None or self.step % self.config.log_every == 0):
+                yield meter.report(self.step, self.config.num_steps, phase.name, rate, found)
+            if self.is_stale:
+                break
         self.state = network.state_dict()
 
     def _train_step(self, learner: nn.Module, optimizer: torch.optim.Optimizer, phase: PhaseConfig) -> Tensor:
         """Take one step and return the loss terms of its results, `(results, 4)`."""
-        # A step's clips and prompts follow from its number alone: a resumed run repeats nothing.
-        rank = self.fabric.global_rank
-        rng = np.random.default_rng((self.config.seed, self.step, rank))
         torch.manual_seed(self.config.seed + self.step)
-        data = self.config.data
-        clips = draw_batch(
-            self.bank, range(data.first_seed, data.first_seed + data.stacks), data, rng,
-            batch=max(1, phase.batch // self.fabric.world_size), clip_length=phase.clip_length,
-            image_size=phase.image_size, augment=True,
-        )  # fmt: skip
-        images, targets = clips.images.to(self.fabric.device), clips.targets.to(self.fabric.device)
-        with _attention_kernel(self.fabric.device):
-            terms: Tensor = learner(images, targets, rng)
-            self.fabric.backward(
-                (terms.mean(dim=0) * terms.new_tensor(term_weights(self.config.losses))).sum()
-            )
+        parts = self.config.accumulate
+        terms = torch.stack([self._learn_part(learner, phase, part) for part in range(parts)]).mean(dim=0)
         self.fabric.clip_gradients(
             learner, optimizer, max_norm=self.config.clip_norm, error_if_nonfinite=False
         )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        return mean_over_processes(self.fabric, terms)
+
+    def _learn_part(self, learner: nn.Module, phase: PhaseConfig, part: int) -> Tensor:
+        """Add the gradients of a part of this process's share of a step's batch."""
+        fabric, data, parts = self.fabric, self.config.data, self.config.accumulate
+        share = share_of_batch(phase.batch, fabric.world_size, parts)
+        first = (fabric.global_rank * parts + part) * share
+        chance = chance_of_step(self.config.seed, self.step, range(first, first + share))
+        clips = draw_batch(
+            self.bank, range(data.first_seed, data.first_seed + data.stacks), data, chance.clips,
+            clip_length=phase.clip_length, image_size=phase.image_size, augment=True,
+        )  # fmt: skip
+        images, targets = clips.images.to(fabric.device), clips.targets.to(fabric.device)
+        weights = torch.tensor(term_weights(self.config.losses), device=fabric.device)
+        waits = fabric.world_size > 1 and part + 1 < parts
+        with attention_kernel(fabric.device), fabric.no_backward_sync(learner, enabled=waits):  # type: ignore[arg-type]
+            terms: Tensor = learner(images, targets, chance)
+            fabric.backward((terms.mean(dim=0) * weights).sum() / parts)
         return terms.detach()
 
-    def _validate(self, phase: PhaseConfig) -> float:
+    def _validate(self, phase: PhaseConfig) -> Validation:
+        """Validate the averaged weights, and keep them if they are the best and the best are wanted."""
         network = self._network_for(phase).to(self.fabric.device)
         network.load_state_dict(self.average.state)
         data = self.config.data
         first = data.first_seed + data.stacks
         with self.fabric.autocast():
-            return validate(
+            found = validate(
                 network, self.bank, range(first, first + data.validation_stacks), self.config,
                 clip_length=phase.clip_length,
             )  # fmt: skip
+        self.best = self.best.after(found.dice, self.step)
+        if self.config.keep_best and self.best.step == self.step:
+            self.export()
+        return found
 
     def _checkpoint(self, network: Network, optimizer: torch.optim.Optimizer | None) -> None:
         """Keep the state; a phase that is over leaves no optimiser state to the next."""
@@ -189,55 +227,8 @@ class Trainer:
                 network=network.state_dict(),
                 average=self.average.state,
                 optimizer=None if optimizer is None else optimizer.state_dict(),
+                best=self.best,
             )
         )
-        self.export()
-
-
-def _launch(device: str, processes: int, precision: str) -> Fabric:
-    """Start the processes of a run and join them."""
-    # Which parts of the network a step uses depends on its prompts.
-    strategy = DDPStrategy(find_unused_parameters=True) if processes > 1 else "auto"
-    fabric = Fabric(accelerator=device, devices=processes, strategy=strategy, precision=precision)  # type: ignore[arg-type]
-    fabric.launch()
-    if processes > 1 and fabric.device.type == "cpu":
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
-    return fabric
-
-
-def _attention_kernel(device: torch.device) -> AbstractContextManager[None]:
-    """On a CPU the plain kernel trains small windows a fifth faster than the fused one."""
-    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
-
-
-class _Meter:
-    """Means of losses and time since the last report."""
-
-    def __init__(self, weights: tuple[float, ...]) -> None:
-        self.weights = weights
-        self.reset()
-
-    def reset(self) -> None:
-        self.terms: list[Tensor] = []
-        self.started = time.perf_counter()
-
-    def add(self, terms: Tensor) -> None:
-        self.terms.append(terms.cpu())
-
-    def report(
-        self, step: int, num_steps: int, phase: str, learning_rate: float, validation_dice: float | None
-    ) -> Progress:
-        terms = torch.cat(self.terms)
-        means = dict(zip(TERMS, terms.mean(dim=0).tolist(), strict=True))
-        means["total"] = sum(w * m for w, m in zip(self.weights, means.values(), strict=True))
-        progress = Progress(
-            step=step,
-            num_steps=num_steps,
-            phase=phase,
-            losses=means,
-            learning_rate=learning_rate,
-            seconds_per_step=(time.perf_counter() - self.started) / len(self.terms),
-            validation_dice=validation_dice,
-        )
-        self.reset()
-        return progress
+        if not self.config.keep_best:
+            self.export()

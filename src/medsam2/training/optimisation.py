@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,16 +12,69 @@ from medsam2.model.hiera import Hiera
 from medsam2.model.network import Network
 from medsam2.training.config import PhaseConfig
 
-BETAS = (0.9, 0.99)
+BETA1, BETA2 = 0.9, 0.99
+
+_ENCODER = "image_encoder."
+_BLOCKS = "image_encoder.trunk.blocks."
+_PATCHES = "image_encoder.trunk.patch_embed."
 
 
-def build_optimizer(network: nn.Module, *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW without decay on biases, norms, tokens and learned positions."""
+def build_optimizer(
+    network: nn.Module,
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    encoder_rate: float = 1.0,
+    layer_decay: float = 1.0,
+    beta2: float = BETA2,
+) -> torch.optim.AdamW:
+    """AdamW without decay on biases, norms, tokens and learned positions; frozen parameters are left out.
+
+    Args:
+        network: A network.
+        learning_rate: Of all but the image encoder.
+        weight_decay: Of what is decayed.
+        encoder_rate: Rate of the image encoder, as a part of `learning_rate`.
+        layer_decay: The trunk's last block has this part of the encoder's rate, the one before it this part
+            of that, and so on to the patches; positions and pyramid have the encoder's own.
+        beta2: AdamW's second decay.
+    """
     learned_vectors = _learned_vectors(network)
-    spared = [p for p in network.parameters() if p.ndim <= 1 or p in learned_vectors]
-    decayed = [p for p in network.parameters() if p.ndim > 1 and p not in learned_vectors]
-    groups: list[dict[str, object]] = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=learning_rate, betas=BETAS, weight_decay=weight_decay)
+    num_blocks = 1 + max((_block_of(name) for name, _ in network.named_parameters()), default=-1)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            scale = _rate_of(name, num_blocks, encoder_rate, layer_decay)
+            is_spared = parameter.ndim <= 1 or parameter in learned_vectors
+            groups.setdefault((scale, is_spared), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "scale": scale, "weight_decay": 0.0 if is_spared else weight_decay}
+            for (scale, is_spared), parameters in sorted(groups.items(), key=lambda group: group[0])
+        ],
+        lr=learning_rate,
+        betas=(BETA1, beta2),
+    )
+
+
+def freeze(network: nn.Module, parts: Sequence[str]) -> None:
+    """Keep parts of a network, named as its attributes, as they are."""
+    for part in parts:
+        network.get_submodule(part).requires_grad_(False)
+
+
+def _rate_of(name: str, num_blocks: int, encoder_rate: float, layer_decay: float) -> float:
+    """Part of the learning rate that a parameter has."""
+    if not name.startswith(_ENCODER):
+        return 1.0
+    block = _block_of(name)
+    depth = num_blocks - block if block >= 0 else num_blocks + 1 if name.startswith(_PATCHES) else 0
+    return encoder_rate * layer_decay**depth
+
+
+def _block_of(name: str) -> int:
+    """Number of the trunk's block that a parameter belongs to, -1 for none."""
+    return int(name.removeprefix(_BLOCKS).split(".")[0]) if name.startswith(_BLOCKS) else -1
 
 
 def _learned_vectors(network: nn.Module) -> set[Tensor]:
@@ -42,9 +95,9 @@ def learning_rate_at(phase: PhaseConfig, step: int) -> float:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Give every group the same rate."""
+    """Give every group its part of a rate."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group.get("scale", 1.0)
 
 
 class AveragedWeights:

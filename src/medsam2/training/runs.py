@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pickle
@@ -13,7 +14,25 @@ import torch
 from torch import Tensor
 
 from medsam2.errors import CheckpointError
+from medsam2.imaging.replacing import replacing
 from medsam2.training.config import TrainConfig, as_table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Best:
+    """The best validation so far."""
+
+    dice: float = -1.0
+    """Below 0 before the first one."""
+    step: int = 0
+    num_since: int = 0
+    """Validations since then that were no better."""
+
+    def after(self, dice: float, step: int) -> Best:
+        """Count another validation in."""
+        if dice > self.dice:
+            return Best(dice=dice, step=step)
+        return Best(dice=self.dice, step=self.step, num_since=self.num_since + 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +45,7 @@ class RunState:
     average: Mapping[str, Tensor]
     optimizer: dict[str, object] | None
     """None between phases, each of which begins with a fresh optimiser."""
+    best: Best = Best()
 
 
 @dataclass(frozen=True)
@@ -48,7 +68,8 @@ class RunFolder:
         """Make the folder and keep the resolved settings in it."""
         self.path.mkdir(parents=True, exist_ok=True)
         text = json.dumps(as_table(config), indent=2)
-        (self.path / "config.json").write_text(text + "\n", encoding="utf-8")
+        with replacing(self.path / "config.json", ".part") as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
 
     def save(self, state: RunState) -> None:
         """Write the checkpoint under a temporary name and rename it."""
@@ -60,6 +81,7 @@ class RunFolder:
                     "network": dict(state.network),
                     "average": dict(state.average),
                     "optimizer": state.optimizer,
+                    "best": dataclasses.asdict(state.best),
                 },
                 temporary,
             )
@@ -77,6 +99,7 @@ class RunFolder:
             return None
         try:
             content = torch.load(self.state_path, map_location="cpu", weights_only=True)
-            return RunState(**content)
-        except (TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            best = Best(**content.pop("best", {}))  # runs of earlier versions have none
+            return RunState(**content, best=best)
+        except (AttributeError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             raise CheckpointError(f"{self.state_path} is not a training checkpoint") from error

@@ -19,6 +19,7 @@ from medsam2.imaging.geometry import slices_along
 from medsam2.imaging.grids import match_order
 from medsam2.imaging.intensity import to_uint8
 from medsam2.imaging.replacing import replacing
+from medsam2.imaging.volume import Volume
 from medsam2.training.bank import MANIFEST, MAX_LABELS
 from medsam2.training.datasets.contents import check_window, read_image, read_mask, whole_numbers, window_of
 from medsam2.training.datasets.crops import Part, plan_parts
@@ -164,7 +165,13 @@ def _cut_scan(scan: LabelledScan, bank: Path, key: str, options: PrepareOptions)
         file = f"{key}-{len(files):03d}.npz"
         with replacing(bank / file, ".part") as temporary, temporary.open("xb") as stream:
             # Not compressed: reading it back must cost next to nothing.
-            np.savez(stream, image=to_uint8(slices[part.box], window), labels=stack)
+            np.savez(
+                stream,
+                image=to_uint8(slices[part.box], window),
+                labels=stack,
+                modality=np.array(image.modality or ""),
+                spacing_mm=np.array(_spacing_mm(image, axis)),
+            )
         files.append(file)
         names.append(tuple(objects[member].name for member in members))
         is_kept |= set(members)
@@ -176,6 +183,12 @@ def _cut_scan(scan: LabelledScan, bank: Path, key: str, options: PrepareOptions)
         num_left_out=len(found) - len(is_kept),
         window=(window.lower, window.upper),
     )
+
+
+def _spacing_mm(image: Volume, axis: int) -> tuple[float, float, float]:
+    """Distance of voxel centres in the slices along an axis, (x, y), and of the slices."""
+    x_mm, y_mm = (step for number, step in enumerate(image.spacing) if number != axis)
+    return x_mm, y_mm, image.spacing[axis]
 
 
 def _labels_of(

@@ -1,0 +1,245 @@
+"""Rows become cases: one image each, with everything that is said about it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
+
+from medsam2.batch.storage import is_url, shown
+from medsam2.batch.table import Row
+from medsam2.errors import InputError, PromptError
+from medsam2.prompts.entries import Entry
+
+KEYS = ("case", "case_id", "key", "id")
+"""Columns that tell cases apart, unless one is chosen; the first that the table has."""
+COLUMNS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "image": ("image_path", "img", "scan", "volume", "path", "nii_image"),
+        "plane": (),
+        "frame": (),
+        "series": (),
+        "source": (),
+    }
+)
+"""What else a row says of its case -> other names of the column; the rest of a row is about an object."""
+PLANES = ("axial", "coronal", "sagittal")
+MAX_NAME_BYTES = 120  # file systems take 255, and a suffix and a temporary name must fit as well
+
+_CANONICAL = {alias: key for key, aliases in COLUMNS.items() for alias in (key, *aliases)}
+# Separators, drives and streams of any system, what shells and spreadsheets stumble on, and line breaks.
+_UNSAFE = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f]|^[.\-=+@]|^\s|[.\s]$|^$')
+_LONG_SUFFIXES = (".nii.gz", ".seg.nrrd")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One image, and what to segment in it."""
+
+    name: str
+    """What its files are called; safe as a file's name, and no other case's in any casing."""
+    image: str
+    """As the table has it; of a URL without its query, which may be a signature."""
+    place: str
+    """The image's file or URL."""
+    rows: tuple[Row, ...]
+    """What is said about objects, a prompt or several each; checked when the case's turn comes."""
+    folder: Path
+    """Where the names of mask files in the rows start from."""
+    plane: str | None = None
+    frame: int | None = None
+    series: str | None = None
+    source: str | None = None
+    """DICOM series that a DICOM mask refers to; the image if None."""
+
+    @property
+    def mask_places(self) -> tuple[str, ...]:
+        """Mask files, or URLs of them, that its prompts name, in their order."""
+        said = [row.values for row in self.rows]
+        parts = [part for values in said if isinstance(values.get("prompts"), list) for part in _list(values)]
+        named = [value for values in (*said, *parts) for key, value in values.items() if is_mask(key)]
+        return tuple(dict.fromkeys(place_of(name, self.folder) for name in named if isinstance(name, str)))
+
+
+def is_mask(key: str) -> bool:
+    """Say whether a key of a row names a mask file."""
+    return key.strip().lower() in ("mask", "mask_file")
+
+
+def place_of(name: str, folder: Path) -> str:
+    """Return the file or the URL that a name in a table means."""
+    name = name.strip()
+    return name if is_url(name) else str(folder / name)
+
+
+def cases_of(
+    rows: Sequence[Row], *, folder: Path, key: str | None = None, images: Mapping[str, str] | None = None
+) -> list[Case]:
+    """Put rows of the same case together, in the order of the table.
+
+    Args:
+        rows: From `table.read_rows`.
+        folder: Where names in them start from.
+        key: Column that tells cases apart; if None the first of `KEYS`, and the image if there is none.
+        images: Case to image, if the rows do not say; cases without rows are left out.
+
+    Raises:
+        InputError: A column is not known, a row has no image, rows of one case disagree, a name is not safe
+            as a file's, or two cases have the same.
+    """
+    key = _check_columns(rows, key)
+    found: dict[str, list[tuple[Row, dict[str, object]]]] = {}
+    for row in rows:
+        own, about = _parted(row, key)
+        found.setdefault(_group(row, own, key, images), []).append((Row(row.where, about), own))
+    cases = [_case(group, parts, folder, images) for group, parts in found.items()]
+    _check_names(cases)
+    return cases
+
+
+def _check_columns(rows: Iterable[Row], key: str | None) -> str | None:
+    """Find the column of keys; refuse one that means nothing before it is met in each of a thousand cases."""
+    seen: dict[str, str] = {}
+    for row in rows:
+        for column in row.values:
+            seen.setdefault(column, row.where)
+    if key is not None and key not in seen:
+        raise InputError(f"no row has the column {key!r}; there are {', '.join(seen)}")
+    by_name = {column.strip().lower(): column for column in seen}
+    if key is None:
+        key = next((by_name[name] for name in KEYS if name in by_name), None)
+    for column, where in seen.items():
+        if column == key or _CANONICAL.get(column.strip().lower()) or column == "prompts":
+            continue
+        try:
+            Entry.of(where, {column: None})
+        except PromptError as error:
+            raise InputError(f"{error}; and of a case {', '.join((KEYS[0], *COLUMNS))}") from None
+    return key
+
+
+def _parted(row: Row, key: str | None) -> tuple[dict[str, object], dict[str, object]]:
+    """Part a row in what it says about the case, and what about an object."""
+    own: dict[str, object] = {} if key is None or key not in row.values else {"case": row.values[key]}
+    about: dict[str, object] = {}
+    for column, value in row.values.items():
+        if column == key:
+            continue
+        name = _CANONICAL.get(column.strip().lower())
+        if name is None:
+            about[column] = value
+        elif name in own:
+            raise InputError(f"{row.where}: says its {name} twice, {column!r} is one of them; leave one away")
+        else:
+            own[name] = value
+    return own, about
+
+
+def _group(row: Row, own: Mapping[str, object], key: str | None, images: Mapping[str, str] | None) -> str:
+    """What rows of one case have in common."""
+    if "case" in own:
+        return f"case {_text(own['case'])}"
+    if key is not None or images is not None:
+        raise InputError(f"{row.where}: has no {key or KEYS[0]!r}, which says what case it is about")
+    if "image" not in own:
+        raise InputError(f"{row.where}: names no image")
+    return f"image {_text(own['image'])}"
+
+
+def _case(
+    group: str,
+    parts: Sequence[tuple[Row, Mapping[str, object]]],
+    folder: Path,
+    images: Mapping[str, str] | None,
+) -> Case:
+    where = parts[0][0].where
+    own: dict[str, str] = {}
+    for row, said in parts:
+        for name, value in said.items():
+            text = _text(value)
+            if own.setdefault(name, text) != text:
+                raise InputError(f"{row.where}: {group} has the {name} {own[name]!r} in another row")
+    if images is not None:
+        if "image" in own:
+            raise InputError(f"{where}: names an image, but --glob finds them; leave one of them away")
+        # A case whose image was not found has no place, and fails for that when its turn comes.
+        own["image"] = images.get(own["case"], "")
+    elif "image" not in own:
+        raise InputError(f"{where}: names no image")
+    image = own["image"]
+    if not image.isprintable():
+        raise InputError(f"{where}: {image!r} cannot be an image's name")
+    if own.get("plane", PLANES[0]) not in PLANES:
+        raise InputError(f"{where}: plane is {', '.join(PLANES)}, not {own['plane']!r}")
+    return Case(
+        name=own["case"] if "case" in own else stem_of(image),
+        image=shown(image),
+        place=image if images is not None else place_of(image, folder),
+        rows=tuple(row for row, _ in parts),
+        folder=folder,
+        plane=own.get("plane"),
+        frame=_whole(own.get("frame"), where),
+        series=own.get("series"),
+        source=None if "source" not in own else place_of(own["source"], folder),
+    )
+
+
+def _check_names(cases: Iterable[Case]) -> None:
+    """Refuse names that are no file's names, or that some file system takes for the same."""
+    taken: dict[str, Case] = {}
+    for case in cases:
+        where = case.rows[0].where
+        if _UNSAFE.search(case.name) or len(case.name.encode()) > MAX_NAME_BYTES:
+            raise InputError(
+                f"{where}: the case {case.name!r} cannot be a file's name; give its column `case` a name of "
+                f"letters, digits, point, hyphen and underscore, of at most {MAX_NAME_BYTES} bytes"
+            )
+        other = taken.setdefault(case.name.casefold(), case)
+        if other is not case:
+            raise InputError(
+                f"{where}: the case {case.name!r} is there already, {other.rows[0].where}; "
+                "give each image a name of its own in a column `case`"
+            )
+
+
+def check_meshes(cases: Iterable[Case]) -> None:
+    """Refuse names that meet those of another case's meshes, which end in a number for each object.
+
+    Raises:
+        InputError: See above.
+    """
+    names = {case.name.casefold() for case in cases}
+    for name in names:
+        owner, mark, number = name.rpartition("_")
+        if mark and number.isdecimal() and owner in names:
+            raise InputError(
+                f"as STL, object {number} of the case {owner!r} has the file name of the case {name!r}; "
+                "rename one of them"
+            )
+
+
+def stem_of(image: str) -> str:
+    """Return an image's name without its suffix."""
+    name = PurePosixPath(image.partition("?")[0].replace("\\", "/")).name
+    long = next((suffix for suffix in _LONG_SUFFIXES if name.lower().endswith(suffix)), None)
+    return name[: -len(long)] if long else (PurePosixPath(name).stem or name)
+
+
+def _text(value: object) -> str:
+    """A cell as text; whole numbers that went through a data frame with gaps have become 7.0."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+
+
+def _whole(text: str | None, where: str) -> int | None:
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdecimal():
+        raise InputError(f"{where}: frame is a whole number from 0, not {text!r}")
+    return int(text)
+
+
+def _list(values: Mapping[str, object]) -> list[Mapping[str, object]]:
+    parts = values["prompts"]
+    return [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []

@@ -1,0 +1,246 @@
+"""Run cases on a Ray cluster: actors with the weights in them, replaced when they are lost."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, field
+from io import TextIOBase
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from medsam2.batch.records import CaseRecord, Fault, Task, keep_record, masks_folder
+from medsam2.batch.segmenting import attempt, open_predictor
+from medsam2.batch.settings import BatchSettings
+from medsam2.errors import InputError, MedSAM2Error
+from medsam2.imaging.replacing import replacing
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+    from ray.actor import ActorHandle
+
+    from medsam2.inference.predictor import Predictor
+
+DEFAULT_ADDRESS = "auto"
+MAX_LOSSES = 3
+"""A case whose actor was lost so often is what they die of."""
+MAX_FALSE_STARTS = 10
+"""So many actors in a row may be lost before they have loaded the weights."""
+
+_KNOCK_S = 10.0
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Delivery:
+    """What an actor hands in: the outcome, and its files with their contents."""
+
+    outcome: CaseRecord | Fault
+    contents: Mapping[str, bytes]
+
+
+class _Segmenter:
+    """An actor: one process of the cluster with one processor, or one GPU."""
+
+    def __init__(self, settings: BatchSettings) -> None:
+        self._settings = settings
+        self._predictor: Predictor | None = None
+
+    def prepare(self) -> None:
+        """Load the weights; not when it is made, where Ray hides what went wrong."""
+        import torch
+
+        torch.set_num_threads(1)
+        self._predictor = open_predictor(self._settings)
+
+    def segment(self, task: Task) -> _Delivery:
+        """Segment a case on this node's own disk."""
+        assert self._predictor is not None
+        with TemporaryDirectory(prefix="medsam2-") as name:
+            folder = Path(name)
+            outcome = attempt(task, self._predictor, self._settings, folder)
+            files = outcome.files if isinstance(outcome, CaseRecord) else ()
+            return _Delivery(outcome, {file: (folder / file).read_bytes() for file in files})
+
+
+@dataclass
+class _Crew:
+    """Actors, and what each is waited for."""
+
+    remote: ActorHandle
+    settings: BatchSettings
+    actors: dict[ObjectRef, ActorHandle] = field(default_factory=dict)
+    tasks: dict[ObjectRef, Task | None] = field(default_factory=dict)
+    """None for an actor that loads the weights."""
+
+    def hire(self) -> None:
+        """Ask for an actor more; it comes when the cluster has room for it."""
+        actor = self.remote.remote(self.settings)
+        ref = actor.prepare.remote()
+        self.actors[ref], self.tasks[ref] = actor, None
+
+    def give(self, actor: ActorHandle, task: Task) -> None:
+        """Let an actor work."""
+        ref = actor.segment.remote(task)
+        self.actors[ref], self.tasks[ref] = actor, task
+
+    def take(self, ref: ObjectRef) -> tuple[ActorHandle, Task | None]:
+        """Stop waiting for something that has come."""
+        return self.actors.pop(ref), self.tasks.pop(ref)
+
+    @property
+    def is_working(self) -> bool:
+        """Whether a case is under way."""
+        return any(task is not None for task in self.tasks.values())
+
+
+def run_on_ray(
+    tasks: Sequence[Task],
+    settings: BatchSettings,
+    folder: Path,
+    num_workers: int | None,
+    address: str = DEFAULT_ADDRESS,
+) -> Iterator[CaseRecord | Fault]:
+    """Segment cases; each is written and recorded in the folder by this process, and by no other.
+
+    So every case is there once: what an actor had not handed in when it was lost is given to another, and
+    nodes need not see the folder. They need to see the images: a shared disk, or URLs.
+
+    Args:
+        tasks: What is to be done.
+        settings: For all of them.
+        folder: The batch's, on this machine; see `records.working_in`.
+        num_workers: How many actors; as many as the cluster has processors, or GPUs, if None.
+        address: Of a cluster that runs; `auto` for the one that this machine belongs to.
+
+    Yields:
+        What became of each case, in the order in which they end.
+
+    Raises:
+        CheckpointError: The weights cannot be loaded.
+        InputError: No cluster answers, or there is no such device or precision there.
+        MedSAM2Error: Actors are lost before they have begun.
+    """
+    import ray
+    from ray.exceptions import RayError, RayTaskError
+
+    left = list(reversed(tasks))
+    losses: Counter[str] = Counter()
+    false_starts = 0
+    with _connected(address):
+        crew, num_actors = _assemble(settings, num_workers, len(left))
+        for _ in range(num_actors):
+            crew.hire()
+        while left or crew.is_working:
+            (ref,), _ = ray.wait(list(crew.tasks), num_returns=1)
+            actor, task = crew.take(ref)
+            try:
+                delivery = ray.get(ref)
+            except RayTaskError as error:
+                # Of a case `attempt` lets nothing through.
+                raise error.cause if isinstance(error.cause, MedSAM2Error) else error from None
+            except RayError as error:
+                _logger.info("an actor was lost: %s", error)
+                ray.kill(actor)
+                crew.hire()
+                if task is None:
+                    false_starts += 1
+                    if false_starts >= MAX_FALSE_STARTS:
+                        raise MedSAM2Error("actors are lost before they have loaded the weights") from error
+                elif (fault := _lost(task, losses)) is not None:
+                    yield fault
+                else:
+                    left.append(task)
+                continue
+            false_starts = 0
+            if task is not None:
+                yield _stored(delivery, folder)
+            if left:
+                crew.give(actor, left.pop())
+
+
+class _Log(TextIOBase):
+    """What Ray prints about its nodes, which is no data, as records for who asks for them."""
+
+    def write(self, text: str) -> int:
+        if text.strip():
+            _logger.info("ray: %s", text.strip())
+        return len(text)
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[None]:
+    """Join a cluster, or the one that this process has joined already; none is started."""
+    import ray
+
+    with redirect_stdout(_Log()):
+        if ray.is_initialized():
+            yield
+            return
+        try:
+            _knock(address)
+            ray.init(
+                address=address, log_to_driver=False, configure_logging=False, logging_level=logging.ERROR
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = str(error).partition("\n")[0].rstrip(".")
+            raise InputError(
+                f"no Ray cluster answers at {address!r}: {reason}; start one with "
+                "ray start --head --disable-usage-stats, or give its --address"
+            ) from error
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """See whether somebody listens at HOST:PORT: Ray itself tries for minutes, and says so in many lines."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
+
+
+def _assemble(settings: BatchSettings, num_workers: int | None, num_tasks: int) -> tuple[_Crew, int]:
+    """Say what an actor is, and how many there are."""
+    import ray
+
+    has = ray.cluster_resources()
+    num_gpus = int(has.get("GPU", 0))
+    on_gpu = settings.device.startswith("cuda") or (settings.device == "auto" and num_gpus > 0)
+    most = num_gpus if on_gpu else int(has.get("CPU", 1))
+    actor = ray.remote(num_cpus=1, num_gpus=int(on_gpu), max_restarts=0, max_task_retries=0)(_Segmenter)
+    return _Crew(remote=actor, settings=settings), min(num_workers or max(1, most), num_tasks)
+
+
+def _lost(task: Task, losses: Counter[str]) -> Fault | None:
+    """Count the actors that a case has cost; a fault where there were too many."""
+    name = task.case.name
+    losses[name] += 1
+    if losses[name] < MAX_LOSSES:
+        return None
+    return Fault(
+        case=name,
+        error=f"{MAX_LOSSES} processes were lost while they worked on it, as when memory runs out; "
+        "the next run tries it again",
+    )
+
+
+def _stored(delivery: _Delivery, folder: Path) -> CaseRecord | Fault:
+    """Write what an actor handed in."""
+    outcome = delivery.outcome
+    if isinstance(outcome, Fault):
+        return outcome
+    try:
+        for name, content in delivery.contents.items():
+            with replacing(masks_folder(folder) / name, ".part") as temporary:
+                temporary.write_bytes(content)
+        keep_record(outcome, folder)
+    except InputError as error:
+        return Fault(case=outcome.case, error=str(error))
+    return outcome

@@ -1,0 +1,208 @@
+"""What became of every case, as CSV, as JSON and as a summary."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean, quantiles
+from types import MappingProxyType
+
+from medsam2.batch.cases import Case
+from medsam2.batch.records import MASKS, CaseRecord, Fault, Tally, read_record
+from medsam2.imaging.replacing import replacing
+
+TABLE = "results.csv"
+NUMBERS = "results.json"
+DONE, KEPT, FAILED, CHANGED = "done", "kept", "failed", "changed"
+"""A case is done in this run, was done before, has failed, or has a mask that is out of date."""
+_GONE = "its mask was removed while the run went on"
+
+_Cell = str | int | float | None
+_COLUMNS: Mapping[str, Callable[[CaseRecord], _Cell]] = MappingProxyType(
+    {
+        "mask": lambda one: f"{MASKS}/{one.files[0]}",
+        "objects": lambda one: len(one.objects),
+        "slices": lambda one: one.num_slices,
+        "slices_visited": lambda one: one.visited,
+        "volume_ml": lambda one: round(one.volume_ml, 6),
+        "seconds": lambda one: one.seconds,
+        "peak_mib": lambda one: one.peak_mib,
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One case at the end of a run."""
+
+    case: str
+    image: str
+    status: str
+    """One of `DONE`, `KEPT`, `FAILED`, `CHANGED`."""
+    record: CaseRecord | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """A run in numbers; the seconds of cases are those of all that are done, in this run or before."""
+
+    cases: int
+    done: int
+    kept: int
+    changed: int
+    failed: int
+    wall_seconds: float
+    cases_per_minute: float | None
+    """Done in this run; None if none was."""
+    mean_seconds: float | None
+    """A case, on one process."""
+    median_seconds: float | None
+    p95_seconds: float | None
+    max_peak_mib: float | None
+    slices_visited: int
+    volume_ml: float
+    errors: Mapping[str, int]
+    """The most frequent sentences, without the file they begin with, and how often each."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every case has a mask that is up to date."""
+        return self.failed == self.changed == 0
+
+
+def each_result(cases: Iterable[Case], tally: Tally, folder: Path) -> Iterator[Result]:
+    """Go through the cases in the order of the table; one record is in memory at a time."""
+    for case in cases:
+        fault = tally.faults.get(case.name)
+        record = None if fault is not None else read_record(case.name, folder)
+        if record is not None:
+            status = KEPT if case.name in tally.kept else DONE
+            yield Result(case=case.name, image=case.image, status=status, record=record)
+            continue
+        fault = fault or Fault(case=case.name, error=_GONE)
+        status = CHANGED if fault.is_changed else FAILED
+        yield Result(case=case.name, image=case.image, status=status, error=fault.error)
+
+
+def write_results(cases: Sequence[Case], tally: Tally, folder: Path, wall_seconds: float) -> Summary:
+    """Write `results.csv`, a row a case, and `results.json`, with all objects, the summary and `errors`.
+
+    Args:
+        cases: All of the table.
+        tally: How the run ended.
+        folder: The batch's.
+        wall_seconds: That the run took.
+
+    Raises:
+        InputError: A file cannot be written.
+    """
+    gathered = _Gathered()
+    with (
+        replacing(folder / TABLE, ".part") as table_path,
+        replacing(folder / NUMBERS, ".part") as numbers_path,
+        table_path.open("x", encoding="utf-8", newline="") as table,
+        numbers_path.open("x", encoding="utf-8") as numbers,
+    ):
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(("case", "image", "status", *_COLUMNS, "error"))
+        numbers.write('{"cases": [')
+        for index, result in enumerate(each_result(cases, tally, folder)):
+            gathered.add(result)
+            writer.writerow(_row(result))
+            numbers.write(f"{',' if index else ''}\n{json.dumps(_plain(result), ensure_ascii=False)}")
+        summary = gathered.summary(wall_seconds)
+        rest = {"summary": asdict(summary), "errors": gathered.failures}
+        numbers.write(f"\n], {json.dumps(rest, ensure_ascii=False, indent=1)[1:]}\n")
+    return summary
+
+
+def sentences(summary: Summary) -> Iterator[str]:
+    """Say how a run ended, in lines for a person."""
+    parts = [f"{summary.done} done", f"{summary.kept} done before"]
+    parts += [f"{summary.changed} changed since"] if summary.changed else []
+    yield f"{summary.cases} cases: {', '.join(parts)}, {summary.failed} failed; {summary.wall_seconds:.1f} s"
+    if summary.mean_seconds is not None:
+        rate = "" if summary.cases_per_minute is None else f"{summary.cases_per_minute:.1f} cases a minute; "
+        peak = "" if summary.max_peak_mib is None else f", at most {summary.max_peak_mib:.0f} MiB"
+        yield (
+            f"{rate}a case takes {summary.mean_seconds:.2f} s in the mean, {summary.p95_seconds:.2f} s at "
+            f"the 95th percentile{peak}"
+        )
+    for error, count in summary.errors.items():
+        yield f"{count} x {error}"
+
+
+class _Gathered:
+    """Numbers of results that have gone by."""
+
+    def __init__(self) -> None:
+        self.statuses: Counter[str] = Counter()
+        self.failures: list[dict[str, str]] = []
+        self._seconds: list[float] = []
+        self._peaks: list[float] = []
+        self._visited = 0
+        self._volume_ml = 0.0
+
+    def add(self, result: Result) -> None:
+        """Count a result."""
+        self.statuses[result.status] += 1
+        if result.record is None:
+            self.failures.append({"case": result.case, "image": result.image, "error": result.error or ""})
+            return
+        self._seconds.append(result.record.seconds)
+        self._peaks += [] if result.record.peak_mib is None else [result.record.peak_mib]
+        self._visited += result.record.visited
+        self._volume_ml += result.record.volume_ml
+
+    def summary(self, wall_seconds: float) -> Summary:
+        """What they come to."""
+        # Of 19 cuts the 10th is the median and the last the 95th percentile. One number alone has none.
+        seconds = self._seconds * 2 if len(self._seconds) == 1 else self._seconds
+        cuts = quantiles(seconds, n=20, method="inclusive") if seconds else None
+        done = self.statuses[DONE]
+        return Summary(
+            cases=self.statuses.total(),
+            done=done,
+            kept=self.statuses[KEPT],
+            changed=self.statuses[CHANGED],
+            failed=self.statuses[FAILED],
+            wall_seconds=round(wall_seconds, 2),
+            cases_per_minute=round(60 * done / wall_seconds, 2) if done else None,
+            mean_seconds=round(mean(seconds), 3) if seconds else None,
+            median_seconds=None if cuts is None else round(cuts[9], 3),
+            p95_seconds=None if cuts is None else round(cuts[-1], 3),
+            max_peak_mib=max(self._peaks, default=None),
+            slices_visited=self._visited,
+            volume_ml=round(self._volume_ml, 3),
+            errors=dict(Counter(_kind(one["error"]) for one in self.failures).most_common(10)),
+        )
+
+
+def _row(result: Result) -> Iterator[_Cell]:
+    yield from (result.case, result.image, result.status)
+    yield from (None if result.record is None else take(result.record) for take in _COLUMNS.values())
+    yield result.error
+
+
+def _plain(result: Result) -> dict[str, object]:
+    """A result as JSON has it."""
+    plain: dict[str, object] = {"case": result.case, "image": result.image, "status": result.status}
+    if result.record is None:
+        return {**plain, "error": result.error}
+    rest = asdict(result.record)
+    return {
+        **plain,
+        **{name: take(result.record) for name, take in _COLUMNS.items()},
+        **{key: rest[key] for key in ("objects", "files", "window", "device", "precision", "notes")},
+    }
+
+
+def _kind(error: str) -> str:
+    """A sentence without its first words, if they name a file or a row: so the same fault is counted once."""
+    head, found, rest = error.partition(": ")
+    return rest if found and ("/" in head or "." in head) else error

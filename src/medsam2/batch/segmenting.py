@@ -1,0 +1,218 @@
+"""One case from its rows to its mask: fetch, read, prompt, follow, measure, write."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Mapping
+from contextlib import ExitStack
+from importlib.metadata import version
+from io import BytesIO
+from pathlib import Path
+
+import torch
+
+from medsam2.batch.cases import Case, is_mask, place_of
+from medsam2.batch.records import CaseRecord, Fault, ObjectRecord, Task
+from medsam2.batch.settings import BatchSettings
+from medsam2.batch.storage import at_hand, is_url, shown
+from medsam2.batch.table import Row
+from medsam2.errors import InputError, MedSAM2Error, PromptError
+from medsam2.evaluation.peak import watched_memory
+from medsam2.imaging.dicom import series_files
+from medsam2.imaging.io import read
+from medsam2.imaging.outputs.dicom_slices import Source
+from medsam2.imaging.outputs.write import NEEDS_SOURCE, SUFFIXES, write_labels
+from medsam2.imaging.preview import write_preview
+from medsam2.inference.options import InferenceOptions
+from medsam2.inference.predictor import Predictor, load
+from medsam2.inference.prompting import add_prompts, prompts_of
+from medsam2.inference.session import Session
+from medsam2.prompts.files import claim_of
+from medsam2.prompts.statements import Prompts, number_objects
+
+PREVIEW = ".png"
+
+_logger = logging.getLogger(__name__)
+
+
+def open_predictor(settings: BatchSettings) -> Predictor:
+    """Load the weights, once for all cases of a process.
+
+    Raises:
+        CheckpointError: They are missing or damaged.
+        InputError: There is no such device or precision here.
+    """
+    return load(settings.weights, device=settings.device, precision=settings.precision)
+
+
+def attempt(task: Task, predictor: Predictor, settings: BatchSettings, masks: Path) -> CaseRecord | Fault:
+    """Segment a case; whatever goes wrong with it is a sentence.
+
+    Args:
+        task: The case.
+        predictor: From `open_predictor`.
+        settings: For all cases.
+        masks: Folder for the mask.
+    """
+    try:
+        return segment_case(task, predictor, settings, masks)
+    except MedSAM2Error as error:
+        return Fault(case=task.case.name, error=str(error))
+    # Any library may raise anything about one file of a million; the others go on.
+    except Exception as error:
+        _logger.info("case %s failed", task.case.name, exc_info=error)
+        return Fault(case=task.case.name, error=f"failed unexpectedly, {type(error).__name__}: {error}")
+
+
+def segment_case(task: Task, predictor: Predictor, settings: BatchSettings, masks: Path) -> CaseRecord:
+    """Segment a case and write its mask.
+
+    Args:
+        task: The case.
+        predictor: From `open_predictor`.
+        settings: For all cases.
+        masks: Folder for the mask.
+
+    Returns:
+        What to keep beside the mask.
+
+    Raises:
+        MedSAM2Error: Something about it is not usable, in a sentence.
+    """
+    started = time.perf_counter()
+    case = task.case
+    with ExitStack() as stack:
+        noted = stack.enter_context(warnings.catch_warnings(record=True))
+        warnings.simplefilter("always")
+        with watched_memory() as peak:
+            image = stack.enter_context(at_hand(case.place, settings.max_download_mib))
+            said = _said(case, settings, stack)
+            try:
+                session = _open(case, image, said, predictor, settings)
+                source = _source(case, image, settings)
+            except MedSAM2Error as error:
+                raise _about(error, case, image) from error
+            add_prompts(session, prompts_of(said, session))
+            for _ in session.propagate():
+                pass
+            files = _write(session, said, case, source, settings, masks)
+    notes = [str(one.message) for one in noted if issubclass(one.category, UserWarning)]
+    runtime = session.runtime
+    return CaseRecord(
+        case=case.name,
+        image=case.image,
+        fingerprint=task.fingerprint,
+        files=files,
+        objects=tuple(_measured(session, said)),
+        num_slices=session.shape[0],
+        visited=sum(len(session.scores(number)) for number in session.objects),
+        seconds=round(time.perf_counter() - started, 3),
+        peak_mib=None if peak.mib is None else round(peak.mib, 1),
+        window=(session.window.lower, session.window.upper),
+        device=str(runtime.device),
+        precision=str(runtime.precision).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+        weights=settings.weights,
+        versions={name: version(name) for name in ("medsam2", "torch")},
+        notes=tuple(([] if session.window.note is None else [session.window.note]) + notes),
+    )
+
+
+def _said(case: Case, settings: BatchSettings, stack: ExitStack) -> Prompts:
+    """What the rows of a case say; masks that they name are fetched."""
+    read_rows = [
+        claim_of(_with_local_masks(row, case, settings, stack), row.where, folder=case.folder)
+        for row in case.rows
+    ]
+    windows = tuple(dict.fromkeys(window for _, window in read_rows if window is not None))
+    if len(windows) > 1:
+        listed = ", ".join(w if isinstance(w, str) else f"{w[0]:g} to {w[1]:g}" for w in windows)
+        raise PromptError(f"{case.rows[0].where}: the case asks for several windows, {listed}; give one")
+    return Prompts(objects=number_objects(claim for claim, _ in read_rows), windows=windows)
+
+
+def _with_local_masks(
+    row: Row, case: Case, settings: BatchSettings, stack: ExitStack
+) -> Mapping[str, object]:
+    def local(values: Mapping[str, object]) -> dict[str, object]:
+        return {key: fetched(key, value) for key, value in values.items()}
+
+    def fetched(key: str, value: object) -> object:
+        if key == "prompts" and isinstance(value, list):
+            return [local(part) if isinstance(part, dict) else part for part in value]
+        if not is_mask(key) or not isinstance(value, str) or not is_url(value):
+            return value
+        return str(stack.enter_context(at_hand(place_of(value, case.folder), settings.max_download_mib)))
+
+    return local(row.values)
+
+
+def _open(case: Case, image: Path, said: Prompts, predictor: Predictor, settings: BatchSettings) -> Session:
+    frame = settings.frame if case.frame is None else case.frame
+    volume = read(image, frame=frame, series=case.series or settings.series)
+    options = InferenceOptions(
+        memory=settings.memory, keep_component=settings.keep_component, stop_after=settings.stop_after
+    )
+    window = said.windows[0] if said.windows else settings.window
+    return predictor.session(volume, window=window, plane=case.plane or settings.plane, options=options)
+
+
+def _source(case: Case, image: Path, settings: BatchSettings) -> Source | None:
+    """The DICOM series that a mask refers to, in the order of its slices; None if it refers to none."""
+    if settings.output_type not in NEEDS_SOURCE:
+        return None
+    from pydicom import dcmread
+
+    if case.source is not None and is_url(case.source):
+        raise InputError(f"{shown(case.source)}: a source is a folder or a file on a disk, not a URL")
+    series = None if case.source is not None else case.series or settings.series
+    files = series_files(image if case.source is None else Path(case.source), series)
+    return [dcmread(BytesIO(one)) if isinstance(one, bytes) else one for one in files]
+
+
+def _write(
+    session: Session,
+    said: Prompts,
+    case: Case,
+    source: Source | None,
+    settings: BatchSettings,
+    masks: Path,
+) -> tuple[str, ...]:
+    """Write what the case leaves behind, and name it."""
+    extra = []
+    if settings.preview:
+        picture = masks / f"{case.name}{PREVIEW}"
+        write_preview(session.picture(session.objects[0]), picture)
+        extra.append(picture.name)
+    written = write_labels(
+        session.result(),
+        masks / f"{case.name}{SUFFIXES[settings.output_type][0]}",
+        kind=settings.output_type,
+        names={one.number: one.name for one in said.objects if one.name is not None},
+        source=source,
+        weights=settings.weights,
+    )
+    return (*(path.name for path in written), *extra)
+
+
+def _measured(session: Session, said: Prompts) -> list[ObjectRecord]:
+    found = []
+    for one in said.objects:
+        sizes = session.measurements(one.number)
+        found.append(
+            ObjectRecord(
+                number=one.number,
+                name=one.name,
+                volume_ml=round(sizes["volume_ml"], 6),
+                longest_diameter_mm=round(sizes["longest_diameter_mm"], 3),
+                num_slices=int(sizes["num_slices"]),
+            )
+        )
+    return found
+
+
+def _about(error: MedSAM2Error, case: Case, image: Path) -> MedSAM2Error:
+    """Let a message speak of the URL that a case has, not of the file it was fetched to."""
+    return type(error)(str(error).replace(str(image), shown(case.place)))

@@ -1,0 +1,264 @@
+"""`medsam2 batch`: a table of images and prompts becomes a folder of masks, through crashes and restarts."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from medsam2.cli.grouped import grouped
+from medsam2.cli.messages import EXIT_FAILED, say
+from medsam2.cli.outputs import KINDS
+from medsam2.cli.segment import WayOptions, way_options
+from medsam2.cli.window import WindowCommand
+from medsam2.errors import InputError
+
+if TYPE_CHECKING:
+    from medsam2.batch.cases import Case
+    from medsam2.batch.records import CaseRecord, Fault
+    from medsam2.batch.results import Summary
+    from medsam2.batch.run import Engine, Plan
+    from medsam2.batch.settings import BatchSettings
+
+CASE_MARK = "{case}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchOptions:
+    """Where cases come from, where masks go and what does the work, as it is given."""
+
+    output: Path
+    pattern: str | None
+    key: str | None
+    output_type: str
+    source: str | None
+    preview: bool
+    changed: str
+    workers: int | None
+    engine: str
+    address: str | None
+    max_download: int
+
+
+_batch_options = grouped(
+    "options",
+    BatchOptions,
+    click.option(
+        "-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FOLDER",
+        help="Folder for masks, results and report.",
+    ),
+    click.option(
+        "--glob", "pattern", metavar="PATTERN",
+        help="Find the images so; what its stars stand for is the case that rows of TABLE speak of.",
+    ),
+    click.option(
+        "--key", metavar="COLUMN",
+        help="Column that tells cases apart, if none is called case or id; rows of one case are its objects.",
+    ),
+    click.option(
+        "--output-type", type=click.Choice(KINDS), default="nifti", show_default=True,
+        help="Form of the masks.",
+    ),
+    click.option(
+        "--source", metavar="SERIES",
+        help="DICOM series that dicom-seg and rtstruct refer to, with {case} in its name; if no row says it.",
+    ),
+    click.option("--preview", is_flag=True, help="Also write a picture (PNG) of each case's first object."),
+    click.option(
+        "--changed", type=click.Choice(["redo", "report"]), default="redo", show_default=True,
+        help="What to do about a mask whose row, image or options are others now.",
+    ),
+    click.option(
+        "--workers", type=click.IntRange(min=1), metavar="N",
+        help="Processes, each with the weights in it; 1 if not given, on Ray what the cluster has.",
+    ),
+    click.option(
+        "--engine", type=click.Choice(["processes", "ray"]), default="processes", show_default=True,
+        help="Work on this machine, or on a Ray cluster.",
+    ),
+    click.option(
+        "--address", metavar="ADDRESS",
+        help="Ray cluster to work on; the one that this machine belongs to if not given.",
+    ),
+    click.option(
+        "--max-download", type=click.IntRange(min=1), default=4096, show_default=True, metavar="MIB",
+        help="The most that is fetched of an image at a URL.",
+    ),
+)  # fmt: skip
+
+
+@click.command(cls=WindowCommand)
+@click.argument("table", type=click.Path(path_type=Path))
+@_batch_options
+@way_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of sentences.")
+@click.pass_context
+def batch(ctx: click.Context, table: Path, options: BatchOptions, way: WayOptions, as_json: bool) -> None:
+    """Segment a table of cases, resumable.
+
+    TABLE is CSV, JSON or Parquet: an image, a file or a URL (http, https, s3), and a prompt in each row, with
+    the keys of prompt files. What a row says goes before the options. A case is done when its mask is in
+    FOLDER; run again, only what is missing, has failed or has changed since is done. The exit code is 1 if a
+    case has failed.
+    """
+    from medsam2.batch.page import write_page
+    from medsam2.batch.records import working_in
+    from medsam2.batch.results import each_result, write_results
+    from medsam2.batch.run import check_apart, plan_run
+
+    started = time.perf_counter()
+    if options.address is not None and options.engine != "ray":
+        raise InputError("--address is that of a Ray cluster; give it with --engine ray")
+    settings = _settings(options, way)
+    cases = _read_cases(table, options)
+    check_apart(cases, options.output)
+    digest = _weights_digest(way.weights)
+    with working_in(options.output):
+        plan = plan_run(cases, settings, options.output, digest, redo_changed=options.changed == "redo")
+        _announce(plan, len(cases))
+        _work(plan, _engine(options, settings))
+        summary = write_results(cases, plan.tally, options.output, time.perf_counter() - started)
+        facts = _facts(table, options, way, digest)
+        write_page(summary, each_result(cases, plan.tally, options.output), facts, options.output)
+    _print(summary, options.output, as_json)
+    if not summary.is_complete:
+        ctx.exit(EXIT_FAILED)
+
+
+def _settings(options: BatchOptions, way: WayOptions) -> BatchSettings:
+    from medsam2.batch.settings import BatchSettings
+    from medsam2.imaging.intensity import WINDOW_PRESETS
+
+    if isinstance(way.window, str) and way.window not in WINDOW_PRESETS:
+        raise InputError(f"a window is two limits or one of {', '.join(WINDOW_PRESETS)}, not {way.window!r}")
+    if way.stop_after is not None and way.stop_after < 0:
+        raise InputError(f"--stop-after is 0 or more slices, not {way.stop_after}")
+    return BatchSettings(
+        **asdict(way),
+        output_type=options.output_type,
+        preview=options.preview,
+        max_download_mib=options.max_download,
+    )
+
+
+def _read_cases(table: Path, options: BatchOptions) -> Sequence[Case]:
+    """Everything about the table that can be wrong is said before anything runs."""
+    from medsam2.batch.cases import cases_of, check_meshes
+    from medsam2.batch.table import read_rows
+    from medsam2.batch.wildcards import find_images
+
+    images = None if options.pattern is None else find_images(options.pattern)
+    cases = cases_of(read_rows(table), folder=table.parent, key=options.key, images=images)
+    if images is not None and (num_left := len(images.keys() - {case.name for case in cases})):
+        say(f"{num_left} images of --glob are in no row of {table}; they are left out")
+    if options.output_type == "stl":
+        check_meshes(cases)
+    if options.source is None:
+        return cases
+    if CASE_MARK not in options.source:
+        raise InputError(f"--source {options.source}: has no {CASE_MARK}, which stands for the case's name")
+    return [
+        replace(case, source=case.source or options.source.replace(CASE_MARK, case.name)) for case in cases
+    ]
+
+
+def _weights_digest(weights: str) -> str:
+    """Find the weights, fetched once for all processes, and tell them from others."""
+    from medsam2.checkpoints import file_digest, resolve
+
+    return file_digest(resolve(weights))
+
+
+def _engine(options: BatchOptions, settings: BatchSettings) -> Engine:
+    if options.engine == "ray":
+        from medsam2.batch.cluster import DEFAULT_ADDRESS, run_on_ray
+
+        return partial(
+            run_on_ray, settings=settings, folder=options.output, num_workers=options.workers,
+            address=options.address or DEFAULT_ADDRESS,
+        )  # fmt: skip
+    from medsam2.batch.processes import run_in_processes
+
+    return partial(
+        run_in_processes, settings=settings, folder=options.output, num_workers=options.workers or 1
+    )
+
+
+def _announce(plan: Plan, num_cases: int) -> None:
+    """Say what a run begins with."""
+    if plan.tally.kept:
+        say(f"{len(plan.tally.kept)} of {num_cases} cases are done already")
+    if plan.num_changed:
+        say(f"{plan.num_changed} have changed since and are done again")
+    for fault in plan.tally.faults.values():
+        _complain(fault)
+
+
+def _work(plan: Plan, engine: Engine) -> None:
+    """Run to the end, with a bar and the time that is left for a person who watches."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from medsam2.batch.run import run_plan
+
+    console = Console(stderr=True)
+    outcomes = run_plan(plan, engine)
+    if not console.is_terminal:
+        for outcome in outcomes:
+            _complain(outcome)
+        return
+    # Cases take seconds to minutes: what is left is told from the last half hour.
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[failed]}"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, speed_estimate_period=1800) as progress:
+        bar = progress.add_task("cases", total=len(plan.tasks), failed="")
+        for outcome in outcomes:
+            _complain(outcome)
+            num_failed = len(plan.tally.faults)
+            progress.update(bar, advance=1, failed=f"{num_failed} failed" if num_failed else "")
+
+
+def _complain(outcome: CaseRecord | Fault) -> None:
+    """Say what failed as it fails: a night's log shows it in the morning, whatever happens then."""
+    from medsam2.batch.records import Fault
+
+    if isinstance(outcome, Fault):
+        say(f"{outcome.case}: {outcome.error}")
+
+
+def _facts(table: Path, options: BatchOptions, way: WayOptions, digest: str) -> dict[str, str]:
+    from medsam2 import __version__
+
+    chosen = {name.replace("_", " "): value for name, value in asdict(way).items() if value is not None}
+    return {
+        "table": str(table),
+        **({} if options.pattern is None else {"images": options.pattern}),
+        **{name: str(value) for name, value in chosen.items()},
+        "weights' SHA-256": digest,
+        "masks": options.output_type,
+        "engine": f"{options.engine}, {options.workers or 'default'} workers, {os.cpu_count()} cores here",
+        "version": f"medsam2 {__version__}",
+    }
+
+
+def _print(summary: Summary, folder: Path, as_json: bool) -> None:
+    for line in _lines(summary, folder, as_json):
+        click.echo(line)
+
+
+def _lines(summary: Summary, folder: Path, as_json: bool) -> Iterator[str]:
+    from medsam2.batch.page import PAGE
+    from medsam2.batch.results import NUMBERS, TABLE, sentences
+
+    places = {"table": TABLE, "numbers": NUMBERS, "report": PAGE}
+    if as_json:
+        yield json.dumps({**asdict(summary), **{name: str(folder / file) for name, file in places.items()}})
+        return
+    yield from sentences(summary)
+    yield f"{folder / TABLE}, {NUMBERS}, {PAGE}"

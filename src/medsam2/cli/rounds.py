@@ -1,0 +1,105 @@
+"""`medsam2 rounds`: fine-tune on corrected masks and propose masks for the scans to correct next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from medsam2.cli.messages import say
+from medsam2.cli.window import HELP as WINDOW_HELP
+from medsam2.cli.window import OPTION as WINDOW_OPTION
+from medsam2.cli.window import WindowCommand, parse_window
+
+if TYPE_CHECKING:
+    from medsam2.training.loop import Trainer
+    from medsam2.training.rounds.proposals import Proposal
+
+
+@click.command(cls=WindowCommand)
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--recipe", type=click.Path(path_type=Path), required=True,
+    help="Of the fine-tuning, recipes/compact-finetune.toml say.",
+)  # fmt: skip
+@click.option(
+    "--weights", metavar="NAME|FILE", help="Weights to begin from, if not those that the recipe names."
+)
+@click.option("--next", "num_next", type=int, default=5, show_default=True, help="Scans to put forward.")
+@click.option(
+    "--order", type=click.Choice(["uncertain", "diverse"]), default="uncertain", show_default=True,
+    help="First those the network is least sure of, or those that are most unlike each other.",
+)  # fmt: skip
+@click.option("--pool", type=int, metavar="N", help="Look at so many waiting scans, drawn by chance.")
+@click.option("--patient", metavar="REGEX", help="Whose scan it is, from its file's name.")
+@click.option("--plane", type=click.Choice(["axial", "coronal", "sagittal"]), help="Cut slices this way.")
+@click.option(WINDOW_OPTION, metavar="LO HI|NAME", callback=parse_window, expose_value=True, help=WINDOW_HELP)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--json", "prints_json", is_flag=True, help="Print one JSON object.")
+def rounds(
+    folder: Path,
+    recipe: Path,
+    weights: str | None,
+    num_next: int,
+    order: str,
+    pool: int | None,
+    patient: str | None,
+    plane: str | None,
+    window: str | tuple[float, float] | None,
+    device: str,
+    prints_json: bool,
+) -> None:
+    """Fine-tune on corrected masks and propose the next.
+
+    FOLDER holds scans, and corrected masks of the same names in labels/final. A round fine-tunes on those and
+    writes proposals for the next scans into labels/proposed. Correct them, save them in labels/final, and do
+    it again. Scans are prompted by prompts/NAME.json (or .csv), by the boxes of a rough mask in
+    labels/original, or where the object usually lies. With masks of fewer than two patients nothing is
+    trained yet.
+    """
+    from medsam2.inference.predictor import load
+    from medsam2.training.config import read_recipe
+    from medsam2.training.datasets.scan import ReadOptions
+    from medsam2.training.rounds.folder import PROPOSED, read_folder, round_folder
+    from medsam2.training.rounds.work import RoundOptions, begin_from, look_at, put_forward, start_training
+
+    config = begin_from(read_recipe(recipe), weights)
+    assert config.initial_weights is not None
+    scans = read_folder(folder, ReadOptions(patient=patient))
+    number, place = round_folder(folder)
+    options = RoundOptions(
+        number=number, folder=place, num_next=num_next, order=order, pool=pool, window=window, plane=plane,
+        device=device,
+    )  # fmt: skip
+    if not scans.waiting:
+        say(f"all {len(scans.corrected)} scans have a corrected mask: there is nothing left to propose")
+        return
+    trained = start_training(scans, config, options)
+    if trained is None:
+        say(f"round {number}: nothing is trained before two patients have a corrected mask")
+    else:
+        _train(trained, number)
+    found = load(trained.folder.weights_path if trained else config.initial_weights, device=device)
+    proposals = list(look_at(scans, found, options))
+    chosen = put_forward(scans, proposals, options, trained)
+    if prints_json:
+        click.echo((place / "round.json").read_text(encoding="utf-8").strip())
+        return
+    for proposal in chosen:
+        click.echo(_line(proposal))
+    say(f"round {number}: correct these, from {folder / PROPOSED}, and save them in labels/final")
+
+
+def _train(trainer: Trainer, number: int) -> None:
+    for progress in trainer.run():
+        if progress.validation is not None:
+            say(
+                f"round {number}: step {progress.step}/{progress.num_steps}, "
+                f"validation Dice {progress.validation.dice:.4f}"
+            )
+
+
+def _line(proposal: Proposal) -> str:
+    objects = ", ".join(f"{number}: {value:.2f}" for number, value in proposal.confidences.items())
+    return f"{proposal.name}  confidence {proposal.confidence:.2f}  ({objects}; by {proposal.source})"

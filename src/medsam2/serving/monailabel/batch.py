@@ -1,0 +1,119 @@
+"""Segment many images of the datastore with the same prompts, in the background."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Coroutine, Mapping, Sequence
+from pathlib import Path
+
+from medsam2.errors import MedSAM2Error
+from medsam2.serving.admission import Reservation
+from medsam2.serving.faults import Fault
+from medsam2.serving.monailabel.asked import Asked
+from medsam2.serving.monailabel.dialect import Dialect, checked_choice
+from medsam2.serving.monailabel.formats import FINAL, ORIGINAL
+from medsam2.serving.monailabel.images import find_source
+from medsam2.serving.monailabel.infer import find_mask, save_found
+from medsam2.serving.monailabel.models import ViewerModel, model_called
+from medsam2.serving.monailabel.params import flag, read_asked
+from medsam2.serving.monailabel.studies import ImageEntry
+from medsam2.serving.monailabel.tasks import Task, Work
+
+WHICH = ("unlabeled", "labeled", "all")
+"""Images without a final label, with one, or both."""
+_BUSY = 503
+_TRIES = 60
+_PAUSE_S = 1.0
+_LOOK_S = 0.5
+"""How often it is asked whether a batch is to stop."""
+
+
+async def start_batch(
+    dialect: Dialect, params: Mapping[str, object], *, model: str, images: str, run_sync: str
+) -> Task:
+    """Begin to segment images one after the other; each mask is stored as label, a failure is told.
+
+    Args:
+        dialect: The server's parts.
+        params: As for one image: a model that takes prompts needs clicks or a roi, here the same for all.
+        model: A key of `models.MODELS`.
+        images: One of `WHICH`.
+        run_sync: Whether to answer when all is done.
+
+    Raises:
+        Fault: 404, there is no such model; 422, nothing says what to segment; 429, a batch is running.
+    """
+    called = model_called(model)
+    chosen = checked_choice(images, "images", WHICH)
+    asked = read_asked({"label_tag": ORIGINAL, **params, "save_label": True})
+    if not asked.says_something:
+        raise Fault(
+            422,
+            "this model segments what it is shown: give foreground clicks or a roi in the body, "
+            "which are taken for every image",
+        )
+    entries = await asyncio.to_thread(dialect.studies.entries)
+    wanted = [entry for entry in entries.values() if _is_wanted(entry, chosen)]
+    request = {"model": model, "images": chosen, **params}
+    waits = flag(run_sync, "run_sync", default=False)
+    work = _work(dialect, called, wanted, asked, params)
+    return await dialect.batches.start(request, work, waits=waits)
+
+
+def _is_wanted(entry: ImageEntry, chosen: str) -> bool:
+    return chosen == "all" or (FINAL in entry.labels) == (chosen == "labeled")
+
+
+def _work(
+    dialect: Dialect,
+    model: ViewerModel,
+    entries: Sequence[ImageEntry],
+    asked: Asked,
+    params: Mapping[str, object],
+) -> Work:
+    async def work(task: Task) -> Mapping[str, object]:
+        num_failed = 0
+        for number, entry in enumerate(entries, start=1):
+            if task.stop.is_set():
+                break
+            place = f"{number} of {len(entries)}, {entry.image_id}"
+            try:
+                await _unless_stopped(_segment(dialect, model, entry, asked, params), task)
+                task.say(f"{place}: {'stopped' if task.stop.is_set() else 'done'}")
+            except MedSAM2Error as error:
+                num_failed += 1
+                task.say(f"{place}: {error}")
+        return {"images": len(entries), "failed": num_failed}
+
+    return work
+
+
+async def _unless_stopped(work: Coroutine[None, None, None], task: Task) -> None:
+    """Do some work, or end it early if its task is told to stop."""
+    job = asyncio.ensure_future(work)
+    while not (await asyncio.wait({job}, timeout=_LOOK_S))[0]:
+        if task.stop.is_set():
+            job.cancel()
+    if not job.cancelled():
+        job.result()
+
+
+async def _segment(
+    dialect: Dialect, model: ViewerModel, entry: ImageEntry, asked: Asked, params: Mapping[str, object]
+) -> None:
+    for attempt in range(_TRIES):
+        reservation = Reservation(dialect.service.budget)
+        try:
+            with tempfile.TemporaryDirectory(dir=dialect.service.folder, ignore_cleanup_errors=True) as name:
+                folder = Path(name)
+                source = await find_source(dialect, image=entry.image_id, folder=folder)
+                found = await find_mask(dialect, source, model, asked, folder, reservation)
+                await save_found(dialect, found, asked, params, folder)
+            return
+        except Fault as fault:
+            if fault.status != _BUSY or attempt == _TRIES - 1:
+                raise
+        finally:
+            reservation.close()
+        await asyncio.sleep(_PAUSE_S)  # people at their viewers come first

@@ -1,0 +1,124 @@
+"""The routes for the images of the datastore."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+
+from fastapi import APIRouter, Request, Response
+from starlette.responses import FileResponse, JSONResponse
+
+from medsam2.imaging.io import write
+from medsam2.serving.faults import Fault, shown
+from medsam2.serving.monailabel.checksums import checksum
+from medsam2.serving.monailabel.dialect import Dialect, checked_choice, read_sent_form, told
+from medsam2.serving.monailabel.formats import FINAL, IMAGES, suffix_of
+from medsam2.serving.monailabel.images import Source, find_source, open_source
+from medsam2.serving.monailabel.info import statistics
+from medsam2.serving.monailabel.replies import file_response
+from medsam2.serving.monailabel.studies import ImageEntry
+from medsam2.serving.usage import usage_of
+
+_OUTPUTS = ("stats", "all", "train")
+_CONVERTED = ".nii.gz"
+
+
+def add_images(router: APIRouter, dialect: Dialect) -> None:
+    """List, take in, give out and remove images."""
+    studies = dialect.studies
+
+    @router.get("/datastore/", response_model=None)
+    @told
+    async def get_datastore(output: str = "") -> Response:
+        """Say what is there: counts, everything, or the pairs to train on."""
+        wanted = checked_choice(output, "output", _OUTPUTS)
+        if wanted == "all":
+            return JSONResponse(await asyncio.to_thread(studies.described))
+        entries = await asyncio.to_thread(studies.entries)
+        return JSONResponse(statistics(entries) if wanted == "stats" else _pairs(list(entries.values())))
+
+    @router.put("/datastore/", response_model=None, operation_id="put_datastore")
+    @router.put("/datastore/image", response_model=None, operation_id="put_image")
+    @told
+    async def put_image(request: Request, image: str = "") -> Response:
+        """Take an image in."""
+        return JSONResponse({"image": await _take_image(dialect, request, image)})
+
+    @router.get("/datastore/image", response_model=None, operation_id="get_image")
+    @router.head("/datastore/image", response_model=None, operation_id="head_image")
+    @told
+    async def get_image(request: Request, image: str = "", check_sum: str = "") -> Response:
+        """Give an image out, or say whether it is there, and as the caller has it."""
+        entry = await asyncio.to_thread(studies.find, image)
+        if request.method == "HEAD" and studies.is_archive and not check_sum:
+            return Response()
+        path = await asyncio.to_thread(studies.image_path, entry)
+        if check_sum and not (path.is_file() and await asyncio.to_thread(checksum, path) == check_sum):
+            raise Fault(404, f"{shown(image)} is not the file of this checksum")
+        if path.is_file():
+            return FileResponse(path, filename=entry.name)
+        return await _converted(dialect, request, Source(path=path, suffix="", entry=entry))
+
+    @router.delete("/datastore/", response_model=None, operation_id="delete_datastore")
+    @router.delete("/datastore/image", response_model=None, operation_id="delete_image")
+    @told
+    async def delete_image(id: str = "") -> Response:  # noqa: A002
+        """Remove an image with its labels."""
+        entry = await asyncio.to_thread(studies.find, id)
+        await asyncio.to_thread(studies.remove_image, entry)
+        return JSONResponse({})
+
+    @router.get("/datastore/image/info", response_model=None)
+    @told
+    async def get_image_info(image: str = "") -> Response:
+        """Say what is known of an image."""
+        return JSONResponse(dict((await asyncio.to_thread(studies.find, image)).info))
+
+    @router.put("/datastore/image/info", response_model=None)
+    @told
+    async def put_image_info(request: Request, image: str = "") -> Response:
+        """Add to what is known of an image."""
+        entry = await asyncio.to_thread(studies.find, image)
+        info = (await read_sent_form(dialect, request)).json("info")
+        await asyncio.to_thread(studies.note, entry, info)
+        return JSONResponse({**entry.info, **info})
+
+
+def _pairs(entries: list[ImageEntry]) -> list[dict[str, str]]:
+    """Images with an approved label, as paths below the datastore's folder."""
+    return [
+        {"image": entry.name, "label": f"labels/{FINAL}/{entry.image_id}{entry.labels[FINAL].suffix}"}
+        for entry in entries
+        if FINAL in entry.labels
+    ]
+
+
+async def _take_image(dialect: Dialect, request: Request, image: str) -> str:
+    form = await read_sent_form(dialect, request)
+    upload = form.file("file")
+    if upload is None:
+        raise Fault(422, "the form has no file called file")
+    suffix = suffix_of(upload.name, IMAGES, "the image")
+    params = form.json("params")
+    with tempfile.TemporaryDirectory(dir=dialect.service.folder, ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        source = await find_source(dialect, image="", upload=upload, folder=folder)
+        # What cannot be read does not come to lie among the images.
+        await open_source(dialect, source, folder, usage_of(request.scope).reservation)
+        return await asyncio.to_thread(
+            dialect.studies.add_image, image or upload.name, source.path, suffix, {"params": params}
+        )
+
+
+async def _converted(dialect: Dialect, request: Request, source: Source) -> Response:
+    """A series as one file."""
+    assert source.entry is not None
+    reservation = usage_of(request.scope).reservation
+    with tempfile.TemporaryDirectory(dir=dialect.service.folder, ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        volume = await open_source(dialect, source, folder, reservation)
+        path = folder / f"converted{_CONVERTED}"
+        await asyncio.to_thread(write, volume, path)
+        content = await asyncio.to_thread(path.read_bytes)
+    return file_response(f"{source.entry.image_id}{_CONVERTED}", content)

@@ -1,0 +1,230 @@
+"""A folder as a datastore, laid out as MONAI Label does: images side by side, labels below `labels/TAG`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from medsam2.errors import InputError, MedSAM2Error
+from medsam2.serving.faults import Fault, shown
+from medsam2.serving.monailabel.formats import IMAGES, LABELS, checked_id, checked_tag, split_name
+from medsam2.serving.monailabel.index import Document, Index, info_of, writing
+from medsam2.serving.monailabel.studies import ImageEntry, Info, LabelEntry
+
+
+class FolderStudies:
+    """Images of a folder. What a caller names is looked up among what lies there, never made into a path."""
+
+    is_archive = False
+
+    def __init__(self, folder: Path) -> None:
+        """Open a folder.
+
+        Raises:
+            InputError: It is not there, or its index cannot be used.
+        """
+        if not folder.is_dir():
+            raise InputError(
+                f"{folder}: no such folder; the studies are a folder with images, or a DICOMweb URL"
+            )
+        self._folder = folder
+        self._index = Index(folder)
+        self._lock = threading.Lock()
+        try:
+            self.entries()
+        except MedSAM2Error as error:
+            raise InputError(f"{folder}: {error}") from error
+
+    @property
+    def name(self) -> str:
+        """What the index calls it."""
+        return str(self._index.document()["name"])
+
+    def entries(self) -> Mapping[str, ImageEntry]:
+        """All images, by id, in the order of their names."""
+        with self._lock:
+            return self._listed()
+
+    def find(self, image_id: str) -> ImageEntry:
+        """An image by its id, or by its file's name.
+
+        Raises:
+            Fault: 404, there is none.
+        """
+        found = self.entries()
+        stem, suffix = split_name(image_id, IMAGES)
+        entry = found.get(image_id) or (found.get(stem) if suffix else None)
+        if entry is None:
+            raise Fault(404, f"there is no image {shown(image_id)} in the datastore")
+        return entry
+
+    def image_path(self, entry: ImageEntry) -> Path:
+        """The image's file."""
+        return self._index.place("images_dir") / entry.name
+
+    def label_path(self, entry: ImageEntry, tag: str) -> Path:
+        """The label's file.
+
+        Raises:
+            Fault: 404, the image has no label of this tag.
+        """
+        label = entry.labels.get(tag)
+        if label is None:
+            tags = ", ".join(entry.labels) or "none"
+            raise Fault(404, f"{shown(entry.image_id)} has no label tagged {shown(tag)}; its tags are {tags}")
+        return self._index.place("labels_dir") / tag / f"{entry.image_id}{label.suffix}"
+
+    def add_image(self, image_id: str, path: Path, suffix: str, info: Info) -> str:
+        """Copy a file into the folder.
+
+        Raises:
+            Fault: 422, nothing can be called so.
+            MedSAM2Error: The folder cannot be written to.
+        """
+        stem = checked_id(split_name(image_id, IMAGES)[0])
+        with self._lock:
+            images = self._index.place("images_dir")
+            earlier = self._listed().get(stem)
+            _copy(path, images / f"{stem}{suffix}", suffix)
+            if earlier is not None and earlier.suffix != suffix:
+                (images / earlier.name).unlink(missing_ok=True)
+            known = self._index.object(stem)["image"]
+            known["ext"] = suffix
+            known["info"] = {**info_of(known), **info, "ts": int(time.time()), "name": f"{stem}{suffix}"}
+            self._index.save()
+        return stem
+
+    def store_label(self, entry: ImageEntry, tag: str, path: Path, suffix: str, info: Info) -> None:
+        """Copy a file below `labels`.
+
+        Raises:
+            Fault: 422, nothing can be tagged so.
+            MedSAM2Error: The folder cannot be written to.
+        """
+        with self._lock:
+            folder = self._index.place("labels_dir") / checked_tag(tag)
+            folder.mkdir(parents=True, exist_ok=True)
+            name = f"{entry.image_id}{suffix}"
+            _copy(path, folder / name, suffix)
+            earlier = entry.labels.get(tag)
+            if earlier is not None and earlier.suffix != suffix:
+                (folder / f"{entry.image_id}{earlier.suffix}").unlink(missing_ok=True)
+            self._known(entry)["labels"][tag] = {
+                "ext": suffix,
+                "info": {**info, "ts": int(time.time()), "name": name},
+            }
+            self._index.save()
+
+    def remove_image(self, entry: ImageEntry) -> None:
+        """Delete an image's file and its labels'."""
+        with self._lock:
+            for tag in entry.labels:
+                self.label_path(entry, tag).unlink(missing_ok=True)
+            self.image_path(entry).unlink(missing_ok=True)
+            self._index.document()["objects"].pop(entry.image_id, None)
+            self._index.save()
+
+    def remove_label(self, entry: ImageEntry, tag: str) -> None:
+        """Delete a label's file.
+
+        Raises:
+            Fault: 404, there is none.
+        """
+        with self._lock:
+            self.label_path(entry, tag).unlink(missing_ok=True)
+            self._known(entry)["labels"].pop(tag, None)
+            self._index.save()
+
+    def note(self, entry: ImageEntry, info: Info, tag: str | None = None) -> None:
+        """Write into the index what is known of an image or a label.
+
+        Raises:
+            Fault: 404, there is no such label.
+        """
+        if tag is not None:
+            self.label_path(entry, tag)
+        with self._lock:
+            known = self._known(entry)
+            one = (
+                known["image"]
+                if tag is None
+                else known["labels"].setdefault(tag, {"ext": entry.labels[tag].suffix})
+            )
+            one["info"] = {**info_of(one), **info}
+            self._index.save()
+
+    def described(self) -> dict[str, object]:
+        """The index, with exactly what lies in the folder."""
+        with self._lock:
+            head = {key: value for key, value in self._index.document().items() if key != "objects"}
+            return {**head, "objects": {name: _as_object(entry) for name, entry in self._listed().items()}}
+
+    def _known(self, entry: ImageEntry) -> Document:
+        known = self._index.object(entry.image_id)
+        known["image"]["ext"] = entry.suffix
+        known["image"]["info"].setdefault("name", entry.name)
+        return known
+
+    def _listed(self) -> dict[str, ImageEntry]:
+        objects = self._index.document()["objects"]
+        labels = self._listed_labels()
+        found: dict[str, ImageEntry] = {}
+        for name in _names(self._index.place("images_dir")):
+            stem, suffix = split_name(name, IMAGES)
+            if not suffix:
+                continue
+            image_id = name if stem in found else stem  # the same scan in two formats stays two images
+            known = objects.get(image_id, {})
+            found[image_id] = ImageEntry(
+                image_id=image_id,
+                name=name,
+                suffix=suffix,
+                info={"name": name, **info_of(known.get("image"))},
+                labels={
+                    tag: LabelEntry(suffix=ending, info=_label_info(known, tag))
+                    for tag, ending in labels.get(image_id, {}).items()
+                },
+            )
+        return found
+
+    def _listed_labels(self) -> dict[str, dict[str, str]]:
+        """Image id -> tag -> suffix, of all label files."""
+        found: dict[str, dict[str, str]] = {}
+        root = self._index.place("labels_dir")
+        for tag in _names(root, folders=True):
+            for name in _names(root / tag):
+                image_id, suffix = split_name(name, LABELS)
+                if suffix:
+                    found.setdefault(image_id, {})[tag] = suffix
+        return found
+
+
+def _names(folder: Path, *, folders: bool = False) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(
+                one.name
+                for one in entries
+                if not one.name.startswith(".") and (one.is_dir() if folders else one.is_file())
+            )
+    except FileNotFoundError:
+        return []
+
+
+def _copy(source: Path, target: Path, suffix: str) -> None:
+    with writing(target, suffix) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def _label_info(known: Document, tag: str) -> dict[str, object]:
+    labels = known.get("labels")
+    return info_of(labels.get(tag)) if isinstance(labels, dict) else {}
+
+
+def _as_object(entry: ImageEntry) -> dict[str, object]:
+    labels = {tag: {"ext": label.suffix, "info": label.info} for tag, label in entry.labels.items()}
+    return {"image": {"ext": entry.suffix, "info": entry.info}, "labels": labels}

@@ -1,0 +1,166 @@
+"""One round: fine-tune on what is corrected, look at what waits, put the next scans forward."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from medsam2.errors import InputError
+from medsam2.imaging import io
+from medsam2.imaging.replacing import replacing
+from medsam2.inference.predictor import Predictor
+from medsam2.training.bank import use_bank
+from medsam2.training.config import TrainConfig
+from medsam2.training.datasets.prepare import PrepareOptions, prepare
+from medsam2.training.datasets.splits import split_by_patient
+from medsam2.training.devices import Devices
+from medsam2.training.loop import Trainer
+from medsam2.training.rounds.folder import PROPOSED, RECORD, ROUNDS, ScanFolder, WaitingScan
+from medsam2.training.rounds.order import in_order
+from medsam2.training.rounds.places import usual_places
+from medsam2.training.rounds.proposals import Proposal, propose
+
+LEAST_PATIENTS = 2
+"""One to train on and one to validate on."""
+_SHARES = (0.8, 0.2, 0.0)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundOptions:
+    """How a round is done.
+
+    Raises:
+        InputError: A number is below 1.
+    """
+
+    number: int
+    folder: Path
+    """Of this round."""
+    num_next: int = 5
+    """How many scans are put forward."""
+    order: str = "uncertain"
+    """One of `order.ORDERS`."""
+    pool: int | None = None
+    """How many waiting scans are looked at, drawn by chance; None looks at all."""
+    window: str | tuple[float, float] | None = None
+    plane: str | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.num_next < 1 or (self.pool is not None and self.pool < self.num_next):
+            raise InputError(
+                f"a round puts at least 1 scan forward, out of a pool of as many at least, not "
+                f"{self.num_next} of {self.pool}"
+            )
+
+
+def start_training(scans: ScanFolder, config: TrainConfig, options: RoundOptions) -> Trainer | None:
+    """Prepare the fine-tuning of a round, from the recipe's weights and not from the last round's.
+
+    So a round depends on the corrected masks alone: a mask that was wrong and is corrected again leaves no
+    trace. A round that was stopped is taken up where it was.
+
+    Returns:
+        None where fewer than two patients have a corrected mask.
+
+    Raises:
+        InputError: A corrected mask cannot be used, or the recipe does not fit.
+    """
+    if len({scan.patient for scan in scans.corrected}) < LEAST_PATIENTS:
+        return None
+    bank = scans.root / ROUNDS / "bank"
+    splits = split_by_patient(scans.corrected, _SHARES)
+    for case in prepare(splits, bank, PrepareOptions(window=options.window, plane=options.plane)):
+        if case.error is not None:
+            raise InputError(f"the corrected mask of {case.name} cannot be used: {case.error}")
+    return Trainer(
+        use_bank(config, bank), options.folder / "run", bank, devices=Devices(device=options.device)
+    )
+
+
+def look_at(scans: ScanFolder, predictor: Predictor, options: RoundOptions) -> Iterator[Proposal]:
+    """Propose a mask for each scan that waits, or for those that are drawn; one that fails is named and left.
+
+    Raises:
+        InputError: A corrected scan cannot be read, or no scan that waits can be prompted.
+    """
+    waiting = _drawn(scans.waiting, options)
+    needs_places = any(scan.prompts is None and scan.rough is None for scan in waiting)
+    places = usual_places(scans.corrected, options.plane) if needs_places else {}
+    num_failed = 0
+    for scan in waiting:
+        try:
+            yield propose(predictor, scan, places, window=options.window, plane=options.plane)
+        except InputError as error:
+            num_failed += 1
+            logger.warning("%s is left out: %s", scan.name, error)
+            if num_failed == len(waiting):
+                raise
+
+
+def put_forward(
+    scans: ScanFolder, proposals: Sequence[Proposal], options: RoundOptions, trained: Trainer | None
+) -> list[Proposal]:
+    """Write the masks of the next scans into labels/proposed, and the record of the round.
+
+    Returns:
+        The proposals that were put forward, in order.
+
+    Raises:
+        InputError: A file cannot be written.
+    """
+    ranked = in_order(proposals, options.order)
+    chosen = ranked[: options.num_next]
+    (scans.root / PROPOSED).mkdir(parents=True, exist_ok=True)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    for proposal in chosen:
+        io.write(proposal.labels, scans.root / PROPOSED / f"{proposal.name}.nii.gz")
+    record = {
+        "round": options.number,
+        "corrected": [scan.name for scan in scans.corrected],
+        "order": options.order,
+        "validation_dice": None if trained is None else trained.best.dice,
+        "weights": None if trained is None else "run/weights.safetensors",
+        "next": [_facts(proposal) for proposal in chosen],
+        "later": [_facts(proposal) for proposal in ranked[options.num_next :]],
+    }
+    # Last: a round with a record is over.
+    with replacing(options.folder / RECORD, ".part") as temporary:
+        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return chosen
+
+
+def begin_from(config: TrainConfig, weights: str | None) -> TrainConfig:
+    """Return a recipe that begins from some weights.
+
+    Raises:
+        InputError: Neither the caller nor the recipe names any.
+    """
+    chosen = weights or config.initial_weights
+    if chosen is None:
+        raise InputError("rounds begin from weights: give --weights, or initial_weights in the recipe")
+    return dataclasses.replace(config, initial_weights=chosen)
+
+
+def _drawn(waiting: Sequence[WaitingScan], options: RoundOptions) -> list[WaitingScan]:
+    if options.pool is None or options.pool >= len(waiting):
+        return list(waiting)
+    places = np.random.default_rng(options.number).permutation(len(waiting))[: options.pool]
+    return [waiting[place] for place in sorted(places.tolist())]
+
+
+def _facts(proposal: Proposal) -> dict[str, object]:
+    return {
+        "name": proposal.name,
+        "confidence": round(proposal.confidence, 4),
+        "objects": {str(number): round(value, 4) for number, value in proposal.confidences.items()},
+        "prompted_by": proposal.source,
+    }

@@ -1,0 +1,159 @@
+"""A folder as a datastore: what is listed, what is written, and what others may have done to it meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from medsam2.errors import InputError, MedSAM2Error
+from medsam2.serving.faults import Fault
+from medsam2.serving.monailabel.folder import FolderStudies
+
+INDEX = "datastore_v2.json"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("b.nii.gz", "a.1.nii", "c.nrrd", "c.nii", "notes.txt", ".hidden.nii", "d.PNG"):
+        (tmp_path / name).write_bytes(name.encode())
+    (tmp_path / "labels" / "final").mkdir(parents=True)
+    (tmp_path / "labels" / "final" / "b.seg.nrrd").write_bytes(b"label")
+    return tmp_path
+
+
+def test_ids_are_names_without_their_suffixes(folder: Path) -> None:
+    studies = FolderStudies(folder)
+    found = {entry.image_id: (entry.name, entry.suffix) for entry in studies.entries().values()}
+    assert found == {
+        "a.1": ("a.1.nii", ".nii"),
+        "b": ("b.nii.gz", ".nii.gz"),
+        "c": ("c.nii", ".nii"),
+        "c.nrrd": ("c.nrrd", ".nrrd"),
+        "d": ("d.PNG", ".png"),
+    }
+    assert studies.find("b.nii.gz").image_id == "b"
+    assert studies.find("b").labels.keys() == {"final"}
+    assert studies.image_path(studies.find("c.nrrd")).read_bytes() == b"c.nrrd"
+    assert not (folder / INDEX).exists()
+
+
+def test_what_is_known_is_kept_in_the_index(folder: Path, tmp_path: Path) -> None:
+    studies = FolderStudies(folder)
+    new = tmp_path / "x"
+    new.write_bytes(b"new")
+    assert studies.add_image("e.nii.gz", new, ".nii.gz", {"params": {}}) == "e"
+    studies.store_label(studies.find("b"), "final", new, ".nii.gz", {"label_info": [1]})
+    assert not (folder / "labels" / "final" / "b.seg.nrrd").exists()
+    assert (folder / "labels" / "final" / "b.nii.gz").read_bytes() == b"new"
+    studies.note(studies.find("b"), {"strategy": {"first": {"ts": 1}}})
+    again = FolderStudies(folder)
+    assert again.find("b").info["strategy"] == {"first": {"ts": 1}}
+    assert again.find("b").labels["final"].info["label_info"] == [1]
+    index = json.loads((folder / INDEX).read_bytes())
+    assert index["objects"]["b"]["image"]["ext"] == ".nii.gz"
+    assert set(index["objects"]) == {"b", "e"}
+    assert again.described()["objects"].keys() == again.entries().keys()
+
+
+def test_an_image_takes_the_place_of_an_earlier_one(folder: Path, tmp_path: Path) -> None:
+    studies = FolderStudies(folder)
+    new = tmp_path / "x"
+    new.write_bytes(b"new")
+    studies.add_image("b", new, ".nrrd", {})
+    assert not (folder / "b.nii.gz").exists()
+    assert studies.find("b").suffix == ".nrrd"
+
+
+def test_an_index_of_others_is_kept_as_it_is(folder: Path) -> None:
+    theirs = {
+        "name": "theirs",
+        "images_dir": ".",
+        "labels_dir": "labels",
+        "mine": 1,
+        "objects": {"gone": {"x": 1}},
+    }
+    (folder / INDEX).write_text(json.dumps(theirs))
+    studies = FolderStudies(folder)
+    assert studies.name == "theirs"
+    assert "gone" not in studies.entries()
+    studies.note(studies.find("b"), {"seen": True})
+    index = json.loads((folder / INDEX).read_bytes())
+    assert index["mine"] == 1
+    assert index["objects"]["gone"] == {"x": 1}
+    index["objects"]["b"]["image"]["info"]["seen"] = "by others"
+    (folder / INDEX).write_text(json.dumps(index))
+    assert studies.find("b").info["seen"] == "by others"
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        ("{", "cannot be read"),
+        ("[]", "no index"),
+        ('{"objects": []}', "objects"),
+        ('{"labels_dir": "../x"}', "outside"),
+    ],
+    ids=["half", "a list", "no objects", "outside"],
+)
+def test_an_index_that_cannot_be_used_is_named(folder: Path, content: str, word: str) -> None:
+    (folder / INDEX).write_text(content)
+    with pytest.raises(InputError, match=INDEX) as refused:
+        FolderStudies(folder)
+    assert word in str(refused.value)
+    (folder / INDEX).unlink()
+    studies = FolderStudies(folder)
+    (folder / INDEX).write_text(content)
+    with pytest.raises(MedSAM2Error) as failed:
+        studies.entries()
+    assert not isinstance(failed.value, InputError)
+    assert str(folder) not in str(failed.value)
+    assert (folder / INDEX).read_text() == content
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere"):
+        FolderStudies(tmp_path / "nowhere")
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_to_is_said_so(folder: Path, tmp_path: Path) -> None:
+    studies = FolderStudies(folder)
+    folder.chmod(0o500)
+    try:
+        with pytest.raises(MedSAM2Error, match="cannot be written"):
+            studies.note(studies.find("b"), {})
+    finally:
+        folder.chmod(0o700)
+
+
+def test_many_at_once_lose_nothing(folder: Path) -> None:
+    studies = FolderStudies(folder)
+
+    def note(number: int) -> None:
+        studies.note(studies.find("b"), {f"n{number}": number})
+
+    threads = [threading.Thread(target=note, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    info = FolderStudies(folder).find("b").info
+    assert {f"n{number}": number for number in range(16)}.items() <= info.items()
+
+
+def test_what_is_not_there_is_a_404(folder: Path) -> None:
+    studies = FolderStudies(folder)
+    for image_id in ("nobody", "", "../b", "labels", "b.nrrd/x", INDEX):
+        with pytest.raises(Fault) as refused:
+            studies.find(image_id)
+        assert refused.value.status == 404
+    with pytest.raises(Fault) as refused:
+        studies.label_path(studies.find("b"), "original")
+    assert refused.value.status == 404
+    with pytest.raises(Fault) as refused:
+        studies.remove_label(studies.find("b"), "original")
+    assert refused.value.status == 404
