@@ -142,3 +142,13 @@ def label_path(tmp_path_factory: pytest.TempPathFactory, scan_path: Path) -> Pat
     path = tmp_path_factory.mktemp("label") / "tmp label.nii.gz"
     nibabel.save(nibabel.Nifti1Image(label, image.affine), path)
     return path
+
+
+@pytest.fixture(scope="session")
+def long_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bright cylinder through 1500 slices."""
+    y, x = np.mgrid[:64, :64] - 32
+    grey = np.random.default_rng(1).normal(60, 8, (1500, 64, 64)) + 120 * (x * x + y * y < 100)
+    path = tmp_path_factory.mktemp("long") / "long.nii"
+    nibabel.save(nibabel.Nifti1Image(grey.T.astype(np.uint8), np.eye(4)), path)
+    return path
