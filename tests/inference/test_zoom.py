@@ -75,7 +75,9 @@ def test_views_follow_the_prompt() -> None:
     small = Box(x_min=300, y_min=300, x_max=303, y_max=303)
     assert zoom_on(Prompt(slice_index=0, box=small), shape).width == 96
     click = Prompt(slice_index=0, points=(Point(x=5, y=400),))
-    assert zoom_on(click, shape) == View(x=0, y=320, width=160, height=160, is_zoomed=True)
+    assert zoom_on(click, shape) == View(x=0, y=154, width=358, height=358, is_zoomed=True)
+    assert zoom_on(click, (512, 100)).width == 358
+    assert zoom_on(click, (200, 200)).width == 160
     mask = np.zeros(shape, bool)
     mask[100:120, 200:260] = True
     assert zoom_on(Prompt(slice_index=0, mask=MaskPrompt(array=mask)), shape) == view
