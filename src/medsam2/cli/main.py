@@ -36,6 +36,7 @@ SUBCOMMANDS: Mapping[str, Subcommand] = MappingProxyType(
         "train": Subcommand("medsam2.cli.train:train", "Train a network from a recipe."),
         "data": Subcommand("medsam2.cli.data:data", "Check labelled scans and prepare them for training."),
         "serve": Subcommand("medsam2.cli.serve:serve", "Answer the published JSON contract over HTTP."),
+        "export": Subcommand("medsam2.cli.export:export", "Write a model that another platform serves."),
         "weights": Subcommand("medsam2.cli.weights:weights", "List, fetch and describe weights."),
     }
 )
