@@ -46,6 +46,7 @@ SUBCOMMANDS: Mapping[str, Subcommand] = MappingProxyType(
         "annotate": Subcommand(
             "medsam2.cli.annotate:annotate", "Segment the scans of a folder on a page in the browser."
         ),
+        "export": Subcommand("medsam2.cli.export:export", "Write a model that another platform serves."),
         "weights": Subcommand("medsam2.cli.weights:weights", "List, fetch and describe weights."),
     }
 )

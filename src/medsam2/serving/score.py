@@ -51,12 +51,7 @@ async def score(service: Service, request: Request) -> Response:
         rows = await asyncio.to_thread(read_table, body, service.settings.max_rows)
         del body
         usage.num_rows = len(rows)
-        outcomes = await while_wanted(request.receive, _answer_rows(service, rows, usage.reservation))
-    for outcome in outcomes:
-        if isinstance(outcome, Fault):
-            service.meters.row_errors.labels(str(outcome.status)).inc()
-    if len(outcomes) == 1 and isinstance(outcomes[0], Fault):
-        raise outcomes[0]
+        outcomes = await while_wanted(request.receive, answer_rows(service, rows, usage.reservation))
     return _response(outcomes, gzip=wants_gzip(header(request.scope, b"accept-encoding")))
 
 
@@ -92,10 +87,14 @@ async def while_wanted(receive: Receive, work: Awaitable[_Result]) -> _Result:
         await asyncio.gather(working, leaving, return_exceptions=True)
 
 
-async def _answer_rows(
+async def answer_rows(
     service: Service, rows: Sequence[Cells], reservation: Reservation
 ) -> list[Found | Fault]:
-    """Do one row after the other; one that fails is an answer as well."""
+    """Do one row after the other; of several, one that fails is an answer as well.
+
+    Raises:
+        Fault: The only row gets no mask.
+    """
     limit_s = service.settings.answer_timeout_s
     deadline = asyncio.get_running_loop().time() + limit_s
     outcomes: list[Found | Fault] = []
@@ -107,6 +106,11 @@ async def _answer_rows(
             outcomes.append(Fault(504, f"row {number}: no mask within {limit_s:g} s, waiting included"))
         except MedSAM2Error as error:
             outcomes.append(fault_of(error))
+    for outcome in outcomes:
+        if isinstance(outcome, Fault):
+            service.meters.row_errors.labels(str(outcome.status)).inc()
+    if len(outcomes) == 1 and isinstance(outcomes[0], Fault):
+        raise outcomes[0]
     return outcomes
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import site
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Self
@@ -147,6 +148,10 @@ def is_loopback(host: str) -> bool:
 def reader_environment() -> dict[str, str]:
     """The environment for a process that reads files of strangers: without passwords, with one thread."""
     kept = {name: value for name, value in os.environ.items() if name.upper() not in _SECRETS}
+    home = str(Path(__file__).parents[2])
+    if home not in site.getsitepackages():
+        # A platform may have put this package on its own path alone, where a new process does not look.
+        kept["PYTHONPATH"] = os.pathsep.join(filter(None, (home, kept.get("PYTHONPATH"))))
     # Each thread of a library that multiplies matrices would take its share of the limited memory.
     return {**kept, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 

@@ -1,0 +1,54 @@
+"""`medsam2 export`: weights in the form that other platforms serve."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from medsam2.cli.messages import say
+from medsam2.errors import InputError
+from medsam2.weights import SHIPPED_NAME, SPECS
+
+
+@click.group()
+def export() -> None:
+    """Write a model that another platform serves."""
+
+
+@export.command()
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="New folder for it."
+)
+@click.option("--weights", default=SHIPPED_NAME, show_default=True, help="Name or file.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the folder.")
+def mlflow(output: Path, weights: str, as_json: bool) -> None:
+    """Write an MLflow model that answers the published contract.
+
+    The folder holds the weights, this package and the signature. `mlflow models serve -m DIR` serves it, and
+    so do the platforms that take MLflow's format.
+    """
+    from medsam2.imaging.replacing import check_new_folder
+
+    check_new_folder(output)
+    try:
+        from medsam2.serving.mlflow_export import export_model, requirements
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("medsam2"):
+            raise
+        raise InputError(f"this needs the package {error.name}: pip install 'medsam2[mlflow]'") from error
+    from medsam2 import checkpoints
+
+    summary = checkpoints.describe(checkpoints.resolve(weights))
+    licence = SPECS[weights].licence if weights in SPECS else None
+    export_model(summary, licence, output)
+    facts = {
+        "folder": str(output),
+        "weights": weights,
+        "licence": licence,
+        "sha256": summary.sha256,
+        "requirements": list(requirements()),
+    }
+    click.echo(json.dumps(facts) if as_json else str(output))
+    say(f"{weights} is in {output}; try: mlflow models serve -m {output} -p 5000 --env-manager local")
