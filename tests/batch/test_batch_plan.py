@@ -139,11 +139,13 @@ def test_a_case_is_done_when_its_mask_is_there(case_of: CaseMaker, tmp_path: Pat
         if harm == "mask empty":
             mask.touch()
     elif harm == "record cut":
-        beside.write_text(beside.read_text()[:50])
+        beside.write_text(beside.read_text(encoding="utf-8")[:50], encoding="utf-8")
     elif harm == "no record":
         beside.unlink()
     else:
-        beside.write_text(beside.read_text().replace('"threads"', '"strands"'))
+        beside.write_text(
+            beside.read_text(encoding="utf-8").replace('"threads"', '"strands"'), encoding="utf-8"
+        )
     assert read_record("one", folder) is None
 
 

@@ -76,7 +76,7 @@ def test_table_numbers_and_summary(finished: tuple[list[Case], Tally, Path]) -> 
     assert summary.errors["no such file"] == 2
     assert not summary.is_complete
 
-    rows = list(csv.DictReader((folder / "results.csv").read_text().splitlines()))
+    rows = list(csv.DictReader((folder / "results.csv").read_text(encoding="utf-8").splitlines()))
     assert [row["case"] for row in rows] == [case.name for case in cases]
     assert [row["status"] for row in rows] == ["done", "kept", "failed", "failed", "changed", "failed"]
     assert rows[0]["mask"] == "masks/new.nii.gz"
@@ -89,7 +89,7 @@ def test_table_numbers_and_summary(finished: tuple[list[Case], Tally, Path]) -> 
     assert (rows[2]["error"], rows[2]["mask"]) == ("/d/x.nii: no such file", "")
     assert "removed while" in rows[5]["error"]
 
-    numbers = json.loads((folder / "results.json").read_text())
+    numbers = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert numbers["cases"][0]["objects"][1]["number"] == 2
     assert [one["case"] for one in numbers["errors"]] == ["bad", "<b>", "stale", "vanished"]
     assert numbers["summary"]["failed"] == 3
@@ -115,7 +115,7 @@ def test_the_page_shows_what_failed_and_nothing_runs_in_it(finished: tuple[list[
     many = [replace(cases[0], name=f"lost{index}") for index in range(MAX_ROWS)]
     summary = write_results(cases + many, tally, folder, 60.0)
     write_page(summary, each_result(cases + many, tally, folder), {"table": "<i>"}, folder)
-    page = (folder / "report.html").read_text()
+    page = (folder / "report.html").read_text(encoding="utf-8")
     assert "<b>" not in page
     assert "&lt;b&gt;" in page
     assert "&lt;i&gt;" in page

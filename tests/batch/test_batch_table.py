@@ -27,7 +27,7 @@ b,x/b.nrrd,,2,,,m.nii.gz,2,0 9,
 def write_table(folder: Path, form: str) -> Path:
     path = folder / f"table.{form.partition('-')[0]}"
     if form == "csv":
-        path.write_text(CSV)
+        path.write_text(CSV, encoding="utf-8")
     elif form == "tsv":
         path.write_text("\n".join("\t".join(line.split(",")) for line in CSV.splitlines()))
     elif form == "json":

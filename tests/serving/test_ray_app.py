@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,10 +15,13 @@ import httpx
 import numpy as np
 import pytest
 
-ray = pytest.importorskip("ray", reason="needs the extra ray")
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # Ray's own, about its own
+    ray = pytest.importorskip("ray", reason="needs the extra ray-serve")
+    pytest.importorskip("ray.serve", reason="needs the extra ray-serve", exc_type=ImportError)
 
-from medsam2.errors import InputError  # noqa: E402
-from medsam2.serving.ray_app import DEPLOYMENT, application  # noqa: E402
+from medsam2.errors import InputError
+from medsam2.serving.ray_app import DEPLOYMENT, application
 
 KEY = "a-key-of-the-test"
 NUM_REQUESTS = 60
