@@ -14,6 +14,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import psycopg
 import pytest
 
 from medsam2.annotation.project import Project, add_scans, create_project
@@ -22,7 +23,7 @@ from medsam2.imaging.volume import Volume
 
 START_MS = 1_790_000_000_000
 SHAPE = (6, 20, 24)  # (z, y, x)
-_PROGRAMS = ("initdb", "pg_ctl", "createdb")
+_PROGRAMS = ("initdb", "pg_ctl")
 
 
 class Clock:
@@ -100,7 +101,7 @@ def any_project(request: pytest.FixtureRequest, folder: Path, clock: Clock) -> I
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[Callable[[], str]]:
-    """A PostgreSQL server on a socket of its own; each call gives the URL of a new database."""
+    """A PostgreSQL server on a port of its own; each call empties its database and gives the URL."""
     programs = {name: path for name in _PROGRAMS if (path := _program(name))}
     if len(programs) < len(_PROGRAMS):
         pytest.skip("PostgreSQL is not installed: there is no initdb or pg_ctl")
@@ -114,8 +115,8 @@ def postgresql() -> Iterator[Callable[[], str]]:
     with tempfile.TemporaryDirectory(prefix="medsam2-pg-") as folder:
         if user is not None:
             os.chown(folder, user.pw_uid, user.pw_gid)
-        with _running(Path(folder), programs, user) as new_database:
-            yield new_database
+        with _running(Path(folder), programs, user) as empty_database:
+            yield empty_database
 
 
 @contextmanager
@@ -138,16 +139,18 @@ def _running(
     run("initdb", "-D", data, "-U", "tester", "--auth=trust", "--no-sync", "-E", "UTF8", "--locale=C")
     options = f"-p {port} -h 127.0.0.1 -k {root} -c fsync=off -c shared_buffers=16MB"
     run("pg_ctl", "-D", data, "-l", str(root / "log"), "-o", options, "-w", "start")
-    count = 0
+    url = f"postgresql://tester@127.0.0.1:{port}/postgres"
 
-    def new_database() -> str:
-        nonlocal count
-        count += 1
-        run("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "tester", f"project{count}")
-        return f"postgresql://tester@127.0.0.1:{port}/project{count}"
+    def empty_database() -> str:
+        """The same one each time, as a new one takes a second."""
+        with psycopg.connect(url, autocommit=True) as db:
+            db.execute("SET lock_timeout = '20s'")
+            db.execute("DROP SCHEMA public CASCADE")
+            db.execute("CREATE SCHEMA public")
+        return url
 
     try:
-        yield new_database
+        yield empty_database
     finally:
         run("pg_ctl", "-D", data, "-m", "immediate", "stop")
 
