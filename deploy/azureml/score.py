@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from medsam2.checkpoints import SUFFIXES
 from medsam2.errors import InputError
-from medsam2.serving.embedded import Embedded, embed
+from medsam2.serving.platforms.embedded import Embedded, embed
 
 if TYPE_CHECKING:
     from azureml_inference_server_http.api.aml_response import AMLResponse

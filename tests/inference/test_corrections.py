@@ -119,3 +119,14 @@ def test_a_click_where_the_object_was_not_followed_to_starts_from_its_nearest_sl
     assert session.frame(1, 4) is key
     alone = session.add(2, slice=9, points=[(30, 20)])
     assert not np.array_equal(mask, alone), "the object's mask in slice 4 was taken into account"
+
+
+def test_a_box_that_is_drawn_again_begins_anew_whatever_clicks_come_with_it(session: Session) -> None:
+    session.add(1, slice=4, box=BOX)
+    _visited(session)
+    session.add(1, slice=9, points=[(20, 20)], labels=[0])
+    clicked = session.frame(1, 9)
+    assert not torch.equal(clicked.low_res_logits, clicked.candidate_logits), "joined to what was there"
+    session.add(1, slice=9, box=BOX, points=[(20, 20), (30, 20)], labels=[0, 1])
+    anew = session.frame(1, 9)
+    torch.testing.assert_close(anew.low_res_logits, anew.candidate_logits)

@@ -9,13 +9,12 @@ JSON is a list of rows, or `{"cases": [...]}`; a row may have its objects in it,
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from medsam2.errors import InputError, PromptError, UnsupportedFormat
-from medsam2.prompts.files import table_rows, without_doubles
+from medsam2.prompts.files import parse_json, table_rows
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".parquet")
 MAX_BYTES = 1 << 30
@@ -65,14 +64,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def _json_rows(text: str, path: Path) -> Iterator[tuple[str, dict[str, object]]]:
-    try:
-        content = json.loads(text, object_pairs_hook=without_doubles)
-    except json.JSONDecodeError as error:
-        raise UnsupportedFormat(f"{path}: is not JSON: {error.msg} in line {error.lineno}") from error
-    except PromptError as error:
-        raise PromptError(f"{path}: {error}") from None
-    except RecursionError as error:
-        raise UnsupportedFormat(f"{path}: is nested too deeply to be a table of cases") from error
+    content = parse_json(text, path)
     if isinstance(content, dict) and content.keys() == {"cases"}:
         content = content["cases"]
     if not isinstance(content, list) or not all(isinstance(case, dict) for case in content):

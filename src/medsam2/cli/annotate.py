@@ -47,7 +47,7 @@ def annotate(
     try:
         from medsam2.annotation.project import add_scans, create_project
         from medsam2.serving.pages import add_pages
-        from medsam2.serving.projects import add_projects
+        from medsam2.serving.projects.routes import add_projects
         from medsam2.serving.run import listen, run_server
         from medsam2.serving.settings import load_settings
     except ModuleNotFoundError as error:
@@ -70,7 +70,7 @@ def annotate(
         "precision": None if is_default else precision,
         "folder": folder,
     }
-    settings = load_settings({name: value for name, value in given.items() if value is not None})
+    settings = load_settings(given)
     with listen(settings.host, settings.port) as listener, ExitStack() as closing:
         project = create_project(folder, database=database)
         closing.callback(project.close)

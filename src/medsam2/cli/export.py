@@ -33,7 +33,7 @@ def mlflow(output: Path, weights: str, as_json: bool) -> None:
 
     check_new_folder(output)
     try:
-        from medsam2.serving.mlflow_export import export_model, requirements
+        from medsam2.serving.platforms.mlflow_export import export_model, requirements
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("medsam2"):
             raise

@@ -97,7 +97,7 @@ def serve(
         "studies": studies,
         "insecure": insecure or None,
     }
-    settings = load_settings({name: value for name, value in given.items() if value is not None})
+    settings = load_settings(given)
     check_studies(settings.studies)
     with listen(settings.host, settings.port) as listener:
         predictor = load(settings.weights, device=settings.device, precision=settings.precision)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from medsam2.inference.state import SliceResult, TrackState
 from medsam2.inference.zoom import View, grow, grow_to, touches_border, whole_slice, zoom_on
 from medsam2.model.network import ImageFeatures, MemoryTokens
 from medsam2.model.prompt_encoder import LABEL_BOX_MAX, LABEL_BOX_MIN
-from medsam2.prompts.types import Prompt
+from medsam2.prompts.types import Point, Prompt
 from medsam2.tracking.memory import FrameMemory
 from medsam2.tracking.mirror import Mirrors
 from medsam2.tracking.prior import PromptTensors, with_prior
@@ -76,13 +76,13 @@ class ObjectTrack:
         features = self._see(z, prompt=tensors, previous_logits=previous)
         memory = None if step is None else self._memory(z, step, features)
         found, pointer = self._find(features, memory, previous, tensors)
-        if previous is not None and self.network.config.carries_mask:
-            found = self._merged(found, previous, prompt)
+        clicks = self._latest_clicks(prompt) if self.banks.by_prompt and previous is not None else ()
+        if clicks and previous is not None:
+            found = self._merged(found, previous, clicks)
         result = self._filled(found)
         self.prompts[z] = prompt
         self.results[z] = result
-        corrects = self.banks.by_prompt and previous is not None and bool(prompt.points)
-        entry = self._kept_memory(z) if corrects else self._remember_later(z, features, result, pointer)
+        entry = self._kept_memory(z) if clicks else self._remember_later(z, features, result, pointer)
         if self.banks.by_prompt:
             self.banks.forget(lambda other: other == z)
             self.banks.begin(z, entry)
@@ -145,7 +145,7 @@ class ObjectTrack:
         elif self.banks.by_prompt and z != next(iter(self.prompts)):
             self._forget(lambda other: self.banks.origin(other) == z)
             self.banks.end(z)
-            del self.prompts[z], self.results[z]
+            del self.prompts[z], self.results[z], self.memory_views[z]
         else:
             self.restore(ObjectTrack(self.features, self.options, zooms=self.zooms).state())
             for prompt in rest:
@@ -312,16 +312,19 @@ class ObjectTrack:
         features = self._see(z, before=nearest, previous_logits=carried)
         return self._find(features, None, carried)[0].frame.low_res_logits
 
-    def _merged(self, found: SliceResult, previous: Tensor, prompt: Prompt) -> SliceResult:
-        """What the latest clicks on a slice changed, joined to what was there."""
+    def _latest_clicks(self, prompt: Prompt) -> tuple[Point, ...]:
+        """Clicks that were added to what was said about a slice; none if the prompt begins anew."""
         earlier = self.prompts.get(prompt.slice_index)
-        latest = prompt.points[0 if earlier is None else len(earlier.points) :]
-        if not latest or prompt.mask is not None:
-            return found
+        if prompt.mask is not None or prompt.box != (None if earlier is None else earlier.box):
+            return ()
+        return prompt.points[0 if earlier is None else len(earlier.points) :]
+
+    def _merged(self, found: SliceResult, previous: Tensor, clicks: Sequence[Point]) -> SliceResult:
+        """What clicks on a slice changed, joined to what was there."""
         size = self.network.config.image_size
-        places = self.view.points_to_network(np.array([(p.x, p.y) for p in latest]), size)
-        clicks = [(x, y, p.is_positive) for (x, y), p in zip(places.tolist(), latest, strict=True)]
-        logits = merge_clicks(previous, found.frame.low_res_logits, clicks)
+        places = self.view.points_to_network(np.array([(p.x, p.y) for p in clicks]), size)
+        cells = [(x, y, p.is_positive) for (x, y), p in zip(places.tolist(), clicks, strict=True)]
+        logits = merge_clicks(previous, found.frame.low_res_logits, cells)
         return dataclasses.replace(found, frame=dataclasses.replace(found.frame, low_res_logits=logits))
 
     def _previous_logits(self, z: int) -> Tensor | None:

@@ -71,15 +71,25 @@ def _text(path: Path) -> str:
         raise UnsupportedFormat(f"{path}: is not text in UTF-8") from error
 
 
-def _from_json(text: str, path: Path) -> Prompts:
+def parse_json(text: str, path: Path) -> object:
+    """Read JSON in which no key stands twice.
+
+    Raises:
+        UnsupportedFormat: It is none, or is nested too deeply.
+        PromptError: A key stands twice.
+    """
     try:
-        content = json.loads(text, object_pairs_hook=without_doubles)
+        return json.loads(text, object_pairs_hook=_without_doubles)
     except json.JSONDecodeError as error:
         raise UnsupportedFormat(f"{path}: is not JSON: {error.msg} in line {error.lineno}") from error
     except PromptError as error:
         raise PromptError(f"{path}: {error}") from None
     except RecursionError as error:
-        raise UnsupportedFormat(f"{path}: is nested too deeply to be prompts") from error
+        raise UnsupportedFormat(f"{path}: is nested too deeply to be a list of prompts") from error
+
+
+def _from_json(text: str, path: Path) -> Prompts:
+    content = parse_json(text, path)
     if isinstance(content, dict) and (table := next((key for key in _TABLES if key in content), None)):
         rows = _contract_rows(content[table], f"{path}: {table}")
         entries = [Entry.of(f"{path}: {table}, row {index}", row) for index, row in enumerate(rows, start=1)]
@@ -167,12 +177,8 @@ def _checked(claims: list[Claim], windows: list[tuple[float, float] | str | None
     return Prompts(objects=number_objects(claims), windows=asked)
 
 
-def without_doubles(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Keep JSON's last value of a key from hiding the others: a hook for `json.loads`.
-
-    Raises:
-        PromptError: A key stands twice.
-    """
+def _without_doubles(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Keep JSON's last value of a key from hiding the others."""
     content = dict(pairs)
     if len(content) < len(pairs):
         doubled = next(key for key in content if sum(key == other for other, _ in pairs) > 1)

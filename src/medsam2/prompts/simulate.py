@@ -97,10 +97,11 @@ def correction(
 
 
 def _largest_part(region: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    labels, _ = ndimage.label(region, structure=np.ones((3, 3), bool))
+    """The part with most pixels or voxels, corners connected; of equals, the first."""
+    labels, _ = ndimage.label(region, structure=np.ones((3,) * region.ndim, bool))
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    return labels == sizes.argmax()
+    return np.asarray(labels == sizes.argmax())
 
 
 def largest_error_click(predicted: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_]) -> Prompt | None:
@@ -119,15 +120,12 @@ def largest_error_click(predicted: npt.NDArray[np.bool_], truth: npt.NDArray[np.
         wrong.
     """
     wrong = predicted != truth
-    labels, num_parts = ndimage.label(wrong, structure=np.ones((3, 3, 3), bool))
-    if not num_parts:
+    if not wrong.any():
         return None
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    number = int(sizes.argmax())
-    box = ndimage.find_objects(labels, max_label=number)[number - 1]
+    largest = _largest_part(wrong)
+    (box,) = ndimage.find_objects(largest.astype(np.uint8))
     # A voxel at the end of the volume lies at the end of its part: padding counts that in.
-    part = np.pad(labels[box] == number, 1)
+    part = np.pad(largest[box], 1)
     depth = ndimage.distance_transform_edt(part)
     # An error of one slice is as deep everywhere: nobody clicks on its corner.
     in_slice = np.stack([ndimage.distance_transform_edt(plane) for plane in part])

@@ -22,7 +22,7 @@ from medsam2.serving.monailabel.routes import add_monailabel
 from medsam2.serving.observe import Observer
 from medsam2.serving.score import score
 from medsam2.serving.service import Service
-from medsam2.serving.session_routes import session_routes
+from medsam2.serving.sessions.routes import session_routes
 from medsam2.serving.settings import ServerSettings
 from medsam2.serving.usage import usage_of
 

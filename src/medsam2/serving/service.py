@@ -13,7 +13,7 @@ from medsam2.serving.admission import MemoryBudget, Places
 from medsam2.serving.meters import Meters
 from medsam2.serving.model import Model
 from medsam2.serving.reader import ReaderPool
-from medsam2.serving.sessions import Sessions
+from medsam2.serving.sessions.store import Sessions
 from medsam2.serving.settings import MIB, ServerSettings
 from medsam2.serving.threads import Threads
 

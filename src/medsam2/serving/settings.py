@@ -124,13 +124,14 @@ class ServerSettings(BaseSettings):
 
 
 def load_settings(given: Mapping[str, object]) -> ServerSettings:
-    """Settings from what was given, then the environment, then the defaults.
+    """Settings from what was given and is not None, then the environment, then the defaults.
 
     Raises:
         InputError: A value cannot be; the message names the field and what would do.
     """
+    said = {name: value for name, value in given.items() if value is not None}
     try:
-        return ServerSettings.model_validate(ServerSettings(**given).model_dump())  # type: ignore[arg-type]
+        return ServerSettings.model_validate(ServerSettings(**said).model_dump())  # type: ignore[arg-type]
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         field = str(fault["loc"][0]) if fault["loc"] else ""

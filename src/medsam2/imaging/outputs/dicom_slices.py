@@ -155,14 +155,13 @@ def lenient_dicom() -> Iterator[None]:
         yield
 
 
-def require_pydicom() -> None:
+def require_highdicom() -> None:
     """Make sure that DICOM files can be written.
 
     Raises:
-        InputError: pydicom or highdicom is not installed.
+        InputError: highdicom is not installed.
     """
     try:
-        for name in ("pydicom", "highdicom"):
-            import_module(name)
+        import_module("highdicom")
     except ImportError as error:
-        raise InputError("DICOM files need pydicom and highdicom: pip install 'medsam2[dicom]'") from error
+        raise InputError("writing DICOM needs highdicom: pip install 'medsam2[dicom]'") from error

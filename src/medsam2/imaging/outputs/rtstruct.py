@@ -13,7 +13,7 @@ import numpy as np
 from medsam2.errors import InputError
 from medsam2.imaging.outputs.contours import outlines
 from medsam2.imaging.outputs.dicom_seg import PRODUCT, SERIES_NUMBER
-from medsam2.imaging.outputs.dicom_slices import Source, SourceSlice, lenient_dicom, require_pydicom
+from medsam2.imaging.outputs.dicom_slices import Source, SourceSlice, lenient_dicom, require_highdicom
 from medsam2.imaging.outputs.dicom_source import MatchedSeries, match
 from medsam2.imaging.outputs.segments import LabelledObject
 from medsam2.imaging.replacing import replacing
@@ -57,7 +57,7 @@ def write(labels: Volume, objects: Sequence[LabelledObject], path: Path, *, sour
         InputError: There is no object, the source does not fit, a library is not installed, or the file
             cannot be written.
     """
-    require_pydicom()
+    require_highdicom()
     present = [one for one in objects if one.box is not None]
     if not present:
         raise InputError(f"{path}: no voxel is labelled, and a structure set needs at least one")

@@ -23,7 +23,7 @@ import pytest
 from medsam2.checkpoints import shipped_path
 from medsam2.errors import InputError
 
-SCRIPT = Path(__file__).resolve().parents[2] / "deploy" / "azureml" / "score.py"
+SCRIPT = Path(__file__).resolve().parents[3] / "deploy" / "azureml" / "score.py"
 PACKAGE = "azureml_inference_server_http"
 PATIENCE_S = 120.0
 

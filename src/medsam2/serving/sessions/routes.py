@@ -11,9 +11,8 @@ from fastapi import APIRouter, Request, Response
 from medsam2.errors import SessionError
 from medsam2.serving.body import read_body
 from medsam2.serving.faults import Fault
-from medsam2.serving.propagation import propagation
 from medsam2.serving.service import Service
-from medsam2.serving.session_answers import (
+from medsam2.serving.sessions.answers import (
     described,
     json_response,
     masks_answer,
@@ -22,10 +21,11 @@ from medsam2.serving.session_answers import (
     preview,
     state,
 )
-from medsam2.serving.session_description import OPENING, PROMPT, RESPONSES
-from medsam2.serving.session_files import masks_file, volume_file
-from medsam2.serving.session_opening import open_session
-from medsam2.serving.session_requests import (
+from medsam2.serving.sessions.description import OPENING, PROMPT, RESPONSES
+from medsam2.serving.sessions.files import masks_file, volume_file
+from medsam2.serving.sessions.opening import open_session
+from medsam2.serving.sessions.propagation import propagation
+from medsam2.serving.sessions.requests import (
     MAX_JSON_BYTES,
     PromptRequest,
     kind_of_export,
@@ -33,13 +33,13 @@ from medsam2.serving.session_requests import (
     prompt_of,
     whole_number,
 )
-from medsam2.serving.sessions import OpenSession
+from medsam2.serving.sessions.store import OpenSession
 from medsam2.serving.settings import is_loopback
 from medsam2.serving.usage import usage_of
 
 if TYPE_CHECKING:
     from medsam2.inference.session import Session
-    from medsam2.serving.session_answers import Answer
+    from medsam2.serving.sessions.answers import Answer
 
 SESSIONS = "/v1/sessions"
 _ONE = SESSIONS + "/{session_id}"

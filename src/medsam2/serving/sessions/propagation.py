@@ -15,8 +15,8 @@ from starlette.responses import Response, StreamingResponse
 from medsam2.errors import MedSAM2Error, SessionError
 from medsam2.serving.faults import Fault, fault_of
 from medsam2.serving.service import Service
-from medsam2.serving.session_answers import Answer, step_of
-from medsam2.serving.sessions import OpenSession
+from medsam2.serving.sessions.answers import Answer, step_of
+from medsam2.serving.sessions.store import OpenSession
 
 if TYPE_CHECKING:
     from medsam2.inference.session import Session

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 from medsam2.inference.predictor import Predictor
-from medsam2.serving.embedded import Embedded
-from medsam2.serving.mlflow_model import TableModel
+from medsam2.serving.platforms.embedded import Embedded
+from medsam2.serving.platforms.mlflow_model import TableModel
 from medsam2.serving.settings import load_settings
 
 PATIENCE_S = 180.0
@@ -101,7 +101,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_the_folder_has_code_weights_and_signature(folder: Path) -> None:
     assert (folder / "data" / "compact.safetensors").is_file()
-    assert (folder / "code" / "medsam2" / "serving" / "mlflow_model.py").is_file()
+    assert (folder / "code" / "medsam2" / "serving" / "platforms" / "mlflow_model.py").is_file()
     assert not list(folder.rglob("__pycache__"))
     assert not [path for path in folder.rglob("*") if path.suffix in (".pkl", ".pt")]
     script = (

@@ -34,7 +34,7 @@ class Scale(BaseModel):
 
 
 def application(arguments: Mapping[str, object]) -> Application:
-    """Build the application, for `serve run medsam2.serving.ray_app:application replicas=4`.
+    """Build the application, for `serve run medsam2.serving.platforms.ray_app:application replicas=4`.
 
     The settings are the variables MEDSAM2_* of each machine's Ray process. A cluster's addresses can be
     reached from other machines, so there must be a key, or MEDSAM2_INSECURE.

@@ -15,8 +15,8 @@ from medsam2.checkpoints import WeightsSummary
 from medsam2.imaging.replacing import filling
 from medsam2.serving.table import COLUMNS, REQUIRED
 
-LOADER = "medsam2.serving.mlflow_model"
-_PACKAGE = Path(__file__).parents[1]
+LOADER = "medsam2.serving.platforms.mlflow_model"
+_PACKAGE = Path(__file__).parents[2]
 _NEEDED = ("", "extra == 'serve'")
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 

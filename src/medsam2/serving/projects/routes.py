@@ -17,12 +17,12 @@ from medsam2.annotation.project import Project
 from medsam2.annotation.rounds import Improver
 from medsam2.annotation.thumbnails import thumbnail
 from medsam2.annotation.versions import list_versions
-from medsam2.serving.case_answers import as_number, case_of, entry_facts, lock_facts, version_facts
-from medsam2.serving.json_object import read_object
-from medsam2.serving.off_loop import in_folder, in_thread
-from medsam2.serving.round_routes import RoundRoutes
+from medsam2.serving.projects.case_answers import as_number, case_of, entry_facts, lock_facts, version_facts
+from medsam2.serving.projects.json_object import read_object
+from medsam2.serving.projects.off_loop import in_folder, in_thread
+from medsam2.serving.projects.round_routes import RoundRoutes
+from medsam2.serving.projects.work_routes import WorkRoutes
 from medsam2.serving.service import Service
-from medsam2.serving.work_routes import WorkRoutes
 
 PREFIX = "/v1/project"
 _CASE = PREFIX + "/cases/{case_id}"

@@ -19,8 +19,8 @@ from medsam2.serving.body import header, read_body, store_body
 from medsam2.serving.faults import Fault, no_room
 from medsam2.serving.folder import file_within
 from medsam2.serving.service import Service
-from medsam2.serving.session_requests import MAX_JSON_BYTES, Opening, opening_of_json, opening_of_query
-from medsam2.serving.sessions import OpenSession
+from medsam2.serving.sessions.requests import MAX_JSON_BYTES, Opening, opening_of_json, opening_of_query
+from medsam2.serving.sessions.store import OpenSession
 from medsam2.serving.usage import usage_of
 from medsam2.serving.volumes import read_volume
 

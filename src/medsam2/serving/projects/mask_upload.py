@@ -15,8 +15,8 @@ from medsam2.annotation.versions import Version, Weights, save_version
 from medsam2.errors import MedSAM2Error
 from medsam2.imaging.volume import Volume
 from medsam2.serving.faults import Fault
-from medsam2.serving.json_object import Fields
-from medsam2.serving.off_loop import in_folder, in_thread
+from medsam2.serving.projects.json_object import Fields
+from medsam2.serving.projects.off_loop import in_folder, in_thread
 from medsam2.serving.service import Service
 from medsam2.serving.settings import MIB
 

@@ -14,7 +14,7 @@ import pytest
 
 import medsam2
 from medsam2.inference.predictor import Predictor
-from medsam2.serving.embedded import Embedded, Reply, embed
+from medsam2.serving.platforms.embedded import Embedded, Reply, embed
 from medsam2.serving.settings import load_settings, reader_environment
 
 Table = dict[str, list[object]]

@@ -10,10 +10,10 @@ from starlette.responses import JSONResponse, Response
 from medsam2.annotation.drafts import MAX_BYTES, find_draft, keep_draft
 from medsam2.annotation.project import Project
 from medsam2.annotation.versions import find_version, read_version
-from medsam2.serving.case_answers import as_number, case_of, version_facts
-from medsam2.serving.json_object import read_object
-from medsam2.serving.mask_upload import MaskUpload
-from medsam2.serving.off_loop import in_folder, in_thread
+from medsam2.serving.projects.case_answers import as_number, case_of, version_facts
+from medsam2.serving.projects.json_object import read_object
+from medsam2.serving.projects.mask_upload import MaskUpload
+from medsam2.serving.projects.off_loop import in_folder, in_thread
 from medsam2.serving.service import Service
 
 _DRAFT_MIB = MAX_BYTES // 2**20 + 1  # with the names around it

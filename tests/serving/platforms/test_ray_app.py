@@ -21,7 +21,7 @@ with warnings.catch_warnings():
     pytest.importorskip("ray.serve", reason="needs the extra ray-serve", exc_type=ImportError)
 
 from medsam2.errors import InputError
-from medsam2.serving.ray_app import DEPLOYMENT, application
+from medsam2.serving.platforms.ray_app import DEPLOYMENT, application
 
 KEY = "a-key-of-the-test"
 NUM_REQUESTS = 60

@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 import orjson
 
-from medsam2.serving.embedded import Embedded, embed
+from medsam2.serving.platforms.embedded import Embedded, embed
 
 
 class Frame(Protocol):

@@ -9,8 +9,8 @@ from medsam2.annotation.cases import moment
 from medsam2.annotation.improvement import Rounds
 from medsam2.annotation.rounds import Round
 from medsam2.serving.faults import Fault, shown
-from medsam2.serving.json_object import read_object
-from medsam2.serving.off_loop import in_thread
+from medsam2.serving.projects.json_object import read_object
+from medsam2.serving.projects.off_loop import in_thread
 from medsam2.serving.service import Service
 
 _ACTIONS = ("start", "use", "back")

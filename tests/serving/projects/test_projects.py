@@ -20,7 +20,7 @@ from medsam2.annotation.project import Project, add_scans, create_project, open_
 from medsam2.annotation.rounds import Improver, Outcome, Plan
 from medsam2.imaging.io import read
 from medsam2.inference.predictor import Predictor
-from medsam2.serving.projects import add_projects
+from medsam2.serving.projects.routes import add_projects
 from medsam2.serving.run import listen, server_for
 from medsam2.serving.settings import load_settings
 

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from medsam2.imaging.labels import coco_counts
 from medsam2.imaging.measure import measure_objects
-from medsam2.serving.sessions import Masks, OpenSession
+from medsam2.serving.sessions.store import Masks, OpenSession
 
 if TYPE_CHECKING:
     from medsam2.inference.session import Session

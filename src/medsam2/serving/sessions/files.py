@@ -20,7 +20,7 @@ from medsam2.imaging.volume import Volume
 from medsam2.serving.faults import Fault
 from medsam2.serving.referring import Referring, leave_order
 from medsam2.serving.service import Service
-from medsam2.serving.sessions import OpenSession
+from medsam2.serving.sessions.store import OpenSession
 
 _VOLUME = "volume.nii.gz"
 _PART_SIZE = 1 << 18

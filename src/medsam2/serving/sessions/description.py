@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from medsam2.imaging.intensity import WINDOW_PRESETS
 from medsam2.serving.rows import MEMORIES
-from medsam2.serving.session_requests import PLANES
+from medsam2.serving.sessions.requests import PLANES
 
 _ERROR: dict[str, object] = {
     "application/json": {

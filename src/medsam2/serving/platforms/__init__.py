@@ -1,0 +1,1 @@
+"""The contract on servers of others: Azure ML, MLflow, Ray Serve."""

@@ -1,0 +1,1 @@
+"""Sessions over HTTP: upload once, prompt, see, propagate, export."""
