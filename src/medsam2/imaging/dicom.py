@@ -5,6 +5,7 @@ from pathlib import Path
 from medsam2.errors import GeometryError
 from medsam2.imaging.archive import is_zip, unpacked
 from medsam2.imaging.dicom_grid import Stack, stacked
+from medsam2.imaging.dicom_header import require_pydicom
 from medsam2.imaging.dicom_pixels import check_slices, read_slices, shown_window
 from medsam2.imaging.dicom_series import choose_series, find_headers
 from medsam2.imaging.volume import MODALITIES, Volume
@@ -68,6 +69,7 @@ def series_files(
 
 
 def _stack(path: Path, frame: int | None, series: int | str | None) -> Stack:
+    require_pydicom()
     chosen = choose_series(find_headers(path), series, path)
     return stacked([one for header in chosen for one in header.slices], frame, path)
 

@@ -166,6 +166,18 @@ def quiet_pydicom() -> Iterator[None]:
         yield
 
 
+def require_pydicom() -> None:
+    """Say what is missing where DICOM cannot be read.
+
+    Raises:
+        InputError: The extra `dicom` is not installed.
+    """
+    try:
+        import pydicom  # noqa: F401
+    except ImportError as error:
+        raise InputError("reading DICOM needs pydicom: pip install 'medsam2[dicom]'") from error
+
+
 def looks_like_dicom(head: bytes) -> bool:
     """Tell from its first 132 bytes whether a file may be DICOM."""
     return head[_PREAMBLE_SIZE : _PREAMBLE_SIZE + 4] == _MARK or head[:4] in _OLD_STARTS
