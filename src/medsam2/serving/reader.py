@@ -24,6 +24,7 @@ from medsam2.serving.settings import MIB, ServerSettings, reader_environment
 
 _MODULE = "medsam2.serving.reading"
 _START_S = 120.0  # imports, on a machine that is busy with something else
+_END_S = 5.0  # for a process that says no more to be gone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,8 +139,9 @@ class FileReader:
         except (ConnectionError, ValueError):  # it is gone, or says more than an answer has
             line = b""
         if not line.endswith(b"\n"):
+            code = await _code_of(process)
             await self.close()
-            raise self._died(process.returncode)
+            raise self._died(code)
         answer = orjson.loads(line)
         if "too_large" in answer:
             limit = self._settings.reader_memory
@@ -189,6 +191,17 @@ class ReaderPool:
             yield reader
         finally:
             self._free.put_nowait(reader)
+
+
+async def _code_of(process: Process) -> int | None:
+    """How a process that says no more has ended; None if it goes on.
+
+    To be asked before it is killed: that looks for its end as well, and takes the code from whoever waits.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_END_S):
+            await process.wait()
+    return process.returncode
 
 
 def _integer(answer: Mapping[str, object], name: str) -> int:

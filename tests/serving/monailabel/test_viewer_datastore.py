@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import httpx
@@ -146,7 +147,7 @@ def test_sessions_are_few_and_end(viewed, scan_path: Path, monkeypatch: pytest.M
     session_id = client.put("/session/", files=sent).json()["session_id"]
     assert client.get(f"/session/{session_id}?image=true").content == scan_path.read_bytes()
     with monkeypatch.context() as clock:
-        clock.setattr("medsam2.serving.monailabel.sessions.time.time", lambda: 4e9)
+        clock.setattr(time, "time", lambda: 4e9)
         assert client.get(f"/session/{session_id}").status_code == 404
     assert client.get("/session/../../etc/passwd").status_code == 404
     assert client.put("/session/?expiry=-1", files=sent).status_code == 422
