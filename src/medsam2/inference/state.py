@@ -20,6 +20,8 @@ class SliceResult:
 
     frame: FrameResult
     view: View
+    relief: float = 0.0
+    """What was added to the mask logits for showing; the next slice starts from them without it."""
     runs: npt.NDArray[np.int32] | None = None
     """Run lengths of the mask on the slice, once the logits have been rounded to save memory."""
 
