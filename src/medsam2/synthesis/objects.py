@@ -21,15 +21,16 @@ HOST_WEIGHTS = {
 }
 """How readily an object is placed in each tissue."""
 KIND_SHARES = {
-    "ellipsoid": 0.2,
-    "blob": 0.24,
+    "ellipsoid": 0.17,
+    "blob": 0.22,
     "lobulated": 0.1,
     "spiculated": 0.05,
     "crescent": 0.04,
     "shell": 0.04,
     "tube": 0.19,
-    "flat tube": 0.07,
-    "branching": 0.07,
+    "flat tube": 0.08,
+    "branching": 0.06,
+    "wings": 0.05,
 }
 
 
@@ -85,7 +86,7 @@ def add_objects(rng: np.random.Generator, scene: Scene, palette: Palette, look: 
         values = fill_values(rng, scene, placed, base, contrast)
         if look == "us":
             values = _add_walls(rng, scene, placed, values)
-        if rng.random() < 0.12:
+        if rng.random() < 0.18:
             _paint_halo(rng, scene, placed, background, contrast)
         large = radius_mm > 25 * scene.grid.step_mm[2]
         edge_mm = float(rng.uniform(0.2, 0.7)) * scene.grid.step_mm[2] if rng.random() < 0.25 else 0.0
@@ -128,7 +129,13 @@ def _draw_shape(rng: np.random.Generator, grid: Grid, radius_mm: float) -> Shape
         return shapes.branching(rng, thin, half_length)
     if kind == "flat tube":
         along = str(rng.choice(["y", "x"]))
-        return shapes.tube(rng, min(thin, 8 * pixel_mm), float(rng.uniform(12, 45)) * pixel_mm, along=along)
+        half_px = float(rng.uniform(45, 110) if rng.random() < 0.3 else rng.uniform(12, 45))
+        return shapes.tube(
+            rng, min(thin, 8 * pixel_mm), half_px * pixel_mm, along=along, slope=min(slope, 0.3)
+        )
+    if kind == "wings":
+        reach = float(rng.uniform(6, 14)) * pixel_mm
+        return shapes.wings(rng, reach, float(rng.uniform(1.2, 2.6)) * pixel_mm, half_length)
     if kind == "ellipsoid":
         shape = shapes.ellipsoid(rng, radius_mm)
     elif kind == "lobulated":
@@ -201,7 +208,9 @@ def _paint_halo(
 ) -> None:
     """Surround an object with a thin coat of another grey, as fluid around the cord or oedema."""
     pixel = scene.grid.step_mm[2]
-    outside = placed.depth_mm + np.float32(pixel * float(rng.uniform(1.0, 2.5)))
+    outside = placed.depth_mm + np.float32(
+        pixel * float(rng.choice([rng.uniform(1.0, 2.5), rng.uniform(2.5, 6.0)]))
+    )
     cover = placed.free / (1.0 + np.exp(np.clip(outside / np.float32(-0.4 * pixel), -30.0, 30.0)))
     grey = background - float(rng.choice([-0.4, 0.6, 1.2])) * contrast
     paint(scene.body.grey[placed.window], np.asarray(cover, dtype=np.float32), grey)

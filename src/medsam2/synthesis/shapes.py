@@ -150,6 +150,41 @@ def branching(rng: np.random.Generator, radius_mm: float, half_length_mm: float)
     return Shape(level=level, extent_mm=(depth, height + reach, width + reach))
 
 
+def wings(rng: np.random.Generator, radius_mm: float, thickness_mm: float, half_length_mm: float) -> Shape:
+    """Draw two to four curved plates that meet in a line along z, as in the cord's grey matter or an adrenal.
+
+    Args:
+        rng: Source of randomness.
+        radius_mm: How far the plates reach from that line.
+        thickness_mm: Half of a plate's thickness where they meet.
+        half_length_mm: Half of the length along z.
+    """
+    axis = float(rng.uniform(0.0, 2 * np.pi))
+    spreads = rng.uniform(0.3, 1.4, size=int(rng.integers(1, 3)))
+    angles = [
+        axis + sign * float(spread) + (i * np.pi) for i, spread in enumerate(spreads) for sign in (-1, 1)
+    ]
+    reaches = radius_mm * rng.uniform(0.55, 1.0, size=len(angles))
+    bends = rng.uniform(-0.5, 0.5, size=len(angles)) / radius_mm
+    twist = float(rng.normal(0.0, 0.25)) / half_length_mm
+    thinning = float(rng.uniform(0.2, 0.7))
+    wander = [_curve(rng, half_length_mm, radius_mm * 0.3 / half_length_mm) for _ in range(2)]
+
+    def level(z: Floats, y: Floats, x: Floats) -> Floats:
+        v, u = y - wander[0](z), x - wander[1](z)
+        depth = thickness_mm * 1.4 - np.sqrt(u * u + v * v)
+        for angle, reach, bend in zip(angles, reaches, bends, strict=True):
+            cos, sin = np.cos(angle + twist * z), np.sin(angle + twist * z)
+            along, across = cos * u + sin * v, cos * v - sin * u
+            aside = np.abs(across - float(bend) * along * along)
+            thick = thickness_mm * (1.0 - thinning * np.clip(along / float(reach), 0.0, 1.0))
+            depth = np.maximum(depth, np.minimum(thick - aside, np.minimum(along, float(reach) - along)))
+        return np.asarray(np.minimum(depth, half_length_mm - np.abs(z)), dtype=np.float32)
+
+    side = radius_mm * 1.4
+    return Shape(level=level, extent_mm=(half_length_mm, side, side))
+
+
 def hollow(shape: Shape, wall_mm: float) -> Shape:
     """Keep the outer wall of a solid."""
 
