@@ -351,7 +351,7 @@ def test_a_session_is_the_recurrence_written_out(network: Network, scan: Volume,
                 slot[z] = remember(carrier, features, result, slice_index=z, binarise=z == KEY)
             before, passed = result.low_res_logits, pixels
             found = session.frame(1, z)
-            # A third of the bias is given back to what is shown of a followed slice, where there is something.
+            # A third of the bias is given back to what is shown of a followed slice, if there is something.
             is_relieved = carries_mask and z != KEY and bool((result.low_res_logits > 0).any())
             shown = result.low_res_logits + (0.5 if is_relieved else 0.0)
             torch.testing.assert_close(found.low_res_logits, shown, atol=1e-4, rtol=0)

@@ -237,7 +237,7 @@ class ObjectTrack:
         return dataclasses.replace(result, frame=dataclasses.replace(result.frame, low_res_logits=filled))
 
     def _relieved(self, result: SliceResult) -> SliceResult:
-        """A followed slice as it is shown: with a part of the bias given back, unless the object has ended."""
+        """A followed slice as it is shown: part of the bias given back, unless the object has ended."""
         logits = result.frame.low_res_logits
         if not self.relief or not bool((logits > 0).any()):
             return result
