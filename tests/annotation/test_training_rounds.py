@@ -13,8 +13,8 @@ from medsam2.annotation.cases import open_case
 from medsam2.annotation.conflict import Conflict
 from medsam2.annotation.improvement import Rounds
 from medsam2.annotation.journal import list_events, log_events
-from medsam2.annotation.project import Project, open_project
 from medsam2.annotation.plans import LabelledScan, Plan, finished_scans, split
+from medsam2.annotation.project import Project, open_project
 from medsam2.annotation.rounds import (
     Ended,
     Outcome,

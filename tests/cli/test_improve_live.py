@@ -1,4 +1,4 @@
-"""Improving the model for real: a server, a training in a process of its own, weights used, kept and put back."""
+"""Improving the model for real: a server, a process that trains, weights used, kept and put back."""
 
 from __future__ import annotations
 
