@@ -9,7 +9,7 @@ import { requireUser } from "./user.js";
 const ASK_EVERY_MS = 3000;
 
 /** What the page calls the states of a round. */
-const STATES = { running: "learning", ready: "new weights are ready", stopped: "stopped", failed: "failed" };
+const STATES = { ready: "new weights are ready", stopped: "stopped", failed: "failed" };
 
 let timer = 0;
 
@@ -61,7 +61,8 @@ async function follow() {
 function line(round) {
   const row = document.createElement("p");
   const text = document.createElement("span");
-  text.textContent = `Round ${round.round}: ${STATES[round.state] ?? round.state}. ${sentence(round.message)}${compared(round)}`;
+  const stands = round.state in STATES ? `${STATES[round.state]}. ` : "";  // a running one says what it does
+  text.textContent = `Round ${round.round}: ${stands}${sentence(round.message)}${compared(round)}`;
   row.append(text);
   if (round.state === "running") {
     const bar = document.createElement("progress");
