@@ -133,6 +133,19 @@ def test_the_way_from_proposal_to_review(any_project: Project, box_mask, clock) 
     assert list_users(any_project) == ["anna", "bob"]
 
 
+def test_nobody_reviews_their_own_mask_but_who_works_alone(any_project: Project, box_mask) -> None:
+    for case, name in ((1, "belly"), (2, "chest")):
+        open_case(any_project, case, "anna")
+        save_version(any_project, case, "anna", box_mask(any_project.folder / f"{name}.nii.gz"))
+        release(any_project, case, "anna")
+    assert change_state(any_project, 1, "anna", "reviewed").state == "reviewed"  # nobody else is known
+    open_case(any_project, 3, "bob")
+    with pytest.raises(Conflict, match="you drew this mask; somebody else has to review it"):
+        change_state(any_project, 2, "anna", "reviewed")
+    assert find_case(any_project, 2).state == "done"
+    assert change_state(any_project, 2, "anna", "rejected").state == "rejected"  # to do it again
+
+
 def test_no_case_is_done_without_a_mask(any_project: Project) -> None:
     open_case(any_project, 1, "anna")
     with pytest.raises(Conflict, match="this one has none"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,16 +13,15 @@ from medsam2.annotation.cases import open_case
 from medsam2.annotation.conflict import Conflict
 from medsam2.annotation.improvement import Rounds
 from medsam2.annotation.journal import list_events, log_events
-from medsam2.annotation.project import Project
+from medsam2.annotation.plans import LabelledScan, Plan, finished_scans, split
+from medsam2.annotation.project import Project, open_project
 from medsam2.annotation.rounds import (
-    LabelledScan,
+    Ended,
     Outcome,
-    Plan,
     list_rounds,
     record_life,
     record_start,
-    split,
-    weights_in_use,
+    round_in_use,
 )
 from medsam2.annotation.versions import save_version
 from medsam2.errors import InputError
@@ -66,7 +64,7 @@ def settled(rounds: Rounds) -> None:
 
 @pytest.fixture
 def done(any_project: Project, box_mask: Callable[..., Volume]) -> Project:
-    for case, name in ((1, "belly"), (2, "chest")):
+    for case, name in ((1, "belly"), (2, "chest"), (3, "head")):
         open_case(any_project, case, "anna")
         save_version(any_project, case, "anna", box_mask(any_project.folder / f"{name}.nii.gz"))
     return any_project
@@ -80,17 +78,17 @@ def test_rounds_are_used_and_put_back(done: Project) -> None:
         settled(rounds)
     first, second = rounds.all()
     assert [(one.number, one.state, one.num_cases) for one in (first, second)] == [
-        (2, "ready", 2),
-        (3, "ready", 2),
+        (2, "ready", 3),
+        (3, "ready", 3),
     ]
     assert first.after == {"Dice": 0.6}
     assert first.weights_sha256 != second.weights_sha256
-    assert weights_in_use(done) is None
+    assert round_in_use(done) is None
 
     rounds.use(2)
     rounds.use(3)
     rounds.use(3)
-    assert weights_in_use(done) == second.weights
+    assert round_in_use(done) == list_rounds(done)[1]
     at = done.now_ms()
     log_events(done, 1, "anna", [{"kind": "box", "at_ms": at}])
     assert [event.round for event in list_events(done)] == [3]
@@ -103,6 +101,7 @@ def test_rounds_are_used_and_put_back(done: Project) -> None:
     assert rounds.start("bob").state == "running"
     settled(rounds)
     assert improving.plans[-1].weights == first.weights
+    assert improving.plans[-1].start == "compact"
 
 
 def test_weights_that_are_gone_are_not_in_use(done: Project) -> None:
@@ -159,11 +158,69 @@ def test_the_end_of_the_program_ends_the_training(done: Project) -> None:
     assert began.wait(30)
     rounds.close()
     (one,) = list_rounds(done)
-    assert (one.state, one.message) == ("failed", "the server ended while it was training")
+    assert (one.state, one.message) == ("stopped", "the server ended while it was training")
+
+
+def test_a_round_that_was_stopped_goes_on_with_its_cases(done: Project, box_mask) -> None:
+    def stop(plan: Plan, report: Callable[[float, str], None]) -> Outcome:
+        raise Ended
+
+    rounds = Rounds(done, stopped := Improving(stop), "compact")
+    rounds.start("anna")
+    settled(rounds)
+    save_version(done, 1, "anna", box_mask(done.folder / "belly.nii.gz", shift=2))
+    rounds = Rounds(done, going := Improving(at_once), "compact")
+    rounds.go_on(2)
+    settled(rounds)
+    (one,) = rounds.all()
+    assert (one.state, one.after) == ("ready", {"Dice": 0.6})
+    assert going.plans == stopped.plans
+    with pytest.raises(Conflict, match="round 2 is ready; only one that was stopped can go on"):
+        rounds.go_on(2)
+    with pytest.raises(Conflict, match="no round 9"):
+        rounds.go_on(9)
+
+
+def test_a_round_without_its_plan_cannot_go_on(done: Project) -> None:
+    number = record_start(done, "anna", 3)
+    record_life(done, number, {"state": "stopped"})
+    with pytest.raises(Conflict, match="its plan is missing or damaged"):
+        Rounds(done, Improving(at_once), "compact").go_on(number)
+    assert list_rounds(done)[0].state == "stopped"
+
+
+def test_weights_that_are_gone_at_the_start_are_not_in_use_any_more(done: Project, caplog) -> None:
+    rounds = Rounds(done, Improving(at_once), "compact")
+    rounds.start("anna")
+    settled(rounds)
+    rounds.use(2)
+    assert round_in_use(done) is not None
+    Path(str(rounds.all()[0].weights)).write_bytes(b"others")
+    assert round_in_use(done) is None
+    assert "round 2 are missing or were changed" in caplog.text
+    assert rounds.current == 1
+
+
+def test_a_project_that_is_moved_keeps_its_weights(project: Project, box_mask, tmp_path: Path) -> None:
+    for case, name in ((1, "belly"), (2, "chest"), (3, "head")):
+        open_case(project, case, "anna")
+        save_version(project, case, "anna", box_mask(project.folder / f"{name}.nii.gz"))
+    rounds = Rounds(project, Improving(at_once), "compact")
+    rounds.start("anna")
+    settled(rounds)
+    rounds.use(2)
+    project.close()
+    moved = open_project(project.folder.rename(tmp_path / "elsewhere"), now_ms=project.now_ms)
+    try:
+        one = round_in_use(moved)
+        assert one is not None
+        assert str(one.weights).startswith(str(tmp_path / "elsewhere"))
+    finally:
+        moved.close()
 
 
 def test_a_round_whose_process_died_is_told_by_its_silence(done: Project, clock) -> None:
-    number = record_start(done, "anna", 2)
+    number = record_start(done, "anna", 3)
     rounds = Rounds(done, Improving(at_once), "compact")
     clock.turn(100)
     record_life(done, number, {"progress": 0.3})
@@ -171,18 +228,18 @@ def test_a_round_whose_process_died_is_told_by_its_silence(done: Project, clock)
     assert rounds.all()[0].state == "running"
     assert "is running" in str(rounds.obstacle())
     with pytest.raises(Conflict, match="is running"):
-        record_start(done, "bob", 2)
+        record_start(done, "bob", 3)
     clock.turn(2)
-    assert rounds.all()[0].state == "failed"
+    assert rounds.all()[0].state == "stopped"
     rounds.start("bob")
     settled(rounds)
-    assert [one.state for one in rounds.all()] == ["failed", "ready"]
+    assert [one.state for one in rounds.all()] == ["stopped", "ready"]
 
 
 def test_what_has_to_be_there_first(any_project: Project) -> None:
     assert Rounds(any_project, None, "compact").obstacle() == "this server was started without training"
     rounds = Rounds(any_project, Improving(at_once), "compact")
-    with pytest.raises(Conflict, match="2 cases have to be done"):
+    with pytest.raises(Conflict, match=r"3 cases with a mask have to be done, .*; 0 are"):
         rounds.start("anna")
     with pytest.raises(InputError, match="name"):
         rounds.start("<b>")
@@ -198,7 +255,14 @@ def test_held_out_cases_stay_held_out() -> None:
         assert {one.name for one in some_held} <= {one.name for one in held_out} or len(some_held) == 1
         assert some_training
         assert some_held
-    for pair in pairwise(scans):
-        assert [len(part) for part in split(pair)] == [1, 1]
-    with pytest.raises(InputError, match="needs 2 finished cases"):
-        split(scans[:1])
+    for three in zip(scans, scans[1:], scans[2:], strict=False):
+        assert [len(part) for part in split(three)] == [2, 1]
+    with pytest.raises(InputError, match="needs 3 finished cases"):
+        split(scans[:2])
+
+
+def test_there_is_no_outline_to_learn_in_an_empty_mask(done: Project, box_mask) -> None:
+    empty = box_mask(done.folder / "head.nii.gz", label=0)
+    save_version(done, 3, "anna", empty, objects={"1": {"name": "lesion"}})
+    assert [scan.name for scan in finished_scans(done)] == ["belly", "chest"]
+    assert "2 are" in str(Rounds(done, Improving(at_once), "compact").obstacle())

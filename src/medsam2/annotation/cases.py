@@ -10,7 +10,7 @@ from sqlalchemy import Connection, RowMapping, and_, func, or_, select, update
 from medsam2.annotation.conflict import Conflict, UnknownCase
 from medsam2.annotation.names import check_comment, check_user
 from medsam2.annotation.project import Project
-from medsam2.annotation.states import IN_WORK, NEW, OPENS_TO_WORK, check_change
+from medsam2.annotation.states import IN_WORK, NEW, OPENS_TO_WORK, REVIEWED, check_change
 from medsam2.annotation.tables import CASES, CHANGES, DRAFTS, EVENTS, VERSIONS
 
 
@@ -62,14 +62,19 @@ def find_case(project: Project, case_id: int) -> Case:
 
 def list_users(project: Project) -> list[str]:
     """List everybody who has done something in the project."""
-    found: set[str] = set()
     with project.transaction() as db:
-        for table, column in ((EVENTS, EVENTS.c.user), (CHANGES, CHANGES.c.user)):
-            wanted = select(column).join(CASES, CASES.c.id == table.c.case)
-            found.update(db.execute(wanted.where(CASES.c.project == project.key).distinct()).scalars())
-        wanted = select(CASES.c.owner).where(CASES.c.project == project.key, CASES.c.owner.is_not(None))
-        found.update(name for name in db.execute(wanted.distinct()).scalars() if name)
-    return sorted(found)
+        return sorted(users_in(db, project))
+
+
+def users_in(db: Connection, project: Project) -> set[str]:
+    """Return everybody who has done something in the project, within a transaction."""
+    found: set[str] = set()
+    for table, column in ((EVENTS, EVENTS.c.user), (CHANGES, CHANGES.c.user)):
+        wanted = select(column).join(CASES, CASES.c.id == table.c.case)
+        found.update(db.execute(wanted.where(CASES.c.project == project.key).distinct()).scalars())
+    wanted = select(CASES.c.owner).where(CASES.c.project == project.key, CASES.c.owner.is_not(None))
+    found.update(name for name in db.execute(wanted.distinct()).scalars() if name)
+    return found
 
 
 def open_case(project: Project, case_id: int, user: str) -> Case:
@@ -144,6 +149,8 @@ def change_state(project: Project, case_id: int, user: str, state: str, comment:
         if state in OPENS_TO_WORK[:2]:
             raise Conflict(f"no user makes a case {state}; it was so before anybody worked on it")
         check_done_has_mask(db, row, state)
+        if state == REVIEWED:
+            _check_reviewer(db, project, row, user)
         record_change(db, project, row, user, state, comment)
         return _case(row_of(db, project, case_id), project.now_ms())
 
@@ -203,6 +210,20 @@ def check_done_has_mask(db: Connection, row: RowMapping, state: str) -> None:
     drawn = select(func.count()).where(VERSIONS.c.case == case_id, VERSIONS.c.is_proposal.is_(False))
     if state == "done" and db.execute(drawn).scalar_one() == 0:
         raise Conflict("a case is done once a mask is saved; this one has none")
+
+
+def _check_reviewer(db: Connection, project: Project, row: RowMapping, user: str) -> None:
+    """Refuse that authors accept their own masks, unless the project is one person's."""
+    case_id = row["id"]
+    drawn = VERSIONS.c.is_proposal.is_(False) & VERSIONS.c.is_done & (VERSIONS.c.case == case_id)
+    newest = select(VERSIONS.c.author).where(drawn).order_by(VERSIONS.c.number.desc()).limit(1)
+    if db.execute(newest).scalar() != user:
+        return
+    proposed = select(VERSIONS.c.author).join(CASES, CASES.c.id == VERSIONS.c.case)
+    proposed = proposed.where(CASES.c.project == project.key, VERSIONS.c.is_proposal)
+    models = set(db.execute(proposed.distinct()).scalars())  # these review nothing
+    if users_in(db, project) - models - {user}:
+        raise Conflict("you drew this mask; somebody else has to review it")
 
 
 def _undo_opening(db: Connection, project: Project, row: RowMapping, user: str) -> None:

@@ -6,31 +6,30 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
-from medsam2.annotation.cases import list_cases
 from medsam2.annotation.conflict import Conflict, DatabaseAway
-from medsam2.annotation.layout import HIDDEN, make_folder
+from medsam2.annotation.layout import HIDDEN
 from medsam2.annotation.names import check_user
+from medsam2.annotation.plans import FEWEST_CASES, Plan, finished_scans, keep_plan, read_plan, split
 from medsam2.annotation.project import FIRST_ROUND, Project
 from medsam2.annotation.rounds import (
     FAILED,
-    FEWEST_CASES,
     READY,
     RUNNING,
+    SERVER_ENDED,
+    STOPPED,
     Ended,
     Improver,
-    Plan,
     Round,
     current_round,
-    finished_scans,
     list_rounds,
     previous_round,
+    record_going_on,
     record_life,
     record_start,
     record_use,
-    split,
 )
-from medsam2.annotation.states import FINISHED
 from medsam2.annotation.versions import digest
 from medsam2.errors import InputError, MedSAM2Error
 
@@ -68,13 +67,13 @@ class Rounds:
 
     def obstacle(self) -> str | None:
         """Say why no round can be started, None if one can."""
-        if self._improver is None:
-            return "this server was started without training"
-        if any(one.state == RUNNING for one in self.all()):
-            return "a round is running; wait until it has ended"
-        num_done = sum(case.state in FINISHED for case in list_cases(self._project))
-        if num_done < FEWEST_CASES:
-            return f"{FEWEST_CASES} cases have to be done, to learn from and to measure on; {num_done} are"
+        if (reason := self._why_none_can_run()) is not None:
+            return reason
+        if (num_done := len(finished_scans(self._project))) < FEWEST_CASES:
+            return (
+                f"{FEWEST_CASES} cases with a mask have to be done, to learn from and to measure on; "
+                f"{num_done} {'is' if num_done == 1 else 'are'}"
+            )
         return None
 
     def start(self, user: str) -> Round:
@@ -82,20 +81,40 @@ class Rounds:
 
         Raises:
             Conflict: One is running, or there is nothing to learn from.
-            InputError: The user's name cannot be.
+            InputError: The user's name cannot be, or the plan cannot be written.
         """
         user = check_user(user)
         if (reason := self.obstacle()) is not None:
             raise Conflict(reason)
         scans = finished_scans(self._project)
         training, held_out = split(scans)
-        weights = self._weights_of(self.current)
         number = record_start(self._project, user, len(scans))
-        folder = self._project.folder / HIDDEN / "rounds" / f"{number:03d}"
-        plan = Plan(number=number, training=training, held_out=held_out, weights=weights, folder=folder)
-        self._thread = threading.Thread(target=self._work, args=(plan,), name="medsam2-round", daemon=True)
-        self._thread.start()
-        return self._find(number)
+        plan = Plan(
+            number=number, training=training, held_out=held_out, start=self._first_weights,
+            weights=self._weights_of(self.current), folder=self._folder_of(number),
+        )  # fmt: skip
+        return self._begin(plan)
+
+    def go_on(self, number: int) -> Round:
+        """Take up a round that was stopped, with the cases that it began with.
+
+        Raises:
+            Conflict: It is not stopped, another one is running, or nothing is left of it.
+        """
+        if (reason := self._why_none_can_run()) is not None:
+            raise Conflict(reason)
+        one = self._find(number)
+        if one.state != STOPPED:
+            raise Conflict(f"round {number} is {one.state}; only one that was stopped can go on")
+        try:
+            plan = read_plan(
+                self._project, number, self._folder_of(number), start=self._first_weights,
+                weights=self._weights_of(self.current),
+            )  # fmt: skip
+        except InputError as error:
+            raise Conflict(str(error)) from error
+        record_going_on(self._project, number)
+        return self._begin(plan)
 
     def use(self, number: int) -> Round:
         """Take a round's weights into use.
@@ -127,10 +146,25 @@ class Rounds:
         return previous
 
     def close(self) -> None:
-        """Ask a running round to end, and wait for it a moment."""
+        """Ask a running round to end, and wait for it a moment; it can go on another time."""
         self._ending.set()
         if self._thread is not None:
             self._thread.join(_BEAT_S)
+
+    def _why_none_can_run(self) -> str | None:
+        if self._improver is None:
+            return "this server was started without training"
+        if any(one.state == RUNNING for one in self.all()):
+            return "a round is running; wait until it has ended"
+        return None
+
+    def _begin(self, plan: Plan) -> Round:
+        self._thread = threading.Thread(target=self._work, args=(plan,), name="medsam2-round", daemon=True)
+        self._thread.start()
+        return self._find(plan.number)
+
+    def _folder_of(self, number: int) -> Path:
+        return self._project.folder.absolute() / HIDDEN / "rounds" / f"{number:03d}"
 
     def _switch(self, number: int, previous: int | None) -> None:
         if self._improver is None:
@@ -156,7 +190,7 @@ class Rounds:
         try:
             values = self._train(plan)
         except Ended:
-            values = {"state": FAILED, "message": "the server ended while it was training"}
+            values = {"state": STOPPED, "message": SERVER_ENDED}
         except Exception as error:  # whatever a training fails of, the server goes on
             logger.exception("a round of training failed")
             is_ours = isinstance(error, MedSAM2Error)
@@ -172,15 +206,15 @@ class Rounds:
 
     def _train(self, plan: Plan) -> dict[str, object]:
         assert self._improver is not None
-        make_folder(plan.folder)
+        keep_plan(self._project, plan)
         outcome = self._improver.train(plan, self._reporter(plan.number))
         if (sha256 := digest(outcome.weights)) is None:
             raise InputError("the training left no weights")
         return {
             "state": READY,
             "progress": 1.0,
-            "message": "ready",
-            "weights": str(outcome.weights),
+            "message": outcome.message[:_LONGEST_MESSAGE],
+            "weights": outcome.weights.relative_to(self._project.folder.absolute()).as_posix(),
             "weights_sha256": sha256,
             "before": dict(outcome.before),
             "after": dict(outcome.after),

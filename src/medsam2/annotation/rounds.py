@@ -5,53 +5,27 @@ The training itself is the application's: it gives an `Improver`; `improvement` 
 
 from __future__ import annotations
 
-import hashlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from sqlalchemy import RowMapping, select, update
+from sqlalchemy import Connection, RowMapping, select, update
 
-from medsam2.annotation.cases import list_cases
 from medsam2.annotation.conflict import Conflict
+from medsam2.annotation.plans import Plan
 from medsam2.annotation.project import FIRST_ROUND, Project
-from medsam2.annotation.states import FINISHED
 from medsam2.annotation.tables import PROJECTS, ROUNDS
-from medsam2.annotation.versions import latest_done, list_versions
-from medsam2.errors import InputError
+from medsam2.annotation.versions import digest
 
-RUNNING, READY, FAILED = "running", "ready", "failed"
-FEWEST_CASES = 2
-"""One to learn from and one to measure on."""
-HELD_OUT_SHARE = 5
-"""One case of so many is measured on and never learnt from."""
+RUNNING, READY, FAILED, STOPPED = "running", "ready", "failed", "stopped"
+"""One that is stopped can go on where it was."""
+SERVER_ENDED = "the server ended while it was training"
+
+logger = logging.getLogger(__name__)
 
 _SILENT_S = 120.0  # a round that shows no life for so long has ended with its process
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelledScan:
-    """A finished case."""
-
-    name: str
-    image: Path
-    mask: Path
-    """Labels on the image's grid."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What a round may use."""
-
-    number: int
-    training: Sequence[LabelledScan]
-    held_out: Sequence[LabelledScan]
-    """To measure on, before and after."""
-    weights: str
-    """Name or file of the weights in use, to start from."""
-    folder: Path
-    """Empty, for whatever the training writes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +36,19 @@ class Outcome:
     before: Mapping[str, float]
     """Measure -> value on the held-out cases with the weights that were in use."""
     after: Mapping[str, float]
+    message: str = "ready"
+    """What a person should know of it, in a sentence."""
 
 
 class Improver(Protocol):
     """Training and the change of weights, as the application does them."""
 
     def train(self, plan: Plan, report: Callable[[float, str], None]) -> Outcome:
-        """Train; `report` takes the part done, 0 to 1, and a sentence, and raises when it is to end."""
+        """Train, or go on with what the plan's folder holds.
+
+        `report` takes the part done, 0 to 1, and a sentence; it is called every second, with news or without,
+        and raises `Ended` when the training is to end.
+        """
         ...
 
     def use(self, weights: str) -> None:
@@ -86,7 +66,7 @@ class Round:
 
     number: int
     state: str
-    """`running`, `ready` or `failed`."""
+    """`running`, `ready`, `failed` or `stopped`."""
     user: str
     num_cases: int
     started_ms: int
@@ -98,6 +78,11 @@ class Round:
     weights: str | None
     weights_sha256: str | None
     is_in_use: bool
+
+    @property
+    def title(self) -> str:
+        """What its weights are called."""
+        return f"round {self.number}"
 
 
 def current_round(project: Project) -> int:
@@ -113,7 +98,7 @@ def list_rounds(project: Project) -> list[Round]:
     with project.transaction() as db:
         rows = db.execute(wanted).mappings().all()
     current = current_round(project)
-    return [_round(row, current, project.now_ms()) for row in rows]
+    return [_round(project, row, current) for row in rows]
 
 
 def record_start(project: Project, user: str, num_cases: int) -> int:
@@ -126,11 +111,7 @@ def record_start(project: Project, user: str, num_cases: int) -> int:
         Conflict: Another one is running.
     """
     with project.transaction() as db:
-        # Whoever else wants to start one waits here.
-        db.execute(select(PROJECTS).where(PROJECTS.c.key == project.key).with_for_update())
-        rows = db.execute(select(ROUNDS).where(ROUNDS.c.project == project.key)).mappings().all()
-        if any(_state(row, project.now_ms()) == RUNNING for row in rows):
-            raise Conflict("a round is running; wait until it has ended")
+        rows = _none_running(db, project)
         number = max((int(row["number"]) for row in rows), default=FIRST_ROUND) + 1
         now = project.now_ms()
         values = {
@@ -139,6 +120,19 @@ def record_start(project: Project, user: str, num_cases: int) -> int:
         }  # fmt: skip
         db.execute(ROUNDS.insert().values(**values))
     return number
+
+
+def record_going_on(project: Project, number: int) -> None:
+    """Remember that a round that was stopped runs again.
+
+    Raises:
+        Conflict: Another one is running.
+    """
+    this = (ROUNDS.c.project == project.key) & (ROUNDS.c.number == number)
+    with project.transaction() as db:
+        _none_running(db, project)
+        values = {"state": RUNNING, "beat_ms": project.now_ms(), "ended_ms": None, "message": "going on"}
+        db.execute(update(ROUNDS).where(this).values(**values))
 
 
 def record_life(project: Project, number: int, values: Mapping[str, object]) -> None:
@@ -165,52 +159,44 @@ def previous_round(project: Project) -> int | None:
         return db.execute(wanted.where(is_current)).scalar()
 
 
-def weights_in_use(project: Project) -> str | None:
-    """Return the file of the weights in use; None if they are those that the project began with."""
-    return next((one.weights for one in list_rounds(project) if one.is_in_use), None)
+def round_in_use(project: Project) -> Round | None:
+    """Return the round whose weights are in use; None if they are those that the project began with.
 
-
-def finished_scans(project: Project) -> list[LabelledScan]:
-    """List the cases that are done or reviewed, with their newest finished masks."""
-    found = []
-    for case in list_cases(project):
-        newest = latest_done(list_versions(project, case.id)) if case.state in FINISHED else None
-        if newest is not None:
-            image, mask = project.folder / case.path, project.folder / newest.path
-            found.append(LabelledScan(name=case.name, image=image, mask=mask))
-    return found
-
-
-def split(scans: Sequence[LabelledScan]) -> tuple[list[LabelledScan], list[LabelledScan]]:
-    """Divide cases into those to learn from and those to measure on, by their names alone.
-
-    A case stays on its side, whatever comes beside it. Only where no name falls on the side to measure on one
-    is taken that would have been learnt from.
-
-    Raises:
-        InputError: There are not two.
+    Where a round's weights are gone the project is put back to what it began with, and the log says so.
     """
-    if len(scans) < FEWEST_CASES:
-        raise InputError(f"training needs {FEWEST_CASES} finished cases, one of them to measure on")
-    ranks = {scan.name: int(hashlib.sha256(scan.name.encode()).hexdigest(), 16) for scan in scans}
-    held = {name for name, rank in ranks.items() if rank % HELD_OUT_SHARE == 0}
-    held = held or {min(ranks, key=lambda name: ranks[name])}
-    if len(held) == len(scans):
-        held.remove(min(held, key=lambda name: ranks[name]))
-    return [scan for scan in scans if scan.name not in held], [scan for scan in scans if scan.name in held]
+    one = next((one for one in list_rounds(project) if one.is_in_use), None)
+    if one is None or digest(Path(str(one.weights))) == one.weights_sha256:
+        return one
+    logger.warning(
+        "the weights of round %d are missing or were changed; those that the project began with are in use",
+        one.number,
+    )
+    record_use(project, FIRST_ROUND, None)
+    return None
+
+
+def _none_running(db: Connection, project: Project) -> Sequence[RowMapping]:
+    """List the rounds' rows, and keep others from starting one until the transaction ends."""
+    db.execute(select(PROJECTS).where(PROJECTS.c.key == project.key).with_for_update())
+    rows = db.execute(select(ROUNDS).where(ROUNDS.c.project == project.key)).mappings().all()
+    if any(_state(row, project.now_ms()) == RUNNING for row in rows):
+        raise Conflict("a round is running; wait until it has ended")
+    return rows
 
 
 def _state(row: RowMapping, now_ms: int) -> str:
     is_silent = now_ms - row["beat_ms"] > _SILENT_S * 1000
-    return FAILED if row["state"] == RUNNING and is_silent else str(row["state"])
+    return STOPPED if row["state"] == RUNNING and is_silent else str(row["state"])
 
 
-def _round(row: RowMapping, current: int, now_ms: int) -> Round:
-    state = _state(row, now_ms)
+def _round(project: Project, row: RowMapping, current: int) -> Round:
+    state = _state(row, project.now_ms())
     names = ("number", "user", "num_cases", "started_ms", "ended_ms", "progress", "before", "after")
     return Round(
-        **{name: row[name] for name in (*names, "weights", "weights_sha256")},
+        **{name: row[name] for name in (*names, "weights_sha256")},
         state=state,
-        message=row["message"] if state == row["state"] else "the server ended while it was training",
+        message=row["message"] if state == row["state"] else SERVER_ENDED,
+        # Below the project's folder, as that may be moved.
+        weights=None if row["weights"] is None else str(project.folder.absolute() / row["weights"]),
         is_in_use=row["number"] == current,
     )

@@ -249,7 +249,7 @@ def _on_grid(project: Project, case: Case, mask: Volume) -> Volume:
 def _described(labels: np.ndarray, named: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, object]]:
     counts = np.bincount(labels.reshape(-1), minlength=MAX_LABEL + 1)
     found = {}
-    for label in sorted({*(int(key) for key in named), *np.flatnonzero(counts[1:] > 0).tolist()} - {0}):
+    for label in sorted({*(int(key) for key in named), *np.flatnonzero(counts).tolist()} - {0}):
         facts = named.get(str(label), {"name": f"object {label}", "colour": DEFAULT_COLOUR})
         found[str(label)] = {**facts, "voxels": int(counts[label])}
     return found

@@ -127,7 +127,9 @@ def status(ctx: click.Context, folder: Path, as_json: bool) -> None:
     help="Or prompt files, called as their cases, for the model to draw from.",
 )  # fmt: skip
 @click.option("--model", default="model", show_default=True, help="What the masks' author is called.")
-@click.option("--weights", help="Name or file of the model's weights; compact for prompts if not given.")
+@click.option(
+    "--weights", help="Name or file of the model's weights; for prompts those in use, if not given."
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @_as_json
 @click.pass_context
@@ -189,11 +191,16 @@ def _drawing(
 ) -> tuple[Draw, Weights | None]:
     """Say where proposals come from, and with which weights they are made."""
     from medsam2.annotation.proposals import masks_in, prompted
+    from medsam2.annotation.rounds import round_in_use
     from medsam2.annotation.versions import Weights
 
     made_with = None
+    in_use = None if weights or prompts is None else round_in_use(found)
     name = weights or (None if prompts is None else "compact")
-    if name is not None:
+    if in_use is not None:
+        name = in_use.weights
+        made_with = Weights(name=in_use.title, sha256=in_use.weights_sha256 or "")
+    elif name is not None:
         from medsam2.checkpoints import file_digest, resolve
 
         made_with = Weights(name=name, sha256=file_digest(resolve(name)))

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,13 @@ _Result = TypeVar("_Result")
 _Step = tuple[int, Mapping[int, npt.NDArray[np.bool_]]]
 
 
+class Loaded(NamedTuple):
+    """A predictor, and the name or the file of its weights."""
+
+    predictor: Predictor
+    weights: str
+
+
 class Model:
     """A predictor whose work is done slice by slice, in the order it is asked for.
 
@@ -35,11 +42,20 @@ class Model:
     click waits for a slice of each of them, not for a volume.
     """
 
-    def __init__(self, predictor: Predictor, meters: Meters) -> None:
-        self.predictor = predictor
+    def __init__(self, predictor: Predictor, weights: str, meters: Meters) -> None:
+        self.loaded = Loaded(predictor, weights)
         self._meters = meters
         self._thread = Threads(1, "medsam2-model")
         self._row = asyncio.Lock()
+
+    @property
+    def predictor(self) -> Predictor:
+        """The one for what begins now."""
+        return self.loaded.predictor
+
+    def take(self, predictor: Predictor, weights: str) -> None:
+        """Let what begins from now on use other weights; open sessions keep those they were opened with."""
+        self.loaded = Loaded(predictor, weights)
 
     async def run(self, work: Callable[[], _Result]) -> _Result:
         """Do some work in the model's thread; see `Threads.run`."""

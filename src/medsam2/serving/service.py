@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +30,7 @@ class Service:
         self.places = Places(settings.queue)
         self.budget = MemoryBudget(settings.memory_budget * MIB)
         self.readers = ReaderPool(settings)
-        self.model = Model(predictor, self.meters)
+        self.model = Model(predictor, settings.weights, self.meters)
         self.sessions = Sessions(settings)
         self.hands = Threads(settings.max_sessions, "medsam2-hand")
         """For what sessions need beside the model: masks put together, measured, written. One for each, so
@@ -38,6 +38,8 @@ class Service:
         self.folder = Path()
         """Private, for files on their way; names in it are ours."""
         self.is_ready = False
+        self.at_end: list[Callable[[], None]] = []
+        """Called when the server ends, before anything is taken apart."""
         self._watch()
 
     @asynccontextmanager
@@ -53,6 +55,8 @@ class Service:
             finally:
                 self.is_ready = False
                 sweep.cancel()
+                for end in self.at_end:
+                    await asyncio.to_thread(end)
                 await self.sessions.close()
                 await asyncio.to_thread(self.model.close)
                 await asyncio.to_thread(self.hands.close)

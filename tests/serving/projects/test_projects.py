@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from medsam2.annotation.improvement import Rounds
+from medsam2.annotation.plans import Plan
 from medsam2.annotation.project import Project, add_scans, create_project, open_project
-from medsam2.annotation.rounds import Improver, Outcome, Plan
+from medsam2.annotation.rounds import Improver, Outcome
 from medsam2.imaging.io import read
 from medsam2.inference.predictor import Predictor
 from medsam2.serving.projects.routes import add_projects
@@ -367,12 +368,14 @@ def test_a_key_guards_the_project(predictor: Predictor, project: Project) -> Non
 def test_a_round_trains_in_the_background(
     client: httpx.Client, ids: Mapping[str, str], improver: Improving
 ) -> None:
-    assert "2 cases have to be done" in said(client.post("/project/rounds", json={"user": "anna"}), 409)
-    case = f"/project/cases/{ids[EVIL]}"
-    client.post(f"{case}/open", json={"user": "anna"})
-    body = {"user": "anna", "mask": packed_mask(), "prompts": [], "state": "done"}
-    saved = client.post(f"{case}/versions", json=body)
-    assert saved.json()["weights"] is None  # no prompt, no model
+    refused = said(client.post("/project/rounds", json={"user": "anna"}), 409)
+    assert refused == "3 cases with a mask have to be done, to learn from and to measure on; 1 is"
+    for user, name in (("anna", EVIL), ("carl", "b")):
+        case = f"/project/cases/{ids[name]}"
+        client.post(f"{case}/open", json={"user": user})
+        body = {"user": user, "mask": packed_mask(), "prompts": [], "state": "done"}
+        saved = client.post(f"{case}/versions", json=body)
+        assert saved.json()["weights"] is None  # no prompt, no model
     assert client.get("/project/rounds").json() == {"rounds": [], "current": 1, "obstacle": None}
 
     started = client.post("/project/rounds", json={"user": "anna", "action": "start"})
@@ -385,7 +388,7 @@ def test_a_round_trains_in_the_background(
     one = client.get("/project/rounds").json()["rounds"][0]
     assert (one["before"], one["after"], one["in_use"]) == ({"Dice": 0.7}, {"Dice": 0.75}, False)
     assert improver.plan is not None
-    assert (len(improver.plan.training), len(improver.plan.held_out)) == (1, 1)
+    assert (len(improver.plan.training), len(improver.plan.held_out)) == (2, 1)
 
     assert client.post("/project/rounds", json={"action": "use", "round": 2}).json()["current"] == 2
     assert client.post("/project/rounds", json={"action": "back"}).json()["current"] == 1
@@ -393,6 +396,9 @@ def test_a_round_trains_in_the_background(
     said(client.post("/project/rounds", json={"action": "back"}), 409)
     said(client.post("/project/rounds", json={"action": "fly"}), 422)
     said(client.post("/project/rounds", json={"action": "use", "round": 9}), 409)
+    assert "was stopped can go on" in said(
+        client.post("/project/rounds", json={"action": "go on", "round": 2}), 409
+    )
 
 
 def test_without_training_no_round_is_started(predictor: Predictor, project: Project) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from medsam2.annotation.cases import Case
@@ -29,7 +30,7 @@ class MaskUpload:
     def __init__(self, service: Service, project: Project) -> None:
         self._service = service
         self._project = project
-        self._first_weights: Weights | None = None
+        self._known: dict[str, Weights] = {}
 
     async def save(self, case_id: int, asked: Fields) -> tuple[Version, Case]:
         """Keep a mask as a new version of a case.
@@ -40,7 +41,8 @@ class MaskUpload:
         prompts = asked.items("prompts")
         mask = await self._read(asked.text("mask"))
         # Without a prompt no model took part, whichever is loaded.
-        weights = await in_thread(self._weights) if prompts else None
+        used = self._used_in(asked.text("session", ""))
+        weights = await in_thread(self._facts_of, used) if prompts else None
         return await in_folder(
             self._project.folder, save_version, self._project, case_id, asked.text("user"), mask,
             objects=asked.get("objects"), prompts=prompts, state=asked.text("state", DONE), weights=weights,
@@ -67,17 +69,22 @@ class MaskUpload:
                 except Fault as fault:
                     raise Fault(fault.status, f"mask: {fault}") from fault
 
-    def _weights(self) -> Weights | None:
-        """Which weights help at the moment, None if that cannot be told."""
+    def _used_in(self, session_id: str) -> str:
+        """Name or file of the weights that a session was opened with, or of those in use if it has ended."""
+        with suppress(Fault):
+            return self._service.sessions.get(session_id).weights
+        return self._service.model.loaded.weights
+
+    def _facts_of(self, weights: str) -> Weights | None:
+        """What is kept of the weights that helped, None if that cannot be told."""
         from medsam2.checkpoints import file_digest, resolve
 
         for one in list_rounds(self._project):
-            if one.is_in_use and one.weights is not None:
-                return Weights(name=f"round {one.number}", sha256=one.weights_sha256 or "")
-        if self._first_weights is None:
-            name = self._service.settings.weights
+            if one.weights == weights:
+                return Weights(name=one.title, sha256=one.weights_sha256 or "")
+        if weights not in self._known:
             try:
-                self._first_weights = Weights(name=name, sha256=file_digest(resolve(name)))
+                self._known[weights] = Weights(name=weights, sha256=file_digest(resolve(weights)))
             except (MedSAM2Error, OSError):
                 return None
-        return self._first_weights
+        return self._known[weights]

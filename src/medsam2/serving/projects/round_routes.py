@@ -13,7 +13,8 @@ from medsam2.serving.projects.json_object import read_object
 from medsam2.serving.projects.off_loop import in_thread
 from medsam2.serving.service import Service
 
-_ACTIONS = ("start", "use", "back")
+_ACTIONS = ("start", "go on", "use", "back")
+_BEGINNINGS = _ACTIONS[:2]
 _BODY_MIB = 1
 
 
@@ -29,18 +30,20 @@ class RoundRoutes:
         return JSONResponse(await in_thread(self._described))
 
     async def act(self, request: Request) -> Response:
-        """Start a round, take the weights of one, or go back to those before."""
+        """Start a round, go on with one, take the weights of one, or go back to those before."""
         asked = await read_object(self._service, request, _BODY_MIB)
         action = asked.text("action", "start")
         if action == "start":
             await in_thread(self._rounds.start, asked.text("user"))
+        elif action == "go on":
+            await in_thread(self._rounds.go_on, asked.whole("round"))
         elif action == "use":
             await in_thread(self._rounds.use, asked.whole("round"))
         elif action == "back":
             await in_thread(self._rounds.back)
         else:
             raise Fault(422, f"action is {', '.join(_ACTIONS)}, not {shown(action)}")
-        return JSONResponse(await in_thread(self._described), 202 if action == "start" else 200)
+        return JSONResponse(await in_thread(self._described), 202 if action in _BEGINNINGS else 200)
 
     def _described(self) -> dict[str, object]:
         return {

@@ -41,9 +41,10 @@ def add_projects(
         improver: Trains on finished cases and changes the weights; without one no round can be started.
 
     Returns:
-        The project's rounds, to be closed at the end.
+        The project's rounds; a training ends with the server.
     """
     rounds = Rounds(project, improver, service.settings.weights)
+    service.at_end.append(rounds.close)
     cases, work = _CaseRoutes(service, project), WorkRoutes(service, project)
     learning = RoundRoutes(service, rounds)
     for method, path, answer in (

@@ -82,8 +82,7 @@ async def _write_for_series(
 ) -> None:
     if opened.source is None:
         raise Fault(422, f"{kind} refers to a DICOM series, and this session was opened from another file")
-    weights = Path(service.settings.weights).name
-    order = Referring(kind=kind, target=path.name, names=names, weights=weights)
+    order = Referring(kind=kind, target=path.name, names=names, weights=Path(opened.weights).name)
     await service.hands.run(partial(leave_order, path.parent, labels, order))
     source = path.with_name(opened.source.name)
     source.symlink_to(opened.source.resolve())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +24,7 @@ from medsam2.serving.usage import usage_of
 from medsam2.serving.volumes import read_volume
 
 if TYPE_CHECKING:
+    from medsam2.inference.predictor import Predictor
     from medsam2.inference.session import Session
 
 _STEM = "image"
@@ -78,8 +78,10 @@ async def _open(service: Service, request: Request, folder: Path, reservation: R
     if is_upload and source is None:
         reservation.shrink(path.stat().st_size)
         path.unlink()
+    loaded = service.model.loaded
     return OpenSession(
-        session=await service.hands.run(partial(_session, service, volume, opening)),
+        session=await service.hands.run(partial(_session, loaded.predictor, volume, opening)),
+        weights=loaded.weights,
         name=opening.name.rpartition("/")[2],
         folder=folder,
         source=source,
@@ -129,11 +131,10 @@ def _suffix(name: str, path: Path) -> str:
     return next((suffix for start, suffix in _KINDS.items() if kind.startswith(start)), _DICOM)
 
 
-def _session(service: Service, volume: Volume, opening: Opening) -> Session:
+def _session(predictor: Predictor, volume: Volume, opening: Opening) -> Session:
     from medsam2.inference.options import InferenceOptions
 
-    open_volume: Callable[..., Session] = service.model.predictor.session
-    return open_volume(
+    return predictor.session(
         volume,
         window=opening.window,
         plane=opening.plane,

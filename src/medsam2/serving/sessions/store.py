@@ -32,6 +32,8 @@ class OpenSession:
     """One session and what it takes until it ends."""
 
     session: Session
+    weights: str
+    """Name or file of those that it was opened with."""
     name: str
     """What its user calls it; never a path."""
     folder: Path

@@ -46,7 +46,7 @@ export function saveVersion(caseState) {
     const { blob } = await inSession((session) => exportMasks(session, "nifti", namesOf()));
     const objects = Object.fromEntries(state.objects.map(({ number, name, colour }) => [number, { name, colour }]));
     const saved = await project.addVersion(id, {
-      user: state.user, objects, mask: await base64(blob), prompts: state.isBaseline ? [] : state.log, state: caseState,
+      user: state.user, session: state.session.id, objects, mask: await base64(blob), prompts: state.isBaseline ? [] : state.log, state: caseState,
     });
     const versions = [...(state.opened.versions ?? []), saved];
     change({ opened: { ...state.opened, state: saved.state, versions }, project: await project.readProject() });

@@ -18,6 +18,7 @@ from medsam2.inference.predictor import Predictor
 from medsam2.training.bank import use_bank
 from medsam2.training.config import TrainConfig
 from medsam2.training.datasets.prepare import PrepareOptions, prepare
+from medsam2.training.datasets.scan import LabelledScan
 from medsam2.training.datasets.splits import split_by_patient
 from medsam2.training.devices import Devices
 from medsam2.training.loop import Trainer
@@ -77,13 +78,38 @@ def start_training(scans: ScanFolder, config: TrainConfig, options: RoundOptions
     if len({scan.patient for scan in scans.corrected}) < LEAST_PATIENTS:
         return None
     bank = scans.root / ROUNDS / "bank"
-    splits = split_by_patient(scans.corrected, _SHARES)
-    for case in prepare(splits, bank, PrepareOptions(window=options.window, plane=options.plane)):
+    prepared = PrepareOptions(window=options.window, plane=options.plane)
+    return begin_training(
+        scans.corrected, config, bank, options.folder / "run", prepared, device=options.device
+    )
+
+
+def begin_training(
+    scans: Sequence[LabelledScan],
+    config: TrainConfig,
+    bank: Path,
+    run: Path,
+    options: PrepareOptions,
+    *,
+    device: str,
+) -> Trainer:
+    """Prepare a bank from corrected scans, some of the patients to validate on, and a run on it.
+
+    Args:
+        scans: Of two patients at least.
+        config: The run's values.
+        bank: Folder of the bank; what it holds already is not prepared again.
+        run: Folder of the run; taken up where it was if it holds one.
+        options: How scans become stacks.
+        device: auto, cpu or cuda.
+
+    Raises:
+        InputError: A corrected mask cannot be used, or the recipe does not fit.
+    """
+    for case in prepare(split_by_patient(scans, _SHARES), bank, options):
         if case.error is not None:
             raise InputError(f"the corrected mask of {case.name} cannot be used: {case.error}")
-    return Trainer(
-        use_bank(config, bank), options.folder / "run", bank, devices=Devices(device=options.device)
-    )
+    return Trainer(use_bank(config, bank), run, bank, devices=Devices(device=device))
 
 
 def look_at(scans: ScanFolder, predictor: Predictor, options: RoundOptions) -> Iterator[Proposal]:
