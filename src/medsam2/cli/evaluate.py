@@ -327,11 +327,16 @@ def _print_table(results: Sequence[CaseResult], summary: Summary) -> None:
 
 
 def _print_differences(study: Study) -> None:
+    from medsam2.evaluation.strata import PICTURES, SCANS
     from medsam2.evaluation.tables import alike_in_words, comparison_table
 
     if not study.differences:
         return
-    parts = [comparison_table(study, primary=primary) for primary in (True, False)]
+    # Strata are for the report.
+    parts = [
+        dataclasses.replace(table, rows=tuple(row for row in table.rows if row[0] in (SCANS, PICTURES)))
+        for table in (comparison_table(study, primary=primary) for primary in (True, False))
+    ]
     click.echo(f"\n{alike_in_words(study)}")
     click.echo(f"\n{study.arms[1]} minus {study.arms[0]}: primary tests, then the others")
     _print_rows(parts[0].header[:-1], *([row[:-1] for row in part.rows] for part in parts))
