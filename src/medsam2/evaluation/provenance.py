@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 
-import medsam2
 from medsam2.checkpoints import file_digest, resolve
 
 PACKAGES = ("medsam2", "torch", "numpy", "scipy", "monai", "SimpleITK", "matplotlib")
@@ -70,7 +69,7 @@ def describe_run(command: str, cases: Path, weights: Sequence[str], device: str)
 
 def _code_digest() -> str:
     """Digest names and contents of the package's own files, which change more often than its version."""
-    package = Path(medsam2.__file__).parent
+    package = Path(__file__).parents[1]
     digest = sha256()
     for path in sorted(package.rglob("*.py")):
         digest.update(f"{path.relative_to(package).as_posix()} {file_digest(path)}\n".encode())
