@@ -14,7 +14,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
-WIDTH = 84  # of the column in which it stands
+WIDTH = 76  # of the column in which it stands
 # File of the repository -> page of the site, for files that are there.
 _PAGES = {
     "ARCHITECTURE.md": "project/architecture.md",

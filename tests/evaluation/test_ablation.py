@@ -33,11 +33,14 @@ def test_differences_are_taken_in_pairs() -> None:
     a, b, c = compare(scores)
     assert (a.arm, a.difference, a.p_value) == ("a", 0.0, 1.0)
     assert b.difference == pytest.approx((better - first).mean())
+    assert b.interval is not None
     assert b.interval[0] > 0
     assert b.interval[0] < b.difference < b.interval[1]
     # Holm: the smaller of two p-values counts double.
     assert b.p_value == pytest.approx(2 * stats.wilcoxon(better - first).pvalue)
     assert (c.difference, c.p_value) == (0.0, 1.0)
+    few = {f"case {i}" for i in range(4)}
+    assert [row.interval for row in compare([one for one in scores if one.subject in few])] == [None] * 3
 
 
 def _bank(tracked: list[int]) -> MemoryBank:

@@ -110,7 +110,7 @@ def test_figures_and_pictures_open(folder, study):
         kind, _, data = address.partition(";base64,")
         kinds.append(kind)
         content = base64.b64decode(data, validate=True)
-        if kind == "data:image/png":
+        if kind == "data:image/jpeg":
             picture = np.asarray(Image.open(BytesIO(content)))
             assert picture.ndim == 3
             assert picture.std() > 1
@@ -120,22 +120,27 @@ def test_figures_and_pictures_open(folder, study):
             assert len(list(root.iter("{http://www.w3.org/2000/svg}path"))) > 20
             links = [value for part in root.iter() for name, value in part.items() if name.endswith("href")]
             assert all(link.startswith("#") for link in links)
-    # Curves, box plots and volumes; best, median and worst with their references.
-    assert kinds == ["data:image/svg+xml"] * 3 + ["data:image/png"] * 6
+    # Pairs, curves, box plots and volumes; best, median and worst with their references.
+    assert kinds == ["data:image/svg+xml"] * 4 + ["data:image/jpeg"] * 6
 
 
 def test_the_pages_tables_hold_the_numbers_of_the_study(folder, study):
     page = Page((folder / "report.html").read_text(encoding="utf-8"))
-    means, second, differences = page.tables[:3]
+    means, pictures, second, _, primary, others = page.tables[:6]
     scans = next(row for row in means if row[0] == "scans")
     assert scans[1] == "4 / 2"
     dice = study.results[0][0].steps[0].dice
     assert dice < 0.8
-    assert scans[means[0].index("Dice")] == "1.000 [1.000, 1.000]"
+    assert scans[means[0].index("Dice")] == "1.000"  # two patients have no interval
+    assert "HD95, mm" in means[0]
+    assert "HD95, px" in pictures[0]
     lossy = study.results[0][0].scores.dice_auc
-    assert scans[means[0].index("Dice AUC")] == f"{lossy:.3f} [{lossy:.3f}, {lossy:.3f}]"
+    assert scans[means[0].index("Dice AUC")] == f"{lossy:.3f}"
     assert next(row for row in second if row[0] == "scans")[means[0].index("Dice AUC")].startswith("1.000")
-    row = next(row for row in differences if row[:2] == ["scans", "Dice AUC"])
+    assert [row[:2] for row in primary[1:]] == [
+        ["scans", "Dice"], ["scans", "NSD, 2 mm"], ["pictures", "Dice"], ["pictures", "NSD, 2 px"],
+    ]  # fmt: skip
+    row = next(row for row in others if row[:2] == ["scans", "Dice AUC"])
     assert row[2:6] == ["4 / 2", f"{lossy:.4f}", "1.0000", f"{1 - lossy:+.4f}"]
     assert "too few: with 2 patients" in row[-1]
 
@@ -151,6 +156,9 @@ def test_words_that_a_reviewer_looks_for(folder):
         "Prompts are cut out of the reference mask and boxes are exactly tight",
         "measured in pixels",
         "2 of 12 runs failed",
+        "5 scans (3 patients or images) and 1 pictures (1 patients or images)",
+        "source of the program",
+        "the same to the voxel in 5 of 5 runs",
         "lost: ",
         "SHA-256",
         "Holm",

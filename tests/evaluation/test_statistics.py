@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from medsam2.evaluation.statistics import (
+    MIN_CLUSTERS,
     cluster_means,
     estimate_mean,
     estimate_saving,
@@ -42,7 +43,8 @@ def test_a_patient_with_many_cases_weighs_as_much_as_they_do():
 
 def test_intervals_of_next_to_nothing():
     assert estimate_mean([0.4, 0.6], ["a", "a"]).interval is None
-    assert estimate_mean([0.5] * 4, range(4)).interval == (0.5, 0.5)
+    assert estimate_mean([0.4] * MIN_CLUSTERS, range(MIN_CLUSTERS)).interval == pytest.approx((0.4, 0.4))
+    assert estimate_mean([0.4] * 9, [0, 0, 0, 1, 1, 1, 2, 2, 3]).interval is None  # many cases, few patients
 
 
 def test_the_same_seed_gives_the_same_interval():
@@ -52,10 +54,11 @@ def test_the_same_seed_gives_the_same_interval():
 
 
 def test_a_saving_is_of_the_totals():
-    found = estimate_saving([10.0, 90.0], [100.0, 100.0], "ab")
+    found = estimate_saving([10.0, 90.0] * 3, [100.0] * 6, "abcdef")
     assert found.mean == pytest.approx(0.5)
-    assert found.interval == pytest.approx((0.1, 0.9))
-    same = estimate_saving([30.0, 60.0, 9.0], [100.0, 200.0, 30.0], "abc")
+    low, high = found.interval
+    assert 0.1 < low < 0.5 < high < 0.9
+    same = estimate_saving([30.0, 60.0, 9.0] * 2, [100.0, 200.0, 30.0] * 2, "abcdef")
     assert (same.mean, *same.interval) == pytest.approx((0.7, 0.7, 0.7))
 
 

@@ -9,7 +9,7 @@ import trimesh
 from medsam2.errors import InputError
 from medsam2.imaging.geometry import flip_ras_lps
 from medsam2.imaging.outputs.write import write_labels
-from medsam2.imaging.surface import surface_of
+from medsam2.imaging.surface import smooth, surface_of
 from medsam2.imaging.volume import Volume
 
 SPACING = (0.8, 1.0, 2.0)
@@ -76,6 +76,20 @@ def test_surfaces_look_outwards_on_every_grid(affine):
     assert surface.area_mm2 == pytest.approx(mesh.area)
     middle = flip_ras_lps(affine) @ (4.5, 3.0, 1.5, 1.0)
     assert mesh.center_mass == pytest.approx(middle[:3], abs=1e-3)
+
+
+def test_smoothing_turns_steps_into_a_slope_and_moves_with_the_grid():
+    affine = np.array([[0, 2.0, 0, 5], [1.0, 0, 0.4, 6], [0, 0, -3.0, 7], [0, 0, 0, 1]])
+    rough = surface_of(ball(), affine)
+    found = smooth(rough)
+    assert np.array_equal(found.faces, rough.faces)
+    inside = smooth(surface_of(ball(), np.eye(4))).vertices_mm
+    to_lps = flip_ras_lps(affine) @ np.linalg.inv(flip_ras_lps(np.eye(4)))
+    assert found.vertices_mm == pytest.approx(inside @ to_lps[:3, :3].T + to_lps[:3, 3])
+    mesh = trimesh.Trimesh(found.vertices_mm, found.faces, process=False)
+    before = trimesh.Trimesh(rough.vertices_mm, rough.faces, process=False)
+    assert mesh.volume == pytest.approx(before.volume, rel=0.03)
+    assert mesh.area < 0.95 * before.area
 
 
 def test_noise_is_closed_as_well():

@@ -129,5 +129,5 @@ def _cells(row: Comparison, *, is_first: bool) -> tuple[str, ...]:
     cells = (f"{row.mean_dice:.3f}", f"{row.mean_over:.2f}", f"{row.mean_under:.2f}")
     if is_first:
         return cells
-    low, high = row.interval
-    return (*cells, f"{row.difference:+.4f}", f"{low:+.4f} to {high:+.4f}", f"{row.p_value:.3f}")
+    between = "-" if row.interval is None else "{:+.4f} to {:+.4f}".format(*row.interval)
+    return (*cells, f"{row.difference:+.4f}", between, f"{row.p_value:.3f}")

@@ -46,7 +46,10 @@ class _Network:
         """A name that tells it from another one: that in which they differ, or else the weights."""
         if other.memory != self.memory:
             return self.memory
-        return self.precision if other.precision != self.precision else self.weights
+        if other.precision != self.precision:
+            return self.precision
+        short, its = Path(self.weights).name, Path(other.weights).name
+        return self.weights if short == its else short
 
 
 @click.command()
@@ -263,8 +266,9 @@ def _prepare(folder: Path, cases: Path, networks: Sequence[_Network], arms: Sequ
 
     prepare_folder(folder)
     weights = list(dict.fromkeys(one.weights for one in networks))
-    devices = list(dict.fromkeys(_device_of(arm) for arm in arms))
-    return describe_run(_command_line(), cases, weights, "; ".join(devices))
+    devices = {arm.name: _device_of(arm) for arm in arms}
+    named = devices.values() if len(set(devices.values())) == 1 else map(": ".join, devices.items())
+    return describe_run(_command_line(), cases, weights, "; ".join(dict.fromkeys(named)))
 
 
 def _device_of(arm: Arm) -> str:
@@ -323,13 +327,19 @@ def _print_table(results: Sequence[CaseResult], summary: Summary) -> None:
 
 
 def _print_differences(study: Study) -> None:
-    from medsam2.evaluation.tables import comparison_table
+    from medsam2.evaluation.strata import PICTURES, SCANS
+    from medsam2.evaluation.tables import alike_in_words, comparison_table
 
     if not study.differences:
         return
-    table = comparison_table(study, whole=True)
-    click.echo(f"\n{study.arms[1]} minus {study.arms[0]}")
-    _print_rows(table.header[:-1], [row[:-1] for row in table.rows], [])
+    # Strata are for the report.
+    parts = [
+        dataclasses.replace(table, rows=tuple(row for row in table.rows if row[0] in (SCANS, PICTURES)))
+        for table in (comparison_table(study, primary=primary) for primary in (True, False))
+    ]
+    click.echo(f"\n{alike_in_words(study)}")
+    click.echo(f"\n{study.arms[1]} minus {study.arms[0]}: primary tests, then the others")
+    _print_rows(parts[0].header[:-1], *([row[:-1] for row in part.rows] for part in parts))
 
 
 def _print_rows(header: Sequence[str], *sections: Sequence[Sequence[str]]) -> None:

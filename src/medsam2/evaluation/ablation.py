@@ -63,8 +63,8 @@ class Comparison:
     mean_under: float
     difference: float
     """Mean of the paired differences of Dice."""
-    interval: tuple[float, float]
-    """95 % of bootstrap means of that difference."""
+    interval: tuple[float, float] | None
+    """95 % of bootstrap means of that difference; None for fewer than `statistics.MIN_CLUSTERS` objects."""
     p_value: float
     """Wilcoxon's signed-rank test, by Holm's method for all policies together; 1 where nothing differs."""
 
@@ -123,7 +123,9 @@ def compare(scores: Sequence[ArmScore], *, seed: int = 0) -> list[Comparison]:
             mean_over=float(np.mean([s.over_slices for s in by_arm[arm]])),
             mean_under=float(np.mean([s.under_slices for s in by_arm[arm]])),
             difference=float(differences[arm].mean()),
-            interval=_interval(differences[arm], seed),
+            interval=estimate_mean(
+                differences[arm].tolist(), range(len(differences[arm])), seed=seed
+            ).interval,
             p_value=p_value,
         )
         for arm, p_value in zip(arms, [1.0, *p_values], strict=True)
@@ -141,8 +143,3 @@ def _score(arm: str, subject: Subject, found: np.ndarray) -> ArmScore:
         over_slices=int((is_found & ~is_there).sum()),
         under_slices=int((is_there & ~is_found).sum()),
     )
-
-
-def _interval(differences: np.ndarray, seed: int) -> tuple[float, float]:
-    estimate = estimate_mean(differences.tolist(), range(len(differences)), seed=seed)
-    return estimate.interval or (estimate.mean, estimate.mean)

@@ -21,7 +21,7 @@ from medsam2.evaluation.statistics import (
     pairs_needed,
     wilcoxon,
 )
-from medsam2.evaluation.strata import stratify
+from medsam2.evaluation.strata import PICTURES, SCANS, stratify
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,10 @@ class Metric:
     take: Callable[[Scores], float | None]
     """None or an infinite value leaves the case out."""
     digits: int = 3
+
+    def titled(self, unit: str) -> str:
+        """Return the title for lengths in a unit, "mm", "px" or both."""
+        return self.title.replace("mm", unit)
 
 
 def _either(first: float | None, second: float | None) -> float | None:
@@ -59,17 +63,25 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             ),
             2,
         ),
+        "missed_mm": Metric(
+            "slices missed, mm", lambda s: None if s.slice_mm is None else s.under_slices * s.slice_mm, 2
+        ),
         "dice_auc": Metric("Dice AUC", lambda s: s.dice_auc),
         "surface_dice_auc": Metric("NSD AUC", lambda s: s.surface_dice_auc),
         "seconds": Metric("seconds", lambda s: s.seconds, 2),
         "peak_mib": Metric("peak memory, MiB", lambda s: s.peak_mib, 0),
     }
 )
-"""What tables hold; of pictures without a spacing, mm stands for pixels."""
+"""What tables hold; the titles are those of cases with a spacing, see `Metric.titled` and `unit_of`."""
 
 TESTED = tuple(name for name in METRICS if name not in ("seconds", "peak_mib"))
 """What differences of masks are tested on; time and memory depend on the machine's other work."""
 
+PRIMARY = ("dice", "surface_dice")
+"""Tested first, on all scans and on all pictures; every other test is a search."""
+
+MANY = 1000
+"""Patients; more than that to show a difference says that it is too small to matter."""
 
 EQUAL = "no pair differs"
 
@@ -80,6 +92,10 @@ class Difference:
 
     stratum: str
     metric: str
+    is_primary: bool
+    """One of `PRIMARY` over all scans or all pictures."""
+    unit: str
+    """Of lengths: "mm", "px", or "mm or px" where pictures with and without a spacing are mixed."""
     first: float
     """Mean of the first way over the pairs."""
     second: float
@@ -90,7 +106,7 @@ class Difference:
     p_value: float
     """Wilcoxon's signed-rank test of patients' mean differences."""
     p_holm: float
-    """The same, corrected by Holm's method for all metrics and strata of the comparison."""
+    """The same, corrected by Holm's method: primary tests for one another, the others for one another."""
     pairs_needed: int | None
     """About how many patients would show such a difference; see `statistics.pairs_needed`."""
     note: str
@@ -114,14 +130,25 @@ def compare_runs(
             row = _difference(stratum, metric, part, others, seed)
             if row is not None:
                 rows.append(row)
-    adjusted = holm([row.p_value for row in rows])
-    least = least_pairs(len(rows)) if rows else 0
-    return [_concluded(row, p_holm, least) for row, p_holm in zip(rows, adjusted, strict=True)]
+    corrected: dict[int, Difference] = {}
+    for is_primary in (True, False):
+        family = [row for row in rows if row.is_primary == is_primary]
+        least = least_pairs(len(family)) if family else 0
+        for row, p_holm in zip(family, holm([row.p_value for row in family]), strict=True):
+            corrected[id(row)] = _concluded(row, p_holm, least)
+    return [corrected[id(row)] for row in rows]
 
 
 def cluster_of(result: CaseResult) -> Hashable:
     """Return what tells a patient from the others."""
     return result.name if result.scan is None else result.scan
+
+
+def unit_of(results: Sequence[CaseResult]) -> str:
+    """Return the unit of lengths of some runs: "mm", "px", or "mm or px" for a mixture."""
+    found = [result.scores for result in results if result.scores is not None]
+    units = {"mm": any(s.hd95_px is None for s in found), "px": any(s.hd95_px is not None for s in found)}
+    return " or ".join(unit for unit, is_there in units.items() if is_there) or "mm"
 
 
 def _difference(
@@ -156,6 +183,8 @@ def _difference(
     return Difference(
         stratum=stratum,
         metric=metric,
+        is_primary=metric in PRIMARY and stratum in (SCANS, PICTURES),
+        unit=unit_of(part),
         first=float(means[:, 0].mean()),
         second=float(means[:, 1].mean()),
         difference=estimate_mean(differences, owners, seed=seed),
@@ -176,5 +205,6 @@ def _concluded(row: Difference, p_holm: float, least: int) -> Difference:
             f"here, at least {least} are needed"
         )
     if p_holm >= 0.05 and row.pairs_needed is not None and row.pairs_needed > num:
-        notes.append(f"a difference of this size takes about {row.pairs_needed} patients to show")
+        about = f"about {row.pairs_needed}" if row.pairs_needed <= MANY else f"more than {MANY}"
+        notes.append(f"a difference of this size takes {about} patients to show")
     return dataclasses.replace(row, p_holm=p_holm, note="; ".join(notes))

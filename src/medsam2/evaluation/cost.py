@@ -15,7 +15,7 @@ from medsam2.evaluation.runner import CaseResult
 from medsam2.evaluation.statistics import Estimate, estimate_saving
 
 SIMULATED = (
-    "This saving is simulated: clicks were placed by a rule that knows the reference mask, and seconds were "
+    "This saving is simulated: prompts were placed by a rule that knows the reference mask, and seconds were "
     "added up from published figures; no annotator was timed."
 )
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medsam2.errors import InputError
-from medsam2.evaluation.comparison import METRICS, cluster_of
+from medsam2.evaluation.comparison import METRICS, PRIMARY, cluster_of, unit_of
 from medsam2.evaluation.runner import CaseResult, Step
 from medsam2.evaluation.statistics import estimate_mean
 from medsam2.evaluation.strata import PICTURES, SCANS, stratify
@@ -80,11 +80,11 @@ def draw_boxes(arms: Sequence[str], results: Sequence[Sequence[CaseResult]]) -> 
     """
     names = ("dice", "surface_dice", "hd95")
     figure, panels = _panels(len(names))
+    groups = stratify(results[0])
     strata = [
-        name
-        for name in stratify(results[0])
-        if name in (SCANS, PICTURES) or name.endswith((f" {SCANS}", f" {PICTURES}"))
+        name for name in groups if name in (SCANS, PICTURES) or name.endswith((f" {SCANS}", f" {PICTURES}"))
     ]
+    unit = unit_of(results[0])
     for axes, metric in zip(panels, names, strict=True):
         # Pixels and millimetres do not share an axis.
         shown = [s for s in strata if metric != "hd95" or PICTURES not in s]
@@ -92,13 +92,41 @@ def draw_boxes(arms: Sequence[str], results: Sequence[Sequence[CaseResult]]) -> 
             parts = stratify(runs)
             values = [_finite(parts.get(stratum, []), metric) for stratum in shown]
             _draw_boxes_of(axes, values, number, len(arms), colour, arm)
-        axes.set_xticks(range(len(shown)), [name.replace(" ", "\n", 1) for name in shown], fontsize=7)
-        axes.set_title(METRICS[metric].title, fontsize=9)
+        labels = [name.replace(" ", "\n", 1) + f"\nn = {len(groups[name])}" for name in shown]
+        axes.set_xticks(range(len(shown)), labels, fontsize=7)
+        axes.set_title(METRICS[metric].titled("mm" if metric == "hd95" else unit), fontsize=9)
         axes.grid(axis="y", alpha=0.3)
         if metric != "hd95":
             axes.set_ylim(0, 1.02)
     if len(arms) > 1:
         panels[0].legend(loc="lower left", fontsize=7)
+    return _as_svg(figure)
+
+
+def draw_pairs(arms: Sequence[str], results: Sequence[Sequence[CaseResult]]) -> str:
+    """Draw the second arm's Dice and surface Dice against the first's, a dot a run that both have.
+
+    Returns:
+        SVG.
+    """
+    figure, panels = _panels(2)
+    others = {(run.name, run.repeat): run for run in results[1]}
+    pairs = [(run, others[run.name, run.repeat]) for run in results[0] if (run.name, run.repeat) in others]
+    for axes, metric in zip(panels, PRIMARY, strict=True):
+        take = METRICS[metric].take
+        for dimensions, kind, shape, colour in ((3, SCANS, "o", COLOURS[0]), (2, PICTURES, "s", COLOURS[1])):
+            dots = [
+                (take(first.scores), take(second.scores))
+                for first, second in pairs
+                if first.dimensions == dimensions and first.scores is not None and second.scores is not None
+            ]
+            if dots:
+                axes.plot(*zip(*dots, strict=True), shape, color=colour, alpha=0.7, markersize=4, label=kind)
+        axes.plot((0, 1), (0, 1), color="black", linewidth=1)
+        axes.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal", xlabel=arms[0], ylabel=arms[1])
+        axes.set_title(METRICS[metric].titled(unit_of(results[0])), fontsize=9)
+        axes.grid(alpha=0.3)
+    panels[0].legend(loc="lower right", fontsize=8)
     return _as_svg(figure)
 
 
@@ -112,7 +140,9 @@ def draw_volumes(arms: Sequence[str], results: Sequence[Sequence[CaseResult]]) -
     Returns:
         SVG; None if there is no scan.
     """
-    figure, panels = _panels(len(arms))
+    from matplotlib.ticker import FuncFormatter
+
+    figure, panels = _panels(len(arms), shares_y=True)
     is_empty = True
     for axes, arm, runs, colour in zip(panels, arms, results, COLOURS, strict=False):
         means, percents = volume_agreement(runs)
@@ -123,6 +153,7 @@ def draw_volumes(arms: Sequence[str], results: Sequence[Sequence[CaseResult]]) -
             continue
         is_empty = False
         axes.semilogx(means, percents, "o", color=colour, alpha=0.7, markersize=4)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         bias, spread = float(np.mean(percents)), float(np.std(percents, ddof=1)) if len(percents) > 1 else 0.0
         for height, style in ((bias, "-"), (bias - _Z * spread, "--"), (bias + _Z * spread, "--")):
             axes.axhline(height, color="black", linestyle=style, linewidth=1)
@@ -194,11 +225,11 @@ def _finite(runs: Sequence[CaseResult], metric: str) -> list[float]:
     return [value for value in values if value is not None and math.isfinite(value)]
 
 
-def _panels(count: int) -> tuple[Figure, list[Axes]]:
+def _panels(count: int, *, shares_y: bool = False) -> tuple[Figure, list[Axes]]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(max(4.5 * count, 5.5), _HEIGHT), layout="constrained")
-    return figure, list(np.atleast_1d(figure.subplots(1, count)))
+    return figure, list(np.atleast_1d(figure.subplots(1, count, sharey=shares_y)))
 
 
 def _as_svg(figure: Figure) -> str:

@@ -25,9 +25,9 @@ class Exhibit:
     rank: str
     """best, median or worst; several where there are few runs."""
     result: CaseResult
-    found_png: bytes
+    found_jpeg: bytes
     """The prompted slice with the box, if there was one, and slices through the object; the mask outlined."""
-    truth_png: bytes
+    truth_jpeg: bytes
     """The same for the reference, without the box."""
 
 
@@ -45,9 +45,13 @@ def show_cases(study: Study) -> list[Exhibit]:
 
 
 def choose_cases(results: Sequence[CaseResult]) -> list[tuple[str, CaseResult]]:
-    """Choose up to three runs by Dice; of an even number the lower one is the median."""
+    """Choose up to three runs by Dice, of the scans where there are any, or else of the pictures.
+
+    Of an even number the lower one is the median.
+    """
+    ran = [result for result in results if result.scores is not None and result.repeat == 0]
     ranked = sorted(
-        (result for result in results if result.scores is not None and result.repeat == 0),
+        [result for result in ran if result.dimensions == 3] or ran,
         key=lambda result: -1.0 if result.scores is None else result.scores.dice,
     )
     if not ranked:
@@ -77,12 +81,13 @@ def _draw(rank: str, result: CaseResult, case: Case, mask: np.ndarray, options: 
             aspect=height_mm / width_mm,
         )
         buffer = io.BytesIO()
-        drawn.save(buffer, format="PNG")
+        # A third of a PNG. Colours keep their resolution, or thin outlines would fade.
+        drawn.save(buffer, format="JPEG", quality=85, subsampling=0, optimize=True)
         return buffer.getvalue()
 
     return Exhibit(
         rank=rank,
         result=result,
-        found_png=picture(mask, with_box=True),
-        truth_png=picture(task.truth, with_box=False),
+        found_jpeg=picture(mask, with_box=True),
+        truth_jpeg=picture(task.truth, with_box=False),
     )

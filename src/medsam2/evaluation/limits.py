@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterator
 
 from medsam2.evaluation.comparison import cluster_of
+from medsam2.evaluation.protocol import is_by_hand
+from medsam2.evaluation.statistics import MIN_CLUSTERS
 from medsam2.evaluation.study import Study
 
 _FEW_PATIENTS = 30
-_MANUAL = "manual"
 
 
 def list_limits(study: Study) -> list[str]:
@@ -27,11 +28,11 @@ def _of_the_list(study: Study) -> Iterator[str]:
         )
     if num_patients < _FEW_PATIENTS:
         yield (
-            f"{num_patients} patients are few. Bootstrap intervals of so few are too narrow, and strata of "
-            "two or three patients show no more than examples."
+            f"{num_patients} patients are few. Bootstrap intervals of so few are too narrow; strata of fewer "
+            f"than {MIN_CLUSTERS} patients have none and show no more than examples."
         )
     made = [case.reference for case in study.cases]
-    num_other = sum(one != _MANUAL for one in made)
+    num_other = sum(not is_by_hand(one) for one in made)
     if num_other:
         yield (
             f"{num_other} of {len(made)} references are not marked as drawn by a person: machine-made masks "
@@ -84,7 +85,7 @@ def _of_the_numbers(study: Study) -> Iterator[str]:
     )
     if study.differences:
         yield (
-            f"{len(study.differences)} differences were tested. Holm's correction keeps the chance of any "
-            "false one at 5 %, which costs power: a difference that is not significant here is not shown to "
-            "be none."
+            "A difference that is not significant here is not shown to be none: read its interval. What is "
+            "found in a stratum or in another metric than the primary ones was found by searching, and is a "
+            "reason to test it on other cases."
         )

@@ -6,12 +6,22 @@ import base64
 from collections.abc import Iterator, Mapping
 from html import escape
 
+from medsam2.evaluation.comparison import EQUAL, cluster_of
 from medsam2.evaluation.cost import SIMULATED, TimeModel
-from medsam2.evaluation.figures import draw_boxes, draw_curves, draw_volumes
+from medsam2.evaluation.figures import draw_boxes, draw_curves, draw_pairs, draw_volumes
 from medsam2.evaluation.gallery import Exhibit
 from medsam2.evaluation.limits import list_limits
+from medsam2.evaluation.statistics import MIN_CLUSTERS
+from medsam2.evaluation.strata import PICTURES, SCANS
 from medsam2.evaluation.study import Study
-from medsam2.evaluation.tables import Table, cases_table, comparison_table, cost_table, strata_table
+from medsam2.evaluation.tables import (
+    Table,
+    alike_in_words,
+    cases_tables,
+    comparison_table,
+    cost_table,
+    strata_tables,
+)
 
 TITLE = "MedSAM2 evaluation"
 
@@ -26,10 +36,14 @@ th { background: #f3f3f3; } th:first-child, td:first-child { text-align: left; }
 code { background: #f3f3f3; padding: 0.1em 0.3em; overflow-wrap: anywhere; }
 img { max-width: 100%; height: auto; } figure { margin: 1em 0; }
 figcaption { color: #444; font-size: 0.88em; }
+td.word, th.word { text-align: left; } td.number { white-space: nowrap; }
 .pair { display: flex; flex-wrap: wrap; gap: 1em; } .pair figure { flex: 1 1 20em; margin: 0.4em 0; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.2em 1em; }
 dt { color: #555; } dd { margin: 0; }
 """
+
+# Columns that hold words.
+_WORDS = ("cases", "case", "metric", "modality", "target", "reference", "way", "remark")
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
@@ -46,7 +60,7 @@ def render_page(study: Study, exhibits: list[Exhibit]) -> str:
             *_summary(study),
             *_comparison(study),
             *_figures(study),
-            *_gallery(exhibits),
+            *_gallery(study, exhibits),
             *_cost(study),
             *_limits(study),
             *_run(study),
@@ -64,23 +78,34 @@ def render_page(study: Study, exhibits: list[Exhibit]) -> str:
 def _summary(study: Study) -> Iterator[str]:
     options = study.options
     arms = " against ".join(f"<strong>{escape(arm)}</strong>" for arm in study.arms)
+    kinds = (
+        [result for result in study.results[0] if result.dimensions == dimensions] for dimensions in (3, 2)
+    )
+    counts = " and ".join(
+        f"{len({result.name for result in kind})} {name} ({len({cluster_of(result) for result in kind})} "
+        "patients or images)"
+        for kind, name in zip(kinds, (SCANS, PICTURES), strict=True)
+        if kind
+    )
     clicks = f", {options.clicks} clicks" if options.has_clicks else ""
     noise = f", boxes moved by up to {options.box_noise:g} of their side" if options.box_noise else ""
     repeats = f", {options.repeats} repeats" if options.repeats > 1 else ""
     yield f"<h1>{TITLE}</h1>"
     yield (
-        f"<p>{arms} on {len(study.cases)} cases. Protocol: {options.protocol}{clicks}{noise}{repeats}. "
+        f"<p>{arms} on {counts}. Protocol: {options.protocol}{clicks}{noise}{repeats}. "
         "Research software, not a medical device.</p>"
     )
     yield "<h2>Means</h2>"
     yield (
-        "<p>Mean with the 95 % interval of a bootstrap of patients, of images where no patient is named. NSD "
-        "is the surface Dice; pictures without a spacing are measured in pixels instead of mm. "
-        "Over-propagation is how far the mask goes on beyond the object's ends, both ends together.</p>"
+        "<p>Mean over cases, below it the 95 % interval of a bootstrap of patients, of images where no "
+        f"patient is named; none for fewer than {MIN_CLUSTERS}. NSD is the surface Dice at a tolerance, HD95 "
+        "the larger of the two directed 95th percentiles, ASSD the average symmetric surface distance. "
+        "Over-propagation is how far the mask goes on beyond the object's ends, both ends together; slices "
+        "missed hold the object and no mask.</p>"
     )
     for arm, results in zip(study.arms, study.results, strict=True):
         yield f"<h3>{escape(arm)}</h3>" if len(study.arms) > 1 else ""
-        yield _table(strata_table(results, study.options.seed))
+        yield from map(_table, strata_tables(results, study.options.seed))
 
 
 def _comparison(study: Study) -> Iterator[str]:
@@ -88,15 +113,25 @@ def _comparison(study: Study) -> Iterator[str]:
         return
     first, second = (escape(arm) for arm in study.arms)
     yield f"<h2>Differences, {second} minus {first}</h2>"
+    yield f"<p>{escape(alike_in_words(study))}</p>"
+    if all(row.note == EQUAL for row in study.differences):
+        yield "<p>No measure of any pair differs, so that there is nothing to test.</p>"
+        return
+    primary, rest = (comparison_table(study, primary=primary) for primary in (True, False))
     yield (
-        "<p>The same cases and the same first prompts, in pairs. Wilcoxon's signed-rank test of patients' "
-        f"mean differences; Holm's correction over all {len(study.differences)} metrics and strata; * marks "
-        "what is below 0.05 after it.</p>"
+        "<p>The same cases and the same first prompts, in pairs. Two-sided signed-rank test (Wilcoxon) of "
+        "patients' mean differences; the difference itself is the mean over cases, its interval a bootstrap "
+        f"of patients. Primary are Dice and NSD of all scans and of all pictures, {len(primary.rows)} tests "
+        f"with Holm's correction among them; the other {len(rest.rows)} are a search, corrected among "
+        "themselves. * marks what is below 0.05 after correction.</p>"
     )
-    yield _table(comparison_table(study, whole=True))
-    rest = comparison_table(study, whole=False)
+    yield _table(primary)
     if rest.rows:
-        yield f"<details><summary>Strata ({len(rest.rows)} rows)</summary>{_table(rest)}</details>"
+        yield f"<details><summary>The other tests ({len(rest.rows)} rows)</summary>{_table(rest)}</details>"
+    yield _svg(
+        draw_pairs(study.arms, study.results),
+        f"Each case with both ways; above the line {study.arms[1]} is better.",
+    )
 
 
 def _figures(study: Study) -> Iterator[str]:
@@ -120,27 +155,29 @@ def _figures(study: Study) -> Iterator[str]:
     if volumes is not None:
         yield _svg(
             volumes,
-            "Bland-Altman plot of the volumes of scans: bias (solid) and limits of agreement (dashed, bias "
-            "+- 1.96 standard deviations). An empty mask lies at -200 %.",
+            "Bland-Altman plot of the volumes of scans, a dot a run: bias (solid) and limits of agreement "
+            "(dashed, bias \u00b1 1.96 standard deviations, as if no two runs were of one patient). An empty "
+            "mask lies at -200 %.",
         )
 
 
-def _gallery(exhibits: list[Exhibit]) -> Iterator[str]:
+def _gallery(study: Study, exhibits: list[Exhibit]) -> Iterator[str]:
     if not exhibits:
         return
-    yield "<h2>Best, median and worst case by Dice</h2>"
+    kind = SCANS if exhibits[0].result.dimensions == 3 else PICTURES
+    yield f"<h2>Best, median and worst of the {kind} by Dice, {escape(study.arms[0])}</h2>"
     yield (
         "<p>Left the mask (orange) with the box, if there was one (green), right the reference. Above the "
-        "slice that was prompted, below slices from the first to the last of what is outlined, with their "
-        "numbers: where mask and reference end elsewhere, these differ.</p>"
+        "slice that was prompted, below, closer, slices from the first to the last of what is outlined, with "
+        "their numbers: where mask and reference end elsewhere, these differ.</p>"
     )
     for exhibit in exhibits:
         result = exhibit.result
         dice = "" if result.scores is None else f", Dice {result.scores.dice:.3f}"
         caption = f"{exhibit.rank}: {result.name} ({result.target}){dice}"
         yield f'<h3>{escape(caption)}</h3>\n<div class="pair">'
-        yield _png(exhibit.found_png, f"mask, {caption}")
-        yield _png(exhibit.truth_png, f"reference, {caption}")
+        yield _jpeg(exhibit.found_jpeg, "mask")
+        yield _jpeg(exhibit.truth_jpeg, "reference")
         yield "</div>"
 
 
@@ -161,7 +198,9 @@ def _explain(model: TimeModel) -> str:
         "machine as measured here. A case that does not reach a Dice of 0.9 is finished by drawing each "
         "slice that is still below 0.9. The defaults are those of Papadopoulos et al., ICCV 2017 (box) and "
         "CVPR 2017 (click), and of Bearman et al., ECCV 2016 (outline of an object, the faster of 54 and "
-        "79 s), all measured on photographs. The look is an assumption without a source."
+        "79 s), all measured on photographs. The look is an assumption without a source. By hand means that "
+        "every slice of the object is drawn; who draws some and interpolates between them needs less, and "
+        "saves less here."
     )
 
 
@@ -180,6 +219,7 @@ def _run(study: Study) -> Iterator[str]:
     yield _facts(
         {
             "started (UTC)": facts.started,
+            "source of the program": f"SHA-256 {facts.code}",
             "list of cases": f"SHA-256 {facts.cases}",
             "seed": str(study.options.seed),
             **{f"weights {name}": f"SHA-256 {digest}" for name, digest in facts.weights.items()},
@@ -192,7 +232,7 @@ def _run(study: Study) -> Iterator[str]:
 def _cases(study: Study) -> Iterator[str]:
     for arm, results in zip(study.arms, study.results, strict=True):
         yield f"<h2>Every case, {escape(arm)}</h2>"
-        yield _table(cases_table(results))
+        yield from map(_table, cases_tables(results))
         failures = [result for result in results if result.error is not None]
         if failures:
             yield "<h3>Failures</h3>\n<ul>"
@@ -201,13 +241,18 @@ def _cases(study: Study) -> Iterator[str]:
 
 
 def _table(table: Table) -> str:
-    head = "".join(f"<th>{escape(text)}</th>" for text in table.header)
-    rows = "\n".join(
-        "<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in table.rows
+    kinds = ["word" if text in _WORDS else "number" for text in table.header]
+    head = "".join(
+        f'<th class="{kind}">{escape(text)}</th>' for kind, text in zip(kinds, table.header, strict=True)
     )
+    rows = "\n".join("<tr>" + "".join(map(_cell, kinds, row)) + "</tr>" for row in table.rows)
     return (
         f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>'
     )
+
+
+def _cell(kind: str, text: str) -> str:
+    return f'<td class="{kind}">{escape(text).replace(chr(10), "<br>")}</td>'
 
 
 def _facts(facts: Mapping[str, str]) -> str:
@@ -221,8 +266,8 @@ def _svg(text: str, caption: str) -> str:
     return _figure(f"data:image/svg+xml;base64,{data}", caption)
 
 
-def _png(content: bytes, caption: str) -> str:
-    return _figure(f"data:image/png;base64,{base64.b64encode(content).decode()}", caption)
+def _jpeg(content: bytes, caption: str) -> str:
+    return _figure(f"data:image/jpeg;base64,{base64.b64encode(content).decode()}", caption)
 
 
 def _figure(source: str, caption: str) -> str:

@@ -52,6 +52,11 @@ class Case:
     """How the mask was made, `manual` or `machine` say."""
 
 
+def is_by_hand(reference: str | None) -> bool:
+    """Whether a reference is marked as drawn by a person: "manual", alone or with a word, not "manual?"."""
+    return reference is not None and reference.split()[:1] == ["manual"]
+
+
 def read_cases(path: Path) -> list[Case]:
     """Read a list of cases; the paths in it are relative to it.
 

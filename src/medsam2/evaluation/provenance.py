@@ -7,6 +7,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -29,6 +30,8 @@ class Provenance:
     versions: Mapping[str, str]
     """Of Python and the packages that took part."""
     machine: Mapping[str, str]
+    code: str
+    """SHA-256 of the package's source files."""
     cases: str
     """SHA-256 of the list of cases."""
     weights: Mapping[str, str]
@@ -58,9 +61,19 @@ def describe_run(command: str, cases: Path, weights: Sequence[str], device: str)
             "threads of PyTorch": str(torch.get_num_threads()),
             "device": device,
         },
+        code=_code_digest(),
         cases=file_digest(cases),
         weights={name: file_digest(resolve(name)) for name in weights},
     )
+
+
+def _code_digest() -> str:
+    """Digest names and contents of the package's own files, which change more often than its version."""
+    package = Path(__file__).parents[1]
+    digest = sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(f"{path.relative_to(package).as_posix()} {file_digest(path)}\n".encode())
+    return digest.hexdigest()
 
 
 def _version(package: str) -> str:

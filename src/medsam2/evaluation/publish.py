@@ -75,6 +75,10 @@ def study_json(study: Study) -> dict[str, object]:
     }
     if len(parts) > 1:
         found["second"] = parts[1]
+        found["alike"] = [
+            {"name": name, "repeat": repeat, "dice": share}
+            for (name, repeat), share in study.masks.alike.items()
+        ]
         found["differences"] = [_plain(dataclasses.asdict(row)) for row in study.differences]
     return found
 

@@ -51,6 +51,8 @@ class CaseResult:
     """Counted from 0."""
     scan: int | None = None
     """Cases of one patient, or of one image, share a number; see `protocol.Case`."""
+    reference: str | None = None
+    """How the truth was made; see `protocol.Case`."""
     scores: Scores | None = None
     """Of the last mask; None if the case failed."""
     steps: tuple[Step, ...] = ()
@@ -149,4 +151,5 @@ def _blank(case: Case, repeat: int) -> CaseResult:
         dimensions=2 if case.axis is None else 3,
         repeat=repeat,
         scan=case.scan,
+        reference=case.reference,
     )

@@ -12,6 +12,8 @@ from scipy import stats
 NUM_RESAMPLES = 9_999
 LEVEL = 0.95
 POWER = 0.8
+MIN_CLUSTERS = 5
+"""Of fewer patients a bootstrap has so few different means that its interval is no 95 %: none is given."""
 # Wilcoxon's test needs this many times fewer pairs than the t-test needs for normal data (Pitman's asymptotic
 # relative efficiency, 3 / pi), so the t-test's number is divided by it.
 _EFFICIENCY = 3 / math.pi
@@ -23,7 +25,7 @@ class Estimate:
 
     mean: float
     interval: tuple[float, float] | None
-    """95 % of bootstrap means, drawn patient by patient; None with fewer than two patients."""
+    """95 % of bootstrap means, drawn patient by patient; None with fewer than `MIN_CLUSTERS`."""
     num_cases: int
     num_clusters: int
     """Patients, or images where no patient is named."""
@@ -132,7 +134,7 @@ def _bootstrap(
     data: tuple[np.ndarray, np.ndarray], statistic: Callable[..., np.ndarray], seed: int
 ) -> tuple[float, float] | None:
     """95 % of a statistic over resampled patients; paired, so that a patient's two numbers stay together."""
-    if len(data[0]) < 2:
+    if len(data[0]) < MIN_CLUSTERS:
         return None
     found = stats.bootstrap(
         data,

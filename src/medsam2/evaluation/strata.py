@@ -1,4 +1,4 @@
-"""Parts of a list of cases that are looked at apart: by size, slice thickness, length and modality."""
+"""Parts of a list of cases that are looked at apart: by modality, reference, size, thickness and length."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from medsam2.evaluation.ablation import SHORT_OBJECT
+from medsam2.evaluation.protocol import is_by_hand
 from medsam2.evaluation.runner import CaseResult
 
 SCANS = "scans"
@@ -32,12 +33,18 @@ def stratify(results: Sequence[CaseResult]) -> dict[str, list[CaseResult]]:
     for modality in dict.fromkeys(result.modality for result in results):
         for kind, part in ((SCANS, scans), (PICTURES, pictures)):
             strata[f"{modality} {kind}"] = [result for result in part if result.modality == modality]
-    strata |= _by_size(scans) | _by_thickness(scans) | _by_length(scans)
+    strata |= _by_reference(scans) | _by_size(scans) | _by_thickness(scans) | _by_length(scans)
     kept: dict[str, list[CaseResult]] = {}
     for name, part in strata.items():
         if part and part not in kept.values():
             kept[name] = part
     return kept
+
+
+def _by_reference(scans: Sequence[CaseResult]) -> dict[str, list[CaseResult]]:
+    by_hand = [result for result in scans if is_by_hand(result.reference)]
+    others = [result for result in scans if not is_by_hand(result.reference)]
+    return {"references by hand": by_hand, "other references": others} if by_hand else {}
 
 
 def _by_size(scans: Sequence[CaseResult]) -> dict[str, list[CaseResult]]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from medsam2.evaluation.comparison import Difference, compare_runs
 from medsam2.evaluation.cost import CostSummary, TimeModel, annotation_cost
+from medsam2.evaluation.metrics import measure_dice
 from medsam2.evaluation.protocol import Case
 from medsam2.evaluation.provenance import Provenance
 from medsam2.evaluation.rounds import RunOptions, Segmenter
@@ -30,10 +31,18 @@ class Masks:
     """The masks of a run, as run lengths: a thousand scans of them fit into memory."""
 
     kept: dict[tuple[str, int], tuple[np.ndarray, tuple[int, ...]]] = field(default_factory=dict)
+    alike: dict[tuple[str, int], float] = field(default_factory=dict)
+    """Dice of the two ways' masks with one another, where both found one."""
 
     def keep(self, result: CaseResult, mask: np.ndarray) -> None:
         """Take a mask `(z, y, x)` in."""
         self.kept[result.name, result.repeat] = run_lengths(mask), mask.shape
+
+    def compare(self, result: CaseResult, mask: np.ndarray) -> None:
+        """Measure how much a mask of the second way is that of the first; nothing is kept of it."""
+        key = result.name, result.repeat
+        if key in self.kept:
+            self.alike[key] = measure_dice(self.get(result), mask)
 
     def get(self, result: CaseResult) -> np.ndarray:
         """Return the mask of a result, bool `(z, y, x)`."""
@@ -67,14 +76,14 @@ def run_arms_of(cases: Sequence[Case], arms: Sequence[Arm], masks: Masks) -> Ite
     Args:
         cases: What to run.
         arms: With one and the same protocol, noise and seed: then they get the same first prompts.
-        masks: Takes the masks of the first arm.
+        masks: Takes the masks of the first arm, and compares those of the second with them.
 
     Yields:
         The number of the arm, and a result of it.
     """
     for case in cases:
         for number, arm in enumerate(arms):
-            keep = masks.keep if number == 0 else None
+            keep = masks.keep if number == 0 else masks.compare
             for result in run_cases([case], arm.segmenter, arm.options, keep=keep):
                 yield number, result
 

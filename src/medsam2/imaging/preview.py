@@ -12,7 +12,7 @@ from medsam2.imaging.replacing import replacing
 OUTLINE = (255, 72, 0)
 BOX = (64, 220, 90)
 KEY_SIDE = 512  # pixels of the large picture's longer side
-STRIP_SIDE = 170
+STRIP_SIDE = 168  # three of them and the margins between are as wide as the large picture
 STRIP_COUNT = 6
 MARGIN = 4
 MIN_STRIP_EXTENT = 16

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import sparse
 
 from medsam2.errors import InputError
 from medsam2.imaging.geometry import flip_ras_lps
@@ -10,6 +11,12 @@ from medsam2.imaging.geometry import flip_ras_lps
 # Where four voxels meet in a chessboard, 0.5 itself leaves open which way the surface goes, and neighbours
 # may decide differently; a little below it, voxels that touch by an edge or a corner are always joined.
 _LEVEL = 0.499
+
+# Taubin's two factors and number of steps (SIGGRAPH 1995): every second step swells what the one before it
+# has shrunk. Twice as many round corners off for little: a ball of slices thrice as thick is then 3 % too
+# large instead of 4 %.
+_SHRINK, _SWELL = 0.5, -0.52
+_SMOOTHING_STEPS = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,3 +56,20 @@ def surface_of(mask: np.ndarray, affine: np.ndarray) -> Surface:
     placed = (vertices[:, ::-1].astype(np.float64) - 1) @ lps[:3, :3].T + lps[:3, 3]
     # Triangles are turned for a right-handed (x, y, z); a mirrored grid turns them inside out.
     return Surface(placed, faces if np.linalg.det(lps[:3, :3]) > 0 else faces[:, ::-1])
+
+
+def smooth(surface: Surface) -> Surface:
+    """Take the steps of voxels off a surface without shrinking it (Taubin, SIGGRAPH 1995).
+
+    Each vertex moves towards or away from the mean of its neighbours, whatever the lengths of the edges, so
+    that it does not matter whether voxels or millimetres are smoothed.
+    """
+    vertices, faces = surface.vertices_mm, surface.faces
+    count = len(vertices)
+    # A closed surface has each of its edges twice, once in each direction.
+    starts, ends = faces.ravel(), np.roll(faces, -1, axis=1).ravel()
+    neighbours = sparse.csr_array((np.ones(len(starts)), (starts, ends)), shape=(count, count))
+    mean = sparse.diags_array(1 / neighbours.sum(axis=1)) @ neighbours
+    for step in range(_SMOOTHING_STEPS):
+        vertices = vertices + (_SWELL if step % 2 else _SHRINK) * (mean @ vertices - vertices)
+    return Surface(vertices, faces)
