@@ -1,11 +1,11 @@
 """Corrections that a case needs, round by round, in a simulated annotation of generated scans.
 
     python benchmarks/rounds.py [--rounds 3] [--next 4] [--steps 60] [--test 6] [--clicks 10]
-        [--order uncertain]
+        [--order uncertain] [--target 0.9]
 
 A pool of generated scans of one kind, inverted and blurred so that the shipped weights have not seen
 their like. Each round fine-tunes on what is corrected so far, as `medsam2 rounds` does, and puts scans
-forward. The simulated annotator draws a box and clicks in the largest error until the Dice is 0.9, so
+forward. The simulated annotator draws a box and clicks in the largest error until the Dice is the target, so
 many clicks at most; then the true mask is kept as the corrected one. What the annotator needed is shown
 for the scans that were put forward, and for a test set that is the same in every round: the first ones
 are chosen to be hard, the test set is not.
@@ -89,14 +89,16 @@ def write_scans(root: Path, num_pool: int, num_test: int) -> tuple[dict[str, Cas
     return {case.name: case for case in cases[:num_pool]}, cases[num_pool:]
 
 
-def corrections(cases: list[Case], predictor: Predictor, most: int) -> tuple[float, float, float]:
+def corrections(
+    cases: list[Case], predictor: Predictor, most: int, target: float
+) -> tuple[float, float, float]:
     """Return the mean Dice after the box, mean clicks until the target, and the share that reaches it."""
     first, clicks, reached = [], [], []
     for result in run_cases(cases, predictor, RunOptions(protocol="interactive", clicks=most)):
         dice = [step.dice for step in result.steps]
         first.append(dice[0])
-        clicks.append(next((n for n, value in enumerate(dice) if value >= TARGET_DICE), most))
-        reached.append(max(dice) >= TARGET_DICE)
+        clicks.append(next((n for n, value in enumerate(dice) if value >= target), most))
+        reached.append(max(dice) >= target)
     return float(np.mean(first)), float(np.mean(clicks)), float(np.mean(reached))
 
 
@@ -109,14 +111,17 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=6)
     parser.add_argument("--clicks", type=int, default=10)
     parser.add_argument("--order", default="uncertain")
+    parser.add_argument("--target", type=float, default=TARGET_DICE)
     arguments = parser.parse_args()
+    most, target = arguments.clicks, arguments.target
     recipe = Path(__file__).resolve().parents[1] / "recipes" / "compact-finetune.toml"
     config = begin_from(_shortened(read_recipe(recipe), arguments.steps), "compact")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         pool, test = write_scans(root, arguments.rounds * arguments.next + arguments.next, arguments.test)
         print(
-            "of those put forward, then of the test set: Dice after the box, clicks, share that reaches 0.9"
+            "round, corrected; of those put forward, then of the test set: Dice after the box, clicks, "
+            f"share that reaches {target}; minutes"
         )
         for _ in range(arguments.rounds + 1):
             started = time.perf_counter()
@@ -131,8 +136,8 @@ def main() -> None:
                 pass
             predictor = load(trained.folder.weights_path if trained else "compact", device="cpu")
             chosen = put_forward(scans, list(look_at(scans, predictor, options)), options, trained)
-            ours = corrections([pool[one.name] for one in chosen], predictor, arguments.clicks)
-            theirs = corrections(test, predictor, arguments.clicks)
+            ours = corrections([pool[one.name] for one in chosen], predictor, most, target)
+            theirs = corrections(test, predictor, most, target)
             minutes = (time.perf_counter() - started) / 60
             rows = "    ".join(f"{d:.3f}  {c:4.1f}  {100 * r:3.0f} %" for d, c, r in (ours, theirs))
             print(f"{number:5d}  {len(scans.corrected):10d}  {rows}  {minutes:.1f}", flush=True)
