@@ -20,8 +20,8 @@ _PACKAGE = Path(__file__).parents[2]
 _NEEDED = ("", "extra == 'serve'")
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
-# With a column of arrays in its signature, MLflow takes the lists of `inputs`, an entry per row, for a single row.
-# What is in these lists is checked by us.
+# With a column of arrays in its signature, MLflow takes the lists of `inputs`, an entry per row, for a single
+# row. What is in these lists is checked by us.
 _LISTS = AnyType()
 _TYPES = {
     "nii_image": DataType.string,
