@@ -81,7 +81,8 @@ class ObjectTrack:
             found = self._merged(found, previous, clicks)
         result = self._filled(found)
         self.prompts[z] = prompt
-        self.results[z] = result
+        self.features.held.keep(prompt)
+        self._file(z, result)
         entry = self._kept_memory(z) if clicks else self._remember_later(z, features, result, pointer)
         if self.banks.by_prompt:
             self.banks.forget(lambda other: other == z)
@@ -108,7 +109,7 @@ class ObjectTrack:
             features, result, pointer = self._track(z, step)
         # The reference remembers a tracked mask with its holes and a prompted one without.
         self._keep(z, step, self._remember(z, features, result, pointer))
-        self.results[z] = _slim(self._filled(result))
+        self._file(z, _slim(self._filled(result)))
         self._archive(z - ARCHIVE_DISTANCE * step)
         return self.results[z]
 
@@ -259,7 +260,11 @@ class ObjectTrack:
             return
         rounded = result.frame.low_res_logits.half()
         frame = dataclasses.replace(result.frame, low_res_logits=rounded, candidate_logits=rounded)
-        self.results[z] = dataclasses.replace(result, frame=frame, runs=run_lengths(self.mask(z)))
+        self._file(z, dataclasses.replace(result, frame=frame, runs=run_lengths(self.mask(z))))
+
+    def _file(self, z: int, result: SliceResult) -> None:
+        self.results[z] = result
+        self.features.held.keep(result)
 
     def _keep(self, z: int, step: int, entry: FrameMemory) -> None:
         """Add a tracked slice to its bank, which frees what no later slice looks back at."""
@@ -272,9 +277,10 @@ class ObjectTrack:
         self.memory_views[z] = result.view
         frames = self.mirrors.spread_result(result.frame, pointer)
         memory = remember(self.network, features, frames, slice_index=z, binarise=is_prompted)
-        if not self.policy.compares:
-            return memory
-        return dataclasses.replace(memory, traits=describe(memory, features, result.frame))
+        if self.policy.compares:
+            memory = dataclasses.replace(memory, traits=describe(memory, features, result.frame))
+        self.features.held.keep(memory)
+        return memory
 
     def _kept_memory(self, z: int) -> FrameMemory:
         """What stands for a corrected slice: the memory of the prompt that it was found from.
@@ -294,7 +300,9 @@ class ObjectTrack:
         if self.network.config.carries_mask or self.policy.compares:
             return self._remember(z, features, result, pointer)
         self.memory_views[z] = result.view
-        return FrameMemory(slice_index=z, spatial=None, pointer=pointer)
+        memory = FrameMemory(slice_index=z, spatial=None, pointer=pointer)
+        self.features.held.keep(memory)
+        return memory
 
     def _corrected_logits(self, prompt: Prompt) -> Tensor | None:
         """The mask that a prompt corrects, in the view of today; None if it begins anew."""
