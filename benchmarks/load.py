@@ -90,11 +90,13 @@ def start(queue: int) -> tuple[subprocess.Popen[str], str]:
     command = [sys.executable, "-m", "medsam2", "serve", "--port", "0", "--queue", str(queue)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
-    line = process.stderr.readline()
-    found = re.search(r"http://\S+:\d+", line)
-    if not found:
-        raise SystemExit(line)
-    return process, found[0]
+    said = ""
+    for line in process.stderr:  # libraries may have something to say before it
+        said += line
+        if found := re.search(r"http://\S+:\d+", line):
+            return process, found[0]
+    process.wait()
+    raise SystemExit(said)
 
 
 def measure(client: httpx.Client, num_requests: int, at_once: int) -> None:
@@ -122,18 +124,15 @@ def main() -> None:
     parser.add_argument("--queue", type=int, default=8)
     arguments = parser.parse_args()
     process, address = start(arguments.queue)
-    with (
-        TemporaryDirectory() as folder,
-        (Path(folder) / "log").open("w") as log,
-        ThreadPoolExecutor(1) as drain,
-    ):
-        assert process.stderr is not None
-        drain.submit(lambda stream: log.writelines(stream), process.stderr)  # or the pipe fills and all stops
-        transport = httpx.HTTPTransport(retries=5)
-        with httpx.Client(base_url=address, timeout=TIMEOUT_S, transport=transport) as client:
-            measure(client, arguments.requests, arguments.at_once)
-        process.terminate()
-        process.wait()
+    transport = httpx.HTTPTransport(retries=5)
+    with ThreadPoolExecutor(1) as drain:
+        drain.submit(lambda stream: [None for _ in stream], process.stderr)  # or the pipe fills and all stops
+        try:
+            with httpx.Client(base_url=address, timeout=TIMEOUT_S, transport=transport) as client:
+                measure(client, arguments.requests, arguments.at_once)
+        finally:
+            process.terminate()
+            process.wait()
 
 
 if __name__ == "__main__":

@@ -281,3 +281,17 @@ def test_heavy_packages_come_late(statement: str, absent: set[str]) -> None:
     loaded = set(result.stdout.rpartition("loaded:")[2].split())
     assert "medsam2" in loaded
     assert loaded.isdisjoint(absent)
+
+
+def test_modules_stay_where_tests_found_them() -> None:
+    """Of a module that is taken from `sys.modules` and imported anew there are two from then on."""
+    here = Path(__file__)
+    reloading = ("delitem(sys.modules", "del sys.modules[", "sys.modules.pop(", "importlib.reload(")
+    found = [
+        f"{path.relative_to(here.parent)}: {way}"
+        for path in sorted(here.parent.rglob("*.py"))
+        if path != here
+        for way in reloading
+        if way in path.read_text("utf-8")
+    ]
+    assert found == []

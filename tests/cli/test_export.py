@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -24,14 +23,12 @@ def test_a_folder_that_is_not_empty_is_left_alone(capsys: pytest.CaptureFixture[
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
-def test_without_mlflow_it_names_the_extra(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    for module in [name for name in sys.modules if name.startswith("medsam2.serving.mlflow")]:
-        monkeypatch.delitem(sys.modules, module)
-    monkeypatch.setitem(sys.modules, "mlflow", None)
-    monkeypatch.setitem(sys.modules, "mlflow.pyfunc", None)
-    assert "pip install 'medsam2[mlflow]'" in refused(capsys, "-o", tmp_path / "model")
+def test_without_mlflow_it_names_the_extra(run_without, tmp_path: Path) -> None:
+    result = run_without("mlflow", "export", "mlflow", "-o", tmp_path / "model")
+    assert result.returncode == 2
+    assert result.stdout == ""
+    (line,) = result.stderr.strip().splitlines()
+    assert "pip install 'medsam2[mlflow]'" in line
     assert list(tmp_path.iterdir()) == []
 
 

@@ -165,12 +165,10 @@ def test_any_number_of_hosts_follow_their_option(arguments: list[str], hosts: tu
         assert context.params["port"] == 7
 
 
-def test_without_its_packages_it_names_the_extra(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for module in [name for name in sys.modules if name.startswith("medsam2.serving")]:
-        monkeypatch.delitem(sys.modules, module)
-    monkeypatch.setitem(sys.modules, "uvicorn", None)
-    sentence = refused(capsys)
-    assert "uvicorn" in sentence
-    assert "pip install 'medsam2[serve]'" in sentence
+def test_without_its_packages_it_names_the_extra(run_without) -> None:
+    result = run_without("uvicorn", "serve")
+    assert result.returncode == 2
+    assert result.stdout == ""
+    (line,) = result.stderr.strip().splitlines()
+    assert "uvicorn" in line
+    assert "pip install 'medsam2[serve]'" in line

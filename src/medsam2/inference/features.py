@@ -12,6 +12,7 @@ from torch import Tensor
 
 from medsam2.imaging.intensity import Window, to_uint8
 from medsam2.imaging.mapped import release
+from medsam2.inference.held import Held
 from medsam2.inference.preprocess import luminance, normalise, resample_slice
 from medsam2.inference.runtime import Runtime
 from medsam2.inference.zoom import View
@@ -55,6 +56,8 @@ class SliceFeatures:
         self.slices = slices
         self.window = window
         self.cache_bytes = cache_bytes
+        self.held = Held()
+        """Encoded slices, and what objects keep of theirs."""
         self._cache: OrderedDict[tuple[View, int], ImageFeatures] = OrderedDict()
 
     @property
@@ -97,6 +100,7 @@ class SliceFeatures:
         encoded = self.runtime.network.encode_image(self.pixels(view, slice_index))
         features = encoded.to(self.runtime.precision)  # rounded at once: found again, it is the same
         self._cache[key] = features
+        self.held.keep(features)
         room = max(1, self.cache_bytes // _num_bytes(features))
         while len(self._cache) > room:
             self._cache.popitem(last=False)

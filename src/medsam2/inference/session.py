@@ -116,6 +116,11 @@ class Session:
         return self._is_propagated
 
     @property
+    def num_bytes(self) -> int:
+        """What the session keeps beside its volume: masks, memories and features, those for undo as well."""
+        return self._features.held.num_bytes
+
+    @property
     def stops_early(self) -> bool:
         """Whether an object may end before the volume does: how many slices there will be is not known."""
         return any(track.stop_after for track in self._tracks.values())

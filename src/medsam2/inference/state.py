@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -29,6 +30,14 @@ class SliceResult:
     def score(self) -> float:
         """Predicted overlap with the truth, 0..1; 0 where the object is absent."""
         return float(self.frame.iou) if float(self.frame.object_logits) > 0 else 0.0
+
+    def relieved(self, relief: float) -> SliceResult:
+        """A followed slice as it is shown: that much wider, unless the object has ended."""
+        logits = self.frame.low_res_logits
+        if not relief or not bool((logits > 0).any()):
+            return self
+        frame = dataclasses.replace(self.frame, low_res_logits=logits + relief)
+        return dataclasses.replace(self, frame=frame, relief=relief)
 
 
 @dataclass(frozen=True, kw_only=True)

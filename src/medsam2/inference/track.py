@@ -84,10 +84,11 @@ class ObjectTrack:
         found, pointer = self._find(features, memory, previous, tensors)
         clicks = self._latest_clicks(prompt) if self.banks.by_prompt and previous is not None else ()
         if clicks and previous is not None:
-            found = self._merged(found, previous, clicks)
+            found = self._merged(z, found, previous, clicks)
         result = self._filled(found)
         self.prompts[z] = prompt
-        self.results[z] = result
+        self.features.held.keep(prompt)
+        self._file(z, result)
         entry = self._kept_memory(z) if clicks else self._remember_later(z, features, result, pointer)
         if self.banks.by_prompt:
             self.banks.forget(lambda other: other == z)
@@ -114,7 +115,7 @@ class ObjectTrack:
             features, result, pointer = self._track(z, step)
         # The reference remembers a tracked mask with its holes and a prompted one without.
         self._keep(z, step, self._remember(z, features, result, pointer))
-        self.results[z] = _slim(self._relieved(self._filled(result)))
+        self._file(z, _slim(self._filled(result).relieved(self.relief)))
         self._archive(z - ARCHIVE_DISTANCE * step)
         return self.results[z]
 
@@ -236,14 +237,6 @@ class ObjectTrack:
         filled = fill_logit_holes(result.frame.low_res_logits, self.options.fill_hole_area)
         return dataclasses.replace(result, frame=dataclasses.replace(result.frame, low_res_logits=filled))
 
-    def _relieved(self, result: SliceResult) -> SliceResult:
-        """A followed slice as it is shown: part of the bias given back, unless the object has ended."""
-        logits = result.frame.low_res_logits
-        if not self.relief or not bool((logits > 0).any()):
-            return result
-        frame = dataclasses.replace(result.frame, low_res_logits=logits + self.relief)
-        return dataclasses.replace(result, frame=frame, relief=self.relief)
-
     def _carried_logits(self, z: int) -> Tensor:
         """The mask of a slice that the next one starts from, in the view of today."""
         return self._logits_in_view(z) - self.results[z].relief
@@ -278,7 +271,11 @@ class ObjectTrack:
             return
         rounded = result.frame.low_res_logits.half()
         frame = dataclasses.replace(result.frame, low_res_logits=rounded, candidate_logits=rounded)
-        self.results[z] = dataclasses.replace(result, frame=frame, runs=run_lengths(self.mask(z)))
+        self._file(z, dataclasses.replace(result, frame=frame, runs=run_lengths(self.mask(z))))
+
+    def _file(self, z: int, result: SliceResult) -> None:
+        self.results[z] = result
+        self.features.held.keep(result)
 
     def _keep(self, z: int, step: int, entry: FrameMemory) -> None:
         """Add a tracked slice to its bank, which frees what no later slice looks back at."""
@@ -291,9 +288,10 @@ class ObjectTrack:
         self.memory_views[z] = result.view
         frames = self.mirrors.spread_result(result.frame, pointer)
         memory = remember(self.network, features, frames, slice_index=z, binarise=is_prompted)
-        if not self.policy.compares:
-            return memory
-        return dataclasses.replace(memory, traits=describe(memory, features, result.frame))
+        if self.policy.compares:
+            memory = dataclasses.replace(memory, traits=describe(memory, features, result.frame))
+        self.features.held.keep(memory)
+        return memory
 
     def _kept_memory(self, z: int) -> FrameMemory:
         """What stands for a corrected slice: the memory of the prompt that it was found from.
@@ -313,7 +311,9 @@ class ObjectTrack:
         if self.network.config.carries_mask or self.policy.compares:
             return self._remember(z, features, result, pointer)
         self.memory_views[z] = result.view
-        return FrameMemory(slice_index=z, spatial=None, pointer=pointer)
+        memory = FrameMemory(slice_index=z, spatial=None, pointer=pointer)
+        self.features.held.keep(memory)
+        return memory
 
     def _corrected_logits(self, prompt: Prompt) -> Tensor | None:
         """The mask that a prompt corrects, in the view of today; None if it begins anew."""
@@ -338,13 +338,16 @@ class ObjectTrack:
             return ()
         return prompt.points[0 if earlier is None else len(earlier.points) :]
 
-    def _merged(self, found: SliceResult, previous: Tensor, clicks: Sequence[Point]) -> SliceResult:
+    def _merged(self, z: int, found: SliceResult, previous: Tensor, clicks: Sequence[Point]) -> SliceResult:
         """What clicks on a slice changed, joined to what was there."""
         size = self.network.config.image_size
         places = self.view.points_to_network(np.array([(p.x, p.y) for p in clicks]), size)
         cells = [(x, y, p.is_positive) for (x, y), p in zip(places.tolist(), clicks, strict=True)]
         logits = merge_clicks(previous, found.frame.low_res_logits, cells)
-        return dataclasses.replace(found, frame=dataclasses.replace(found.frame, low_res_logits=logits))
+        frame = dataclasses.replace(found.frame, low_res_logits=logits)
+        # Carried on at the level of what was shown, the corrected outline would grow into the slices beside.
+        relief = self.results[z].relief if z in self.results else 0.0
+        return dataclasses.replace(found, frame=frame, relief=relief)
 
     def _previous_logits(self, z: int) -> Tensor | None:
         """The mask found in a slice, in the view of today."""

@@ -11,6 +11,7 @@ from medsam2.serving.faults import Fault, busy
 from medsam2.serving.settings import MIB
 
 _LONGEST_RETRY_S = 120
+_FULL_RETRY_S = 60  # what sessions hold is given back when they end
 _NEWEST_SHARE = 0.2  # of the latest request in the mean duration
 
 
@@ -73,6 +74,19 @@ class MemoryBudget:
             raise busy("the memory for requests is taken by others; try again", 1)
         self.num_reserved += num_bytes
 
+    def check_room(self) -> None:
+        """Refuse what will take more, as long as everything is taken.
+
+        Raises:
+            Fault: 503, there is no room.
+        """
+        if self.num_reserved > self._num_bytes:
+            raise busy(
+                f"all {self._num_bytes // MIB} MiB of memory for requests are taken; what was found so far "
+                "stays: end sessions, or try again",
+                _FULL_RETRY_S,
+            )
+
     def release(self, num_bytes: int) -> None:
         """Give bytes back."""
         self.num_reserved -= num_bytes
@@ -83,6 +97,7 @@ class Reservation:
 
     def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget
+        self._num_held = 0
         self.num_bytes = 0
 
     def grow(self, num_bytes: int) -> None:
@@ -98,6 +113,11 @@ class Reservation:
             self._budget.num_reserved += self.num_bytes
             raise
         self.num_bytes += num_bytes
+
+    def hold(self, num_bytes: int) -> None:
+        """Count what grows and shrinks by itself as it is now, be there room or not: it is there already."""
+        self.shrink(self._num_held - num_bytes)
+        self._num_held = num_bytes
 
     def shrink(self, num_bytes: int) -> None:
         """Give part of it back."""

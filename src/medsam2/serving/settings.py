@@ -61,13 +61,13 @@ class ServerSettings(BaseSettings):
     """MiB of voxels in one file."""
     max_rows: _Count = 64
     memory_budget: _Count = 4096
-    """MiB that all requests together may take for bodies, voxels and masks."""
+    """MiB that all requests together may take for bodies, voxels and masks, sessions for what they find."""
     max_connections: _Count = 512
 
     folder: Path | None = None
     """Sessions may open what lies in it, by the path from there; nothing else of this machine."""
     max_sessions: _Count = 16
-    """Open at once; the bytes of their volumes count in `memory_budget`."""
+    """Open at once; their volumes and what is found in them count in `memory_budget`."""
     session_idle_s: _Seconds = 1800.0
     """Until a session that nobody asks for anything ends."""
 

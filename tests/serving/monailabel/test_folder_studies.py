@@ -157,3 +157,34 @@ def test_what_is_not_there_is_a_404(folder: Path) -> None:
     with pytest.raises(Fault) as refused:
         studies.remove_label(studies.find("b"), "original")
     assert refused.value.status == 404
+
+
+DICOM = bytes(128) + b"DICM" + bytes(20)
+
+
+def test_folders_with_a_series_are_images(folder: Path, tmp_path: Path) -> None:
+    for place in ("ct 1/0001", "ct 1/0002.dcm", "b/0001.dcm", ".hidden/0001.dcm", "labels/0001.dcm"):
+        (folder / place).parent.mkdir(exist_ok=True)
+        (folder / place).write_bytes(DICOM)
+    (folder / "ct 1" / "README.txt").write_text("whose this is")
+    (folder / "texts").mkdir()
+    (folder / "texts" / "a.txt").write_text("nothing")
+    (folder / "nothing").mkdir()
+    studies = FolderStudies(folder)
+    series = [entry for entry in studies.entries().values() if not entry.suffix]
+    assert [(entry.image_id, entry.name) for entry in series] == [("b.dcm", "b"), ("ct 1", "ct 1")]
+    assert studies.find("b").suffix == ".nii.gz"
+    assert studies.image_path(studies.find("ct 1")) == folder / "ct 1"
+    label = tmp_path / "x"
+    label.write_bytes(b"label")
+    for image_id in ("ct 1", "b.dcm"):
+        studies.store_label(studies.find(image_id), "final", label, ".nii.gz", {})
+        assert (folder / "labels" / "final" / f"{image_id}.nii.gz").read_bytes() == b"label"
+        assert studies.find(image_id).labels.keys() == {"final"}
+    with pytest.raises(Fault, match="series") as caught:
+        studies.remove_image(studies.find("ct 1"))
+    assert caught.value.status == 501
+    with pytest.raises(Fault, match="otherwise") as caught:
+        studies.add_image("ct 1", label, ".nii.gz", {})
+    assert caught.value.status == 422
+    assert (folder / "ct 1" / "0001").read_bytes() == DICOM

@@ -242,6 +242,32 @@ def test_a_series_is_sent_file_by_file(viewed, tmp_path: Path) -> None:
     assert viewed.client.put("/session/", data={"a": "b"}).status_code == 422
 
 
+def test_a_series_in_a_folder_is_an_image(viewed, studies: Path, tiny, tmp_path: Path) -> None:
+    client = viewed.client
+    (studies / "Schädel 1").mkdir()
+    write_series(studies / "Schädel 1")
+    before = sorted(studies.iterdir())
+    volume = medsam2.read(studies / "Schädel 1")
+    assert client.get("/datastore/").json()["total"] == 3
+    samples = {client.post("/activelearning/first", json={}).json()["id"] for _ in range(3)}
+    assert samples <= {"alpha", "beta", "Schädel 1"}
+    assert client.head("/datastore/image?image=Schädel 1").status_code == 200
+    (tmp_path / "given.nii.gz").write_bytes(client.get("/datastore/image?image=Schädel 1").content)
+    assert np.array_equal(medsam2.read(tmp_path / "given.nii.gz").array, volume.array)
+    params = {"foreground": [[16, 12, 2]]}
+    found = segmented(viewed, params, "medsam2_3d", quote("Schädel 1"))
+    assert np.array_equal(found, tiny.segment(volume, slice=2, points=[(16, 12)]).array)
+    medsam2.write(volume.with_array(found), tmp_path / "label.nrrd")
+    files = {"label": ("label.nrrd", (tmp_path / "label.nrrd").read_bytes())}
+    assert client.put("/datastore/label?image=Schädel 1", files=files).status_code == 200
+    stored = medsam2.read(studies / "labels" / "final" / "Schädel 1.nrrd")
+    assert np.array_equal(stored.array, found)
+    assert client.get("/datastore/").json()["completed"] == 1
+    assert client.delete("/datastore/?id=Schädel 1").status_code == 501
+    assert [path for path in sorted(studies.iterdir()) if path in before] == before
+    assert viewed.figure("medsam2_reserved_bytes") == 0
+
+
 def write_series(folder: Path) -> None:
     """Write a small MR series."""
     grey = np.random.default_rng(0).integers(0, 60, (4, 24, 32)).astype(np.int16)

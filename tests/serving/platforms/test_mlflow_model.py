@@ -159,19 +159,21 @@ def is_up(client: httpx.Client) -> bool:
 def test_mlflow_s_server_answers_the_contract(
     mlflow_server: httpx.Client, server, table: Table, wrapping: str
 ) -> None:
-    row = row_of(table)
+    rows = [row_of(table), {**row_of(table), "points": [[31, 27], [30, 26]], "point_labels": [1, 1]}]
+    columns = {name: [row.get(name) for row in rows] for name in rows[1]}
     wrapped = {
-        "dataframe_split": {"columns": list(row), "data": [list(row.values())]},
-        "dataframe_records": [row],
-        "inputs": table,
+        "dataframe_split": {"columns": list(columns), "data": list(zip(*columns.values(), strict=True))},
+        "dataframe_records": rows,
+        "inputs": columns,
     }[wrapping]
     response = mlflow_server.post("/invocations", json={wrapping: wrapped})
     assert response.status_code == 200, response.text
-    (answer,) = response.json()["predictions"]
-    mask, ours = np.array(answer["mask"]), np.array(server.score(table).json()["mask"])
-    print(f"mlflow {wrapping}: {response.status_code}, {mask.shape}, {mask.sum()}, {answer['metadata']}")
-    assert mask.shape == ours.shape
-    assert 2 * (mask & ours).sum() / (mask.sum() + ours.sum()) > 0.995
+    for answer, row in zip(response.json()["predictions"], rows, strict=True):
+        mask = np.array(answer["mask"])
+        ours = np.array(server.score({name: [value] for name, value in row.items()}).json()["mask"])
+        print(f"mlflow {wrapping}: {response.status_code}, {mask.shape}, {mask.sum()}, {answer['metadata']}")
+        assert mask.shape == ours.shape
+        assert 2 * (mask & ours).sum() / (mask.sum() + ours.sum()) > 0.995
 
 
 @pytest.mark.slow

@@ -125,6 +125,37 @@ def test_memory_is_counted_until_a_session_ends(run_tiny, scan_bytes: bytes) -> 
         refused(live.client.post(SESSIONS, content=large + bytes(2 * 2**20)), 413, "1 MiB")
 
 
+def test_what_is_found_counts_as_well(run_tiny, scan_bytes: bytes) -> None:
+    with run_tiny(memory_budget=1, max_body=1, max_sessions=100) as live:
+        first = opened(live, scan_bytes)
+        others = []
+        while (response := live.client.post(SESSIONS, content=scan_bytes)).status_code == 201:
+            others.append(f"{SESSIONS}/{response.json()['id']}")
+        for number in range(1, 256):
+            before = live.figure("medsam2_reserved_bytes")
+            said = {"object": number, "slice": 4, "box": [10, 10, 20, 20]}
+            response = live.client.post(f"{first}/prompts", json=said)
+            if response.status_code != 200:
+                break
+            assert live.figure("medsam2_reserved_bytes") > before
+        refused(response, 503, "memory")
+        assert response.headers["retry-after"]
+        # What is there is given; no more is added to it, by nobody.
+        assert len(live.client.get(first).json()["objects"]) == number - 1
+        assert live.client.get(f"{first}/masks").status_code == 200
+        told = live.client.post(f"{first}/propagate").text
+        assert told.startswith("event: error")
+        assert '"status":503' in told
+        refused(live.client.post(SESSIONS, content=scan_bytes), 503, "memory")
+        # With room it goes on where it was.
+        for path in others:
+            assert live.client.delete(path).status_code == 204
+        assert live.client.post(f"{first}/prompts", json=said).status_code == 200
+        assert "event: slice" in live.client.post(f"{first}/propagate").text
+        assert live.client.delete(first).status_code == 204
+        assert live.figure("medsam2_reserved_bytes") == 0
+
+
 def test_what_a_header_claims_is_counted_before_it_is_unpacked(run_tiny, tmp_path: Path) -> None:
     write(Volume.from_array(np.zeros((64, 200, 200), np.int16)), tmp_path / "large.nii.gz")
     write(Volume.from_array(np.zeros((64, 200, 200), np.int16)), tmp_path / "large.nrrd")

@@ -51,7 +51,7 @@ def add_images(router: APIRouter, dialect: Dialect) -> None:
     async def get_image(request: Request, image: str = "", check_sum: str = "") -> Response:
         """Give an image out, or say whether it is there, and as the caller has it."""
         entry = await asyncio.to_thread(studies.find, image)
-        if request.method == "HEAD" and studies.is_archive and not check_sum:
+        if request.method == "HEAD" and not entry.suffix and not check_sum:  # not read for a "yes"
             return Response()
         path = await asyncio.to_thread(studies.image_path, entry)
         if check_sum and not (path.is_file() and await asyncio.to_thread(checksum, path) == check_sum):

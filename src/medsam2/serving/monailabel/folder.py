@@ -1,4 +1,7 @@
-"""A folder as a datastore, laid out as MONAI Label does: images side by side, labels below `labels/TAG`."""
+"""A folder as a datastore, laid out as MONAI Label does: images side by side, labels below `labels/TAG`.
+
+A folder in it that holds a DICOM series is an image as well, called by the folder's name.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from medsam2.errors import InputError, MedSAM2Error
+from medsam2.imaging.dicom_header import looks_like_dicom
 from medsam2.serving.faults import Fault, shown
 from medsam2.serving.monailabel.formats import IMAGES, LABELS, checked_id, checked_tag, split_name
 from medsam2.serving.monailabel.index import Document, Index, info_of, writing
 from medsam2.serving.monailabel.studies import ImageEntry, Info, LabelEntry
+
+_SERIES = ".dcm"
+"""What the id of a series ends with where a file beside it has the id that the folder's name would be."""
+_LOOKED_AT = 8  # files of a folder, to tell whether it holds a series: something else may lie beside it
+_HEAD_BYTES = 132
 
 
 class FolderStudies:
@@ -63,7 +72,7 @@ class FolderStudies:
         return entry
 
     def image_path(self, entry: ImageEntry) -> Path:
-        """The image's file."""
+        """The image's file, or the folder of a series."""
         return self._index.place("images_dir") / entry.name
 
     def label_path(self, entry: ImageEntry, tag: str) -> Path:
@@ -82,13 +91,15 @@ class FolderStudies:
         """Copy a file into the folder.
 
         Raises:
-            Fault: 422, nothing can be called so.
+            Fault: 422, nothing can be called so, or a series is.
             MedSAM2Error: The folder cannot be written to.
         """
         stem = checked_id(split_name(image_id, IMAGES)[0])
         with self._lock:
             images = self._index.place("images_dir")
             earlier = self._listed().get(stem)
+            if earlier is not None and not earlier.suffix:
+                raise Fault(422, f"{shown(stem)} is a DICOM series here; call the image otherwise")
             _copy(path, images / f"{stem}{suffix}", suffix)
             if earlier is not None and earlier.suffix != suffix:
                 (images / earlier.name).unlink(missing_ok=True)
@@ -120,7 +131,13 @@ class FolderStudies:
             self._index.save()
 
     def remove_image(self, entry: ImageEntry) -> None:
-        """Delete an image's file and its labels'."""
+        """Delete an image's file and its labels'.
+
+        Raises:
+            Fault: 501, it is a series: what else lies in its folder nobody here knows.
+        """
+        if not entry.suffix:
+            raise Fault(501, f"{shown(entry.image_id)} is a folder with a series; it is not removed here")
         with self._lock:
             for tag in entry.labels:
                 self.label_path(entry, tag).unlink(missing_ok=True)
@@ -173,22 +190,18 @@ class FolderStudies:
         objects = self._index.document()["objects"]
         labels = self._listed_labels()
         found: dict[str, ImageEntry] = {}
-        for name in _names(self._index.place("images_dir")):
+        images = self._index.place("images_dir")
+        for name in _names(images):
             stem, suffix = split_name(name, IMAGES)
-            if not suffix:
-                continue
-            image_id = name if stem in found else stem  # the same scan in two formats stays two images
-            known = objects.get(image_id, {})
-            found[image_id] = ImageEntry(
-                image_id=image_id,
-                name=name,
-                suffix=suffix,
-                info={"name": name, **info_of(known.get("image"))},
-                labels={
-                    tag: LabelEntry(suffix=ending, info=_label_info(known, tag))
-                    for tag, ending in labels.get(image_id, {}).items()
-                },
-            )
+            if suffix:
+                image_id = name if stem in found else stem  # the same scan in two formats stays two images
+                found[image_id] = _entry(image_id, name, suffix, objects, labels)
+        for name in _names(images, folders=True):
+            if images / name != self._index.place("labels_dir") and _holds_series(images / name):
+                image_id = name
+                while image_id in found:
+                    image_id += _SERIES
+                found[image_id] = _entry(image_id, name, "", objects, labels)
         return found
 
     def _listed_labels(self) -> dict[str, dict[str, str]]:
@@ -201,6 +214,35 @@ class FolderStudies:
                 if suffix:
                     found.setdefault(image_id, {})[tag] = suffix
         return found
+
+
+def _entry(
+    image_id: str, name: str, suffix: str, objects: Document, labels: Mapping[str, Mapping[str, str]]
+) -> ImageEntry:
+    known = objects.get(image_id, {})
+    return ImageEntry(
+        image_id=image_id,
+        name=name,
+        suffix=suffix,
+        info={"name": name, **info_of(known.get("image"))},
+        labels={
+            tag: LabelEntry(suffix=ending, info=_label_info(known, tag))
+            for tag, ending in labels.get(image_id, {}).items()
+        },
+    )
+
+
+def _holds_series(folder: Path) -> bool:
+    """Whether one of the first files of a folder is DICOM; a folder that cannot be read holds none."""
+    try:
+        return any(_is_dicom(folder / name) for name in _names(folder)[:_LOOKED_AT])
+    except OSError:
+        return False
+
+
+def _is_dicom(path: Path) -> bool:
+    with path.open("rb") as file:
+        return looks_like_dicom(file.read(_HEAD_BYTES))
 
 
 def _names(folder: Path, *, folders: bool = False) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import orjson
@@ -45,7 +46,9 @@ def write_mask(labels: Volume, folder: Path, form: ResultForm, image_suffix: str
 
 def file_response(name: str, content: bytes, media_type: str = BINARY) -> Response:
     """A file by itself."""
-    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    quoted = quote(name)  # the folder of a series may be called anything
+    filename = f'filename="{name}"' if quoted == name else f"filename*=utf-8''{quoted}"
+    headers = {"Content-Disposition": f"attachment; {filename}"}
     return Response(content, media_type=media_type, headers=headers)
 
 

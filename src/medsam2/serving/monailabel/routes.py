@@ -76,8 +76,8 @@ def _offer(dialect: Dialect, strategy: str, client: object) -> dict[str, object]
         return {}
     note = offered(entry, strategy, client)
     dialect.studies.note(entry, note)
-    # An archive's series is fetched when somebody looks at it.
-    path = None if dialect.studies.is_archive else dialect.studies.image_path(entry)
+    # A series has no checksum, and an archive's is fetched when somebody looks at it.
+    path = dialect.studies.image_path(entry) if entry.suffix else None
     return {
         "weight": 1,
         "ts": int(time.time()),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import mlflow.pyfunc
 from mlflow.models import ModelSignature
-from mlflow.types.schema import AnyType, Array, ColSpec, DataType, Schema
+from mlflow.types.schema import AnyType, ColSpec, DataType, Schema
 
 from medsam2.checkpoints import WeightsSummary
 from medsam2.imaging.replacing import filling
@@ -20,15 +20,17 @@ _PACKAGE = Path(__file__).parents[2]
 _NEEDED = ("", "extra == 'serve'")
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
-_NUMBERS = Array(DataType.double)
+# With a column of arrays in its signature, MLflow takes the lists of `inputs`, an entry per row, for a single
+# row. What is in these lists is checked by us.
+_LISTS = AnyType()
 _TYPES = {
     "nii_image": DataType.string,
     "key_slice_idx": DataType.long,
-    "dicom_window": _NUMBERS,
-    "bbox": _NUMBERS,
+    "dicom_window": _LISTS,
+    "bbox": _LISTS,
     "slice_offset": DataType.long,
-    "points": Array(_NUMBERS),
-    "point_labels": Array(DataType.long),
+    "points": _LISTS,
+    "point_labels": _LISTS,
     "mask_format": DataType.string,
     "memory": DataType.string,
 }

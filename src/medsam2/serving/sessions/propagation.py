@@ -81,6 +81,7 @@ async def _events(service: Service, opened: OpenSession, turn: int) -> AsyncIter
         async with opened.held() as session:
             if opened.turn != turn:
                 raise Fault(409, "the session was changed, which ended this propagation; propagate again")
+            service.budget.check_room()
             step = await service.model.step(steps)
             opened.masks = None
             if step is None:

@@ -99,6 +99,7 @@ def _add_changes(router: APIRouter, service: Service) -> None:
         _, height, width = opened.session.shape
         said = await asyncio.to_thread(prompt_of, body, (height, width))
         async with opened.changing() as session:
+            service.budget.check_room()
             return json_response(await service.model.run(partial(_add, session, said)))
 
     @router.delete(_ONE + "/objects/{number}", response_model=None)

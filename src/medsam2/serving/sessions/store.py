@@ -56,9 +56,17 @@ class OpenSession:
         """For how long nobody has asked for anything."""
         return 0.0 if self._num_users else time.monotonic() - self._last_used
 
+    @property
+    def _num_found_bytes(self) -> int:
+        """Of what was found in the volume so far."""
+        runs = (one for objects in (self.masks or {}).values() for one in objects.values())
+        return self.session.num_bytes + sum(map(len, runs))
+
     @asynccontextmanager
     async def held(self) -> AsyncIterator[Session]:
         """Have the session to oneself; the lock comes before the model's thread, always.
+
+        What the session holds afterwards counts in the memory for requests.
 
         Raises:
             Fault: 404, it has ended meanwhile.
@@ -68,7 +76,10 @@ class OpenSession:
             async with self._lock:
                 if not self.is_open:
                     raise _gone(self.id)
-                yield self.session
+                try:
+                    yield self.session
+                finally:
+                    self.reservation.hold(self._num_found_bytes)
         finally:
             self._num_users -= 1
             self._last_used = time.monotonic()
