@@ -74,12 +74,12 @@ def test_the_report_compares_before_with_after(bank: Path, tmp_path: Path) -> No
     mean = sum(before_dice) / 2
     assert lines[0].startswith(f"mean Dice of 2 held-out objects: {mean:.3f} before, ")
     assert f"{before_dice[0]:.3f} -> {after_dice[0]:.3f}" in lines[2]
-    assert (tmp_path / "report" / "report.txt").read_text().splitlines()[: len(lines)] == lines
-    page = (tmp_path / "report" / "report.html").read_text()
+    assert (tmp_path / "report" / "report.txt").read_text(encoding="utf-8").splitlines()[: len(lines)] == lines
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
     assert "after minus before" in page
     assert "http" not in page.replace("http-equiv", ""), "the page needs nothing else"
     shown = max(after_dice)
     assert f"best: {study.results[1][int(np.argmax(after_dice))].name}" in page
     assert f"Dice {shown:.3f}" in page
-    numbers = json.loads((tmp_path / "report" / "results.json").read_text())
+    numbers = json.loads((tmp_path / "report" / "results.json").read_text(encoding="utf-8"))
     assert [one["dice"] for one in numbers["second"]["cases"]] == after_dice

@@ -31,9 +31,8 @@ from medsam2.tracking.step import CARRIED_BIAS, remember, track_frame
 from medsam2.tracking.traits import describe
 
 ARCHIVE_DISTANCE = 32  # slices behind the one at hand; nearer ones are looked at while a user works
-# The bias keeps an outline from growing from slice to slice and ends objects in time, but outlines drawn with
-# it are too tight. A part of it is given back to what is shown, none to what is carried on: with the shipped
-# weights 0.757 became 0.763 on the development scans, a third of the bias being the best of three shares.
+# Outlines drawn with the bias are too tight. A part of it is given back to what is shown, none to what is
+# carried on: the development scans went from 0.757 to 0.763, a third being the best of three shares.
 SHOWN_SHARE = 1 / 3
 
 
