@@ -206,11 +206,15 @@ def test_a_project_against_answers_by_hand(logged: Project) -> None:
 
 
 def test_the_files_say_what_was_found(logged: Project, tmp_path: Path) -> None:
-    page = write_report(logged, tmp_path / "report", note="All of this was simulated.")
+    page = write_report(logged, tmp_path / "report", simulation="All of this was simulated.")
     write_report(logged, tmp_path / "report")  # what is there is replaced
-    text = render_report(logged, note="All of this was simulated.")
+    text = render_report(logged, simulation="All of this was simulated.")
     assert page == tmp_path / "report" / "report.html"
     assert "All of this was simulated." in text
+    mark = ' <span class="mark">simulated</span>'
+    assert f"{mark}</h1>" in text
+    assert re.search(rf'<p class="main">[^\n]* less</strong>[^\n]*{mark}</p>', text)
+    assert "imulated" not in page.read_text(encoding="utf-8")
     assert "<strong>60 % less</strong>" in text
     assert "22 events of 3 users" in text
     assert "anna and bob" in text

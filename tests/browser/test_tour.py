@@ -32,6 +32,8 @@ def test_the_tour_leads_to_a_good_mask(screen, record_property) -> None:
     screen.page.wait_for_selector("body[data-solids='1']")
     screen.page.wait_for_timeout(500)
     screen.shoot("tour-3-propagated")
+    name = screen.page.locator(".object-name").first
+    assert name.evaluate("input => input.scrollWidth <= input.clientWidth"), "the name is cut off"
     before = screen.num_voxels()
     screen.page.keyboard.press("p")
     where = screen.place(x0 + 2, (y0 + y1) // 2)

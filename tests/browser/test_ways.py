@@ -177,6 +177,24 @@ def test_several_objects(screen, folder: Path, tmp_path: Path) -> None:
     screen.shoot("objects")
 
 
+def test_a_correction_is_carried_on_before_it_is_saved(screen, folder: Path, tmp_path: Path) -> None:
+    import nibabel
+    import numpy as np
+
+    screen.open()
+    screen.drop(folder / "ball.nii.gz")
+    screen.go_to(5)
+    screen.draw_box(BOX)
+    screen.propagate()
+    shown = screen.slices()
+    screen.click(30, 20, is_inside=False)
+    saved = np.asarray(nibabel.load(screen.export("NIfTI", tmp_path)).dataobj)
+    assert len(shown) > 3
+    assert np.flatnonzero(saved.any(axis=(0, 1))).tolist() == screen.slices()
+    assert len(screen.slices()) > 3
+    assert [step["kind"] for step in screen.state("log")] == ["prompt", "propagate", "prompt", "propagate"]
+
+
 def test_a_folder_travels_as_a_zip(screen) -> None:
     import base64
     import io

@@ -131,6 +131,18 @@ def test_a_correction_recomputes_only_what_lies_behind_it(
     )
 
 
+def test_a_part_that_will_not_be_kept_is_not_shown_first(predictor: Predictor, scan: Volume) -> None:
+    whole, session = (
+        predictor.session(scan, options=InferenceOptions(zoom=False, keep_component=keeps))
+        for keeps in (False, True)
+    )
+    for one in (whole, session):
+        one.add(1, slice=KEY, box=(2, 2, 12, 12))
+    everything, shown = (one.add(1, slice=KEY, points=[(2, 2)], labels=[0]) for one in (whole, session))
+    np.testing.assert_array_equal(shown, session.mask(1)[KEY])
+    assert 0 < shown.sum() < everything.sum()
+
+
 def test_a_new_prompt_on_an_unvisited_slice_makes_everything_tracked_stale(
     predictor: Predictor, scan: Volume, session: Session
 ) -> None:

@@ -21,6 +21,7 @@ FEW_CASES = 10
 """Of fewer, a bootstrap's interval misses the truth more often than it says."""
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
+_MARK = ' <span class="mark">simulated</span>'
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 62em; padding: 0 1em;
   color: #1b1b1b; background: #fff; }
@@ -33,6 +34,7 @@ td { white-space: nowrap; }
 td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 13em; }
 .wide { overflow-x: auto; } .quiet { color: #555; }
 .note { background: #fff3d6; border-left: 4px solid #d99a00; padding: 0.5em 1em; font-weight: 600; }
+.mark { background: #d99a00; color: #1b1b1b; border-radius: 3px; padding: 0 0.4em; font-size: 0.8em; }
 .main { font-size: 1.15em; background: #eef4fb; border-left: 4px solid #1f5fa8; padding: 0.6em 1em; }
 img { max-width: 100%; height: auto; } figure { margin: 1em 0; }
 figcaption { color: #444; font-size: 0.85em; overflow-wrap: anywhere; }
@@ -41,29 +43,30 @@ figcaption { color: #444; font-size: 0.85em; overflow-wrap: anywhere; }
 """
 
 
-def render_report(project: Project, note: str = "") -> str:
+def render_report(project: Project, simulation: str = "") -> str:
     """Write a project's report as it stands now.
 
     Args:
         project: The project.
-        note: What must be said first, that all was simulated for instance.
+        simulation: What was simulated, if anything was: said first, and again beside headings and saving.
     """
-    return render(find(project), made=moment(project.now_ms()), note=note)
+    return render(find(project), made=moment(project.now_ms()), simulation=simulation)
 
 
-def render(findings: Findings, *, made: str, note: str = "") -> str:
+def render(findings: Findings, *, made: str, simulation: str = "") -> str:
     """Write findings as HTML.
 
     Args:
         findings: From `find`.
         made: When, for the reader.
-        note: What must be said first.
+        simulation: What was simulated, if anything was.
     """
+    mark = _MARK if simulation else ""
     body = "\n".join(
         [
-            *_summary(findings, made, note),
-            *_saving(findings),
-            *_times(findings),
+            *_summary(findings, made, simulation),
+            *_saving(findings, mark),
+            *_times(findings, mark),
             *_interactions(findings),
             *_proposals(findings),
             *_agreement(findings),
@@ -82,12 +85,12 @@ def render(findings: Findings, *, made: str, note: str = "") -> str:
     )
 
 
-def _summary(findings: Findings, made: str, note: str) -> Iterator[str]:
+def _summary(findings: Findings, made: str, simulation: str) -> Iterator[str]:
     record = findings.record
-    yield f"<h1>{escape(record.name)}</h1>"
+    yield f"<h1>{escape(record.name)}{_MARK if simulation else ''}</h1>"
     yield f'<p class="quiet">Annotation report of {day(made)}. Research software, not a medical device.</p>'
-    if note:
-        yield f'<p class="note">{escape(note)}</p>'
+    if simulation:
+        yield f'<p class="note">{escape(simulation)}</p>'
     counts = Counter(case.state for case in record.cases)
     states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state]) or "none"
     users = sorted({event.user for event in record.events})
@@ -103,8 +106,8 @@ def _summary(findings: Findings, made: str, note: str) -> Iterator[str]:
         yield "Nothing was logged yet, so there is no time to report.</p>"
 
 
-def _saving(findings: Findings) -> Iterator[str]:
-    yield "<h2>Time saved</h2>"
+def _saving(findings: Findings, mark: str) -> Iterator[str]:
+    yield f"<h2>Time saved{mark}</h2>"
     saving = findings.saving
     if saving is None:
         has_baseline = any(one.baseline for one in findings.finished)
@@ -114,7 +117,7 @@ def _saving(findings: Findings) -> Iterator[str]:
             "nothing to compare with.</p>"
         )
         return
-    yield f'<p class="main">{_sentence(saving)}</p>'
+    yield f'<p class="main">{_sentence(saving)}{mark}</p>'
     yield f"<p>{_basis(saving)}</p>"
     if saving.pairs:
         yield figure(
@@ -162,8 +165,8 @@ def _basis(saving: Saving) -> str:
     return f"{text} The interval is a bootstrap over cases{caution}."
 
 
-def _times(findings: Findings) -> Iterator[str]:
-    yield "<h2>Time per case</h2>"
+def _times(findings: Findings, mark: str) -> Iterator[str]:
+    yield f"<h2>Time per case{mark}</h2>"
     if not findings.groups:
         yield "<p>No finished case was logged.</p>"
         return

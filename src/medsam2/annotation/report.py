@@ -27,13 +27,13 @@ _AGREEMENT = ("case", "object", "first", "second", "round", "dice")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def write_report(project: Project, folder: Path, note: str = "") -> Path:
+def write_report(project: Project, folder: Path, simulation: str = "") -> Path:
     """Write report.html, attempts.csv, objects.csv, agreement.csv and proposals.csv; older ones are replaced.
 
     Args:
         project: The project.
         folder: Where; it is made if it is not there.
-        note: What must be said first on the page.
+        simulation: What was simulated, if anything was, for the page to say.
 
     Returns:
         The page.
@@ -49,7 +49,8 @@ def write_report(project: Project, folder: Path, note: str = "") -> Path:
     _write_csv(folder / "proposals.csv", _AGREEMENT, map(_agreement_row, findings.proposals))
     page = folder / PAGE
     with replacing(page, ".html") as temporary:
-        temporary.write_text(render(findings, made=moment(project.now_ms()), note=note), encoding="utf-8")
+        text = render(findings, made=moment(project.now_ms()), simulation=simulation)
+        temporary.write_text(text, encoding="utf-8")
     return page
 
 

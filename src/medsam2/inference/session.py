@@ -173,7 +173,9 @@ class Session:
         with self._changing(), self._runtime.computing():
             track.add(_joined(track.prompts.get(prompt.slice_index), prompt))
             self._tracks[number] = track
-        return self._filed_mask(track, prompt.slice_index)
+        # As `result` has it: a part that will not be kept must not be shown first.
+        kept = kept_slices(track)(prompt.slice_index)
+        return np.ascontiguousarray(self.cut.file(kept))
 
     def remove(self, number: int, *, slice: int | None = None) -> None:  # noqa: A002
         """Forget an object, or what was said about it in one slice.

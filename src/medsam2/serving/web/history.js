@@ -65,6 +65,13 @@ export function takeBack(log) {
   return null;
 }
 
+/** Whether an object was changed since it was last followed: the session has let go of slices that are still shown. */
+export function isCorrected(log) {
+  const at = log.findLastIndex((step) => step.kind === "propagate");
+  const followed = objectsIn(log.slice(0, Math.max(at, 0)));
+  return log.slice(at + 1).some((step) => followed.includes(step.object));
+}
+
 /** Whether the last step left slices to be found again. */
 export function isStale(log) {
   const last = log.at(-1);

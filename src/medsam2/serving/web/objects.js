@@ -61,7 +61,7 @@ function colour(object) {
 
 function name(object) {
   const input = document.createElement("input");
-  Object.assign(input, { type: "text", value: object.name, maxLength: 64, className: "object-name" });
+  Object.assign(input, { type: "text", value: object.name, title: object.name, maxLength: 64, className: "object-name" });
   input.setAttribute("aria-label", `Name of object ${object.number}`);
   input.addEventListener("focus", () => {
     input.dataset.editing = "yes";

@@ -1,6 +1,6 @@
 /** What the server is doing, and what is to be done next. */
 
-import { isStale, objectsIn } from "./history.js";
+import { isCorrected, isStale, objectsIn } from "./history.js";
 import { by } from "./page_parts.js";
 import { state, watch } from "./state.js";
 import { cancel, propagate } from "./work.js";
@@ -35,7 +35,7 @@ function nextStep(isPrompted) {
   if (state.isBaseline) return "Baseline: paint every slice with the brush.";
   if (!isPrompted) return "Draw a box around a structure on any slice.";
   if (state.log.at(-1)?.slices !== undefined) return "Stopped before the end: propagate again to see all slices.";
-  return state.log.some((step) => step.kind === "propagate")
+  return isCorrected(state.log)
     ? "Corrected: propagate again to carry it to the other slices."
     : "The outline is right? Then carry it through the slices.";
 }

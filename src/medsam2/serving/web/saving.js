@@ -2,13 +2,13 @@
 
 import { note, sendEvents } from "./clock.js";
 import { saveDraft } from "./drafts.js";
-import { objectsIn } from "./history.js";
+import { isCorrected, isStale, objectsIn } from "./history.js";
 import { askPerson, say } from "./notices.js";
 import * as project from "./project.js";
 import { saveFile } from "./save_file.js";
 import { exportMasks } from "./sessions.js";
 import { change, state } from "./state.js";
-import { inSession, inTurn } from "./work.js";
+import { inSession, inTurn, propagateNow } from "./work.js";
 
 /** The forms of `medsam2 segment`, and what people call them. */
 export const EXPORTS = [
@@ -25,6 +25,7 @@ export const EXPORTS = [
 export function exportAs(type) {
   return inTurn("Writing the file", async () => {
     requireMask();
+    await findAgain();
     const { blob, name } = await inSession((id) => exportMasks(id, type, namesOf()));
     note("export");
     saveFile(blob, name);
@@ -40,6 +41,7 @@ export function saveVersion(caseState) {
   }
   return inTurn("Saving", async () => {
     requireMask();
+    await findAgain();
     const { id } = state.opened;
     note("save");
     await sendEvents();
@@ -79,6 +81,16 @@ function namesOf() {
 
 function requireMask() {
   if (!objectsIn(state.log).length) throw new Error("There is no mask yet: draw a box first.");
+}
+
+/** Carry corrections to the other slices first: what is saved is what is shown. */
+async function findAgain() {
+  if (state.isBaseline || !isCorrected(state.log)) return;
+  const { work } = state;
+  change({ work: { ...work, text: "Propagating" } });
+  await propagateNow();
+  if (isStale(state.log)) throw new Error("Stopped before the end, so nothing was saved.");
+  change({ work });
 }
 
 async function base64(blob) {
