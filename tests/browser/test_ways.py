@@ -187,7 +187,14 @@ def test_a_correction_is_carried_on_before_it_is_saved(screen, folder: Path, tmp
     screen.draw_box(BOX)
     screen.propagate()
     shown = screen.slices()
+    screen.page.wait_for_function(
+        "n => document.querySelector('#measurements').innerText.includes('Slices\\t' + n)", arg=len(shown)
+    )
     screen.click(30, 20, is_inside=False)
+    screen.page.wait_for_timeout(1000)
+    measured = screen.page.locator("#measurements").inner_text()
+    assert f"Slices\t{len(shown)}" in measured
+    assert "Taken again when" in measured
     saved = np.asarray(nibabel.load(screen.export("NIfTI", tmp_path)).dataobj)
     assert len(shown) > 3
     assert np.flatnonzero(saved.any(axis=(0, 1))).tolist() == screen.slices()

@@ -69,7 +69,8 @@ export function takeBack(log) {
 export function isCorrected(log) {
   const at = log.findLastIndex((step) => step.kind === "propagate");
   const followed = objectsIn(log.slice(0, Math.max(at, 0)));
-  return log.slice(at + 1).some((step) => followed.includes(step.object));
+  const changed = log.slice(at + 1).filter((step) => step.kind === "prompt" || step.slice !== undefined);
+  return changed.some((step) => followed.includes(step.object));
 }
 
 /** Whether the last step left slices to be found again. */

@@ -1,5 +1,6 @@
 /** Volume, diameters and grey values of the objects, as they change. */
 
+import { isCorrected } from "./history.js";
 import { sayFault } from "./notices.js";
 import { by } from "./page_parts.js";
 import { readMeasurements } from "./sessions.js";
@@ -13,9 +14,11 @@ let timer = 0;
 export function showMeasurements() {
   watch(["log", "work", "session"], () => {
     clearTimeout(timer);
-    if (state.work === null && state.session && state.log.length) timer = setTimeout(measure, WAIT_MS);
+    // After a correction the session has fewer slices than are shown, until it is propagated.
+    const isWaiting = isCorrected(state.log) && state.measurements.length > 0;
+    if (state.work === null && state.session && state.log.length && !isWaiting) timer = setTimeout(measure, WAIT_MS);
   });
-  watch(["measurements", "objects", "opened"], draw);
+  watch(["measurements", "objects", "opened", "log"], draw);
 }
 
 async function measure() {
@@ -40,6 +43,11 @@ function draw() {
     return;
   }
   place.replaceChildren(...measured.map(tableFor));
+  if (!isCorrected(state.log)) return;
+  const text = document.createElement("p");
+  text.className = "quiet";
+  text.textContent = "Taken again when the correction is propagated.";
+  place.append(text);
 }
 
 function tableFor(one) {
