@@ -74,7 +74,8 @@ def test_the_report_compares_before_with_after(bank: Path, tmp_path: Path) -> No
     mean = sum(before_dice) / 2
     assert lines[0].startswith(f"mean Dice of 2 held-out objects: {mean:.3f} before, ")
     assert f"{before_dice[0]:.3f} -> {after_dice[0]:.3f}" in lines[2]
-    assert (tmp_path / "report" / "report.txt").read_text(encoding="utf-8").splitlines()[: len(lines)] == lines
+    text = (tmp_path / "report" / "report.txt").read_text(encoding="utf-8")
+    assert text.splitlines()[: len(lines)] == lines
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
     assert "after minus before" in page
     assert "http" not in page.replace("http-equiv", ""), "the page needs nothing else"
