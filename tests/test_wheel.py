@@ -29,4 +29,5 @@ def test_the_wheel_carries_weights_and_card(tmp_path: Path) -> None:
         sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
     assert 0 < sizes["medsam2/shipped/compact.safetensors"] < MAX_WEIGHTS_BYTES
     assert sizes["medsam2/shipped/compact.md"] > 0
+    assert sizes["medsam2/training/rounds/compact-finetune.toml"] > 0, "the page's fine-tuning needs it"
     assert not [name for name in sizes if name.startswith(("tests/", "runs/"))]

@@ -25,8 +25,10 @@ from medsam2.imaging.replacing import replacing
 from medsam2.training.config import read_recipe
 from medsam2.training.datasets.scan import LabelledScan
 
-RECIPE = Path(__file__).with_name("improve.toml")
-"""What a round does if it is not told otherwise: `recipes/compact-finetune.toml`, reported more often."""
+_PACKAGED = Path(__file__).with_name("compact-finetune.toml")
+RECIPE = _PACKAGED if _PACKAGED.exists() else Path(__file__).parents[4] / "recipes" / _PACKAGED.name
+"""What a round does if it is not told otherwise; a wheel carries it, a checkout has it in `recipes/`."""
+_LOG_EVERY, _CHECKPOINT_EVERY = 2, 10  # steps: somebody watches, and a stopped round should lose little
 _NICENESS = 10  # people who draw come first
 _MEASURED, _TRAINED = 0.1, 0.9  # parts of a round that are over when these are
 
@@ -123,7 +125,10 @@ def _train(order: Order, say: Say) -> str:
     from medsam2.training.rounds.work import begin_from, begin_training
 
     say({"progress": _MEASURED, "message": f"preparing {_counted(len(order.training), 'case')}"})
-    config = begin_from(read_recipe(order.recipe), order.start)
+    config = dataclasses.replace(
+        begin_from(read_recipe(order.recipe), order.start),
+        log_every=_LOG_EVERY, checkpoint_every=_CHECKPOINT_EVERY,
+    )  # fmt: skip
     trainer = begin_training(
         order.training, config, order.folder / "bank", order.folder / "run", PrepareOptions(),
         device=order.device,
