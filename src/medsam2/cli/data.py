@@ -19,6 +19,7 @@ from medsam2.errors import InputError
 if TYPE_CHECKING:
     from medsam2.training.datasets.prepare import PreparedCase
     from medsam2.training.datasets.scan import DataSet
+    from medsam2.training.datasets.splits import Splits
     from medsam2.training.datasets.summary import SetReport
 
 T = TypeVar("T")
@@ -146,16 +147,18 @@ def check(
 
 @data.command(cls=WindowCommand)
 @_path
+@click.argument("out", type=click.Path(path_type=Path), required=False)
 @click.option(
-    "-o", "--output", "bank", type=click.Path(path_type=Path), required=True,
-    help="Folder of the bank; what is there already is not done again.",
+    "-o", "--output", "bank", type=click.Path(path_type=Path),
+    help="Folder of the bank, the same as OUT; what is there already is not done again.",
 )  # fmt: skip
 @_source_options
 @_plane
 @_window
 @click.option("--components", is_flag=True, help="Make each connected piece of a label an object of its own.")
 @click.option(
-    "--min-area", type=click.IntRange(min=1), default=12, show_default=True, metavar="N",
+    "--min-area", type=click.IntRange(min=1), metavar="N",
+    show_default="12; 20 for a table with a column kind",
     help="Leave out objects with fewer pixels in their largest slice.",
 )  # fmt: skip
 @click.option(
@@ -163,50 +166,61 @@ def check(
     help="Largest file; larger scans are cropped around their objects.",
 )  # fmt: skip
 @click.option(
-    "--shares", type=float, nargs=3, default=(0.8, 0.2, 0.0), show_default=True,
-    metavar="TRAIN VALIDATION TEST", help="Of the patients whom the data set puts into no split.",
+    "--shares", type=float, nargs=3, metavar="TRAIN VALIDATION TEST",
+    show_default="0.8 0.2 0; a fixed eighth to validate on for a table with a column kind",
+    help="Of the patients whom the data set puts into no split.",
 )  # fmt: skip
-@click.option("--seed", type=int, default=0, metavar="N", help="Of the split.")
+@click.option("--seed", type=int, metavar="N", help="Of the split into --shares.")
 @_workers
 @_as_json
 @click.pass_context
 def prepare(
     ctx: click.Context,
     path: Path,
-    bank: Path,
+    out: Path | None,
+    bank: Path | None,
     plane: str | None,
     window: str | tuple[float, float] | None,
     components: bool,
-    min_area: int,
+    min_area: int | None,
     max_mib: float,
-    shares: tuple[float, float, float],
-    seed: int,
+    shares: tuple[float, float, float] | None,
+    seed: int | None,
     workers: int,
     prints_json: bool,
 ) -> None:
-    """Cut the data set PATH into a bank of stacks for training.
+    """Cut the data set PATH into a bank of stacks for training, in the folder OUT.
 
     Scans become 8-bit stacks of slices with numbered objects, split by patient, for `medsam2 train --bank`.
     Scans for testing are listed in the bank but are not in it. A scan that fails does not stop the rest; the
     exit code is then 1.
+
+    A table with a column kind (volume, still or video) may give each scan its window and slicing axis, and
+    name its labels, data set and patient. Such scans are cropped around their objects. CT gives three
+    windows, and volumes with nearly cubic voxels are cut along all three axes.
     """
     from medsam2.training.datasets.prepare import PrepareOptions
     from medsam2.training.datasets.prepare import prepare as fill
-    from medsam2.training.datasets.splits import split_by_patient
 
+    folder = _one_folder(out, bank)
     if not max_mib > 0 or max_mib > 2**20:
         raise InputError(f"--max-mib is a number of MiB above 0, not {max_mib:g}")
     options = PrepareOptions(
         window=window, plane=plane, pieces=components, smallest_area=min_area, file_bytes=int(max_mib * _MIB)
     )
     found = _read(ctx, path)
-    splits = split_by_patient(found.scans, shares, seed)
+    for sentence in found.row_errors.values():
+        say(f"a row is left out: {sentence}")
+    splits = _split(found, shares, seed)
     num_scans = sum(len(splits[name]) for name in ("train", "validation"))
-    cases = list(_watched(fill(splits, bank, options, workers), num_scans, "preparing"))
-    failed = [case for case in cases if case.error is not None]
-    for case in failed:
-        say(f"{case.name} is left out: {case.error}")
-    facts = _bank_facts(bank, cases, {name: len({s.patient for s in part}) for name, part in splits.items()})
+    cases = list(_watched(fill(splits, folder, options, workers), num_scans, "preparing"))
+    failed = {f"row {number}": sentence for number, sentence in found.row_errors.items()}
+    for case in cases:
+        if case.error is not None:
+            failed[case.name] = case.error
+            say(f"{case.name} is left out: {case.error}")
+    patients = {name: len({scan.patient for scan in part}) for name, part in splits.items()}
+    facts = _bank_facts(folder, cases, patients) | {"failed": failed}
     if prints_json:
         click.echo(json.dumps(facts))
     else:
@@ -214,9 +228,28 @@ def prepare(
             f"{facts['train_files']} stacks to train on, {facts['validation_files']} to validate on, "
             f"{facts['objects']} objects ({facts['left_out']} left out as too small)"
         )
-        click.echo(bank)
+        click.echo(folder)
     if failed:
         ctx.exit(EXIT_FAILED)
+
+
+def _one_folder(out: Path | None, bank: Path | None) -> Path:
+    """Return the folder that was given as OUT or by -o."""
+    if out is not None and bank is not None:
+        raise click.UsageError(f"give the folder once, not as {out} and by -o {bank}")
+    folder = out or bank
+    if folder is None:
+        raise click.UsageError("Missing option '-o' or a second argument: the folder of the bank")
+    return folder
+
+
+def _split(found: DataSet, shares: tuple[float, float, float] | None, seed: int | None) -> Splits:
+    """Divide the scans by patient as the options say, or as the kind of data set has it."""
+    from medsam2.training.datasets.splits import DEFAULT_SHARES, split_by_fixed_eighth, split_by_patient
+
+    if shares is None and seed is None and all(scan.row is not None for scan in found.scans):
+        return split_by_fixed_eighth(found.scans)
+    return split_by_patient(found.scans, shares or DEFAULT_SHARES, seed or 0)
 
 
 def _read(ctx: click.Context, path: Path) -> DataSet:
@@ -253,7 +286,6 @@ def _bank_facts(bank: Path, cases: list[PreparedCase], patients: dict[str, int])
         "validation_files": sum(len(case.files) for case in cases if case.split == "validation"),
         "objects": sum(len(names) for case in cases for names in case.objects),
         "left_out": sum(case.num_left_out for case in cases),
-        "failed": {case.name: case.error for case in cases if case.error is not None},
     }
 
 

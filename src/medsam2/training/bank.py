@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +49,13 @@ class BankEntry:
     """Name of the scan in its data set."""
     objects: tuple[str, ...]
     """Names of the objects, label 1 first."""
+    dataset: str = ""
+    """Name of the data set that the scan comes from. Lists of earlier versions lack this and what follows."""
+    patient: str = ""
+    axis: int | None = None
+    """File axis of the scan that the slices are stacked along."""
+    window: tuple[float, float] | None = None
+    """Intensities that became 0 and 255."""
 
 
 def use_bank(config: TrainConfig, folder: Path) -> TrainConfig:
@@ -166,12 +174,21 @@ def _read_manifest(path: Path, _written_ns: int) -> tuple[tuple[BankEntry, ...],
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         train, validation = (
-            tuple(
-                BankEntry(file=str(e["file"]), case=str(e["case"]), objects=tuple(map(str, e["objects"])))
-                for e in content[split]
-            )
-            for split in ("train", "validation")
+            tuple(_entry(listed) for listed in content[split]) for split in ("train", "validation")
         )
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
         raise InputError(f"{path}: is no list of a prepared bank; prepare it again") from error
     return train, validation
+
+
+def _entry(listed: Mapping[str, Any]) -> BankEntry:
+    lower_upper = listed.get("window")
+    return BankEntry(
+        file=str(listed["file"]),
+        case=str(listed["case"]),
+        objects=tuple(str(name) for name in listed["objects"]),
+        dataset=str(listed.get("dataset", "")),
+        patient=str(listed.get("patient", "")),
+        axis=None if listed.get("axis") is None else int(listed["axis"]),
+        window=None if lower_upper is None else (float(lower_upper[0]), float(lower_upper[1])),
+    )

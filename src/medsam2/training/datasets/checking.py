@@ -249,7 +249,7 @@ def _check_mask(
         notes.warn(
             "mask-float", f"the mask is stored as {mask.array.dtype}, though its labels are whole numbers"
         )
-    labels = _measure(mask, values, slice_axis(mask, limits.plane))
+    labels = _measure(mask, values, slice_axis(mask, limits.plane, scan.row))
     known = {*scan.labels, *scan.ignored}
     unknown = [facts.value for facts in labels if scan.labels and facts.value not in known]
     labels = tuple(facts for facts in labels if facts.value not in scan.ignored)

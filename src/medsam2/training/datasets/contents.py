@@ -17,7 +17,8 @@ from medsam2.errors import GeometryError, InputError, MedSAM2Error, UnsupportedF
 from medsam2.imaging import io, still
 from medsam2.imaging.intensity import Window, check_intensities, resolve_window
 from medsam2.imaging.mapped import SPILL_BYTES, spill
-from medsam2.imaging.volume import Volume
+from medsam2.imaging.volume import MODALITIES, Volume
+from medsam2.training.datasets.row_windows import row_window
 from medsam2.training.datasets.scan import PICTURE_SUFFIXES, LabelledScan, files_by_stem
 
 LARGEST_ARRAY_BYTES = 8 * 2**30
@@ -39,7 +40,9 @@ def read_image(scan: LabelledScan) -> Volume:
         volume = _read_frames(scan, is_mask=False)
     else:
         volume = io.read(scan.image, frame=scan.channel)
-    if volume.modality is None and scan.modality is not None:
+    if scan.row is not None and scan.row.kind == "still" and volume.shape[0] > 1:
+        raise InputError(f"{scan.image}: has {volume.shape[0]} slices; a still is one picture")
+    if volume.modality is None and scan.modality in MODALITIES:
         volume = dataclasses.replace(volume, modality=scan.modality)
     return volume
 
@@ -55,7 +58,8 @@ def read_mask(scan: LabelledScan) -> Volume:
     if scan.storage == "frames":
         return _read_frames(scan, is_mask=True)
     if scan.mask.is_file() and scan.mask.name.lower().endswith(PICTURE_SUFFIXES):
-        return Volume.from_array(_mask_picture(scan.mask)[np.newaxis])
+        is_first_channel = scan.row is not None
+        return Volume.from_array(_mask_picture(scan.mask, is_first_channel=is_first_channel)[np.newaxis])
     return io.read(scan.mask)
 
 
@@ -190,8 +194,8 @@ def _common_size(paths: list[Path], folder: Path) -> tuple[int, int]:
     return width, height
 
 
-def _mask_picture(path: Path) -> np.ndarray:
-    """Read a mask's numbers, (y, x); colours count only where they are greys."""
+def _mask_picture(path: Path, *, is_first_channel: bool = False) -> np.ndarray:
+    """Read a mask's numbers, (y, x); colours count only where they are greys, or their first channel."""
     try:
         with Image.open(path) as picture:
             if picture.mode in _INDEX_MODES:
@@ -200,7 +204,7 @@ def _mask_picture(path: Path) -> np.ndarray:
             colours = np.array(picture.convert("RGB"))
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UnsupportedFormat(f"{path}: the mask is no picture that can be read") from error
-    if not (colours == colours[..., :1]).all():
+    if not is_first_channel and not (colours == colours[..., :1]).all():
         raise UnsupportedFormat(
             f"{path}: the mask is in colour; a palette or greys give each object a number"
         )
@@ -221,7 +225,8 @@ def check_window(window: str | tuple[float, float] | None) -> None:
 def window_of(scan: LabelledScan, image: Volume, window: str | tuple[float, float] | None) -> Window:
     """Choose the intensities that become black and white, as inference does.
 
-    The greys of an .npz and of a video are made for looking at already and stay.
+    The greys of an .npz and of a video are made for looking at already and stay. A row of a table may have a
+    window of its own.
 
     Args:
         scan: Where the image is from.
@@ -232,6 +237,8 @@ def window_of(scan: LabelledScan, image: Volume, window: str | tuple[float, floa
         InputError: No preset has this name, the limits are none, or the image is constant or not finite.
     """
     check_intensities(image.array)
+    if window is None and scan.row is not None:
+        return row_window(scan.row, image.array)
     if window is None and scan.storage != "volume" and image.array.dtype == np.uint8:
         return Window(0.0, 255.0, "display")
     return resolve_window(image, window)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 from medsam2.errors import InputError
 from medsam2.training.datasets.objects import Box
@@ -16,6 +17,15 @@ MIN_SLICES = 16
 """Slices that a part has where the scan does: a clip of eight slices that skips every other one."""
 
 
+ROOM_PIXELS = 30
+"""Least room around the objects of a scan in a table, in the plane of the slices."""
+ROOM_SHARE = 0.5
+"""The same, as a share of the objects' longer side together."""
+ROOM_SLICES = 10
+MOST_SLICES = 120
+"""Of a stack with more, every other slice is left out."""
+
+
 @dataclass(frozen=True)
 class Part:
     """A part of a scan and the objects that it was made for."""
@@ -24,6 +34,27 @@ class Part:
     """(slice, y, x)."""
     members: tuple[int, ...]
     """Their places in the list of boxes."""
+
+
+def room_around(boxes: Sequence[Box], shape: tuple[int, ...]) -> tuple[Box, int]:
+    """Return the crop around all objects of a scan in a table, and the step from slice to slice.
+
+    Args:
+        boxes: Just around each object, one at least.
+        shape: Slices, rows, columns of the scan.
+
+    Returns:
+        The box (slice, y, x), and 1, or 2 where it has more than `MOST_SLICES`.
+    """
+    z, y, x = reduce(_hull, boxes)
+    margin = max(ROOM_PIXELS, round(ROOM_SHARE * max(_length(y), _length(x))))
+    box = _as_box(
+        tuple(
+            slice(max(0, inner.start - room), min(size, inner.stop + room))
+            for inner, room, size in zip((z, y, x), (ROOM_SLICES, margin, margin), shape, strict=True)
+        )
+    )
+    return box, 2 if _length(box[0]) > MOST_SLICES else 1
 
 
 def plan_parts(shape: tuple[int, ...], boxes: Sequence[Box], largest_voxels: int) -> list[Part]:

@@ -89,21 +89,23 @@ def read_data_set(path: Path, layout: str | None = None, options: ReadOptions | 
         raise InputError(f"no format is called {layout!r}; formats are {', '.join(LAYOUTS)}")
     found = LAYOUTS[layout].read(path, options)
     if not found.scans:
-        reason = f", {found.gaps[0]}" if found.gaps else ""
+        reason = "".join(f", {sentence}" for sentence in (*found.gaps, *found.row_errors.values())[:1])
         raise InputError(
             f"{path}: no scan with a mask is here as {layout} keeps them "
             f"({LAYOUTS[layout].looked_for}){reason}"
         )
-    scans = tuple(_as_said(scan, options) for scan in _with_names_of_their_own(found))
+    name = path.resolve().stem if path.is_file() else path.resolve().name
+    scans = tuple(_as_said(scan, options, name) for scan in _with_names_of_their_own(found))
     return dataclasses.replace(found, scans=scans)
 
 
-def _as_said(scan: LabelledScan, options: ReadOptions) -> LabelledScan:
+def _as_said(scan: LabelledScan, options: ReadOptions, name: str) -> LabelledScan:
     """What a person says counts more than what the files say."""
     return dataclasses.replace(
         scan,
         modality=options.modality or scan.modality,
         labels=dict(options.labels) if options.labels else scan.labels,
+        dataset=scan.dataset or name,
     )
 
 

@@ -88,7 +88,7 @@ def choose_channel(wanted: str | None, names: Mapping[int, str], path: Path) -> 
     raise InputError(f"{path}: no channel is called {wanted!r}; there are {listed or 'none that have names'}")
 
 
-def label_table(value: object, path: Path) -> tuple[dict[int, str], frozenset[int]]:
+def label_table(value: object, path: Path | str) -> tuple[dict[int, str], frozenset[int]]:
     """Read a table of labels in either direction.
 
     nnU-Net 2 writes name -> value, or a list of values for a region made of several; nnU-Net 1, MSD and MONAI

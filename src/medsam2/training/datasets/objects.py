@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from medsam2.imaging.geometry import plane_axis
 from medsam2.imaging.volume import Volume
+from medsam2.training.datasets.scan import TableRow
 
 DEFAULT_AXIS = 2  # as in inference: slices are stacked along the file's third axis
 
@@ -34,13 +35,15 @@ class ScanObject:
         return int(self.mask.sum(axis=(1, 2)).max())
 
 
-def slice_axis(volume: Volume, plane: str | None) -> int:
-    """Return the file axis that slices are stacked along: that of a plane, else the third.
+def slice_axis(volume: Volume, plane: str | None, row: TableRow | None = None) -> int:
+    """Return the file axis that slices are stacked along: that of a plane, else a row's, else the third.
 
     Raises:
         InputError: The plane is none of axial, coronal, sagittal.
     """
-    return DEFAULT_AXIS if plane is None else plane_axis(volume.affine, plane)
+    if plane is not None:
+        return plane_axis(volume.affine, plane)
+    return DEFAULT_AXIS if row is None else row.axis
 
 
 def find_objects(

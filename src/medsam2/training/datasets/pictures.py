@@ -43,7 +43,7 @@ def draw_case(
         InputError: The scan cannot be read, or shows nothing.
     """
     image = read_image(scan)
-    axis = slice_axis(image, plane)
+    axis = slice_axis(image, plane, scan.row)
     labels = slices_along(whole_numbers(match_order(read_mask(scan), image)), axis)
     limits = window_of(scan, image, window)
     slices = slices_along(image.array, axis)

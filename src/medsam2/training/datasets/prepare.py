@@ -15,49 +15,15 @@ from pathlib import Path
 import numpy as np
 
 from medsam2.errors import InputError
-from medsam2.imaging.geometry import slices_along
-from medsam2.imaging.grids import match_order
-from medsam2.imaging.intensity import to_uint8
 from medsam2.imaging.replacing import replacing
-from medsam2.imaging.volume import Volume
-from medsam2.training.bank import MANIFEST, MAX_LABELS
-from medsam2.training.datasets.contents import check_window, read_image, read_mask, whole_numbers, window_of
-from medsam2.training.datasets.crops import Part, plan_parts
-from medsam2.training.datasets.objects import ScanObject, find_objects, slice_axis
+from medsam2.training.bank import MANIFEST
 from medsam2.training.datasets.scan import TRAIN, VALIDATION, LabelledScan
 from medsam2.training.datasets.splits import Splits
+from medsam2.training.datasets.stacks import PrepareOptions as PrepareOptions
+from medsam2.training.datasets.stacks import Stack, cut
 
-DEFAULT_FILE_BYTES = 16 * 2**20
-SMALLEST_FILE_BYTES = 2**20
-_BYTES_PER_VOXEL = 2  # a grey and a label
 _FILE_NAME = re.compile(r"[0-9a-f]{24}-\d{3,}\.npz")
 _RECORDS = "cases"
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrepareOptions:
-    """How scans become stacks."""
-
-    window: str | tuple[float, float] | None = None
-    """Of the intensities: a CT window's name or limits; None chooses as inference does."""
-    plane: str | None = None
-    """Of the slices, "axial" say; the file's third axis if not given."""
-    pieces: bool = False
-    """Make each connected piece of a label an object of its own: lesions that share a value."""
-    smallest_area: int = 12
-    """Pixels that an object needs in its largest slice; `DataConfig.min_area` draws no smaller ones."""
-    file_bytes: int = DEFAULT_FILE_BYTES
-    """What a file of the bank may have; larger scans are cropped around their objects."""
-
-    def __post_init__(self) -> None:
-        """Check what does not depend on a scan."""
-        check_window(self.window)
-        if self.smallest_area < 1:
-            raise InputError(f"an object has at least 1 pixel, not {self.smallest_area}")
-        if self.file_bytes < SMALLEST_FILE_BYTES:
-            raise InputError(
-                f"a file of the bank has at least {SMALLEST_FILE_BYTES} bytes (1 MiB), not {self.file_bytes}"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +37,22 @@ class PreparedCase:
     objects: tuple[tuple[str, ...], ...] = ()
     """For each file the names of its objects, label 1 first."""
     num_left_out: int = 0
-    """Objects that are too small, or beyond the 255 that a file holds."""
-    window: tuple[float, float] | None = None
-    """Intensities that became 0 and 255."""
+    """Objects along the scan's own axis that are too small, or more than a file holds."""
+    axes: tuple[int, ...] = ()
+    """For each file the file axis of the scan that its slices are stacked along."""
+    windows: tuple[tuple[float, float], ...] = ()
+    """For each file the intensities that became 0 and 255."""
+    patient: str = ""
+    """Whose scan it is."""
+    dataset: str = ""
+    """Name of the data set that it comes from."""
     error: str | None = None
     """Why there are no files."""
+
+    @property
+    def window(self) -> tuple[float, float] | None:
+        """The scan's own window, that of its first file; None without files."""
+        return self.windows[0] if self.windows else None
 
 
 def prepare(splits: Splits, bank: Path, options: PrepareOptions, workers: int = 1) -> Iterator[PreparedCase]:
@@ -128,99 +105,61 @@ def _prepare_case(work: tuple[LabelledScan, str], *, bank: Path, options: Prepar
     scan, split = work
     key = _key(scan, options)
     record = bank / _RECORDS / f"{key}.json"
-    known = _known(record, bank)
-    if known is not None:
-        return dataclasses.replace(known, name=scan.name, split=split)
-    try:
-        case = dataclasses.replace(_cut_scan(scan, bank, key, options), split=split)
-    except (InputError, OSError) as error:
-        return PreparedCase(name=scan.name, split=split, error=str(error))
-    # Last: a record says that all its files are there.
-    _write_json(dataclasses.asdict(case), record)
-    return case
+    case = _known(record, bank)
+    if case is None:
+        try:
+            case = _cut_scan(scan, bank, key, options)
+        except (InputError, OSError) as error:
+            return PreparedCase(name=scan.name, split=split, error=_explained(scan, error))
+        # Last: a record says that all its files are there.
+        _write_json(dataclasses.asdict(case), record)
+    return dataclasses.replace(case, name=scan.name, split=split, patient=scan.patient, dataset=scan.dataset)
 
 
 def _cut_scan(scan: LabelledScan, bank: Path, key: str, options: PrepareOptions) -> PreparedCase:
-    image = read_image(scan)
-    axis = slice_axis(image, options.plane)
-    labels = slices_along(whole_numbers(match_order(read_mask(scan), image)), axis)
-    window = window_of(scan, image, options.window)
-    slices = slices_along(image.array, axis)
-    found = list(find_objects(labels, scan.labels, scan.ignored, pieces=options.pieces))
-    objects = [one for one in found if one.largest_area >= options.smallest_area]
-    if not objects:
-        raise InputError(
-            f"none of the {len(found)} objects in the mask has {options.smallest_area} pixels in a slice"
-            if found
-            else "the mask is empty"
-        )
-    parts = plan_parts(slices.shape, [one.box for one in objects], options.file_bytes // _BYTES_PER_VOXEL)
     files: list[str] = []
-    names: list[tuple[str, ...]] = []
+    stacks: list[tuple[tuple[str, ...], int, tuple[float, float]]] = []  # names, axis, window
     is_kept: set[int] = set()
-    for part in parts:
-        stack, members = _labels_of(part, objects, options)
-        if not members:
-            continue
+    num_found = 0
+    for stack in cut(scan, options):
         file = f"{key}-{len(files):03d}.npz"
-        with replacing(bank / file, ".part") as temporary, temporary.open("xb") as stream:
-            # Not compressed: reading it back must cost next to nothing.
-            np.savez(
-                stream,
-                image=to_uint8(slices[part.box], window),
-                labels=stack,
-                modality=np.array(image.modality or ""),
-                spacing_mm=np.array(_spacing_mm(image, axis)),
-            )
+        _store(stack, bank / file)
         files.append(file)
-        names.append(tuple(objects[member].name for member in members))
-        is_kept |= set(members)
+        stacks.append((stack.names, stack.axis, (stack.window.lower, stack.window.upper)))
+        if stack.axis == stacks[0][1]:
+            is_kept |= stack.objects
+            num_found = stack.num_found
+    objects, axes, windows = zip(*stacks, strict=True)
     return PreparedCase(
         name=scan.name,
         split=TRAIN,
         files=tuple(files),
-        objects=tuple(names),
-        num_left_out=len(found) - len(is_kept),
-        window=(window.lower, window.upper),
+        objects=objects,
+        axes=axes,
+        windows=windows,
+        num_left_out=num_found - len(is_kept),
     )
 
 
-def _spacing_mm(image: Volume, axis: int) -> tuple[float, float, float]:
-    """Distance of voxel centres in the slices along an axis, (x, y), and of the slices."""
-    x_mm, y_mm = (step for number, step in enumerate(image.spacing) if number != axis)
-    return x_mm, y_mm, image.spacing[axis]
+def _store(stack: Stack, path: Path) -> None:
+    with replacing(path, ".part") as temporary, temporary.open("xb") as stream:
+        # Not compressed: reading it back must cost next to nothing.
+        np.savez(
+            stream,
+            image=stack.image,
+            labels=stack.labels,
+            modality=np.array(stack.modality),
+            spacing_mm=np.array(stack.spacing_mm),
+        )
 
 
-def _labels_of(
-    part: Part, objects: Sequence[ScanObject], options: PrepareOptions
-) -> tuple[np.ndarray, list[int]]:
-    """Number a part's objects from 1, the largest first to be kept where they are too many.
-
-    Returns:
-        uint8 labels of the part's size, and the places of its objects, label 1 first.
-    """
-    labels = np.zeros([place.stop - place.start for place in part.box], np.uint8)
-    inside = []
-    for member in part.members:
-        target, source = _overlap(part, objects[member])
-        mask = objects[member].mask[source]
-        if mask.size and int(mask.sum(axis=(1, 2)).max()) >= options.smallest_area:
-            inside.append((member, target, mask))
-    inside.sort(key=lambda one: int(one[2].sum()), reverse=True)
-    for number, (_, target, mask) in enumerate(inside[:MAX_LABELS], start=1):
-        labels[target][mask] = number
-    return labels, [member for member, _, _ in inside[:MAX_LABELS]]
-
-
-def _overlap(part: Part, one: ScanObject) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Return where an object lies in a part, and which part of the object that is."""
-    target, source = [], []
-    for outer, inner in zip(part.box, one.box, strict=True):
-        start, stop = max(outer.start, inner.start), max(outer.start, min(outer.stop, inner.stop))
-        start = min(start, stop)
-        target.append(slice(start - outer.start, stop - outer.start))
-        source.append(slice(max(0, start - inner.start), max(0, stop - inner.start)))
-    return tuple(target), tuple(source)
+def _explained(scan: LabelledScan, error: Exception) -> str:
+    """Say which row of a table and which file an error is about."""
+    text = str(error)
+    if scan.row is None:
+        return text
+    is_named = str(scan.image) in text or str(scan.mask) in text
+    return f"{scan.row.where}: {text if is_named else f'{scan.image} with {scan.mask}: {text}'}"
 
 
 def _key(scan: LabelledScan, options: PrepareOptions) -> str:
@@ -232,6 +171,7 @@ def _key(scan: LabelledScan, options: PrepareOptions) -> str:
         scan.channel,
         scan.modality,
         scan.storage,
+        None if scan.row is None else [scan.row.kind, scan.row.axis, scan.row.window],
     )
     text = json.dumps([about, dataclasses.asdict(options)])
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
@@ -248,7 +188,8 @@ def _known(record: Path, bank: Path) -> PreparedCase | None:
         content = json.loads(record.read_text(encoding="utf-8"))
         content["files"] = tuple(content["files"])
         content["objects"] = tuple(tuple(names) for names in content["objects"])
-        content["window"] = tuple(content["window"])
+        content["axes"] = tuple(content["axes"])
+        content["windows"] = tuple(tuple(window) for window in content["windows"])
         case = PreparedCase(**content)
     except (OSError, ValueError, TypeError, KeyError):
         return None
@@ -259,10 +200,20 @@ def _finish(bank: Path, cases: Sequence[PreparedCase], splits: Splits, options: 
     """Write the list of files that training reads, then remove what is not on it."""
     listed = {
         split: [
-            {"file": file, "case": case.name, "objects": list(names), "window": case.window}
+            {
+                "file": file,
+                "case": case.name,
+                "objects": list(names),
+                "dataset": case.dataset,
+                "patient": case.patient,
+                "axis": axis,
+                "window": list(window),
+            }
             for case in cases
             if case.split == split
-            for file, names in zip(case.files, case.objects, strict=True)
+            for file, names, axis, window in zip(
+                case.files, case.objects, case.axes, case.windows, strict=True
+            )
         ]
         for split in (TRAIN, VALIDATION)
     }

@@ -29,6 +29,21 @@ _MODALITY_WORDS = (
 )
 
 Storage = Literal["volume", "npz", "frames"]
+Kind = Literal["volume", "still", "video"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableRow:
+    """What a row of a table with a column `kind` says about an image; see `rows`."""
+
+    where: str
+    """Table and row, for messages: "scans.csv, row 5". The header is row 1."""
+    kind: Kind
+    """A 3D scan, one picture, or a video whose frames lie along the slicing axis."""
+    axis: int
+    """File axis that slices are stacked along: 0 (x), 1 (y) or 2 (z)."""
+    window: tuple[float, float] | None
+    """Intensities shown black and white, in HU for CT; None takes them from the image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +63,7 @@ class LabelledScan:
     split: str | None = None
     """One of `SPLITS` where the data set says it."""
     modality: str | None = None
-    """"CT", "MR" or "US" where the data set says it."""
+    """"CT", "MR" or "US" where the data set says it; a row of a table may have another word, "PET" say."""
     channel: int | None = None
     """Which frame of a 4D file to take, from 0."""
     ignored: frozenset[int] = frozenset()
@@ -56,6 +71,10 @@ class LabelledScan:
     storage: Storage = "volume"
     """How image and mask are stored: files that `imaging.io` reads, an .npz with `imgs` and `gts`, or
     folders of pictures that are the slices."""
+    dataset: str = ""
+    """Name of the data set that the scan comes from; a table may hold scans of many."""
+    row: TableRow | None = None
+    """Of a table with a column `kind`; such scans are cut along several axes and in several windows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +87,8 @@ class DataSet:
     scans: tuple[LabelledScan, ...]
     gaps: tuple[str, ...] = ()
     """A sentence for each file without its partner, or for each group of them."""
+    row_errors: Mapping[int, str] = field(default_factory=dict)
+    """Number of a table's row that cannot be used -> a sentence that names table, row and reason."""
 
 
 @dataclass(frozen=True, kw_only=True)

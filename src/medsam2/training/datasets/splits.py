@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,8 @@ from medsam2.errors import InputError
 from medsam2.training.datasets.scan import SPLITS, LabelledScan
 
 DEFAULT_SHARES = (0.8, 0.2, 0.0)
+FIXED_PARTS = 8
+"""One of so many parts of a table's patients is for validation."""
 
 Splits = Mapping[str, tuple[LabelledScan, ...]]
 
@@ -55,10 +58,7 @@ def split_by_patient(
         raise InputError(
             f"the shares of {', '.join(SPLITS)} are to sum to 1, with some to train, not {shares}"
         )
-    for patient, splits in patients_in_two_splits(scans).items():
-        raise InputError(
-            f"the data set has the patient {patient!r} in {' and '.join(splits)}; it may be in one"
-        )
+    _check_patients(scans)
     fixed = {scan.patient: scan.split for scan in scans if scan.split is not None}
     free = sorted({scan.patient for scan in scans} - fixed.keys())
     if SPLITS[1] in fixed.values():
@@ -70,6 +70,42 @@ def split_by_patient(
         drawn = {}
     of_patient = {**fixed, **drawn}
     return {split: tuple(s for s in scans if of_patient[s.patient] == split) for split in SPLITS}
+
+
+def split_by_fixed_eighth(scans: Sequence[LabelledScan]) -> Splits:
+    """Divide scans by patient so that a patient is in the same split whatever else is in the table.
+
+    A patient is for validation if a hash of the name falls into a fixed eighth, else for training. Patients
+    whom the data set puts into a split stay there.
+
+    Returns:
+        Name of the split -> its scans, in the order they came.
+
+    Raises:
+        InputError: The data set puts a patient into two splits, or nobody is left to train or validate on.
+    """
+    _check_patients(scans)
+    fixed = {scan.patient: scan.split for scan in scans if scan.split is not None}
+    of_patient = {scan.patient: fixed.get(scan.patient) or _fixed_part(scan.patient) for scan in scans}
+    for split in SPLITS[:2]:
+        if split not in of_patient.values():
+            raise InputError(
+                f"none of the {len(of_patient)} patients falls to {split} by the fixed eighth for "
+                "validation; choose by --shares, 0.8 0.2 0 say"
+            )
+    return {split: tuple(s for s in scans if of_patient[s.patient] == split) for split in SPLITS}
+
+
+def _fixed_part(patient: str) -> str:
+    digest = hashlib.blake2b(patient.encode(), digest_size=8).hexdigest()
+    return SPLITS[1] if int(digest, 16) % FIXED_PARTS == 0 else SPLITS[0]
+
+
+def _check_patients(scans: Sequence[LabelledScan]) -> None:
+    for patient, splits in patients_in_two_splits(scans).items():
+        raise InputError(
+            f"the data set has the patient {patient!r} in {' and '.join(splits)}; it may be in one"
+        )
 
 
 def _without_test(shares: tuple[float, float, float]) -> tuple[float, float, float]:

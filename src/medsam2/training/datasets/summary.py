@@ -85,7 +85,8 @@ def summarise(data: DataSet, cases: Sequence[CaseReport]) -> SetReport:
 
 
 def _gaps(data: DataSet) -> list[Finding]:
-    return [Finding(severity=WARNING, code="gap", case=None, text=gap) for gap in data.gaps]
+    rows = [Finding(severity=ERROR, code="row", case=None, text=text) for text in data.row_errors.values()]
+    return [*rows, *(Finding(severity=WARNING, code="gap", case=None, text=gap) for gap in data.gaps)]
 
 
 def _patients(data: DataSet) -> list[Finding]:

@@ -1,4 +1,7 @@
-"""Read pairs of image and mask from a table, CSV or TSV."""
+"""Read pairs of image and mask from a table, CSV or TSV.
+
+A table with a column `kind` says more about each image; `rows` reads that.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pathlib import Path
 
 from medsam2.errors import InputError
 from medsam2.imaging.volume import MODALITIES
+from medsam2.training.datasets import rows
 from medsam2.training.datasets.listing import read_text
 from medsam2.training.datasets.scan import DataSet, LabelledScan, ReadOptions, patient_of, split_of, stem_of
 
@@ -19,6 +23,12 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "split": ("split", "set", "subset"),
     "modality": ("modality",),
     "name": ("name", "case", "id"),
+    "dataset": ("dataset",),
+    "kind": ("kind",),
+    "window": ("window",),
+    "axis": ("slicing_axis",),
+    "labels": ("labels",),
+    "imaging": ("imaging",),
 }
 """What we look for -> how the column may be called, in any case."""
 
@@ -32,14 +42,15 @@ def read(path: Path, options: ReadOptions) -> DataSet:
     """List the rows; paths are relative to the table, or to `options.base`.
 
     Raises:
-        InputError: A column is missing, a row lacks its image, or a split or modality is not known.
+        InputError: A column is missing, a row lacks its image, or a split or modality is not known. In a
+            table with a column `kind`, such a row is left out and its sentence is in `DataSet.row_errors`.
     """
     text = read_text(path)
     header = text.partition("\n")[0]
     delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=header.count)
     try:
         reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)
-        rows = list(reader)
+        lines = list(reader)
     except csv.Error as error:
         raise InputError(f"{path}: is no table: {error}") from error
     columns = _columns(list(reader.fieldnames or ()), path)
@@ -47,31 +58,37 @@ def read(path: Path, options: ReadOptions) -> DataSet:
     if options.patient is not None:
         patient_column = options.patient if options.patient in (reader.fieldnames or ()) else None
     base = path.parent if options.base is None else options.base
+    # A cell that is empty leaves the patient to the name of the file.
+    naming = options if patient_column is None else ReadOptions()
     scans, gaps = [], []
-    for number, row in enumerate(rows, start=2):
+    row_errors: dict[int, str] = {}
+    for number, row in enumerate(lines, start=2):
         where = f"{path}, line {number}"
         cells = {what: (row.get(column) or "").strip() for what, column in columns.items()}
+        named = (row.get(patient_column) or "").strip() if patient_column else ""
+        if "kind" in columns:
+            try:
+                scans.append(
+                    rows.read_row({**cells, "patient": named}, f"{path}, row {number}", base, naming)
+                )
+            except InputError as error:
+                row_errors[number] = str(error)
+            continue
         if not cells["image"]:
             raise InputError(f"{where}: has no {columns['image']}")
         if not cells["mask"]:
             gaps.append(f"line {number} ({cells['image']}): has no {columns['mask']}")
             continue
         image = base / cells["image"]
-        named = (row.get(patient_column) or "").strip() if patient_column else ""
         scans.append(
             LabelledScan(
                 name=cells.get("name") or stem_of(image), image=image, mask=base / cells["mask"], labels={},
-                patient=named or patient_of(image, base, _without_column(options, patient_column),
-                                            stem_of(image)),
+                patient=named or patient_of(image, base, naming, stem_of(image)),
                 split=split_of(cells.get("split"), where), modality=_modality(cells.get("modality"), where),
+                dataset=cells.get("dataset", ""),
             )
         )  # fmt: skip
-    return DataSet(layout="table", root=base, scans=tuple(scans), gaps=tuple(gaps))
-
-
-def _without_column(options: ReadOptions, column: str | None) -> ReadOptions:
-    """A cell that is empty leaves the patient to the name of the file."""
-    return options if column is None else ReadOptions()
+    return DataSet(layout="table", root=base, scans=tuple(scans), gaps=tuple(gaps), row_errors=row_errors)
 
 
 def _columns(header: list[str], path: Path) -> dict[str, str]:
