@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def _existing(text: str, what: str, base: Path, where: str) -> Path:
     if not text:
         raise InputError(f"{where}: has no {what}")
     path = base / text
-    if not path.exists():
+    if not os.path.exists(path):  # of a name that is too long, pathlib raises
         raise InputError(f"{where}: {path}: no such file")
     return path
 
