@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from medsam2.cli.messages import EXIT_FAILED, say
+from medsam2.cli.paint import paint
 from medsam2.cli.window import HELP as WINDOW_HELP
 from medsam2.cli.window import OPTION as WINDOW_OPTION
 from medsam2.cli.window import WindowCommand, parse_window
@@ -35,6 +36,9 @@ def data() -> None:
     PATH is an nnU-Net or decathlon folder, a MONAI data list, a table (CSV, TSV), a MONAI Label folder, a
     folder of MedSAM .npz files, of videos as frames, or of images beside masks. Its format is recognised.
     """
+
+
+data.add_command(paint)
 
 
 def _keep(ctx: click.Context, option: click.Parameter, value: object) -> None:

@@ -1,0 +1,299 @@
+"""Add stacks painted from label maps to a bank: tables of maps in, files and their entries out."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+
+from medsam2.errors import InputError
+from medsam2.imaging import io
+from medsam2.imaging.replacing import replacing
+from medsam2.synthesis.label_map import LabelMap, make_label_map
+from medsam2.synthesis.painted import PaintedStack, paint_stack
+from medsam2.training.bank import MANIFEST
+from medsam2.training.datasets.contents import whole_numbers
+
+DATASET = "painted"
+FEWEST_MASK_LABELS = 2
+"""A scan's mask with fewer structures shows no neighbours."""
+FEWEST_MASK_SLICES = 8
+VALIDATION_PART = 8
+"""One of so many patients is kept for validation."""
+ATTEMPTS = 20
+"""Maps that are tried until a stack shows an object."""
+MAP_COLUMNS = ("name", "file")
+MASK_COLUMNS = ("name", "mask", "patient", "labels")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapFile:
+    """A row of a table: where a label map is, and what its values mean."""
+
+    name: str
+    path: Path
+    where: str
+    """Table and line, for messages."""
+    names: tuple[tuple[int, str], ...] = ()
+    """Values and their names."""
+    is_mask: bool = False
+    """It is a training scan's mask, which is passed over if it has few labels or slices."""
+    weight: float = 1.0
+    """How often it is drawn."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaintedFile:
+    """What became of one stack."""
+
+    seed: int
+    file: str
+    case: str = ""
+    """Name of the map."""
+    objects: tuple[str, ...] = ()
+    """Names of the objects, label 1 first."""
+    error: str | None = None
+    """Why there is no file."""
+
+
+def is_validation_patient(patient: str) -> bool:
+    """Tell whether a patient of the training table is kept for validation."""
+    digest = hashlib.blake2b(patient.encode(), digest_size=8).hexdigest()
+    return int(digest, 16) % VALIDATION_PART == 0
+
+
+def list_maps(table: Path, weights: Mapping[str, float]) -> tuple[list[MapFile], list[str]]:
+    """Read a table of label maps, or a training table, of which only the training patients' masks are used.
+
+    A path is relative to the table, or to the folder beside it that has the table's name.
+
+    Args:
+        table: CSV with the columns of `MAP_COLUMNS` or of `MASK_COLUMNS`.
+        weights: Parts of names and how often such maps are drawn; those of several parts are multiplied.
+
+    Returns:
+        The maps, and one sentence for each row that cannot be used.
+
+    Raises:
+        InputError: There is no such table, or it lacks columns.
+    """
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream)
+            columns = set(reader.fieldnames or ())
+            rows = [(reader.line_num, row) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{table}: the table cannot be read: {error}") from error
+    is_mask = "mask" in columns
+    missing = sorted(set(MASK_COLUMNS if is_mask else MAP_COLUMNS) - columns)
+    if missing:
+        raise InputError(
+            f"{table}: line 1: the column {missing[0]} is missing; a table of maps has the columns "
+            f"{', '.join(MAP_COLUMNS)}, a training table {', '.join(MASK_COLUMNS)}"
+        )
+    maps: list[MapFile] = []
+    faults: list[str] = []
+    for line, row in rows:
+        try:
+            found = _map_of_row(row, table, line, weights)
+        except InputError as error:
+            faults.append(str(error))
+        else:
+            maps += [found] if found is not None else []
+    return maps, faults
+
+
+def _map_of_row(
+    row: Mapping[str, str | None], table: Path, line: int, weights: Mapping[str, float]
+) -> MapFile | None:
+    """Return the map of a row; None if it is not to be used."""
+    where = f"{table}: line {line}"
+    is_mask = "mask" in row
+    name, file = row["name"] or "", row["mask" if is_mask else "file"] or ""
+    if not name or not file:
+        raise InputError(f"{where}: {'mask' if is_mask else 'file'} or name is empty")
+    weight = float(np.prod([factor for part, factor in weights.items() if part in name]))
+    if weight == 0:
+        return None
+    names = _names(row.get("labels") or "{}", where)
+    if is_mask and not (_is_for_training(row, where) and len(names) >= FEWEST_MASK_LABELS):
+        return None
+    path = table.parent / file
+    if not path.exists():
+        path = table.parent / table.stem / file
+    if not path.exists():
+        raise InputError(f"{where}: there is no file {file} beside the table, nor in {table.stem}/")
+    return MapFile(name=name, path=path, where=where, names=names, is_mask=is_mask, weight=weight)
+
+
+def _is_for_training(row: Mapping[str, str | None], where: str) -> bool:
+    """Tell whether a scan is a volume of a patient who is neither for validation nor for testing."""
+    if (row.get("kind") or "volume") != "volume":
+        return False
+    if split := row.get("split"):
+        return split == "train"
+    if not row["patient"]:
+        raise InputError(f"{where}: patient is empty, so the mask may be one to validate on")
+    return not is_validation_patient(row["patient"])
+
+
+def _names(text: str, where: str) -> tuple[tuple[int, str], ...]:
+    try:
+        return tuple((int(value), str(name)) for value, name in json.loads(text).items())
+    except (ValueError, AttributeError) as error:
+        raise InputError(
+            f'{where}: labels is not a JSON object of values and names, {{"1": "liver"}} say: {text[:60]!r}'
+        ) from error
+
+
+def check_maps(maps: Sequence[MapFile]) -> tuple[list[MapFile], list[str]]:
+    """Read every map once.
+
+    Returns:
+        The maps that can be painted, and one sentence for each one that cannot be read or has no labels.
+        Masks with too few labels or slices are left out without one.
+    """
+    usable: list[MapFile] = []
+    faults: list[str] = []
+    for one in maps:
+        try:
+            read = read_map(one)
+        except InputError as error:
+            faults.append(str(error))
+            continue
+        is_small = len(read.label_names) < FEWEST_MASK_LABELS or min(read.labels.shape) < FEWEST_MASK_SLICES
+        if not (one.is_mask and is_small):
+            usable.append(one)
+    return usable, faults
+
+
+@cache
+def read_map(one: MapFile) -> LabelMap:
+    """Read a label map; each process keeps what it has read.
+
+    Raises:
+        InputError: It cannot be read, holds other than whole numbers, or has no labels.
+    """
+    try:
+        volume = io.read(one.path)
+        return make_label_map(one.name, whole_numbers(volume.array), volume.spacing, dict(one.names))
+    except (InputError, OSError) as error:
+        raise InputError(f"{one.where}: {one.path.name}: {error}") from error
+
+
+def draw_stack(maps: Sequence[MapFile], seed: int) -> tuple[str, PaintedStack] | None:
+    """Draw a map and paint a stack of it; the same maps and seed give the same stack.
+
+    Returns:
+        The map's name and the stack; None if no map that was tried shows an object.
+    """
+    shares = np.array([one.weight for one in maps])
+    for attempt in range(ATTEMPTS):
+        rng = np.random.default_rng([seed, attempt])
+        one = maps[int(rng.choice(len(maps), p=shares / shares.sum()))]
+        stack = paint_stack(read_map(one), rng)
+        if stack is not None:
+            return one.name, stack
+    return None
+
+
+def paint_bank(maps: Sequence[MapFile], bank: Path, seeds: range, processes: int) -> Iterator[PaintedFile]:
+    """Paint a stack for each seed, yield what became of it, and list all of them in the bank at the end.
+
+    Args:
+        maps: What to draw from, checked.
+        bank: Folder of a bank; made if need be. What it holds besides stays.
+        seeds: Seeds of the stacks.
+        processes: 1 works here.
+
+    Raises:
+        InputError: The folder cannot be written, its list is not one of ours, or there are no maps.
+    """
+    if not maps:
+        raise InputError("there is no label map to paint from")
+    _read_manifest(bank)  # to be said before the work is done
+    try:
+        bank.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{bank}: no folder can be made here: {error.strerror or error}") from error
+    task = partial(_paint, tuple(maps), bank)
+    done: list[PaintedFile] = []
+    if processes <= 1:
+        for painted in map(task, seeds):
+            done.append(painted)
+            yield painted
+    else:
+        with ProcessPoolExecutor(processes) as pool:
+            for painted in pool.map(task, seeds):
+                done.append(painted)
+                yield painted
+    add_to_manifest(bank, [painted for painted in done if painted.error is None])
+
+
+def _paint(maps: tuple[MapFile, ...], bank: Path, seed: int) -> PaintedFile:
+    """Paint and write one stack."""
+    file = f"{DATASET}-{seed:06d}.npz"
+    try:
+        drawn = draw_stack(maps, seed)
+        if drawn is None:
+            return PaintedFile(seed=seed, file=file, error=f"seed {seed}: no map shows an object")
+        case, stack = drawn
+        with replacing(bank / file, ".part") as temporary, temporary.open("xb") as stream:
+            # Not compressed: reading it back must cost next to nothing.
+            np.savez(
+                stream,
+                image=stack.image,
+                labels=stack.labels,
+                modality=np.array(""),
+                spacing_mm=np.array(stack.spacing_mm),
+            )
+    except (InputError, OSError) as error:
+        return PaintedFile(seed=seed, file=file, error=f"seed {seed}: {error}")
+    return PaintedFile(seed=seed, file=file, case=case, objects=stack.objects)
+
+
+def add_to_manifest(bank: Path, painted: Sequence[PaintedFile]) -> None:
+    """Put painted stacks on a bank's list of files to train on; entries of the same file are replaced.
+
+    Raises:
+        InputError: The list is not one of ours, or cannot be written.
+    """
+    content = _read_manifest(bank)
+    entries = [
+        {
+            "file": one.file,
+            "case": one.case,
+            "objects": list(one.objects),
+            "dataset": DATASET,
+            "patient": "",
+            "axis": 0,
+            "window": [0, 255],
+        }
+        for one in painted
+    ]
+    new = {entry["file"] for entry in entries}
+    content["train"] = [entry for entry in content["train"] if entry["file"] not in new] + entries
+    with replacing(bank / MANIFEST, ".part") as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _read_manifest(bank: Path) -> dict[str, list[dict[str, object]]]:
+    """Return a bank's list, an empty one if there is none yet."""
+    path = bank / MANIFEST
+    if not path.exists():
+        return {"train": [], "validation": []}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        is_list = all("file" in entry for entry in [*content["train"], *content["validation"]])
+    except (OSError, ValueError, TypeError, KeyError):
+        is_list = False
+    if not is_list:
+        raise InputError(f"{path}: is no list of a prepared bank; prepare it again")
+    return content
