@@ -24,6 +24,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from medsam2.errors import CheckpointError
+from medsam2.model.compact.config import CompactConfig
+from medsam2.model.compact.network import CompactNetwork
 from medsam2.model.config import PRESETS, TINY_512, ModelConfig
 from medsam2.model.network import Network
 from medsam2.weights import SHIPPED_NAME, SPECS, TINY, WeightsSpec, guess_network
@@ -41,6 +43,9 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 logger = logging.getLogger(__name__)
 
+AnyConfig = ModelConfig | CompactConfig
+AnyNetwork = Network | CompactNetwork
+
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsSummary:
@@ -49,7 +54,7 @@ class WeightsSummary:
     path: Path
     num_bytes: int
     sha256: str
-    config: ModelConfig
+    config: AnyConfig
     preset: str | None
     """Name of the configuration, if it is a published one."""
     num_entries: int
@@ -126,7 +131,7 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load_network(path: Path) -> Network:
+def load_network(path: Path) -> AnyNetwork:
     """Load a network, its configuration read or recognised from the file.
 
     Args:
@@ -169,7 +174,7 @@ def describe(path: Path) -> WeightsSummary:
 
 
 def save_weights(
-    state: Mapping[str, Tensor], config: ModelConfig, path: Path, *, dtype: torch.dtype = torch.float16
+    state: Mapping[str, Tensor], config: AnyConfig, path: Path, *, dtype: torch.dtype = torch.float16
 ) -> None:
     """Write weights and their configuration as safetensors, under a temporary name first."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -257,7 +262,7 @@ def _check_size(path: Path, num_bytes: int) -> None:
         )
 
 
-def _read_safetensors(path: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
+def _read_safetensors(path: Path) -> tuple[AnyConfig, dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -267,27 +272,39 @@ def _read_safetensors(path: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
     if CONFIG_KEY not in metadata:
         return TINY_512, state
     try:
-        return _config_from(json.loads(metadata[CONFIG_KEY])), state
-    except (CheckpointError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path} carries a configuration this version does not know ({error})"
-        ) from error
+        table = json.loads(metadata[CONFIG_KEY])
+        if table.get("carries_mask"):
+            raise _of_before(path)
+        return _config_from(table), state
+    except CheckpointError as error:
+        raise (error if str(path) in str(error) else _unknown(path, error)) from error
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise _unknown(path, error) from error
 
 
-def _config_from(table: dict[str, Any]) -> ModelConfig:
+def _unknown(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{path} carries a configuration this version does not know ({error})")
+
+
+def _of_before(path: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{path} holds weights of the former compact network (compact-256), which this version does not run; "
+        "use the weights 'compact' that come with it, or train these anew with `medsam2 train`"
+    )
+
+
+def _config_from(table: dict[str, Any]) -> AnyConfig:
     """Turn the stored table into a configuration; JSON has lists where we have tuples."""
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
     for name, value in fields.items():
-        if name == "carries_mask" and isinstance(value, bool):
-            continue
         lowest = 0 if name == "global_attention_blocks" else 1
         for number in value if isinstance(value, tuple) else (value,):
             if type(number) is not int or not lowest <= number <= MAX_CONFIG_NUMBER:
                 raise ValueError(f"{name} cannot be {value!r}")
-    return ModelConfig(**fields)
+    return CompactConfig(**fields) if "channels" in fields else ModelConfig(**fields)
 
 
-def _read_torch(path: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
+def _read_torch(path: Path) -> tuple[AnyConfig, dict[str, Tensor]]:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
@@ -309,18 +326,23 @@ def _read_torch(path: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
     return TINY_512, state
 
 
-def _build(config: ModelConfig, state: Mapping[str, Tensor], path: Path) -> Network:
+def build_network(config: AnyConfig) -> AnyNetwork:
+    """Make a network of a configuration, its weights drawn by chance."""
+    return CompactNetwork(config) if isinstance(config, CompactConfig) else Network(config)
+
+
+def _build(config: AnyConfig, state: Mapping[str, Tensor], path: Path) -> AnyNetwork:
     """Build the network that the entries belong to."""
     # Of an unknown configuration only the shapes are built at first: it must not fill the memory before
     # its entries are seen to be there. Presets are spared that, since it costs a second.
     is_known = config in PRESETS.values()
     try:
         with torch.device("cpu" if is_known else "meta"):
-            network = Network(config)
+            network = build_network(config)
     except (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError, AssertionError) as error:
         raise CheckpointError(f"{path} carries a configuration that no network has: {config}") from error
     _check_entries(state, network.state_dict(), path)
-    return network if is_known else Network(config)
+    return network if is_known else build_network(config)
 
 
 def _check_entries(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:

@@ -54,7 +54,7 @@ _ALL = (
         name=SHIPPED_NAME,
         description="our small network, trained on generated anatomy",
         licence="Apache-2.0",
-        preset="compact-256",
+        preset="compact",
         filename=f"{SHIPPED_NAME}.safetensors",
         repository=None,
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from medsam2.errors import CheckpointError
+from medsam2.model.compact.config import COMPACT, CompactConfig
 
 PATCH_STRIDE = 4  # stride of the first feature level
 MEMORY_STRIDE = 16  # stride of the level that memory attention works on
@@ -36,11 +37,6 @@ class ModelConfig:
     """Channels of the feature pyramid, the decoder and the object pointers."""
     memory_attention_layers: int = 4
     """Layers of the memory attention."""
-    carries_mask: bool = False
-    """Whether a slice is seen together with where the object was: the input's second channel is the slice
-    before it, the third the mask found there, or the box, clicks or mask that were drawn
-    (`tracking.prior`); the mask is a mask prompt as well. A small network learns to follow an object and
-    to stay in the box far sooner so; the official ones have not learnt it."""
 
     def __post_init__(self) -> None:
         if self.image_size % 32:
@@ -70,18 +66,7 @@ TINY_512 = ModelConfig(
 )
 """SAM 2.1-Tiny at MedSAM2's 512 px: the network of every official checkpoint."""
 
-COMPACT_256 = ModelConfig(
-    image_size=256,
-    embed_dim=48,
-    num_heads=1,
-    stages=(1, 2, 5, 1),
-    global_attention_blocks=(),
-    window_pos_embed_size=(7, 7),
-    window_spec=(8, 4, 16, 8),
-    hidden_dim=128,
-    memory_attention_layers=2,
-    carries_mask=True,
-)
-"""The network this repository trains and ships."""
-
-PRESETS = {"tiny-512": TINY_512, "compact-256": COMPACT_256}
+PRESETS: dict[str, ModelConfig | CompactConfig] = {
+    "tiny-512": TINY_512,
+    "compact": COMPACT,
+}
