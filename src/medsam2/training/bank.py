@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import zipfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -98,6 +99,36 @@ def entry_of(folder: Path, seed: int) -> BankEntry | None:
     """
     listed = _prepared(folder)
     return None if listed is None else (*listed[0], *listed[1])[seed]
+
+
+def list_entries(folder: Path, seeds: range) -> list[BankEntry]:
+    """What is known of some stacks, by their numbers; a generated stack is a data set's only case.
+
+    Raises:
+        InputError: The bank has fewer stacks, or its list is not one of ours.
+    """
+    listed = _prepared(folder)
+    if listed is not None:
+        stack_path(folder, seeds[-1])
+        return [(*listed[0], *listed[1])[seed] for seed in seeds]
+    stacks = ((stack_path(folder, seed), load_stack(folder, seed)) for seed in seeds)
+    return [
+        BankEntry(
+            file=path.name,
+            case=path.stem,
+            objects=tuple(f"object {label}" for label in range(1, len(stack.areas))),
+            dataset="generated",
+        )
+        for path, stack in stacks
+    ]
+
+
+def num_slices(path: Path) -> int:
+    """Read how many slices a stack's file has, and nothing else of it."""
+    with zipfile.ZipFile(path) as archive, archive.open("image.npy") as file:
+        np.lib.format.read_magic(file)
+        shape, _, _ = np.lib.format.read_array_header_1_0(file)
+    return int(shape[0])
 
 
 def build_bank(folder: Path, seeds: range, workers: int) -> Iterator[int]:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TypeVar, get_args, get_origin, get_type_hints
 
 from medsam2.errors import InputError
+from medsam2.model.compact.config import CompactConfig
 from medsam2.model.config import PRESETS
 
 T = TypeVar("T")
 
 PARTS = ("image_encoder", "memory_attention", "memory_encoder", "sam_prompt_encoder", "sam_mask_decoder")
-"""Parts of the network that can be frozen."""
+"""Parts of the official network that can be frozen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,12 @@ class DataConfig:
     """Pixels an object must have in the slice that is prompted."""
     whole_slices: bool = False
     """Look at whole slices, as the official weights do, and not at a square around the object."""
+    painted_share: float = 0.4
+    """Share of clips from painted stacks, where the bank has any; for the compact network."""
+    still_share: float = 0.12
+    """Share of clips from stills, where the bank has any; for the compact network."""
+    leave_out: tuple[str, ...] = ()
+    """Data sets that nothing is drawn from, to see how well the others prepare for them."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
@@ -109,6 +116,8 @@ class LossConfig:
     """Weight of the pixels inside against those outside, 0..1."""
     focal_gamma: float = 2.0
     """How little the pixels that are already right count; 0 is cross-entropy."""
+    dice_smoothing: float = 1.0
+    """Pixels added above and below in the Dice loss: the more, the less an object of few pixels counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +192,8 @@ class TrainConfig:
             raise InputError(f"preset is one of {', '.join(PRESETS)}, not {self.preset!r}")
         if not self.phases:
             raise InputError("a recipe needs at least one [[phases]] table")
+        if self.freeze and self.is_compact:
+            raise InputError(f"freeze names parts of tiny-512; {self.preset} learns as a whole")
         unknown = [name for name in self.freeze if name not in PARTS]
         if unknown:
             raise InputError(f"freeze names parts of the network, {', '.join(PARTS)}, not {unknown[0]!r}")
@@ -196,6 +207,11 @@ class TrainConfig:
                 f"keep_best and patience compare validations of one phase; this recipe has {len(self.phases)}"
             )
         _check_counts(self)
+
+    @property
+    def is_compact(self) -> bool:
+        """Whether the network is a compact one, which learns to follow slice by slice."""
+        return isinstance(PRESETS[self.preset], CompactConfig)
 
     @property
     def num_steps(self) -> int:

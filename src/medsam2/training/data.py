@@ -27,7 +27,7 @@ MIN_AREA_FRACTION = 0.25  # of the largest slice's area, for the slice that is p
 END_SHARE = 0.5  # clips that walk out of the object, where there is a way: ends must be learnt too
 DOUBLE_STEP_SHARE = 0.35  # clips that skip every other slice: thick slices
 MAX_TRIES = 50
-CACHED_BYTES = 2**30  # of stacks, the latest ones
+CACHED_BYTES = 3 * 2**30  # of stacks, the latest ones
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ def _draw_clip(
     augment: bool,
 ) -> tuple[npt.NDArray[np.uint8], Tensor]:
     for _ in range(MAX_TRIES):
-        stack = _STACKS.get(folder, int(seeds[rng.integers(len(seeds))]))
+        stack = STACKS.get(folder, int(seeds[rng.integers(len(seeds))]))
         label = int(rng.integers(1, len(stack.areas)))
         returns = config.augment.return_share > 0 and augment and rng.random() < config.augment.return_share
         chosen = _choose_slices(stack.areas[label], config.min_area, clip_length, rng, returns=returns)
@@ -103,7 +103,7 @@ def _change_greys(
     return change_as_modality(changed, stack.modality, rng) if config.augment.by_modality else changed
 
 
-class _StackCache:
+class StackCache:
     """The latest stacks, as many as fit: those of a prepared bank are of any size."""
 
     def __init__(self, most_bytes: int) -> None:
@@ -128,7 +128,8 @@ def _size(stack: BankedStack) -> int:
     return stack.image.nbytes + stack.labels.nbytes
 
 
-_STACKS = _StackCache(CACHED_BYTES)
+STACKS = StackCache(CACHED_BYTES)
+"""What clips are cut from."""
 
 
 def _choose_slices(

@@ -10,7 +10,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.strategies.strategy import Strategy
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from medsam2.errors import InputError
@@ -58,6 +58,25 @@ def launch(devices: Devices, precision: str) -> Fabric:
     if devices.processes > 1 and fabric.device.type == "cpu":
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // devices.processes))
     return fabric
+
+
+def average_gradients(fabric: Fabric, module: nn.Module) -> None:
+    """Give every process the mean of all gradients; a step's backward passes do not exchange any.
+
+    A clip may be learnt from slice by slice, and how many slices there are is drawn by chance.
+    """
+    if fabric.world_size == 1:
+        return
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in parameters:
+        if parameter.grad is None:  # another process's clips may have used it
+            parameter.grad = torch.zeros_like(parameter)
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    flat = fabric.all_reduce(torch.cat([gradient.flatten() for gradient in gradients]), reduce_op="mean")
+    assert isinstance(flat, Tensor)
+    sizes = [gradient.numel() for gradient in gradients]
+    for gradient, mean in zip(gradients, flat.split(sizes), strict=True):
+        gradient.copy_(mean.view_as(gradient))
 
 
 def mean_over_processes(fabric: Fabric, values: Tensor) -> Tensor:

@@ -14,12 +14,10 @@ from torch.utils.checkpoint import checkpoint
 from medsam2.inference.preprocess import normalise
 from medsam2.model.network import ImageFeatures, MemoryTokens, Network
 from medsam2.tracking.memory import MemoryBank
-from medsam2.tracking.prior import PromptTensors, with_prior
 from medsam2.tracking.select import recent
-from medsam2.tracking.step import FrameResult, remember, track_frame
+from medsam2.tracking.step import FrameResult, PromptTensors, remember, track_frame
 from medsam2.training.chance import Chance
 from medsam2.training.config import LossConfig, PromptConfig
-from medsam2.training.disturb import disturb, lose
 from medsam2.training.losses import FrameLoss, frame_loss
 from medsam2.training.user import click_correction, click_inside, draw_box
 
@@ -65,16 +63,14 @@ class ClipLearner(nn.Module):
         batch, length = images.shape[:2]
         targets = targets.float()  # Fabric hands floating-point inputs over in the run's precision
         pictures = normalise(images.flatten(0, 1)).unflatten(0, (batch, length))
-        encoded = None if self.network.config.carries_mask else self._encode_all(pictures)
+        encoded = self._encode_all(pictures)
         bank = MemoryBank()
         losses: list[FrameLoss] = []
         seen: dict[int, _Seen] = {}
         drawn = self._second(length, chance)
         for index in [0, *drawn, *(index for index in range(1, length) if index not in drawn)]:
             picture = _Picture(
-                pixels=pictures[:, index],
-                before=pictures[:, max(index - 1, 0)],
-                features=None if encoded is None else encoded[index],
+                features=encoded[index],
                 target=targets[:, index],
             )
             if index == 0:
@@ -83,7 +79,7 @@ class ClipLearner(nn.Module):
                 seen[index] = self._drawn(picture)
             else:
                 memory = recent(bank, index, step=1, num_slices=NUM_SLICES)
-                seen[index] = self._tracked(picture, memory, seen[index - 1].result, chance, losses)
+                seen[index] = self._tracked(picture, memory, chance, losses)
             if index + 1 < length or index in drawn:
                 is_prompted = index == 0 or index in drawn
                 slot, found = bank.conditioning if is_prompted else bank.tracked, seen[index]
@@ -121,8 +117,8 @@ class ClipLearner(nn.Module):
     def _drawn(self, picture: _Picture) -> _Seen:
         """A slice that is drawn: its own result, so that there is nothing to learn in it."""
         prompt = PromptTensors(mask=picture.target[:, None])
-        features = self._see(picture, prompt, None, is_same_slice=True)
-        return _Seen(features=features, result=track_frame(self.network, features, prompt=prompt))
+        result = track_frame(self.network, picture.features, prompt=prompt)
+        return _Seen(features=picture.features, result=result)
 
     def _prompted(
         self, picture: _Picture, chance: Chance, losses: list[FrameLoss], *, may_draw: bool
@@ -147,18 +143,12 @@ class ClipLearner(nn.Module):
         self,
         picture: _Picture,
         memory: MemoryTokens,
-        before: FrameResult,
         chance: Chance,
         losses: list[FrameLoss],
     ) -> _Seen:
         """A later slice: what is remembered, and sometimes a correction."""
         rng = chance.shared
-        carried = before if self.network.config.carries_mask else None
-        if carried is not None and rng.random() < self.prompts.disturbed_share:
-            carried = disturb(carried, rng)
-        if carried is not None and self.prompts.lost_share > 0:
-            carried = lose(carried, chance.clips, self.prompts.lost_share)
-        found = self._learn(picture, losses, memory=memory, previous=carried)
+        found = self._learn(picture, losses, memory=memory)
         if rng.random() < self.prompts.late_correction_share:
             prompt = click_correction(None, found.result, picture.target, chance.clips)
             found = self._learn(picture, losses, prompt=prompt, memory=memory, previous=found.result)
@@ -174,7 +164,7 @@ class ClipLearner(nn.Module):
         previous: FrameResult | None = None,
     ) -> _Seen:
         logits = None if previous is None else previous.low_res_logits.detach()
-        features = self._see(picture, prompt, logits, is_same_slice=prompt is not None)
+        features = picture.features
         result = self._kept(
             partial(
                 track_frame,
@@ -197,33 +187,12 @@ class ClipLearner(nn.Module):
         )
         return _Seen(features=features, result=result)
 
-    def _see(
-        self,
-        picture: _Picture,
-        prompt: PromptTensors | None,
-        previous_logits: Tensor | None,
-        *,
-        is_same_slice: bool,
-    ) -> ImageFeatures:
-        """Encode a slice with its prior, unless it is encoded already."""
-        if picture.features is not None:
-            return picture.features
-        before = None if is_same_slice else picture.before
-        return self._encode(
-            with_prior(picture.pixels, before=before, prompt=prompt, previous_logits=previous_logits)
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
 class _Picture:
     """One slice of each clip of a batch."""
 
-    pixels: Tensor
-    """Normalised `(B, 3, S, S)`."""
-    before: Tensor
-    """The slice before it, or itself at the clip's beginning."""
-    features: ImageFeatures | None
-    """None where they depend on what was found in the slice before."""
+    features: ImageFeatures
     target: Tensor
     """`(B, S, S)` of 0 and 1."""
 

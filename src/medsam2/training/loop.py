@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from medsam2.checkpoints import load_network, resolve, save_weights
+from medsam2.checkpoints import build_network, load_network, resolve, save_weights
 from medsam2.errors import InputError
-from medsam2.model.attention import RotaryAttention
 from medsam2.model.config import PRESETS
-from medsam2.model.network import Network
 from medsam2.training.chance import chance_of_step
 from medsam2.training.config import PhaseConfig, TrainConfig
-from medsam2.training.data import draw_batch
+from medsam2.training.course import course_of
 from medsam2.training.devices import (
     Devices,
     attention_kernel,
+    average_gradients,
     launch,
     mean_over_processes,
     share_of_batch,
 )
-from medsam2.training.learner import ClipLearner
 from medsam2.training.losses import term_weights
 from medsam2.training.optimisation import (
     AveragedWeights,
@@ -35,7 +32,7 @@ from medsam2.training.optimisation import (
 )
 from medsam2.training.progress import Meter, Progress
 from medsam2.training.runs import Best, RunFolder, RunState
-from medsam2.training.validation import Validation, validate
+from medsam2.training.validation import Validation
 
 
 class Trainer:
@@ -58,8 +55,8 @@ class Trainer:
         """
         self.config = config
         self.folder = RunFolder(folder)
-        self.bank = bank
         self.fabric = launch(devices or Devices(), config.precision)
+        self.course = course_of(config, bank, self.fabric.device)
         for phase in config.phases:
             share_of_batch(phase.batch, self.fabric.world_size, config.accumulate)
         if self.fabric.is_global_zero:
@@ -100,26 +97,16 @@ class Trainer:
         torch.manual_seed(self.config.seed)
         preset, weights = self.config.preset, self.config.initial_weights
         if weights is None:
-            return Network(PRESETS[preset]).state_dict()
+            return build_network(PRESETS[preset]).state_dict()
         network = load_network(resolve(weights))
         if network.config != PRESETS[preset]:
             raise InputError(f"the weights {weights} are of another network than the recipe's, {preset}")
         return network.state_dict()
 
-    def _network_for(self, phase: PhaseConfig) -> Network:
-        """A network of the phase's input size; no entry of its state depends on that size."""
-        shape = dataclasses.replace(PRESETS[self.config.preset], image_size=phase.image_size)
-        return Network(shape)
-
-    def _build(self, phase: PhaseConfig) -> tuple[Network, nn.Module, torch.optim.Optimizer]:
+    def _build(self, phase: PhaseConfig) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:
         config = self.config
-        network = self._network_for(phase)
+        network = self.course.build(phase)
         network.load_state_dict(self.state)
-        for module in network.memory_attention.modules():
-            if isinstance(module, RotaryAttention):
-                module.dropout = config.memory_dropout
-            elif isinstance(module, nn.Dropout):
-                module.p = config.memory_dropout
         freeze(network, config.freeze)
         optimizer = build_optimizer(
             network, learning_rate=phase.learning_rate, weight_decay=config.weight_decay,
@@ -128,9 +115,7 @@ class Trainer:
         if self._optimizer_state is not None:
             optimizer.load_state_dict(self._optimizer_state)
             self._optimizer_state = None
-        learner, wrapped = self.fabric.setup(
-            ClipLearner(network, config.prompts, config.losses, recompute=config.recompute), optimizer
-        )
+        learner, wrapped = self.fabric.setup(self.course.learner(network), optimizer)
         self._place_average()
         return network, learner.train(), wrapped
 
@@ -177,49 +162,36 @@ class Trainer:
         """Take one step and return the loss terms of its results, `(results, 4)`."""
         torch.manual_seed(self.config.seed + self.step)
         parts = self.config.accumulate
-        terms = torch.stack([self._learn_part(learner, phase, part) for part in range(parts)]).mean(dim=0)
+        terms = torch.cat([self._learn_part(learner, phase, part) for part in range(parts)])
+        average_gradients(self.fabric, learner)
         self.fabric.clip_gradients(
             learner, optimizer, max_norm=self.config.clip_norm, error_if_nonfinite=False
         )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return mean_over_processes(self.fabric, terms)
+        return mean_over_processes(self.fabric, terms.mean(dim=0, keepdim=True))
 
     def _learn_part(self, learner: nn.Module, phase: PhaseConfig, part: int) -> Tensor:
         """Add the gradients of a part of this process's share of a step's batch."""
-        fabric, data, parts = self.fabric, self.config.data, self.config.accumulate
+        fabric, parts = self.fabric, self.config.accumulate
         share = share_of_batch(phase.batch, fabric.world_size, parts)
         first = (fabric.global_rank * parts + part) * share
         chance = chance_of_step(self.config.seed, self.step, range(first, first + share))
-        clips = draw_batch(
-            self.bank, range(data.first_seed, data.first_seed + data.stacks), data, chance.clips,
-            clip_length=phase.clip_length, image_size=phase.image_size, augment=True,
-        )  # fmt: skip
-        images, targets = clips.images.to(fabric.device), clips.targets.to(fabric.device)
-        weights = torch.tensor(term_weights(self.config.losses), device=fabric.device)
-        waits = fabric.world_size > 1 and part + 1 < parts
-        with attention_kernel(fabric.device), fabric.no_backward_sync(learner, enabled=waits):  # type: ignore[arg-type]
-            terms: Tensor = learner(images, targets, chance)
-            fabric.backward((terms.mean(dim=0) * weights).sum() / parts)
-        return terms.detach()
+        with attention_kernel(fabric.device), fabric.no_backward_sync(learner, enabled=fabric.world_size > 1):  # type: ignore[arg-type]
+            return self.course.learn(learner, phase, chance, lambda loss: fabric.backward(loss / parts))
 
     def _validate(self, phase: PhaseConfig) -> Validation:
         """Validate the averaged weights, and keep them if they are the best and the best are wanted."""
-        network = self._network_for(phase).to(self.fabric.device)
+        network = self.course.build(phase).to(self.fabric.device)
         network.load_state_dict(self.average.state)
-        data = self.config.data
-        first = data.first_seed + data.stacks
         with self.fabric.autocast():
-            found = validate(
-                network, self.bank, range(first, first + data.validation_stacks), self.config,
-                clip_length=phase.clip_length,
-            )  # fmt: skip
+            found = self.course.validate(network, phase)
         self.best = self.best.after(found.dice, self.step)
         if self.config.keep_best and self.best.step == self.step:
             self.export()
         return found
 
-    def _checkpoint(self, network: Network, optimizer: torch.optim.Optimizer | None) -> None:
+    def _checkpoint(self, network: nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
         """Keep the state; a phase that is over leaves no optimiser state to the next."""
         self.folder.save(
             RunState(

@@ -39,6 +39,7 @@ def frame_loss(
     object_logits: Tensor,
     target: Tensor,
     config: LossConfig,
+    counts: Tensor | None = None,
 ) -> FrameLoss:
     """Compare candidates with the truth; only the best of them is taught the mask.
 
@@ -49,23 +50,25 @@ def frame_loss(
         target: `(B, S, S)` of 0 and 1; an empty one teaches presence, and the mask
             as much as the configuration says.
         config: What focal loss is and which candidate counts as the best.
+        counts: `(B,)` how much each mask counts; all alike if not given.
     """
     logits = F.interpolate(
         candidate_logits.float(), size=target.shape[-2:], mode="bilinear", align_corners=False
     )
     truth = target[:, None].expand_as(logits)
     focal = _focal(logits, truth, config.focal_alpha, config.focal_gamma)  # (B, M)
-    dice = _dice(logits, truth)
+    dice = _dice(logits, truth, config.dice_smoothing)
     best = (config.focal_weight * focal + config.dice_weight * dice).argmin(dim=1, keepdim=True)
     is_present = target.flatten(1).any(dim=1).float()
     overlap = (candidate_iou.float() - _iou(logits, truth)).abs().mean(dim=1)
-    presence = F.binary_cross_entropy_with_logits(object_logits.float()[:, 0], is_present)
-    counts = is_present + config.absent_mask_weight * (1 - is_present)
+    presence = F.binary_cross_entropy_with_logits(object_logits.float()[:, 0], is_present, reduction="none")
+    every = torch.ones_like(is_present) if counts is None else counts
+    taught = every * (is_present + config.absent_mask_weight * (1 - is_present))
     return FrameLoss(
-        focal=(focal.gather(1, best)[:, 0] * counts).mean(),
-        dice=(dice.gather(1, best)[:, 0] * counts).mean(),
-        iou=(overlap * is_present).mean(),
-        presence=presence,
+        focal=(focal.gather(1, best)[:, 0] * taught).mean(),
+        dice=(dice.gather(1, best)[:, 0] * taught).mean(),
+        iou=(overlap * is_present * every).mean(),
+        presence=(presence * every).mean(),
     )
 
 
@@ -77,11 +80,11 @@ def _focal(logits: Tensor, truth: Tensor, alpha: float, gamma: float) -> Tensor:
     return (weight * missing**gamma * cross_entropy).flatten(2).mean(dim=2)
 
 
-def _dice(logits: Tensor, truth: Tensor) -> Tensor:
-    """Soft Dice loss per mask (Milletari et al. 2016), smoothed by one pixel."""
+def _dice(logits: Tensor, truth: Tensor, smoothing: float) -> Tensor:
+    """Soft Dice loss per mask (Milletari et al. 2016), smoothed by some pixels."""
     probability, truth = logits.sigmoid().flatten(2), truth.flatten(2)
     shared = (probability * truth).sum(dim=2)
-    return 1 - (2 * shared + 1) / (probability.sum(dim=2) + truth.sum(dim=2) + 1)
+    return 1 - (2 * shared + smoothing) / (probability.sum(dim=2) + truth.sum(dim=2) + smoothing)
 
 
 @torch.no_grad()

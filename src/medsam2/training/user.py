@@ -12,8 +12,7 @@ from torch import Tensor
 from medsam2.model.prompt_encoder import LABEL_BOX_MAX, LABEL_BOX_MIN
 from medsam2.prompts.simulate import correction, jitter_box, random_point, tight_box
 from medsam2.prompts.types import Point
-from medsam2.tracking.prior import PromptTensors
-from medsam2.tracking.step import FrameResult
+from medsam2.tracking.step import FrameResult, PromptTensors
 
 Sources = Sequence[np.random.Generator]
 
