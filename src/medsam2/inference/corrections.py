@@ -10,13 +10,14 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from medsam2.model.config import PATCH_STRIDE
-
+OUT_OF_REACH_LOGIT = -10.0
 HELD_LOGIT = 1.0  # of a clicked cell that the network would not give its user
 _EIGHT = np.ones((3, 3), dtype=bool)
 
 
-def merge_clicks(before: Tensor, after: Tensor, clicks: Sequence[tuple[float, float, bool]]) -> Tensor:
+def merge_clicks(
+    before: Tensor, after: Tensor, clicks: Sequence[tuple[float, float, bool]], *, stride: int
+) -> Tensor:
     """Take over what changed around each click, and keep the mask as it was elsewhere.
 
     The progressive merge of FocalClick (Chen et al. 2022): a network that looks at the whole slice again may
@@ -24,15 +25,16 @@ def merge_clicks(before: Tensor, after: Tensor, clicks: Sequence[tuple[float, fl
     taken; of one outside, the part of what was removed. The clicked cell itself is the user's in any case.
 
     Args:
-        before: Mask logits `(1, 1, S/4, S/4)` that were corrected.
+        before: Mask logits `(1, 1, H, W)` that were corrected.
         after: Those that the network answered.
         clicks: `(x, y, is_positive)` in pixels of the network's input, in the order of clicking.
+        stride: Pixels of the network's input to one of the mask's.
     """
     old = (before[0, 0] > 0).cpu().numpy()
     new = (after[0, 0] > 0).cpu().numpy()
     merged = before.clone()
     for x, y, is_positive in clicks:
-        row, column = (min(max(int(v / PATCH_STRIDE), 0), len(old) - 1) for v in (y, x))
+        row, column = (min(max(int(v / stride), 0), len(old) - 1) for v in (y, x))
         change = _reaching(new & ~old if is_positive else old & ~new, row, column)
         inside = torch.from_numpy(change).to(before.device)
         merged[0, 0] = torch.where(inside, after[0, 0], merged[0, 0])
@@ -46,3 +48,19 @@ def _reaching(change: npt.NDArray[np.bool_], row: int, column: int) -> npt.NDArr
     labels, _ = ndimage.label(change, structure=_EIGHT)
     near = np.unique(labels[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2])
     return np.isin(labels, near[near > 0])
+
+
+def keep_reaching(logits: Tensor, before: Tensor) -> Tensor:
+    """Drop the 8-connected parts of a mask that do not touch the mask of the slice before.
+
+    Args:
+        logits: Mask logits `(1, 1, H, W)`.
+        before: That mask, bool `(1, H, W)`; where it is empty, everything is kept.
+    """
+    labels, count = ndimage.label((logits[0, 0] > 0).cpu().numpy(), structure=_EIGHT)
+    inside = before[0].cpu().numpy()
+    if count == 0 or not inside.any():
+        return logits
+    met = np.unique(labels[inside])
+    dropped = torch.from_numpy((labels > 0) & ~np.isin(labels, met)).to(logits.device)
+    return torch.where(dropped, OUT_OF_REACH_LOGIT, logits)

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import Tensor
 
 from medsam2.imaging.intensity import Window, to_uint8
@@ -16,9 +17,10 @@ from medsam2.inference.held import Held
 from medsam2.inference.preprocess import luminance, normalise, resample_slice
 from medsam2.inference.runtime import Runtime
 from medsam2.inference.zoom import View
-from medsam2.model.network import ImageFeatures
+from medsam2.model.network import ImageFeatures, Network
 
 CACHE_BYTES = 256 * 2**20
+KEPT_GREYS = 64  # views of slices without colour: each is shown with its neighbours
 
 
 class FrameSource(Protocol):
@@ -58,6 +60,7 @@ class SliceFeatures:
         self.cache_bytes = cache_bytes
         self.held = Held()
         """Encoded slices, and what objects keep of theirs."""
+        self._greys: OrderedDict[tuple[View, int], Tensor] = OrderedDict()
         self._cache: OrderedDict[tuple[View, int], ImageFeatures] = OrderedDict()
 
     @property
@@ -85,11 +88,22 @@ class SliceFeatures:
 
     def pixels(self, view: View, slice_index: int) -> Tensor:
         """A view of a slice as the network takes it, `(1, 3, S, S)`."""
-        config = self.runtime.network.config
-        # A network that carries masks needs its channels for other things than colour.
-        plane = self.grey(slice_index) if config.carries_mask else self.frame(slice_index)
-        pixels = torch.from_numpy(resample_slice(plane, view, config.image_size).copy())
+        size = self.runtime.network.config.image_size
+        pixels = torch.from_numpy(resample_slice(self.frame(slice_index), view, size).copy())
         return normalise(pixels[None].to(self.runtime.device))
+
+    def greys(self, view: View, slice_index: int) -> Tensor:
+        """A view of a slice without colour, 0 to 1, `(1, S, S)`; beyond either end, the last slice there."""
+        key = (view, min(max(slice_index, 0), self.num_slices - 1))
+        if key not in self._greys:
+            size = self.runtime.network.config.image_size
+            plane = resample_slice(self.grey(key[1]), view, size, filter=Image.Resampling.BILINEAR)
+            greys = torch.from_numpy(plane.astype(np.float32) / 255)[None].to(self.runtime.device)
+            self._greys[key] = greys
+            while len(self._greys) > KEPT_GREYS:
+                self._greys.popitem(last=False)
+        self._greys.move_to_end(key)
+        return self._greys[key]
 
     def encode(self, view: View, slice_index: int) -> ImageFeatures:
         """Encode a view of a slice, or take it from the cache; call inside `Runtime.computing`."""
@@ -97,7 +111,9 @@ class SliceFeatures:
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key].to(torch.float32)
-        encoded = self.runtime.network.encode_image(self.pixels(view, slice_index))
+        network = self.runtime.network
+        assert isinstance(network, Network)
+        encoded = network.encode_image(self.pixels(view, slice_index))
         features = encoded.to(self.runtime.precision)  # rounded at once: found again, it is the same
         self._cache[key] = features
         self.held.keep(features)

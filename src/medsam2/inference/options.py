@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from medsam2.errors import InputError
-from medsam2.tracking.mirror import COUNTS
 from medsam2.tracking.policies import POLICIES
 from medsam2.tracking.select import Policy
 
@@ -25,12 +24,6 @@ class InferenceOptions:
     `keep_component` applies, which loses nothing, and never elsewhere."""
     fill_hole_area: int = 0
     """Fill holes of up to so many pixels of the network's mask (SAM 2 on CUDA: 8), 0 fills none."""
-    mirrors: int | None = None
-    """Mirror images of each slice that its mask is averaged over, 1, 2 or 4, each at the cost of a slice;
-    None takes 2 for a network that carries masks and 1 for others."""
-    carried_bias: float | None = None
-    """Added to the mask logits of a followed slice by a network that carries masks: the lower, the sooner an
-    object ends. None takes `tracking.step.CARRIED_BIAS` for volumes and 0 for videos, where objects go on."""
     stability_fallback: bool = True
     """Replace an unstable mask by the best of three candidates, as SAM 2 does."""
 
@@ -39,8 +32,6 @@ class InferenceOptions:
             raise InputError(f"memory is one of {', '.join(POLICIES)}, not {self.memory!r}")
         if self.stop_after is not None and self.stop_after < 0:
             raise InputError(f"stop_after is 0 or more slices, not {self.stop_after}")
-        if self.mirrors is not None and self.mirrors not in COUNTS:
-            raise InputError(f"mirrors is one of {', '.join(map(str, COUNTS))}, not {self.mirrors}")
         if self.fill_hole_area < 0:
             raise InputError(f"fill_hole_area is 0 or more pixels, not {self.fill_hole_area}")
 

@@ -16,6 +16,7 @@ from medsam2.inference.options import InferenceOptions
 from medsam2.inference.runtime import Runtime, start_runtime
 from medsam2.inference.session import Session
 from medsam2.inference.video import VideoSession
+from medsam2.model.compact.config import CompactConfig
 from medsam2.model.config import TINY_512, ModelConfig
 
 DEFAULT_AXIS = 2  # the file's third axis
@@ -28,7 +29,7 @@ class Predictor:
         self._runtime = runtime
 
     @property
-    def config(self) -> ModelConfig:
+    def config(self) -> ModelConfig | CompactConfig:
         """The network's shapes."""
         return self._runtime.network.config
 

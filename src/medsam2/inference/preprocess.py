@@ -26,8 +26,14 @@ def cut(plane: npt.NDArray[np.generic], view: View) -> npt.NDArray[np.generic]:
     return padded
 
 
-def resample_slice(plane: npt.NDArray[np.uint8], view: View, size: int) -> npt.NDArray[np.uint8]:
-    """Resample a view of a slice `(y, x)` to `(size, size)` by Pillow's 8-bit bicubic filter.
+def resample_slice(
+    plane: npt.NDArray[np.uint8],
+    view: View,
+    size: int,
+    *,
+    filter: Image.Resampling = Image.Resampling.BICUBIC,  # noqa: A002
+) -> npt.NDArray[np.uint8]:
+    """Resample a view of a slice `(y, x)` to `(size, size)` by one of Pillow's 8-bit filters.
 
     A frame in colour, `(y, x, 3)`, becomes `(size, size, 3)`. One grey channel gives exactly what three equal
     ones would, as the reference resizes them.
@@ -35,7 +41,7 @@ def resample_slice(plane: npt.NDArray[np.uint8], view: View, size: int) -> npt.N
     part = cut(plane, view)
     if part.shape[:2] == (size, size):
         return np.ascontiguousarray(part)
-    resized = Image.fromarray(np.ascontiguousarray(part)).resize((size, size), Image.Resampling.BICUBIC)
+    resized = Image.fromarray(np.ascontiguousarray(part)).resize((size, size), filter)
     return np.asarray(resized)
 
 

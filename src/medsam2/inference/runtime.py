@@ -10,6 +10,7 @@ import torch
 
 from medsam2.errors import InputError
 from medsam2.inference.fast.network import FastNetwork
+from medsam2.model.compact.network import CompactNetwork
 from medsam2.model.network import Network
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -20,7 +21,7 @@ PRECISIONS = ("auto", "float32", "float32-fast", "bfloat16")
 class Runtime:
     """Immutable; safe to share between sessions."""
 
-    network: Network
+    network: Network | CompactNetwork
     device: torch.device
     precision: torch.dtype
 
@@ -33,7 +34,9 @@ class Runtime:
             yield
 
 
-def start_runtime(network: Network, *, device: str = "auto", precision: str = "auto") -> Runtime:
+def start_runtime(
+    network: Network | CompactNetwork, *, device: str = "auto", precision: str = "auto"
+) -> Runtime:
     """Put a network on a device.
 
     Args:
@@ -41,8 +44,8 @@ def start_runtime(network: Network, *, device: str = "auto", precision: str = "a
         device: One of `DEVICES`, or a CUDA device such as `cuda:1`; auto takes CUDA where there is one.
         precision: One of `PRECISIONS`. float32 is the published network operation for operation,
             float32-fast the same numbers, but for rounding, in an order that takes less time, bfloat16 that
-            order with products of bfloat16. On a CPU auto is bfloat16, if the processor multiplies in it and
-            the network does not carry masks, or else float32-fast; elsewhere float32.
+            order with products of bfloat16. On a CPU auto is bfloat16, if the processor multiplies in it, or
+            else float32-fast; elsewhere float32. The compact network has one order alone.
 
     Raises:
         InputError: There is no such device or precision here.
@@ -51,19 +54,20 @@ def start_runtime(network: Network, *, device: str = "auto", precision: str = "a
         raise InputError(f"precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
     chosen = _find_device(device)
     if precision == "auto":
-        precision = _choose_precision(network, chosen)
+        precision = _choose_precision(chosen)
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     network = network.to(chosen).eval()
-    if chosen.type == "cpu" and precision != "float32":
+    if isinstance(network, CompactNetwork):
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    elif chosen.type == "cpu" and precision != "float32":
         network = FastNetwork(network, dtype).eval()
     return Runtime(network=network, device=chosen, precision=dtype)
 
 
-def _choose_precision(network: Network, device: torch.device) -> str:
+def _choose_precision(device: torch.device) -> str:
     if device.type != "cpu":
         return "float32"
-    # Small networks gain little, and rounding adds up where each mask is found from the one before.
-    return "bfloat16" if multiplies_bfloat16() and not network.config.carries_mask else "float32-fast"
+    return "bfloat16" if multiplies_bfloat16() else "float32-fast"
 
 
 def multiplies_bfloat16() -> bool:

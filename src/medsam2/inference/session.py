@@ -23,7 +23,7 @@ from medsam2.inference.outcome import kept_slices, label_slices
 from medsam2.inference.propagate import visit
 from medsam2.inference.runtime import Runtime
 from medsam2.inference.state import TrackState
-from medsam2.inference.track import ObjectTrack
+from medsam2.inference.track import ObjectTrack, start_track
 from medsam2.inference.turn import filed_prompt, shown_prompt
 from medsam2.prompts.types import MAX_OBJECTS, Point, Prompt, prompt_from
 from medsam2.tracking.step import FrameResult
@@ -168,7 +168,7 @@ class Session:
         prompt = prompt_from(slice, box=box, points=points, labels=labels, mask=mask).checked(self.shape)
         track = self._tracks.get(number)
         if track is None:
-            track = ObjectTrack(self._features, self.options, zooms=self._zooms)
+            track = start_track(self._features, self.options, zooms=self._zooms)
         prompt = shown_prompt(prompt, self.cut, self.shape)
         with self._changing(), self._runtime.computing():
             track.add(_joined(track.prompts.get(prompt.slice_index), prompt))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -21,8 +20,6 @@ class SliceResult:
 
     frame: FrameResult
     view: View
-    relief: float = 0.0
-    """What was added to the mask logits for showing; the next slice starts from them without it."""
     runs: npt.NDArray[np.int32] | None = None
     """Run lengths of the mask on the slice, once the logits have been rounded to save memory."""
 
@@ -31,20 +28,13 @@ class SliceResult:
         """Predicted overlap with the truth, 0..1; 0 where the object is absent."""
         return float(self.frame.iou) if float(self.frame.object_logits) > 0 else 0.0
 
-    def relieved(self, relief: float) -> SliceResult:
-        """A followed slice as it is shown: that much wider, unless the object has ended."""
-        logits = self.frame.low_res_logits
-        if not relief or not bool((logits > 0).any()):
-            return self
-        frame = dataclasses.replace(self.frame, low_res_logits=logits + relief)
-        return dataclasses.replace(self, frame=frame, relief=relief)
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrackState:
     """An object's state at a moment, to come back to; nothing in it is ever changed."""
 
-    view: View
+    view: View | None
+    """Today's view; None where each result has its own."""
     prompts: Mapping[int, Prompt]
     results: Mapping[int, SliceResult]
     memory_views: Mapping[int, View]

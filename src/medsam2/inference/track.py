@@ -1,400 +1,75 @@
-"""One object in one volume: its prompts, its view, its memories, its results so far."""
+"""One object in one volume, as a session sees it, whichever network follows it."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from medsam2.errors import SessionError
-from medsam2.imaging.labels import from_run_lengths, run_lengths
 from medsam2.inference.banks import Banks
-from medsam2.inference.corrections import merge_clicks
+from medsam2.inference.carried_track import CarriedTrack
 from medsam2.inference.features import SliceFeatures
 from medsam2.inference.options import InferenceOptions
-from medsam2.inference.postprocess import fill_logit_holes, to_slice, to_view
-from medsam2.inference.preprocess import resample_mask
+from medsam2.inference.sam_track import SamTrack
 from medsam2.inference.state import SliceResult, TrackState
-from medsam2.inference.zoom import View, grow, grow_to, touches_border, whole_slice, zoom_on
-from medsam2.model.network import ImageFeatures, MemoryTokens
-from medsam2.model.prompt_encoder import LABEL_BOX_MAX, LABEL_BOX_MIN
-from medsam2.prompts.types import Point, Prompt
-from medsam2.tracking.memory import FrameMemory
-from medsam2.tracking.mirror import Mirrors
-from medsam2.tracking.prior import PromptTensors, with_prior
-from medsam2.tracking.select import Place, gather
-from medsam2.tracking.step import CARRIED_BIAS, remember, track_frame
-from medsam2.tracking.traits import describe
-
-ARCHIVE_DISTANCE = 32  # slices behind the one at hand; nearer ones are looked at while a user works
-# Outlines drawn with the bias are too tight. A part of it is given back to what is shown, none to what is
-# carried on: the development scans went from 0.757 to 0.763, a third being the best of three shares.
-SHOWN_SHARE = 1 / 3
+from medsam2.model.compact.network import CompactNetwork
+from medsam2.prompts.types import Prompt
 
 
-class ObjectTrack:
-    """An object as it is followed through the slices; call inside `Runtime.computing`."""
+class ObjectTrack(Protocol):
+    """An object as it is followed through the slices; its methods are called inside `Runtime.computing`."""
 
-    def __init__(self, features: SliceFeatures, options: InferenceOptions, *, zooms: bool) -> None:
-        self.features = features
-        self.options = options
-        self.zooms = zooms
-        self.network = features.runtime.network
-        self.policy = options.policy
-        self.bias = CARRIED_BIAS if options.carried_bias is None else options.carried_bias
-        self.relief = -self.bias * SHOWN_SHARE if self.network.config.carries_mask else 0.0
-        self.mirrors = Mirrors(options.mirrors or (2 if self.network.config.carries_mask else 1))
-        self.view = whole_slice(features.shape_yx)
-        self.prompts: dict[int, Prompt] = {}
-        self.results: dict[int, SliceResult] = {}
-        self.memory_views: dict[int, View] = {}  # a result keeps its view, a memory follows today's
-        self.banks = Banks(by_prompt=self.network.config.carries_mask)
+    features: SliceFeatures
+    prompts: dict[int, Prompt]
+    results: dict[int, SliceResult]
+    banks: Banks
 
     @property
     def keeps_component(self) -> bool:
         """Whether only the part that holds the prompt belongs to the object."""
-        if self.options.keep_component is not None:
-            return self.options.keep_component
-        if self.network.config.carries_mask:
-            return True
-        prompts = list(self.prompts.values())
-        return len(prompts) == 1 and prompts[0].box is not None and not prompts[0].points
+        ...
 
     @property
     def stop_after(self) -> int:
         """How many slices without the object end a direction; 0 for none."""
-        chosen = self.options.stop_after
-        return int(self.keeps_component) if chosen is None else chosen
+        ...
 
     def add(self, prompt: Prompt) -> None:
         """Take a prompt in and find the object in its slice."""
-        z = prompt.slice_index
-        step = self.banks.step_of(z)
-        if self.zooms:
-            shape_yx = self.features.shape_yx
-            self.view = grow_to(self.view, prompt, shape_yx) if self.prompts else zoom_on(prompt, shape_yx)
-        tensors, previous = self._tensors(prompt), self._corrected_logits(prompt)
-        features = self._see(z, prompt=tensors, previous_logits=previous)
-        memory = None if step is None else self._memory(z, step, features)
-        found, pointer = self._find(features, memory, previous, tensors)
-        clicks = self._latest_clicks(prompt) if self.banks.by_prompt and previous is not None else ()
-        if clicks and previous is not None:
-            found = self._merged(z, found, previous, clicks)
-        result = self._filled(found)
-        self.prompts[z] = prompt
-        self.features.held.keep(prompt)
-        self._file(z, result)
-        entry = self._kept_memory(z) if clicks else self._remember_later(z, features, result, pointer)
-        if self.banks.by_prompt:
-            self.banks.forget(lambda other: other == z)
-            self.banks.begin(z, entry)
-            self._forget(lambda other: self.banks.origin(other) == z)
-        elif step is None:
-            self.banks.begin(z, entry)
-            self._forget(lambda _z: True)
-        else:
-            # SAM 2: a slice that was tracked stays a tracked one when it is corrected.
-            # Beyond it first, so that it is again the last one that was reached.
-            self._forget(lambda other: (other - z) * step > 0)
-            self.banks.of(z, step).forget(z)
-            self._keep(z, step, entry)
+        ...
 
     def advance(self, z: int, step: int) -> SliceResult:
         """Find the object in a slice from the slices before it in a direction, unless it is known."""
-        known = self.results.get(z)
-        if known is not None:
-            return known
-        features, result, pointer = self._track(z, step)
-        while self._outgrows(result):
-            self.view = grow(self.view, self.features.shape_yx)
-            features, result, pointer = self._track(z, step)
-        # The reference remembers a tracked mask with its holes and a prompted one without.
-        self._keep(z, step, self._remember(z, features, result, pointer))
-        self._file(z, _slim(self._filled(result).relieved(self.relief)))
-        self._archive(z - ARCHIVE_DISTANCE * step)
-        return self.results[z]
+        ...
 
-    def let_go(self, z: int, step: int) -> None:
-        """Forget tracked slices that lie so far behind one that nothing looks back at them.
-
-        For videos, whose masks are handed out as they are found. Prompted slices stay, and those that a
-        policy has picked.
-        """
-        for bank in self.banks.going(step):
-            for other in list(bank.tracked):
-                # One before it would be archived, which would be for nothing.
-                is_far = (z - other) * step >= ARCHIVE_DISTANCE - 1
-                if is_far and other not in self.prompts and other not in bank.pool:
-                    bank.forget(other)
-                    del self.results[other]
-                    self.memory_views.pop(other, None)
+    def release(self, z: int, step: int) -> None:
+        """Forget tracked slices that lie so far behind one that nothing looks back at them."""
+        ...
 
     def remove(self, z: int) -> None:
-        """Take the prompt of a slice back, and what followed from it.
-
-        Raises:
-            SessionError: There is none, or it is the only one.
-        """
-        if z not in self.prompts:
-            raise SessionError(f"there is no prompt on slice {z}; prompts are on {sorted(self.prompts)}")
-        rest = [prompt for slice_index, prompt in self.prompts.items() if slice_index != z]
-        if not rest:
-            raise SessionError(f"slice {z} has the object's only prompt; remove the object instead")
-        step = self.banks.step_of(z)
-        if step is not None:
-            del self.prompts[z]
-            self._forget(lambda other: (other - z) * step >= 0)
-        elif self.banks.by_prompt and z != next(iter(self.prompts)):
-            self._forget(lambda other: self.banks.origin(other) == z)
-            self.banks.end(z)
-            del self.prompts[z], self.results[z], self.memory_views[z]
-        else:
-            self.restore(ObjectTrack(self.features, self.options, zooms=self.zooms).state())
-            for prompt in rest:
-                self.add(prompt)
+        """Take the prompt of a slice back, and what followed from it."""
+        ...
 
     def state(self) -> TrackState:
         """What there is now; costs next to nothing, since values are shared."""
-        return TrackState(
-            view=self.view,
-            prompts=dict(self.prompts),
-            results=dict(self.results),
-            memory_views=dict(self.memory_views),
-            banks=self.banks.state(),
-        )
+        ...
 
     def restore(self, state: TrackState) -> None:
         """Come back to a state of this object."""
-        self.view = state.view
-        self.prompts = dict(state.prompts)
-        self.results = dict(state.results)
-        self.memory_views = dict(state.memory_views)
-        self.banks.restore(state.banks)
+        ...
 
     def mask(self, z: int) -> npt.NDArray[np.bool_]:
         """The object `(y, x)` in a slice that was visited."""
-        runs = self.results[z].runs
-        return self.logits(z) > 0 if runs is None else from_run_lengths(runs, self.features.shape_yx)
+        ...
 
     def logits(self, z: int) -> npt.NDArray[np.float32]:
         """Mask logits `(y, x)` of a slice that was visited."""
-        result = self.results[z]
-        return to_slice(result.frame.low_res_logits, result.view, self.features.shape_yx)
-
-    def _track(self, z: int, step: int) -> tuple[ImageFeatures, SliceResult, Tensor]:
-        carries = self.network.config.carries_mask and z - step in self.results
-        carried = self._carried_logits(z - step) if carries else None
-        features = self._see(z, before=z - step, previous_logits=carried)
-        return features, *self._find(features, self._memory(z, step, features), carried)
-
-    def _find(
-        self,
-        features: ImageFeatures,
-        memory: MemoryTokens | None,
-        previous_logits: Tensor | None,
-        prompt: PromptTensors | None = None,
-    ) -> tuple[SliceResult, Tensor]:
-        """Find the object in a slice as it was seen; also gives the object pointer of each mirror image."""
-        size = self.network.config.image_size
-        frames = track_frame(
-            self.network,
-            features,
-            prompt=None if prompt is None else self.mirrors.spread_prompt(prompt, size),
-            memory=memory,
-            previous_logits=None if previous_logits is None else self.mirrors.spread(previous_logits),
-            stability_fallback=self.options.stability_fallback,
-            carried_bias=self.bias,
-        )
-        return SliceResult(frame=self.mirrors.agree(frames), view=self.view), frames.pointer
-
-    def _see(
-        self,
-        z: int,
-        *,
-        before: int | None = None,
-        prompt: PromptTensors | None = None,
-        previous_logits: Tensor | None = None,
-    ) -> ImageFeatures:
-        """Encode a slice in today's view, with its prior where the network carries masks, and mirror it."""
-        carries_mask = self.network.config.carries_mask
-        if not carries_mask and self.mirrors.count == 1:
-            return self.features.encode(self.view, z)
-        pixels = self.features.pixels(self.view, z)
-        if carries_mask:
-            reference = None if before is None else self.features.pixels(self.view, before)
-            pixels = with_prior(pixels, before=reference, prompt=prompt, previous_logits=previous_logits)
-        return self.network.encode_image(self.mirrors.spread(pixels))
-
-    def _filled(self, result: SliceResult) -> SliceResult:
-        """The result without small holes, if that is asked for."""
-        if not self.options.fill_hole_area:
-            return result
-        filled = fill_logit_holes(result.frame.low_res_logits, self.options.fill_hole_area)
-        return dataclasses.replace(result, frame=dataclasses.replace(result.frame, low_res_logits=filled))
-
-    def _carried_logits(self, z: int) -> Tensor:
-        """The mask of a slice that the next one starts from, in the view of today."""
-        return self._logits_in_view(z) - self.results[z].relief
-
-    def _memory(self, z: int, step: int, features: ImageFeatures) -> MemoryTokens:
-        """What a slice looks back at, made anew where it was let go or its view is not today's."""
-        bank = self.banks.of(z, step)
-        for index in list(bank.conditioning):
-            self._refresh(bank.conditioning, index)
-        if z - step in bank.tracked:  # the slice at hand is compared where the object was in this one
-            self._refresh(bank.tracked, z - step)
-        num_slices = self.features.num_slices
-        place = Place(slice_index=z, step=step, num_slices=num_slices, features=features)
-        selection = self.policy.choose(bank, place)
-        for index, _ in selection.spatial:
-            self._refresh(bank.tracked if index in bank.tracked else bank.conditioning, index)
-        return gather(bank, selection)
-
-    def _refresh(self, slots: dict[int, FrameMemory], z: int) -> None:
-        """Make a memory anew if it was let go or its view has grown since; its pointer holds in any view."""
-        if slots[z].spatial is not None and self.memory_views[z] == self.view:
-            return
-        logits = self._carried_logits(z)
-        frame = dataclasses.replace(self.results[z].frame, low_res_logits=logits)
-        features = self._see(z, previous_logits=logits)
-        slots[z] = self._remember(z, features, SliceResult(frame=frame, view=self.view), slots[z].pointer)
-
-    def _archive(self, z: int) -> None:
-        """Round a tracked result that lies far back to half the bytes; its mask stays what it was."""
-        result = self.results.get(z)
-        if result is None or result.runs is not None or z in self.prompts:
-            return
-        rounded = result.frame.low_res_logits.half()
-        frame = dataclasses.replace(result.frame, low_res_logits=rounded, candidate_logits=rounded)
-        self._file(z, dataclasses.replace(result, frame=frame, runs=run_lengths(self.mask(z))))
-
-    def _file(self, z: int, result: SliceResult) -> None:
-        self.results[z] = result
-        self.features.held.keep(result)
-
-    def _keep(self, z: int, step: int, entry: FrameMemory) -> None:
-        """Add a tracked slice to its bank, which frees what no later slice looks back at."""
-        bank = self.banks.of(z, step)
-        bank.tracked[z] = entry
-        bank.let_go(self.policy.admit(bank, z))
-
-    def _remember(self, z: int, features: ImageFeatures, result: SliceResult, pointer: Tensor) -> FrameMemory:
-        is_prompted = z in self.prompts
-        self.memory_views[z] = result.view
-        frames = self.mirrors.spread_result(result.frame, pointer)
-        memory = remember(self.network, features, frames, slice_index=z, binarise=is_prompted)
-        if self.policy.compares:
-            memory = dataclasses.replace(memory, traits=describe(memory, features, result.frame))
-        self.features.held.keep(memory)
-        return memory
-
-    def _kept_memory(self, z: int) -> FrameMemory:
-        """What stands for a corrected slice: the memory of the prompt that it was found from.
-
-        Object pointers made from clicks led the shipped network away from the object in the slices beside:
-        the Dice on the development scans after a box and five clicks was 0.752 instead of 0.768.
-        """
-        origin = self.banks.origin(z)
-        self.memory_views[z] = self.memory_views[origin]
-        return self.banks.conditioning[origin]
-
-    def _remember_later(
-        self, z: int, features: ImageFeatures, result: SliceResult, pointer: Tensor
-    ) -> FrameMemory:
-        """Leave the memory of a prompted slice to the first slice that looks back at it: users click on."""
-        # Features that depend on the prompt would not be these again, and traits are made of the memory.
-        if self.network.config.carries_mask or self.policy.compares:
-            return self._remember(z, features, result, pointer)
-        self.memory_views[z] = result.view
-        memory = FrameMemory(slice_index=z, spatial=None, pointer=pointer)
-        self.features.held.keep(memory)
-        return memory
-
-    def _corrected_logits(self, prompt: Prompt) -> Tensor | None:
-        """The mask that a prompt corrects, in the view of today; None if it begins anew."""
-        z = prompt.slice_index
-        if z in self.results or not self.network.config.carries_mask:
-            return self._previous_logits(z)
-        if prompt.box is not None or prompt.mask is not None:
-            return None
-        # A click where the object was never followed to: what its nearest slice says of this one.
-        known = [other for other in self.results if (self.logits(other) > 0).any()]
-        if not known:
-            return None
-        nearest = min(known, key=lambda other: abs(other - z))
-        carried = self._carried_logits(nearest)
-        features = self._see(z, before=nearest, previous_logits=carried)
-        return self._find(features, None, carried)[0].frame.low_res_logits
-
-    def _latest_clicks(self, prompt: Prompt) -> tuple[Point, ...]:
-        """Clicks that were added to what was said about a slice; none if the prompt begins anew."""
-        earlier = self.prompts.get(prompt.slice_index)
-        if prompt.mask is not None or prompt.box != (None if earlier is None else earlier.box):
-            return ()
-        return prompt.points[0 if earlier is None else len(earlier.points) :]
-
-    def _merged(self, z: int, found: SliceResult, previous: Tensor, clicks: Sequence[Point]) -> SliceResult:
-        """What clicks on a slice changed, joined to what was there."""
-        size = self.network.config.image_size
-        places = self.view.points_to_network(np.array([(p.x, p.y) for p in clicks]), size)
-        cells = [(x, y, p.is_positive) for (x, y), p in zip(places.tolist(), clicks, strict=True)]
-        logits = merge_clicks(previous, found.frame.low_res_logits, cells)
-        frame = dataclasses.replace(found.frame, low_res_logits=logits)
-        # Carried on at the level of what was shown, the corrected outline would grow into the slices beside.
-        relief = self.results[z].relief if z in self.results else 0.0
-        return dataclasses.replace(found, frame=frame, relief=relief)
-
-    def _previous_logits(self, z: int) -> Tensor | None:
-        """The mask found in a slice, in the view of today."""
-        return self._logits_in_view(z) if z in self.results else None
-
-    def _logits_in_view(self, z: int) -> Tensor:
-        result = self.results[z]
-        if result.view == self.view:
-            return result.frame.low_res_logits.float()
-        logits = to_view(self.logits(z), self.view, self.network.config.mask_size)
-        return logits.to(self.features.runtime.device)
-
-    def _tensors(self, prompt: Prompt) -> PromptTensors:
-        """A prompt in pixels of the network's input."""
-        size, device = self.network.config.image_size, self.features.runtime.device
-        if prompt.mask is not None:
-            mask = resample_mask(prompt.mask.array, self.view, size)
-            return PromptTensors(mask=mask[None, None].to(device))
-        corners = np.empty((0, 2))
-        labels = []
-        if prompt.box is not None:
-            corners = self.view.box_to_network(prompt.box, size)
-            labels = [LABEL_BOX_MIN, LABEL_BOX_MAX]
-        clicks = np.array([(point.x, point.y) for point in prompt.points], dtype=np.float64).reshape(-1, 2)
-        points = np.concatenate((corners, self.view.points_to_network(clicks, size)))
-        labels += [int(point.is_positive) for point in prompt.points]
-        return PromptTensors(
-            points=torch.tensor(points, dtype=torch.float32, device=device)[None],
-            labels=torch.tensor([labels], device=device),
-        )
-
-    def _outgrows(self, result: SliceResult) -> bool:
-        """Whether the object reaches the edge of a view that can still grow."""
-        if not self.view.is_zoomed or grow(self.view, self.features.shape_yx) == self.view:
-            return False
-        mask = to_slice(result.frame.low_res_logits, result.view, self.features.shape_yx) > 0
-        return touches_border(mask, self.view, self.features.shape_yx)
-
-    def _forget(self, is_stale: Callable[[int], bool]) -> None:
-        """Drop tracked slices that a new prompt has made stale; prompted ones stay."""
-        for z in self.banks.forget(lambda z: z not in self.prompts and is_stale(z)):
-            del self.results[z]
+        ...
 
 
-def _slim(result: SliceResult) -> SliceResult:
-    """A tracked result without the candidates, which are for users of a prompted slice to choose from."""
-    frame = result.frame
-    return dataclasses.replace(
-        result,
-        frame=dataclasses.replace(frame, candidate_logits=frame.low_res_logits, candidate_iou=frame.iou),
-    )
+def start_track(features: SliceFeatures, options: InferenceOptions, *, zooms: bool) -> ObjectTrack:
+    """Begin to follow an object with the network at hand."""
+    if isinstance(features.runtime.network, CompactNetwork):
+        return CarriedTrack(features, options, zooms=zooms)
+    return SamTrack(features, options, zooms=zooms)

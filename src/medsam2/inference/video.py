@@ -16,7 +16,7 @@ from medsam2.inference.options import InferenceOptions
 from medsam2.inference.outcome import join
 from medsam2.inference.propagate import visit
 from medsam2.inference.runtime import Runtime
-from medsam2.inference.track import ObjectTrack
+from medsam2.inference.track import ObjectTrack, start_track
 from medsam2.inference.video_archive import Found, MaskArchive
 from medsam2.prompts.types import MAX_OBJECTS, Prompt, prompt_from
 
@@ -57,7 +57,6 @@ class VideoSession:
             options,
             keep_component=False,
             stop_after=options.stop_after or 0,
-            carried_bias=options.carried_bias or 0.0,
         )
         self._runtime = runtime
         self._features = SliceFeatures(runtime, frames, None)
@@ -144,7 +143,7 @@ class VideoSession:
 
     def _track(self, prompts: Mapping[int, Prompt]) -> ObjectTrack:
         """Begin to follow an object: every frame that was prompted is found and remembered."""
-        track = ObjectTrack(self._features, self.options, zooms=self._zooms)
+        track = start_track(self._features, self.options, zooms=self._zooms)
         with self._runtime.computing():
             for prompt in prompts.values():
                 track.add(prompt)
@@ -162,7 +161,7 @@ class VideoSession:
             yield visited
             index, numbers = visited
             for number in numbers:
-                tracks[number].let_go(index, step)
+                tracks[number].release(index, step)
 
     def _joined(self, index: int, found: Mapping[int, Found]) -> FrameMasks:
         masks = {number: one.mask for number, one in sorted(found.items()) if one.mask.any()}

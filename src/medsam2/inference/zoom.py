@@ -16,6 +16,11 @@ MIN_SIDE = 96  # pixels; a smaller view would show too little around a small obj
 POINT_SIDE = 160
 POINT_SHARE = 0.7
 GROWTH = 1.5
+# Around a box or a mask for the compact network, which sees at 192 pixels.
+CLOSE_ZOOM = 2.5
+CLOSE_SIDE = 48  # pixels at least
+SAME_SIDE = (0.8, 1.25)  # a view is kept while its best side is within this of its own
+MOST_DRIFT = 0.1  # of the view's side, before the view moves with the object
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +84,53 @@ def zoom_on(prompt: Prompt, shape_yx: tuple[int, int]) -> View:
     else:
         side = max(MIN_SIDE, extent.longest_side * ZOOM_FACTOR)
     return square_view(extent.center_xy, round(side), shape_yx)
+
+
+def view_of_prompt(prompt: Prompt, shape_yx: tuple[int, int], *, zooms: bool) -> View:
+    """Look closely at a box or a drawn mask, from further away at clicks."""
+    if not zooms:
+        return whole_slice(shape_yx)
+    if prompt.box is None and prompt.mask is None:
+        return zoom_on(prompt, shape_yx)
+    extent = _extent(prompt)
+    return square_view(extent.center_xy, round(_close_side(extent)), shape_yx)
+
+
+def view_of_mask(mask: npt.NDArray[np.bool_], view: View, shape_yx: tuple[int, int]) -> View:
+    """Look closely at a mask of the slice `(y, x)`; as before at an empty one."""
+    extent = _around(mask)
+    if extent is None:
+        return view
+    return square_view(extent.center_xy, round(_close_side(extent)), shape_yx)
+
+
+def follow(view: View, mask: npt.NDArray[np.bool_], shape_yx: tuple[int, int]) -> View:
+    """Move a zoomed view with a mask `(y, x)` that has moved, grown or shrunk by more than a little."""
+    extent = _around(mask)
+    if extent is None or not view.is_zoomed:
+        return view
+    side = min(_close_side(extent), max(shape_yx))
+    middle = (view.x + (view.width - 1) / 2, view.y + (view.height - 1) / 2)
+    drift = max(abs(a - b) for a, b in zip(middle, extent.center_xy, strict=True))
+    if SAME_SIDE[0] < side / view.width < SAME_SIDE[1]:
+        side = view.width
+        if drift <= MOST_DRIFT * side:
+            return view
+    side = min(max(side, view.width / GROWTH), view.width * GROWTH)
+    return square_view(extent.center_xy, round(side), shape_yx)
+
+
+def _close_side(extent: Box) -> float:
+    return max(CLOSE_SIDE, extent.longest_side * CLOSE_ZOOM)
+
+
+def _around(mask: npt.NDArray[np.bool_]) -> Box | None:
+    """The box around a mask `(y, x)`, None around an empty one."""
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    if not columns.size:
+        return None
+    x_min, x_max, y_min, y_max = (float(v) for v in (columns[0], columns[-1], rows[0], rows[-1]))
+    return Box(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max)
 
 
 def square_view(center_xy: tuple[float, float], side: int, shape_yx: tuple[int, int]) -> View:

@@ -6,8 +6,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from torch import Tensor
+
 from medsam2.model.config import NUM_MEMORY_CODES
-from medsam2.model.network import ImageFeatures, MemoryTokens
+from medsam2.model.network import MemoryTokens
 from medsam2.tracking.memory import MemoryBank
 
 CONDITIONING_CODE = NUM_MEMORY_CODES - 1
@@ -35,8 +37,8 @@ class Place:
     """1 when propagating to higher indices, -1 to lower ones."""
     num_slices: int
     """Slices in the volume; few slices stretch the unit of pointer distances."""
-    features: ImageFeatures | None = None
-    """Of the slice, for a policy that compares it with what is remembered."""
+    features: Tensor | None = None
+    """Features of the slice before memory, `(1, C, S/16, S/16)`, for a policy that compares."""
 
     def passed(self, bank: MemoryBank) -> list[int]:
         """Tracked slices that lie behind, the nearest first."""

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from medsam2.model.network import ImageFeatures
 from medsam2.tracking.memory import FrameMemory, MemoryBank, Traits
 from medsam2.tracking.select import NUM_RECENT, Place, Selection, with_prompts
 from medsam2.tracking.traits import pool
@@ -84,12 +83,12 @@ class SelfSorting:
         )
 
 
-def _appearance_here(bank: MemoryBank, before: int, features: ImageFeatures) -> Tensor:
+def _appearance_here(bank: MemoryBank, before: int, features: Tensor) -> Tensor:
     """What the slice at hand shows where the object was in the slice before."""
     memory = bank.find(before)
-    side = features.level2.shape[-1]
+    side = features.shape[-1]
     region = torch.zeros(side, side) if memory is None else _traits_of(memory).region
-    return pool(features.level2, region)
+    return pool(features, region)
 
 
 def _distance(bank: MemoryBank, z: int, others: list[int]) -> float:

@@ -10,16 +10,22 @@ from torch import Tensor
 
 from medsam2.model.network import ABSENT_LOGIT, ImageFeatures, MemoryTokens, Network
 from medsam2.tracking.memory import FrameMemory
-from medsam2.tracking.prior import PromptTensors, box_as_mask
 
 MASK_PROMPT_LOGIT = 10.0  # logit of a pixel that the user has drawn
-MAX_STEP = 2  # mask pixels that an outline may move outwards from one slice to the next
-OUT_OF_REACH_LOGIT = -10.0
-# Dice loss draws outlines a little too large, and each slice builds on the one before: without this the
-# shipped network scored 0.657 instead of 0.717 on the development scans.
-CARRIED_BIAS = -1.5
 PREVIOUS_LOGIT_LIMIT = 32.0  # SAM 2 clamps an earlier mask to it before feeding it back
 MAX_POINTS_FOR_CANDIDATES = 1  # more points leave no ambiguity to show candidates for
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptTensors:
+    """Prompts of a batch of objects on one slice, in pixels of the network's input."""
+
+    points: Tensor | None = None
+    """`(B, N, 2)` (x, y); a box is its two corners."""
+    labels: Tensor | None = None
+    """`(B, N)`: 0 negative, 1 positive, 2 and 3 the corners of a box."""
+    mask: Tensor | None = None
+    """`(B, 1, S, S)` of 0 and 1, instead of points."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +54,6 @@ def track_frame(
     memory: MemoryTokens | None = None,
     previous_logits: Tensor | None = None,
     stability_fallback: bool = True,
-    carried_bias: float = CARRIED_BIAS,
 ) -> FrameResult:
     """Find the objects in one slice.
 
@@ -57,18 +62,14 @@ def track_frame(
         features: The slice, one batch entry per object.
         prompt: What the user said about this slice, if anything.
         memory: What is remembered; None for a slice that is prompted before any tracking.
-        previous_logits: `(B, 1, S/4, S/4)` mask logits that new points correct; for a network that
-            carries masks, in a slice without a prompt, those of the slice before it.
+        previous_logits: `(B, 1, S/4, S/4)` mask logits that new points correct.
         stability_fallback: Replace an unstable single mask by the best candidate; off in training.
-        carried_bias: Added to the mask logits of slices without a prompt by a network that carries masks.
     """
     if prompt is not None and prompt.mask is not None:
         return _take_mask(network, features, prompt.mask)
     batch = len(features.level2)
     points = None if prompt is None else prompt.points
     labels = None if prompt is None else prompt.labels
-    if previous_logits is None and prompt is not None and network.config.carries_mask:
-        previous_logits = box_as_mask(prompt, network.config.mask_size)
     if previous_logits is not None:
         previous_logits = previous_logits.clamp(-PREVIOUS_LOGIT_LIMIT, PREVIOUS_LOGIT_LIMIT)
     embedding = network.encode_prompts(points, labels, mask_logits=previous_logits, batch=batch)
@@ -84,8 +85,6 @@ def track_frame(
     index = torch.arange(batch, device=best.device)
     is_present = decoded.object_logits > 0  # (B, 1)
     chosen = decoded.mask_logits[index, best][:, None]
-    if prompt is None and previous_logits is not None:
-        chosen = _near(chosen + carried_bias, previous_logits)
     return FrameResult(
         low_res_logits=torch.where(is_present[:, :, None, None], chosen, ABSENT_LOGIT),
         iou=decoded.iou[index, best][:, None],
@@ -94,14 +93,6 @@ def track_frame(
         candidate_logits=decoded.mask_logits,
         candidate_iou=decoded.iou,
     )
-
-
-def _near(logits: Tensor, previous_logits: Tensor) -> Tensor:
-    """Keep what lies within reach of the mask of the slice before; everything where that one is empty."""
-    before = (previous_logits > 0).to(logits.dtype)
-    reach = F.max_pool2d(before, kernel_size=2 * MAX_STEP + 1, stride=1, padding=MAX_STEP)
-    was_empty = ~before.flatten(1).any(dim=1)
-    return torch.where((reach > 0) | was_empty[:, None, None, None], logits, OUT_OF_REACH_LOGIT)
 
 
 def _take_mask(network: Network, features: ImageFeatures, mask: Tensor) -> FrameResult:

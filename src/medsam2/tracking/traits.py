@@ -6,17 +6,16 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from medsam2.model.network import ImageFeatures
 from medsam2.tracking.memory import FrameMemory, Traits
 from medsam2.tracking.step import FrameResult
 
 
-def describe(memory: FrameMemory, features: ImageFeatures, result: FrameResult) -> Traits:
+def describe(memory: FrameMemory, level2: Tensor, result: FrameResult) -> Traits:
     """Make the traits of one object's memory.
 
     Args:
         memory: Of one slice, batch 1; compared as it is stored, rounded to bfloat16.
-        features: Of the slice, before memory attention.
+        level2: Features of the slice before memory, `(1, C, S/16, S/16)`.
         result: What was found in it.
     """
     assert memory.spatial is not None
@@ -28,7 +27,7 @@ def describe(memory: FrameMemory, features: ImageFeatures, result: FrameResult) 
     return Traits(
         confidence=overlap * float(torch.sigmoid(torch.tensor(present))) if present > 0 else 0.0,
         descriptor=pool(memory.spatial, region),
-        appearance=pool(features.level2, region),
+        appearance=pool(level2, region),
         region=region,
     )
 

@@ -1,0 +1,329 @@
+"""One object as the compact network follows it: each slice is found from the mask of the slice before it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from medsam2.errors import SessionError
+from medsam2.imaging.labels import from_run_lengths, run_lengths
+from medsam2.inference.banks import Banks
+from medsam2.inference.corrections import keep_reaching, merge_clicks
+from medsam2.inference.features import SliceFeatures
+from medsam2.inference.options import InferenceOptions
+from medsam2.inference.postprocess import fill_logit_holes, to_slice, to_view
+from medsam2.inference.state import SliceResult, TrackState
+from medsam2.inference.tensors import prompt_tensors
+from medsam2.inference.zoom import View, follow, grow, grow_to, touches_border, view_of_mask, view_of_prompt
+from medsam2.model.compact.memory import CompactMemories
+from medsam2.model.compact.network import CompactNetwork
+from medsam2.prompts.types import Point, Prompt
+from medsam2.tracking.carried import Answer, answer_slice, draw_slice, recall
+from medsam2.tracking.memory import FrameMemory
+from medsam2.tracking.planes import Known, PromptPlanes, Sight, draw_prompt
+from medsam2.tracking.select import Place
+from medsam2.tracking.traits import describe
+
+ARCHIVE_DISTANCE = 32  # slices behind the one at hand; nearer ones are looked at while a user works
+MOST_GROWTHS = 3  # of the view, for one slice
+
+
+class CarriedTrack:
+    """An object as it is followed through the slices; call inside `Runtime.computing`."""
+
+    def __init__(self, features: SliceFeatures, options: InferenceOptions, *, zooms: bool) -> None:
+        network = features.runtime.network
+        assert isinstance(network, CompactNetwork)
+        self.features = features
+        self.options = options
+        self.zooms = zooms
+        self.network = network
+        self.policy = options.policy
+        self.prompts: dict[int, Prompt] = {}
+        self.results: dict[int, SliceResult] = {}
+        self.memory_views: dict[int, View] = {}
+        self.banks = Banks(by_prompt=True)
+
+    @property
+    def keeps_component(self) -> bool:
+        """Whether only the part that holds the prompt belongs to the object."""
+        return self.options.keep_component is not False
+
+    @property
+    def stop_after(self) -> int:
+        """How many slices without the object end a direction; 0 for none."""
+        chosen = self.options.stop_after
+        return int(self.keeps_component) if chosen is None else chosen
+
+    def add(self, prompt: Prompt) -> None:
+        """Take a prompt in and find the object in its slice."""
+        z = prompt.slice_index
+        answer, view = self._answer(prompt)
+        self.prompts[z] = prompt
+        self.features.held.keep(prompt)
+        self._file(z, self._filled(SliceResult(frame=answer.frame, view=view)))
+        self.banks.forget(lambda other: other == z)
+        self.banks.begin(z, self._remember(z, answer, view))
+        self._forget(lambda other: self.banks.origin(other) == z)
+
+    def advance(self, z: int, step: int) -> SliceResult:
+        """Find the object in a slice from the slice before it in a direction, unless it is known."""
+        known = self.results.get(z)
+        if known is not None:
+            return known
+        view = self._view_after(z - step)
+        answer = self._carry(z, step, view)
+        for _ in range(MOST_GROWTHS):
+            wider = grow(view, self.features.shape_yx)
+            if wider == view or not view.is_zoomed or not self._reaches_edge(answer, view):
+                break
+            view = wider
+            answer = self._carry(z, step, view)
+        memory = self._remember(z, answer, view)
+        bank = self.banks.of(z, step)
+        bank.tracked[z] = memory
+        self.policy.admit(bank, z)  # memories are small: none is freed
+        self._file(z, self._filled(SliceResult(frame=answer.frame, view=view)))
+        self._archive(z - ARCHIVE_DISTANCE * step)
+        return self.results[z]
+
+    def release(self, z: int, step: int) -> None:
+        """Forget tracked slices that lie so far behind one that nothing looks back at them.
+
+        For videos, whose masks are handed out as they are found. Prompted slices stay, and those that a
+        policy has picked.
+        """
+        for bank in self.banks.going(step):
+            for other in list(bank.tracked):
+                is_far = (z - other) * step >= ARCHIVE_DISTANCE - 1
+                if is_far and other not in self.prompts and other not in bank.pool:
+                    bank.forget(other)
+                    del self.results[other]
+                    self.memory_views.pop(other, None)
+
+    def remove(self, z: int) -> None:
+        """Take the prompt of a slice back, and what followed from it.
+
+        Raises:
+            SessionError: There is none, or it is the only one.
+        """
+        if z not in self.prompts:
+            raise SessionError(f"there is no prompt on slice {z}; prompts are on {sorted(self.prompts)}")
+        rest = [prompt for slice_index, prompt in self.prompts.items() if slice_index != z]
+        if not rest:
+            raise SessionError(f"slice {z} has the object's only prompt; remove the object instead")
+        if z != next(iter(self.prompts)):
+            self._forget(lambda other: self.banks.origin(other) == z)
+            self.banks.end(z)
+            del self.prompts[z], self.results[z], self.memory_views[z]
+        else:
+            self.restore(CarriedTrack(self.features, self.options, zooms=self.zooms).state())
+            for prompt in rest:
+                self.add(prompt)
+
+    def state(self) -> TrackState:
+        """What there is now; costs next to nothing, since values are shared."""
+        return TrackState(
+            view=None,
+            prompts=dict(self.prompts),
+            results=dict(self.results),
+            memory_views=dict(self.memory_views),
+            banks=self.banks.state(),
+        )
+
+    def restore(self, state: TrackState) -> None:
+        """Come back to a state of this object."""
+        self.prompts = dict(state.prompts)
+        self.results = dict(state.results)
+        self.memory_views = dict(state.memory_views)
+        self.banks.restore(state.banks)
+
+    def mask(self, z: int) -> npt.NDArray[np.bool_]:
+        """The object `(y, x)` in a slice that was visited."""
+        runs = self.results[z].runs
+        return self.logits(z) > 0 if runs is None else from_run_lengths(runs, self.features.shape_yx)
+
+    def logits(self, z: int) -> npt.NDArray[np.float32]:
+        """Mask logits `(y, x)` of a slice that was visited."""
+        result = self.results[z]
+        return to_slice(result.frame.low_res_logits, result.view, self.features.shape_yx)
+
+    def _answer(self, prompt: Prompt) -> tuple[Answer, View]:
+        """Find the object in a slice that was prompted."""
+        z = prompt.slice_index
+        clicks = self._latest_clicks(prompt)
+        if clicks and z not in self.results and self.prompts:
+            self._guess(z)
+        if clicks and z in self.results:
+            return self._correct(prompt, clicks)
+        view = view_of_prompt(prompt, self.features.shape_yx, zooms=self.zooms)
+        if prompt.mask is not None:
+            return self._take_drawn(prompt, view)
+        answer = answer_slice(self.network, self._sight(prompt, view), None)
+        if prompt.box is None and self.zooms:
+            # A click does not tell how large the object is: the first answer does, the second looks closer.
+            found = to_slice(answer.frame.low_res_logits, view, self.features.shape_yx)
+            closer = view_of_mask(found > 0, view, self.features.shape_yx)
+            if closer != view:
+                prior = to_view(found, closer, self.network.config.image_size).sigmoid()[0]
+                answer = answer_slice(self.network, self._sight(prompt, closer, prior=prior), None)
+                view = closer
+        return answer, view
+
+    def _sight(self, prompt: Prompt, view: View, *, prior: Tensor | None = None) -> Sight:
+        """What is shown of a prompted slice by itself."""
+        z = prompt.slice_index
+        return Sight(
+            grey=self.features.greys(view, z),
+            before=self.features.greys(view, z - 1),
+            beyond=self.features.greys(view, z + 1),
+            prompt=self._drawn(prompt, view),
+            prior=prior,
+        )
+
+    def _drawn(self, prompt: Prompt, view: View) -> PromptPlanes:
+        size, device = self.network.config.image_size, self.features.runtime.device
+        return draw_prompt(prompt_tensors(prompt, view, size, device), 1, size)
+
+    def _take_drawn(self, prompt: Prompt, view: View) -> tuple[Answer, View]:
+        """A drawn mask is taken as it is; the network only makes a memory of it."""
+        tensors = prompt_tensors(prompt, view, self.network.config.image_size, self.features.runtime.device)
+        assert tensors.mask is not None
+        sight = self._sight(prompt, view, prior=tensors.mask[:, 0])
+        return draw_slice(self.network, sight, tensors.mask), view
+
+    def _correct(self, prompt: Prompt, clicks: tuple[Point, ...]) -> tuple[Answer, View]:
+        """Change the part of a mask that clicks point at."""
+        z = prompt.slice_index
+        view = grow_to(self.results[z].view, prompt, self.features.shape_yx)
+        previous = self._logits_in_view(z, view)
+        sight = self._sight(prompt, view, prior=previous.sigmoid()[:, 0])
+        memories = None
+        if z not in self.prompts:
+            origin = self.banks.origin(z)
+            step = 1 if z > origin else -1
+            sight = dataclasses.replace(
+                sight, key=self._known(origin, view), carried=self._known_before(z, step, view),
+                before=self.features.greys(view, z - step), beyond=self.features.greys(view, z + step),
+            )  # fmt: skip
+            memories = self._recall(z, step, view, None)
+        answer = answer_slice(self.network, sight, memories)
+        places = view.points_to_network(
+            np.array([(p.x, p.y) for p in clicks]), self.network.config.image_size
+        )
+        cells = [(x, y, p.is_positive) for (x, y), p in zip(places.tolist(), clicks, strict=True)]
+        merged = merge_clicks(previous, answer.frame.low_res_logits, cells, stride=1)
+        return answer.with_logits(merged), view
+
+    def _guess(self, z: int) -> None:
+        """Find the object in a slice that it was not followed to, from the nearest one that shows it."""
+        known = [other for other in self.results if self.mask(other).any()]
+        if not known:
+            return
+        nearest = min(known, key=lambda other: abs(other - z))
+        view = self._view_after(nearest)
+        step = 1 if z > nearest else -1
+        sight = Sight(
+            grey=self.features.greys(view, z),
+            before=self.features.greys(view, nearest),
+            beyond=self.features.greys(view, z + step),
+            prior=self._known(nearest, view).inside,
+            carried=self._known(nearest, view),
+            key=self._known(self.banks.origin(nearest), view),
+        )
+        answer = answer_slice(self.network, sight, None)
+        self._file(z, SliceResult(frame=answer.frame, view=view))
+
+    def _carry(self, z: int, step: int, view: View) -> Answer:
+        """Find the object in a slice from the one before it."""
+        before = self._known(z - step, view)
+        sight = Sight(
+            grey=self.features.greys(view, z),
+            before=before.grey,
+            beyond=self.features.greys(view, z + step),
+            prior=before.inside,
+            carried=before,
+            key=self._known(self.banks.origin(z), view),
+        )
+        answer = answer_slice(self.network, sight, lambda level2: self._recall(z, step, view, level2))
+        if self.keeps_component:
+            return answer.with_logits(keep_reaching(answer.frame.low_res_logits, before.inside > 0.5))
+        return answer
+
+    def _known(self, z: int, view: View) -> Known:
+        logits = self._logits_in_view(z, view)
+        return Known(grey=self.features.greys(view, z), inside=logits.sigmoid()[:, 0])
+
+    def _known_before(self, z: int, step: int, view: View) -> Known | None:
+        return self._known(z - step, view) if z - step in self.results else None
+
+    def _recall(self, z: int, step: int, view: View, level2: Tensor | None) -> CompactMemories:
+        bank = self.banks.of(z, step)
+        place = Place(slice_index=z, step=step, num_slices=self.features.num_slices, features=level2)
+        return recall(bank, self.policy.choose(bank, place), z, lambda other: self._square(other, view))
+
+    def _square(self, z: int, view: View) -> tuple[float, float, float]:
+        """Where the memory of a slice lies in a view, in the view's sides."""
+        other = self.memory_views[z]
+        return ((other.x - view.x) / view.width, (other.y - view.y) / view.height, other.width / view.width)
+
+    def _remember(self, z: int, answer: Answer, view: View) -> FrameMemory:
+        self.memory_views[z] = view
+        memory = answer.remembered(self.network, z)
+        if self.policy.compares:
+            memory = dataclasses.replace(memory, traits=describe(memory, answer.level2, answer.frame))
+        self.features.held.keep(memory)
+        return memory
+
+    def _view_after(self, z: int) -> View:
+        """The view of the slice that comes after one: it follows the object."""
+        result = self.results[z]
+        if not self.zooms:
+            return result.view
+        return follow(result.view, self.mask(z), self.features.shape_yx)
+
+    def _reaches_edge(self, answer: Answer, view: View) -> bool:
+        mask = to_slice(answer.frame.low_res_logits, view, self.features.shape_yx) > 0
+        return touches_border(mask, view, self.features.shape_yx)
+
+    def _filled(self, result: SliceResult) -> SliceResult:
+        """The result without small holes, if that is asked for."""
+        if not self.options.fill_hole_area:
+            return result
+        filled = fill_logit_holes(result.frame.low_res_logits, self.options.fill_hole_area)
+        return dataclasses.replace(result, frame=dataclasses.replace(result.frame, low_res_logits=filled))
+
+    def _latest_clicks(self, prompt: Prompt) -> tuple[Point, ...]:
+        """Clicks that were added to what was said about a slice; none if the prompt begins anew."""
+        earlier = self.prompts.get(prompt.slice_index)
+        if prompt.mask is not None or prompt.box != (None if earlier is None else earlier.box):
+            return ()
+        return prompt.points[0 if earlier is None else len(earlier.points) :]
+
+    def _logits_in_view(self, z: int, view: View) -> Tensor:
+        result = self.results[z]
+        if result.view == view:
+            return result.frame.low_res_logits.float()
+        return to_view(self.logits(z), view, self.network.config.image_size).to(self.features.runtime.device)
+
+    def _archive(self, z: int) -> None:
+        """Round a tracked result that lies far back to half the bytes; its mask stays what it was."""
+        result = self.results.get(z)
+        if result is None or result.runs is not None or z in self.prompts:
+            return
+        rounded = result.frame.low_res_logits.half()
+        frame = dataclasses.replace(result.frame, low_res_logits=rounded, candidate_logits=rounded)
+        self._file(z, dataclasses.replace(result, frame=frame, runs=run_lengths(self.mask(z))))
+
+    def _file(self, z: int, result: SliceResult) -> None:
+        self.results[z] = result
+        self.features.held.keep(result)
+
+    def _forget(self, is_stale: Callable[[int], bool]) -> None:
+        """Drop tracked slices that a new prompt has made stale; prompted ones stay."""
+        for z in self.banks.forget(lambda z: z not in self.prompts and is_stale(z)):
+            del self.results[z]
