@@ -8,15 +8,16 @@ RECIPE ?= recipes/compact.toml
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs train clean
+.PHONY: help demo picture test check docs train clean
 
 help:
-	@echo "make demo    segment a generated scan into demo/"
-	@echo "make test    check, then run the tests"
-	@echo "make check   format, lint and types"
-	@echo "make docs    build the site into site/"
-	@echo "make train   train the network of RECIPE=$(RECIPE)"
-	@echo "make clean   remove .venv, caches and demo/"
+	@echo "make demo      segment a real scan and a generated one into demo/"
+	@echo "make picture   draw the README's picture with the weights as they are"
+	@echo "make test      check, then run the tests"
+	@echo "make check     format, lint and types"
+	@echo "make docs      build the site into site/"
+	@echo "make train     train the network of RECIPE=$(RECIPE)"
+	@echo "make clean     remove .venv, caches and demo/"
 
 # The build backend comes first and from the constraints, so that the package itself is built without an
 # isolated environment: nothing is resolved that is not pinned, and torch least of all.
@@ -30,6 +31,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: $(INSTALLED)
 	$(BIN)/medsam2 demo -o demo
+
+# Greys lose their two lowest bits, which are noise: the file is half as large.
+picture: $(INSTALLED)
+	$(BIN)/medsam2 demo --scan real -o demo
+	$(BIN)/python -c 'from PIL import Image; \
+		Image.open("demo/heart.png").point(lambda grey: grey & 0xFC).save("docs/demo.png", optimize=True)'
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check

@@ -31,7 +31,7 @@ SUBCOMMANDS: Mapping[str, Subcommand] = MappingProxyType(
         "segment": Subcommand("medsam2.cli.segment:segment", "Segment a structure from a prompt on a slice."),
         "batch": Subcommand("medsam2.cli.batch:batch", "Segment a table of cases, resumable."),
         "video": Subcommand("medsam2.cli.video:video", "Follow a structure through a video."),
-        "demo": Subcommand("medsam2.cli.demo:demo", "Segment a generated scan whose answer is known."),
+        "demo": Subcommand("medsam2.cli.demo:demo", "Segment a real scan and a generated one."),
         "evaluate": Subcommand("medsam2.cli.evaluate:evaluate", "Measure masks against reference masks."),
         "bench": Subcommand("medsam2.cli.bench:bench", "Measure memory policies on this machine."),
         "train": Subcommand("medsam2.cli.train:train", "Train a network from a recipe."),
