@@ -26,8 +26,10 @@ def ask(url: str, rows: list[dict[str, object]]) -> list[dict[str, object]]:
         headers["Authorization"] = f"Bearer {key}"
     body = json.dumps({"dataframe_records": rows}).encode()
     request = urllib.request.Request(f"{url}/score", body, headers)
+    # The environment's proxies are left out: the scan goes to this server and nowhere else.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with urllib.request.urlopen(request) as response:
+        with opener.open(request) as response:
             answer = json.load(response)
     except urllib.error.HTTPError as error:  # the answer says in words what was wrong
         answer = json.load(error)

@@ -23,7 +23,8 @@ MAY_IMPORT = {
     "imaging": {"errors"},
     "prompts": {"errors"},
     "synthesis": {"errors"},
-    "client": LEAVES,
+    "client": {*LEAVES, "proxies"},
+    "proxies": set(),
     "weights": set(),
     "model": {"errors"},
     "checkpoints": {"errors", "model", "weights"},
@@ -32,7 +33,7 @@ MAY_IMPORT = {
     "annotation": {*LEAVES, "checkpoints", "inference"},
     "evaluation": EVALUATION,
     "training": TRAINING,
-    "serving": {*LEAVES, "annotation", "checkpoints", "inference", "weights"},
+    "serving": {*LEAVES, "annotation", "checkpoints", "inference", "proxies", "weights"},
     "batch": {*LEAVES, "inference", "evaluation"},
     "cli": {*TRAINING, "annotation", "training", "serving", "batch", "weights", ROOT},
     ROOT: {"client", "imaging", "inference", "prompts"},
@@ -40,7 +41,7 @@ MAY_IMPORT = {
 }
 CHAIN = ("cli", "training", "evaluation", "inference", "tracking", "model")
 
-TORCH_FREE = {*LEAVES, "client", "weights"}
+TORCH_FREE = {*LEAVES, "client", "proxies", "weights"}
 TORCH = {"torch", "lightning_fabric", "safetensors"}
 TERMINAL = {"click", "rich", "tqdm"}  # output, questions and progress bars are the command line's
 ONLY_HERE = {"synthesis": {"numpy", "scipy"}}  # beside the standard library

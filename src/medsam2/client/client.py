@@ -75,7 +75,7 @@ class Client:
         with file_to_send(scan) as path, path.open("rb") as file:
             answer = self._connection.ask("POST", _SESSIONS, query={**query, "name": path.name}, file=file)
 
-        opened = json_of(answer, self._connection.url)
+        opened = json_of(answer, self._connection.shown)
         if isinstance(scan, Volume):  # the file had its numbers in float32
             return RemoteSession(self._connection, {**opened, "spacing": scan.spacing}, lambda _: scan)
         return RemoteSession(self._connection, opened, lambda _: read(scan))

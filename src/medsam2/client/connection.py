@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, cast
 
 from medsam2.errors import InputError, MedSAM2Error, ServerError, SessionError
+from medsam2.proxies import proxy_for
 
 if TYPE_CHECKING:
     import httpx
@@ -19,7 +20,7 @@ _SHOWN = 200  # letters of an answer that is not ours
 
 
 class Connection:
-    """One server, asked with one key.
+    """One server, asked with one key: directly if it runs on this machine, else as the environment says.
 
     Args:
         url: Of the server, `http://127.0.0.1:8000`.
@@ -27,7 +28,7 @@ class Connection:
         timeout_s: How long to wait for the next part of an answer.
 
     Raises:
-        InputError: The URL is none, or httpx is not installed.
+        InputError: The URL is none, or httpx or what it needs for the environment's proxy is not installed.
     """
 
     def __init__(self, url: str, key: str | None, timeout_s: float) -> None:
@@ -37,10 +38,38 @@ class Connection:
             raise InputError("asking a server needs httpx: pip install 'medsam2[client]'") from error
         if not url.startswith(("http://", "https://")):
             raise InputError(f"{url!r} is no server; http://HOST:PORT or https://HOST is expected")
+        try:
+            parsed = httpx.URL(url)
+        except httpx.InvalidURL as error:
+            raise InputError(f"{url!r} is no server ({error}); http://HOST:PORT is expected") from error
         self.url = url.rstrip("/")
+        proxy = proxy_for(str(parsed))
+        self.shown = self.url
+        """The server in messages, with the proxy on the way there."""
+        if proxy is not None:
+            self.shown += f" (through {proxy}; NO_PROXY={parsed.host} asks it directly)"
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         timeout = httpx.Timeout(timeout_s, connect=_CONNECT_S)
-        self._client = httpx.Client(base_url=self.url, headers=headers, timeout=timeout)
+        try:
+            # The environment's certificates count, its proxies only as `proxy_for` says.
+            self._client = httpx.Client(
+                base_url=self.url,
+                headers=headers,
+                timeout=timeout,
+                verify=httpx.create_ssl_context(),
+                trust_env=False,
+                proxy=None if proxy is None else proxy.url,
+            )
+        except ImportError as error:
+            raise InputError(
+                f"{self.url} is asked through {proxy}, which needs one more package: "
+                f"pip install 'httpx[socks]'; or set NO_PROXY={parsed.host} to ask it directly"
+            ) from error
+        except (ValueError, httpx.InvalidURL) as error:
+            raise InputError(
+                f"{proxy} is none (http://HOST:PORT or socks5://HOST:PORT is expected); "
+                f"or set NO_PROXY={parsed.host} to ask {self.url} directly"
+            ) from error
 
     def ask(
         self,
@@ -70,7 +99,7 @@ class Connection:
 
     def ask_json(self, method: str, path: str, *, said: object = None) -> Json:
         """Ask for something whose answer is an object; see `ask`."""
-        return json_of(self.ask(method, path, said=said), self.url)
+        return json_of(self.ask(method, path, said=said), self.shown)
 
     @contextmanager
     def asked(
@@ -92,12 +121,14 @@ class Connection:
             ) as response:
                 if response.status_code >= 400:
                     response.read()
-                    raise problem(response.status_code, _sentence(response, self.url), _retry_after(response))
+                    raise problem(
+                        response.status_code, _sentence(response, self.shown), _retry_after(response)
+                    )
                 yield response
         except httpx.TimeoutException as error:
-            raise ServerError(f"{self.url} does not answer in time") from error
+            raise ServerError(f"{self.shown} does not answer in time") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise ServerError(f"{self.url} cannot be reached: {error or type(error).__name__}") from error
+            raise ServerError(f"{self.shown} cannot be reached: {error or type(error).__name__}") from error
 
     def close(self) -> None:
         """Hang up."""

@@ -143,7 +143,7 @@ class RemoteSession:
         """
         with self._connection.asked("POST", f"{self._path}/propagate") as response:
             for name, data in events_of(response.iter_lines()):
-                event: Mapping[str, Any] = json_of(data, self._connection.url)
+                event: Mapping[str, Any] = json_of(data, self._connection.shown)
                 if name == "error":
                     raise problem(event["status"], event["error"])
                 if name == "done":

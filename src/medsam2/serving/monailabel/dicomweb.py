@@ -15,6 +15,7 @@ import requests
 from dicomweb_client import DICOMwebClient
 
 from medsam2.errors import InputError
+from medsam2.proxies import proxy_for
 from medsam2.serving.faults import Fault
 from medsam2.serving.settings import MIB
 
@@ -95,7 +96,11 @@ class Archive:
 
     def __init__(self, address: Address, *, timeout_s: float) -> None:
         session = requests.Session()
-        session.auth = address.login
+        session.auth = address.login or requests.utils.get_netrc_auth(address.url)
+        if proxy_for(address.url) is None:
+            # An archive on this machine is asked directly, with the environment's certificates all the same.
+            found = session.merge_environment_settings(address.url, {}, None, None, None)
+            session.verify, session.trust_env = found["verify"], False
         self._client = DICOMwebClient(address.url, session=session, timeout=(_CONNECT_S, timeout_s))
         self._client.set_http_retry_params(retry=False)
 

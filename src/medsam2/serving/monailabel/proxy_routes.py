@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.background import BackgroundTask
 from starlette.responses import StreamingResponse
 
+from medsam2.proxies import proxy_for
 from medsam2.serving.faults import Fault, shown
 from medsam2.serving.monailabel.dialect import told
 from medsam2.serving.monailabel.dicomweb import Address
@@ -29,6 +30,8 @@ def add_proxy(router: APIRouter, address: Address, timeout_s: float) -> None:
         timeout_s: For each part of an answer.
     """
     certificates = ssl.create_default_context()
+    proxy = proxy_for(address.url)
+    way = None if proxy is None else proxy.url
 
     @router.get("/proxy/dicom/{service}/{path:path}", response_model=None)
     @told
@@ -38,7 +41,9 @@ def add_proxy(router: APIRouter, address: Address, timeout_s: float) -> None:
             raise Fault(404, f"there is no service {shown(service)}; {' and '.join(SERVICES)} are passed on")
         if not _PATH.fullmatch(path) or ".." in path:
             raise Fault(404, f"{shown(path)} is no resource of DICOMweb")
-        client = httpx.AsyncClient(auth=address.login, timeout=timeout_s, verify=certificates)
+        client = httpx.AsyncClient(
+            auth=address.login, timeout=timeout_s, verify=certificates, trust_env=False, proxy=way
+        )
         question = client.build_request(
             "GET",
             f"{address.url}/{path}",
