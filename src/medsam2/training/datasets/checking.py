@@ -20,6 +20,7 @@ from medsam2.imaging.measure import volume_ml
 from medsam2.imaging.volume import Volume
 from medsam2.training.datasets.contents import read_image, read_mask, whole_numbers
 from medsam2.training.datasets.objects import slice_axis
+from medsam2.training.datasets.regions import layers_of
 from medsam2.training.datasets.scan import LabelledScan
 
 ERROR, WARNING = "error", "warning"
@@ -249,14 +250,24 @@ def _check_mask(
         notes.warn(
             "mask-float", f"the mask is stored as {mask.array.dtype}, though its labels are whole numbers"
         )
-    labels = _measure(mask, values, slice_axis(mask, limits.plane, scan.row))
-    known = {*scan.labels, *scan.ignored}
-    unknown = [facts.value for facts in labels if scan.labels and facts.value not in known]
-    labels = tuple(facts for facts in labels if facts.value not in scan.ignored)
+    axis = slice_axis(mask, limits.plane, scan.row)
+    found = _measure(mask, values, axis)
+    named = {value: {value} for value in scan.labels} | dict(scan.regions)
+    known = scan.ignored.union(*named.values())
+    unknown = [facts.value for facts in found if scan.labels and facts.value not in known]
+    if scan.regions:
+        found = tuple(
+            facts for layer in layers_of(values, scan.regions) for facts in _measure(mask, layer, axis)
+        )
+    labels = tuple(
+        sorted((facts for facts in found if facts.value not in scan.ignored), key=lambda facts: facts.value)
+    )
     if not labels:
         notes.fault("mask-empty", "the mask is empty")
     if unknown:
-        table = ", ".join(f"{value} ({name})" for value, name in scan.labels.items())
+        table = ", ".join(
+            f"{'+'.join(map(str, sorted(named[value])))} ({name})" for value, name in scan.labels.items()
+        )
         notes.fault(
             "label-unknown", f"the mask has {', '.join(map(str, unknown))}, the table of labels {table}"
         )

@@ -40,7 +40,7 @@ def read(path: Path, options: ReadOptions) -> DataSet:
         raise InputError(f'{path}: is no JSON file with a list "training", "validation" or "testing"')
     table = read_table(found)
     base = found.parent if options.base is None else options.base
-    labels, ignored = label_table(table.get("labels"), found)
+    labels = label_table(table.get("labels"), found)
     names = channel_names(table, found)
     scans, gaps = [], []
     for part in _LISTS:
@@ -60,8 +60,9 @@ def read(path: Path, options: ReadOptions) -> DataSet:
             is_named = patient is not None and options.patient is None
             scans.append(
                 LabelledScan(
-                    name=stem, image=path_of_image, mask=base / entry["label"], labels=labels,
-                    ignored=ignored, split=_split(part, entry, table, options, where), channel=channel,
+                    name=stem, image=path_of_image, mask=base / entry["label"], labels=labels.names,
+                    ignored=labels.ignored, regions=labels.regions, channel=channel,
+                    split=_split(part, entry, table, options, where),
                     patient=str(patient) if is_named else patient_of(path_of_image, base, options, stem),
                     modality=modality_of(names.get(channel or 0)),
                 )

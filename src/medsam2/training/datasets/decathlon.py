@@ -36,7 +36,7 @@ def read(root: Path, options: ReadOptions) -> DataSet:
     pairs = table.get("training")
     if not isinstance(pairs, list):
         raise InputError(f'{root / TABLE}: has no list "training" of pairs')
-    labels, ignored = label_table(table.get("labels"), root / TABLE)
+    labels = label_table(table.get("labels"), root / TABLE)
     names = channel_names(table, root / TABLE)
     channel = choose_channel(options.channel, names, root)
     scans, gaps = [], []
@@ -50,7 +50,8 @@ def read(root: Path, options: ReadOptions) -> DataSet:
             continue
         scans.append(
             LabelledScan(
-                name=stem_of(image), image=image, mask=mask, labels=labels, ignored=ignored,
+                name=stem_of(image), image=image, mask=mask, labels=labels.names, ignored=labels.ignored,
+                regions=labels.regions,
                 patient=patient_of(image, root, options, stem_of(image)),
                 modality=modality_of(names.get(channel)), channel=channel if len(names) > 1 else None,
             )

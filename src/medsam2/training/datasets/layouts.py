@@ -105,6 +105,7 @@ def _as_said(scan: LabelledScan, options: ReadOptions, name: str) -> LabelledSca
         scan,
         modality=options.modality or scan.modality,
         labels=dict(options.labels) if options.labels else scan.labels,
+        regions={} if options.labels else scan.regions,
         dataset=scan.dataset or name,
     )
 

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 from medsam2.errors import InputError
+from medsam2.training.datasets.regions import Regions
 
 LARGEST_LIST_BYTES = 64 * 2**20
 """Larger JSON files and tables are taken for something else and not read."""
 
 Table = dict[str, object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelTable:
+    """What a data set calls its objects."""
+
+    names: Mapping[int, str] = field(default_factory=dict)
+    """Value -> name, or number of a region -> name; without the background."""
+    ignored: frozenset[int] = frozenset()
+    """Values that mean "ignore"."""
+    regions: Regions = field(default_factory=dict)
+    """Number -> the values that an object is made of; empty where each object is one value."""
 
 
 def read_text(path: Path) -> str:
@@ -88,35 +103,43 @@ def choose_channel(wanted: str | None, names: Mapping[int, str], path: Path) -> 
     raise InputError(f"{path}: no channel is called {wanted!r}; there are {listed or 'none that have names'}")
 
 
-def label_table(value: object, path: Path | str) -> tuple[dict[int, str], frozenset[int]]:
+def label_table(value: object, path: Path | str) -> LabelTable:
     """Read a table of labels in either direction.
 
-    nnU-Net 2 writes name -> value, or a list of values for a region made of several; nnU-Net 1, MSD and MONAI
-    write value -> name. A value of several regions gets the name of the smallest. The background is left out.
-
-    Returns:
-        Value -> name, and the values that mean "ignore".
+    nnU-Net 2 writes name -> value, or a list of values for a region, which is their union; regions may
+    overlap. nnU-Net 1, MSD and MONAI write value -> name. As soon as one object has several values, all
+    objects are numbered in the order of the table, from 1, past the values that mean "ignore".
 
     Raises:
-        InputError: It is there in another form.
+        InputError: It is there in another form, or a region holds the background.
     """
     if value is None:
-        return {}, frozenset()
+        return LabelTable()
     if not isinstance(value, dict):
         raise InputError(f"{path}: labels are a JSON object, not {value!r}")
-    regions: list[tuple[int, int, str]] = []  # size of the region, value, name
+    objects: list[tuple[str, frozenset[int]]] = []
     for key, entry in value.items():
         name, numbers = (str(entry), [key]) if str(key).lstrip("-").isdecimal() else (str(key), entry)
         numbers = numbers if isinstance(numbers, list) else [numbers]
-        if not all(_is_whole(number) for number in numbers):
+        if not numbers or not all(_is_whole(number) for number in numbers):
             raise InputError(f"{path}: the label {name!r} has the value {entry!r}, not whole numbers")
-        regions += [(len(numbers), int(number), name) for number in numbers]
-    named: dict[int, str] = {}
-    for _, number, name in sorted(regions, key=lambda region: region[0], reverse=True):
-        named[number] = name
-    ignored = frozenset(number for number, name in named.items() if name.strip().lower() == "ignore")
-    is_object = {number: name for number, name in named.items() if number not in ignored and number != 0}
-    return dict(sorted(is_object.items())), ignored
+        values = frozenset(int(number) for number in numbers)
+        if len(values) > 1 and min(values) < 1:
+            raise InputError(f"{path}: the region {name!r} holds {min(values)}; 0 is the background")
+        if values != {0}:
+            objects.append((name, values))
+    ignored = frozenset(v for name, values in objects if name.strip().lower() == "ignore" for v in values)
+    objects = [(name, values) for name, values in objects if not values <= ignored]
+    if all(len(values) == 1 for _, values in objects):
+        return LabelTable(
+            names=dict(sorted((min(values), name) for name, values in objects)), ignored=ignored
+        )
+    numbers_of = dict(zip((n for n in count(1) if n not in ignored), objects, strict=False))
+    return LabelTable(
+        names={number: name for number, (name, _) in numbers_of.items()},
+        ignored=ignored,
+        regions={number: values for number, (_, values) in numbers_of.items()},
+    )
 
 
 def _is_whole(value: object) -> bool:

@@ -44,7 +44,7 @@ def read(root: Path, options: ReadOptions) -> DataSet:
     """
     has_table = (root / TABLE).is_file()
     table = read_table(root / TABLE) if has_table else {}
-    labels, ignored = label_table(table.get("labels"), root / TABLE)
+    labels = label_table(table.get("labels"), root / TABLE)
     parts = [(_by_channel(root / images), root / masks, split) for images, masks, split in _PARTS]
     listed = _listed(table, root)
     names = channel_names(table, root / TABLE)
@@ -60,7 +60,8 @@ def read(root: Path, options: ReadOptions) -> DataSet:
         image = images[channel]
         scans.append(
             LabelledScan(
-                name=case, image=image, mask=mask, labels=labels, ignored=ignored, split=split,
+                name=case, image=image, mask=mask, labels=labels.names, ignored=labels.ignored,
+                regions=labels.regions, split=split,
                 patient=patient_of(image, root, options, case), modality=modality_of(names.get(channel)),
             )
         )  # fmt: skip

@@ -172,6 +172,8 @@ def _key(scan: LabelledScan, options: PrepareOptions) -> str:
         scan.modality,
         scan.storage,
         None if scan.row is None else [scan.row.kind, scan.row.axis, scan.row.window],
+        # Files of data sets without regions keep the names they have.
+        *([[number, sorted(values)] for number, values in scan.regions.items()]),
     )
     text = json.dumps([about, dataclasses.asdict(options)])
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()

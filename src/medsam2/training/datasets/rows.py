@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from medsam2.errors import InputError
-from medsam2.training.datasets.listing import label_table
+from medsam2.training.datasets.listing import LabelTable, label_table
 from medsam2.training.datasets.objects import DEFAULT_AXIS
 from medsam2.training.datasets.scan import (
     Kind,
@@ -42,13 +42,14 @@ def read_row(cells: Mapping[str, str], where: str, base: Path, options: ReadOpti
     image, mask = (_existing(cells[what], what, base, where) for what in ("image", "mask"))
     kind = _kind(cells["kind"], where)
     axis = _axis(cells.get("axis", ""), kind, where)
-    labels, ignored = _labels(cells.get("labels", ""), where)
+    labels = _labels(cells.get("labels", ""), where)
     return LabelledScan(
         name=cells.get("name") or stem_of(image),
         image=image,
         mask=mask,
-        labels=labels,
-        ignored=ignored,
+        labels=labels.names,
+        ignored=labels.ignored,
+        regions=labels.regions,
         patient=cells["patient"] or patient_of(image, base, options, stem_of(image)),
         split=split_of(cells.get("split"), where),
         modality=_modality(cells.get("modality") or cells.get("imaging") or ""),
@@ -96,18 +97,18 @@ def _window(text: str, where: str) -> tuple[float, float] | None:
     return lower, upper
 
 
-def _labels(text: str, where: str) -> tuple[dict[int, str], frozenset[int]]:
+def _labels(text: str, where: str) -> LabelTable:
     """Read {"1": "liver", ...}: value -> name, and the values called "ignore"."""
     if not text:
-        return {}, frozenset()
+        return LabelTable()
     try:
-        named, ignored = label_table(json.loads(text), where)
+        labels = label_table(json.loads(text), where)
     except json.JSONDecodeError:
         shown = text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
         raise InputError(f'{where}: labels are JSON, {{"1": "liver"}} say, not {shown!r}') from None
-    if not named:
+    if not labels.names:
         raise InputError(f"{where}: the labels name no value above 0; leave the cell empty to use numbers")
-    return named, ignored
+    return labels
 
 
 def _modality(word: str) -> str | None:

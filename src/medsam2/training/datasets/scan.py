@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from medsam2.errors import InputError
+from medsam2.training.datasets.regions import Regions
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SPLITS = (TRAIN, VALIDATION, TEST)
@@ -68,6 +69,8 @@ class LabelledScan:
     """Which frame of a 4D file to take, from 0."""
     ignored: frozenset[int] = frozenset()
     """Values of the mask that mean "not looked at" and are no object."""
+    regions: Regions = field(default_factory=dict)
+    """Where objects are made of several values: number -> values; `labels` then names the numbers."""
     storage: Storage = "volume"
     """How image and mask are stored: files that `imaging.io` reads, an .npz with `imgs` and `gts`, or
     folders of pictures that are the slices."""

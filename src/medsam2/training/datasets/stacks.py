@@ -16,6 +16,7 @@ from medsam2.training.bank import MAX_LABELS
 from medsam2.training.datasets.contents import check_window, read_image, read_mask, whole_numbers, window_of
 from medsam2.training.datasets.crops import Part, plan_parts, room_around
 from medsam2.training.datasets.objects import ScanObject, find_objects, slice_axis
+from medsam2.training.datasets.regions import layers_of
 from medsam2.training.datasets.row_windows import more_windows
 from medsam2.training.datasets.scan import LabelledScan
 
@@ -111,32 +112,39 @@ class _Slices:
 def cut(scan: LabelledScan, options: PrepareOptions) -> Iterator[Stack]:
     """Cut a scan into stacks, one by one: first those along its own axis.
 
+    Regions that overlap are objects of different stacks.
+
     Raises:
         InputError: A file cannot be read, the two do not fit together, or no object is large enough.
     """
     image = read_image(scan)
     labels = whole_numbers(match_order(read_mask(scan), image))
     limits = _Limits(options.smallest_area_of(scan), MAX_LABELS if scan.row is None else ROW_MAX_OBJECTS)
+    layers = layers_of(labels, scan.regions)
     most_found, num_stacks = 0, 0
     for axis, windows in _plan(scan, image, options).items():
-        slices = _slices(scan, image, labels, axis, limits, pieces=options.pieces)
-        most_found = max(most_found, slices.num_found)
-        boxes = [one.box for one in slices.objects]
-        for part in plan_parts(slices.shape, boxes, options.file_bytes // _BYTES_PER_VOXEL):
-            numbered, members = _labels_of(part, slices.objects, limits)
-            for window in windows if members else ():
-                num_stacks += 1
-                yield Stack(
-                    image=to_uint8(slices.image[part.box], window),
-                    labels=numbered,
-                    names=tuple(slices.objects[member].name for member in members),
-                    objects=frozenset(members),
-                    num_found=slices.num_found,
-                    axis=axis,
-                    window=window,
-                    modality=image.modality or scan.modality or "",
-                    spacing_mm=slices.spacing_mm,
-                )
+        sliced = [_slices(scan, image, layer, axis, limits, pieces=options.pieces) for layer in layers]
+        num_found = sum(slices.num_found for slices in sliced)
+        most_found = max(most_found, num_found)
+        num_before = 0
+        for slices in sliced:
+            boxes = [one.box for one in slices.objects]
+            for part in plan_parts(slices.shape, boxes, options.file_bytes // _BYTES_PER_VOXEL):
+                numbered, members = _labels_of(part, slices.objects, limits)
+                for window in windows if members else ():
+                    num_stacks += 1
+                    yield Stack(
+                        image=to_uint8(slices.image[part.box], window),
+                        labels=numbered,
+                        names=tuple(slices.objects[member].name for member in members),
+                        objects=frozenset(num_before + member for member in members),
+                        num_found=num_found,
+                        axis=axis,
+                        window=window,
+                        modality=image.modality or scan.modality or "",
+                        spacing_mm=slices.spacing_mm,
+                    )
+            num_before += len(slices.objects)
     if not num_stacks:
         raise InputError(
             f"none of the {most_found} objects in the mask has {limits.smallest_area} pixels in a slice"
