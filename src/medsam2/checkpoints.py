@@ -11,6 +11,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -176,14 +177,23 @@ def describe(path: Path) -> WeightsSummary:
 def save_weights(
     state: Mapping[str, Tensor], config: AnyConfig, path: Path, *, dtype: torch.dtype = torch.float16
 ) -> None:
-    """Write weights and their configuration as safetensors, under a temporary name first."""
+    """Write weights and their configuration as safetensors, under a temporary name first.
+
+    Raises:
+        CheckpointError: The file cannot be written; what was there before still is.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     tensors = {name: value.detach().to("cpu", dtype).contiguous() for name, value in state.items()}
     try:
         save_file(tensors, temporary, metadata={CONFIG_KEY: json.dumps(dataclasses.asdict(config))})
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())  # a full disk says so here at the latest
         temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be written: {error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _download(spec: WeightsSpec) -> Path:

@@ -3,6 +3,7 @@
 import pytest
 
 from medsam2.errors import InputError
+from medsam2.imaging.io import check_output
 from medsam2.imaging.replacing import replacing
 
 
@@ -44,3 +45,30 @@ def test_places_that_cannot_be_written(tmp_path):
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
     assert sorted(one.name for one in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_a_link_stays_and_its_target_is_replaced(tmp_path):
+    (tmp_path / "store").mkdir()
+    target, link = tmp_path / "store" / "real.bin", tmp_path / "link.bin"
+    target.write_bytes(b"old")
+    for to in (target, "store/real.bin"):
+        link.unlink(missing_ok=True)
+        link.symlink_to(to)
+        with replacing(link, ".bin") as temporary:
+            temporary.write_bytes(b"new")
+            assert temporary.parent == target.parent
+        assert link.is_symlink()
+        assert target.read_bytes() == b"new"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_link_to_nothing_makes_its_target_or_says_that_it_cannot(tmp_path):
+    link = tmp_path / "link.bin"
+    link.symlink_to(tmp_path / "new.bin")
+    with replacing(link, ".bin") as temporary:
+        temporary.write_bytes(b"new")
+    assert (link.is_symlink(), (tmp_path / "new.bin").read_bytes()) == (True, b"new")
+    lost = tmp_path / "lost.bin"
+    lost.symlink_to(tmp_path / "missing" / "new.bin")
+    with pytest.raises(InputError, match=r"there is no folder .*missing"):
+        check_output(lost)

@@ -145,10 +145,12 @@ def write(volume: Volume, path: str | os.PathLike[str]) -> None:
 def check_output(path: Path) -> None:
     """Refuse a place where a file cannot be written, before the work that would fill it.
 
+    Of a symbolic link, that is where the file lies that it points to.
+
     Raises:
         InputError: The folder is missing or read-only, or the path is a folder itself.
     """
-    folder = path.parent
+    folder = Path(os.path.realpath(path)).parent if path.is_symlink() else path.parent
     if not folder.is_dir():
         raise InputError(f"{path}: cannot be written, there is no folder {folder}")
     if path.is_dir():

@@ -2,9 +2,11 @@
 
 import os
 import re
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import SimpleITK
@@ -25,6 +27,8 @@ _IS_PACKED = re.compile(
     rb"^(?:CompressedData\s*=\s*T|encoding:\s*(?:gz|bz|hex|t[ex]))", re.IGNORECASE | re.MULTILINE
 )
 _IN_THE_HEADER = b"local"
+_PACKED_BITS = {".nrrd": 31, ".mha": 15}  # zlib's name for gzip, and for its own format
+_CHUNK_SIZE = 1 << 14  # bytes; 1000 times as many may be unpacked of one
 _NUM_DIMS = re.compile(rb"^[ \t]*NDims\s*[=:]?[ \t]*([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 # ITK writes its own words to standard error over what does not begin like this.
 _METAIMAGE = (re.compile(rb"^NDims\s*=", re.IGNORECASE | re.MULTILINE), "a MetaImage")
@@ -89,11 +93,56 @@ def write(volume: Volume, path: Path, *, is_compressed: bool = True) -> None:
     image.SetSpacing(volume.spacing)
     image.SetOrigin(volume.origin)
     image.SetDirection(volume.direction)
-    with replacing(path, path.suffix.lower()) as temporary, quiet_itk():
+    write_image(image, path, path.suffix.lower(), is_compressed=is_compressed)
+
+
+def write_image(image: SimpleITK.Image, path: Path, suffix: str, *, is_compressed: bool = True) -> None:
+    """Write an image through ITK, whole or not at all.
+
+    ITK writes through buffers and does not look whether the last of them reached the disk; for a small NRRD
+    that is the whole file. So what was written is compared before it takes the place of what was there.
+
+    Args:
+        image: With its grid and texts.
+        path: The file.
+        suffix: Says the format to ITK.
+        is_compressed: Whether voxels are packed.
+
+    Raises:
+        InputError: The file cannot be written, because the disk is full for example.
+    """
+    with replacing(path, suffix) as temporary, quiet_itk():
         try:
             SimpleITK.WriteImage(image, os.fspath(temporary), useCompression=is_compressed)
         except RuntimeError as error:
             raise InputError(f"{path}: cannot be written: {_last_line(error)}") from error
+        if not _holds(temporary, SimpleITK.GetArrayViewFromImage(image)):
+            raise InputError(f"{path}: cannot be written: a part of it did not reach the disk; is it full?")
+
+
+def _holds(path: Path, array: np.ndarray) -> bool:
+    """Whether an .nrrd or .mha file, as ITK writes them, holds an array to its last byte."""
+    voxels = np.ascontiguousarray(array).view(np.uint8).reshape(-1).data
+    with path.open("rb") as file:
+        header = b"".join(iter(lambda: _header_line(file), b""))
+        packed = _PACKED_BITS[path.suffix] if _IS_PACKED.search(header) else None
+        unpacker = None if packed is None else zlib.decompressobj(packed)
+        start = 0
+        try:
+            while chunk := file.read(_CHUNK_SIZE):
+                part = chunk if unpacker is None else unpacker.decompress(chunk)
+                if voxels[start : start + len(part)] != part:
+                    return False
+                start += len(part)
+        except zlib.error:
+            return False
+    return start == len(voxels) and (unpacker is None or unpacker.eof)
+
+
+def _header_line(file: BinaryIO) -> bytes:
+    """Return the next line of a header, nothing at its end."""
+    line = file.readline()
+    return b"" if line == b"\n" or line.startswith(b"ElementDataFile") else line
 
 
 def volume_from_itk(image: SimpleITK.Image, path: Path, modality: str | None = None) -> Volume:

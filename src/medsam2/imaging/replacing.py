@@ -1,5 +1,6 @@
 """Write a file, or a folder of files, whole or not at all."""
 
+import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -13,20 +14,23 @@ from medsam2.errors import InputError
 def replacing(path: Path, suffix: str) -> Iterator[Path]:
     """Give a temporary name beside a file; put it in the file's place at the end.
 
-    If anything fails, the temporary file is gone and what was at `path` before is still there.
+    If anything fails, the temporary file is gone and what was at `path` before is still there. The content is
+    on the disk before it gets its name, since some disks do not say before that they are full.
 
     Args:
-        path: The final name.
+        path: The final name. Of a symbolic link, the file that it points to is replaced, and the link stays.
         suffix: How the temporary name ends, for writers that choose a format by it.
 
     Raises:
         InputError: The folder or the file cannot be written.
     """
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
     # The name says nothing of the final one, which may be a patient's.
-    temporary = path.parent / f".medsam2-{secrets.token_hex(8)}{suffix}"
+    temporary = target.parent / f".medsam2-{secrets.token_hex(8)}{suffix}"
     try:
         yield temporary
-        temporary.replace(path)
+        flush(temporary)
+        temporary.replace(target)
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
@@ -49,6 +53,9 @@ def filling(folder: Path) -> Iterator[Path]:
     try:
         temporary.mkdir()
         yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                flush(file)
         if folder.is_dir():
             folder.rmdir()
         temporary.rename(folder)
@@ -56,6 +63,19 @@ def filling(folder: Path) -> Iterator[Path]:
         raise InputError(f"{folder}: cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def flush(path: Path) -> None:
+    """Wait until a file's content is on the disk.
+
+    Raises:
+        OSError: It cannot be: the disk is full, or is gone.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def check_new_folder(folder: Path) -> None:

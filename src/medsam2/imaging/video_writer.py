@@ -29,7 +29,9 @@ class VideoWriter:
 
         name, options = next((name, options) for name, options in _ENCODERS if name in av.codecs_available)
         self._padding = [(0, side % 2) for side in shape_yx]
-        self._container = av.open(str(path), "w", format=_SUFFIX_FORMAT)
+        # A file of Python's, since FFmpeg's own does not say whether its last bytes reached the disk.
+        self._file = path.open("xb")
+        self._container = av.open(self._file, "w", format=_SUFFIX_FORMAT)
         rate = Fraction(fps).limit_denominator(1001)
         stream = self._container.add_stream(name, rate=rate, options=options)
         assert isinstance(stream, av.VideoStream)
@@ -50,7 +52,8 @@ class VideoWriter:
             if error is None:
                 self._container.mux(self._stream.encode(None))
         finally:
-            self._container.close()
+            with self._file:
+                self._container.close()
 
     def write(self, frame: np.ndarray, time_s: float) -> None:
         """Encode the next frame.

@@ -1,15 +1,12 @@
 """Write labels as 3D Slicer's segmentation, a .seg.nrrd file with names and colours in its header."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import SimpleITK
 
-from medsam2.errors import InputError
-from medsam2.imaging.itk import quiet_itk
+from medsam2.imaging.itk import write_image
 from medsam2.imaging.outputs.segments import Code, LabelledObject
-from medsam2.imaging.replacing import replacing
 from medsam2.imaging.volume import Volume
 
 _REPRESENTATION = "Binary labelmap"
@@ -42,12 +39,7 @@ def write(labels: Volume, objects: Sequence[LabelledObject], path: Path) -> None
     for index, one in enumerate(objects):
         for key, value in _fields(one).items():
             image.SetMetaData(f"Segment{index}_{key}", value)
-    with replacing(path, ".seg.nrrd") as temporary, quiet_itk():
-        try:
-            SimpleITK.WriteImage(image, os.fspath(temporary), useCompression=True)
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1].strip()
-            raise InputError(f"{path}: cannot be written: {reason}") from error
+    write_image(image, path, ".seg.nrrd")
 
 
 def _fields(one: LabelledObject) -> dict[str, str]:
