@@ -9,6 +9,7 @@ import pytest
 
 from medsam2.errors import SessionError
 from medsam2.imaging.volume import Volume
+from medsam2.inference.options import InferenceOptions
 from medsam2.inference.predictor import Predictor
 from medsam2.inference.runtime import Runtime
 from medsam2.inference.session import Session
@@ -107,3 +108,22 @@ def test_a_drawn_mask_is_taken_where_it_was_drawn(predictor: Predictor, scan: Vo
     shown = session.add(1, slice=3, mask=drawn)
     # The network's mask is coarse, but it must lie over the drawing and not beside it.
     assert (shown & drawn).sum() > 0.8 * max(shown.sum(), drawn.sum())
+
+
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+def test_diameters_of_a_tilted_stack_are_those_in_the_patient(
+    predictor: Predictor, scan: Volume, plane: str
+) -> None:
+    tilted = np.array(scan.affine)
+    tilted[1, 2] += 1.5  # each slice lies so much further to the front, in mm
+    options = InferenceOptions(keep_component=False)
+    session = predictor.session(Volume(scan.array, tilted), plane=plane, options=options)
+    height, width = session.shape[1:]
+    row, column = np.ogrid[:height, :width]
+    session.add(1, slice=1, mask=abs(row + column - height + 1) < 3)  # rises from the last row's first pixel
+    kept = np.argwhere(session.mask(1)[1])[:, ::-1]
+    others = [axis for axis in range(3) if axis != session.axis]
+    places = kept @ tilted[:3, others].T
+    distance = np.linalg.norm(places[:, None] - places, axis=-1).max()
+    pixel = np.linalg.norm(tilted[:3, others].sum(axis=1))
+    assert 0 < distance <= session.measurements(1)["longest_diameter_mm"] <= distance + pixel

@@ -38,6 +38,28 @@ def test_the_box_is_that_of_the_ellipse(angle: float, pixel_mm: tuple[float, flo
     np.testing.assert_allclose(box.xyxy, truth.xyxy, atol=1.01)
 
 
+@pytest.mark.parametrize("angle", [0, 30, 60, 90, 150])
+def test_the_box_in_a_grid_with_shear_is_that_of_the_ellipse_in_the_patient(angle: float) -> None:
+    to_mm = np.array(((0.8, 0.9), (0.0, 2.0)))
+    c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    along, across = np.einsum("ij,jk,kyx->iyx", ((c, s), (-s, c)), to_mm, np.stack((x - 120, y - 100)))
+    truth = tight_box((2 * along / 60) ** 2 + (2 * across / (SHORT_OVER_LONG * 60)) ** 2 <= 1)
+    half = np.linalg.solve(to_mm, (30 * c, 30 * s))
+    middle = np.array((120, 100))
+    line = RecistLine.from_numbers([*(middle - half), *(middle + half)])
+    box = box_around(line, shape_yx=SHAPE, pixel_mm=to_mm)
+    np.testing.assert_allclose(box.xyxy, truth.xyxy, atol=1.01)
+
+
+def test_the_farthest_pixels_of_a_drawn_line_are_those_in_the_patient() -> None:
+    mask = np.zeros((9, 9), bool)
+    mask[[0, 8, 0, 8], [0, 8, 8, 0]] = True  # the ends of both diagonals
+    for lean, ends in ((1.0, ((0, 0), (8, 8))), (-1.0, ((0, 8), (8, 0)))):
+        line = line_in_mask(mask, pixel_mm=np.array(((1.0, lean), (0.0, 1.0))))
+        assert set(line.long_ends) == set(ends)
+
+
 @pytest.mark.parametrize("angle", [10, 45, 80])
 def test_a_measured_short_diameter_is_taken_as_it_is(angle: float) -> None:
     numbers = [*ends(angle, 60, (1, 1)), *ends(angle + 90, 20, (1, 1))]

@@ -177,7 +177,7 @@ def _typed(options: PromptOptions, session: Session) -> Prompt:
     box: Sequence[float] | None = options.box
     if options.recist is not None:
         line = RecistLine.from_numbers(options.recist)
-        box = box_around(line, shape_yx=session.shape[1:], pixel_mm=session.pixel_mm).xyxy
+        box = box_around(line, shape_yx=session.shape[1:], pixel_mm=session.in_plane_mm).xyxy
     mask = None
     if options.mask is not None:
         mask = slices_along(read_labels(options.mask, session), session.axis)[options.slice_index]

@@ -19,6 +19,7 @@ PLANE_NORMALS = {"sagittal": 0, "coronal": 1, "axial": 2}
 _AXIS_LETTERS = (("L", "R"), ("P", "A"), ("I", "S"))
 # Columns of unit length whose determinant is smaller than this span no volume worth the name.
 _SMALLEST_DETERMINANT = 1e-6
+_NO_SHEAR = 1e-6  # cosine of an angle that is a right one, rounded
 # Beyond it, in mm, lengths and products overflow; no scanner is near.
 _LARGEST_ENTRY = 1e100
 
@@ -157,6 +158,29 @@ def plane_tilt_deg(affine: np.ndarray, plane: str) -> float:
     normal = np.cross(in_slice[:, 0], in_slice[:, 1])
     cosine = abs(normal[_plane_normal(plane)]) / np.linalg.norm(normal)
     return math.degrees(math.acos(min(1.0, float(cosine))))
+
+
+def in_plane_mm(affine: np.ndarray, axis: int) -> np.ndarray:
+    """Return the matrix (2, 2) that turns steps (x, y) in pixels of a slice into millimetres.
+
+    The millimetres are along the slice's x and at right angles to it, within the slice. Only in a grid
+    without shear are they those along x and along y: a tilted gantry leans one of them over in the planes
+    across.
+
+    Args:
+        affine: (4, 4), voxel (x, y, z) to RAS+ mm.
+        axis: File axis along which slices are stacked, 0 (x), 1 (y) or 2 (z).
+
+    Raises:
+        InputError: The axis is not 0, 1 or 2.
+    """
+    _array_axis(axis)
+    along_x, along_y = np.delete(np.asarray(affine, dtype=np.float64)[:3, :3], axis, axis=1).T
+    x_mm, y_mm = np.linalg.norm(along_x), np.linalg.norm(along_y)
+    cosine = float(along_x @ along_y / (x_mm * y_mm))
+    if abs(cosine) < _NO_SHEAR:
+        return np.diag((x_mm, y_mm))
+    return np.array(((x_mm, cosine * y_mm), (0.0, math.sqrt(1 - cosine * cosine) * y_mm)))
 
 
 def slices_along(array: np.ndarray, axis: int) -> np.ndarray:

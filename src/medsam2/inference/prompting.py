@@ -66,7 +66,7 @@ def prompts_in_mask(path: Path, session: Session, *, drawn_as: str = "mask") -> 
     """
     slices = slices_along(read_labels(path, session), session.axis)
     try:
-        found = drawn_prompts(slices, drawn_as=drawn_as, pixel_mm=session.pixel_mm)
+        found = drawn_prompts(slices, drawn_as=drawn_as, pixel_mm=session.in_plane_mm)
     except PromptError as error:
         raise PromptError(f"{path}: {error}") from None
     return {label: [prompt] for label, prompt in found.items()}
@@ -119,7 +119,7 @@ def _prompt(
         if box is not None and is_shown:
             box = _filed_box(box, session)
         if statement.line is not None:
-            box = box_around(statement.line, shape_yx=session.shape[1:], pixel_mm=session.pixel_mm)
+            box = box_around(statement.line, shape_yx=session.shape[1:], pixel_mm=session.in_plane_mm)
             points += points_along(statement.line, statement.line_points)
         return Prompt(slice_index=statement.slice_index, box=box, points=points).checked(session.shape)
     except InputError as error:

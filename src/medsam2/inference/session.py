@@ -13,6 +13,7 @@ from PIL import Image
 
 from medsam2.errors import PromptError, SessionError
 from medsam2.imaging.cut import Cut
+from medsam2.imaging.geometry import in_plane_mm
 from medsam2.imaging.intensity import Window, check_intensities, resolve_window
 from medsam2.imaging.measure import longest_diameter_mm, volume_ml
 from medsam2.imaging.preview import draw_preview
@@ -90,6 +91,11 @@ class Session:
         """Spacing of a slice's pixels, (x, y)."""
         x_mm, y_mm = (step for axis, step in enumerate(self.volume.spacing) if axis != self.axis)
         return x_mm, y_mm
+
+    @property
+    def in_plane_mm(self) -> np.ndarray:
+        """Matrix (2, 2) from steps in a slice's pixels to millimetres, shear included."""
+        return in_plane_mm(self.volume.affine, self.axis)
 
     @property
     def _shown_pixel_mm(self) -> tuple[float, float]:
@@ -271,10 +277,11 @@ class Session:
             SessionError: There is no object of this number.
         """
         areas = [int(np.count_nonzero(mask)) for _, mask in self._kept(number)]
-        masks = (mask for _, mask in self._kept(number))
+        # As filed: a sheared slice that is mirrored to be shown leans the other way.
+        masks = (self.cut.file(mask) for _, mask in self._kept(number))
         return {
             "volume_ml": volume_ml(sum(areas), self.volume.affine),
-            "longest_diameter_mm": longest_diameter_mm(masks, self._shown_pixel_mm),
+            "longest_diameter_mm": longest_diameter_mm(masks, self.in_plane_mm),
             "num_slices": sum(area > 0 for area in areas),
         }
 

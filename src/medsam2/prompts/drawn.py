@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medsam2.errors import PromptError
-from medsam2.prompts.recist import box_around, line_in_mask
+from medsam2.prompts.recist import PixelMm, box_around, line_in_mask
 from medsam2.prompts.simulate import tight_box
 from medsam2.prompts.types import MAX_OBJECTS, Box, MaskPrompt, Prompt
 
@@ -39,7 +39,7 @@ def drawn_prompts(
     slices: npt.NDArray[np.generic],
     *,
     drawn_as: str = "mask",
-    pixel_mm: tuple[float, float] = (1.0, 1.0),
+    pixel_mm: PixelMm = (1.0, 1.0),
 ) -> dict[int, Prompt]:
     """Make one prompt of each label of a mask.
 
@@ -47,7 +47,7 @@ def drawn_prompts(
         slices: Labels `(z, y, x)`, slices first.
         drawn_as: One of `DRAWN_AS`. "mask" and "box" take a label's largest slice; for "recist" a label is a
             line on a single slice.
-        pixel_mm: Size of a pixel, (x, y).
+        pixel_mm: By which a line's length, and "across" it, are meant.
 
     Raises:
         PromptError: See `largest_slices`, or a label is no line on one slice.

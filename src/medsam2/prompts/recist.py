@@ -21,6 +21,8 @@ overlaps the true one best (median IoU 0.83); MedSAM2's own square, a ratio of 1
 MIN_HALF_SIDE = 0.5  # pixels; a line along a row would otherwise give a box of no height
 
 _XY = tuple[float, float]
+PixelMm = tuple[float, float] | npt.NDArray[np.float64]
+"""Size of a pixel, (x, y), or of a grid with shear the matrix (2, 2) that turns steps in pixels into mm."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +54,7 @@ class RecistLine:
         return cls(long_ends=(ends[0], ends[1]), short_ends=(ends[2], ends[3]) if len(ends) == 4 else None)
 
 
-def box_around(
-    line: RecistLine, *, shape_yx: tuple[int, int], pixel_mm: tuple[float, float] = (1.0, 1.0)
-) -> Box:
+def box_around(line: RecistLine, *, shape_yx: tuple[int, int], pixel_mm: PixelMm = (1.0, 1.0)) -> Box:
     """Return the box of the ellipse that has a line as its diameter.
 
     The box holds the line's ends and is cut off at the edge of the slice.
@@ -62,7 +62,7 @@ def box_around(
     Args:
         line: Its long diameter; without a short one, that is `SHORT_OVER_LONG` of it.
         shape_yx: Size of the slice in pixels.
-        pixel_mm: Size of a pixel, (x, y), by which "across" is meant.
+        pixel_mm: By which "across" is meant.
 
     Raises:
         PromptError: The line does not lie in the slice.
@@ -78,8 +78,9 @@ def box_around(
     center = ends[:2].mean(axis=0)
     along = (ends[1] - ends[0]) / 2
     if line.short_ends is None:
-        x_mm, y_mm = along * pixel_mm
-        across = SHORT_OVER_LONG * np.array([-y_mm, x_mm]) / pixel_mm
+        to_mm = _as_matrix(pixel_mm)
+        x_mm, y_mm = to_mm @ along
+        across = SHORT_OVER_LONG * np.linalg.solve(to_mm, (-y_mm, x_mm))
     else:
         across = (ends[3] - ends[2]) / 2
     half = np.maximum(np.hypot(along, across), MIN_HALF_SIDE)
@@ -95,12 +96,12 @@ def points_along(line: RecistLine, count: int) -> tuple[Point, ...]:
     return tuple(Point(x=x0 + share * (x1 - x0), y=y0 + share * (y1 - y0)) for share in shares)
 
 
-def line_in_mask(mask: npt.NDArray[np.bool_], *, pixel_mm: tuple[float, float] = (1.0, 1.0)) -> RecistLine:
+def line_in_mask(mask: npt.NDArray[np.bool_], *, pixel_mm: PixelMm = (1.0, 1.0)) -> RecistLine:
     """Find the ends of a line that is drawn in a mask `(y, x)`: its two pixels that are farthest apart.
 
     Args:
         mask: The line, however thick, alone.
-        pixel_mm: Size of a pixel, (x, y).
+        pixel_mm: By which "farthest" is meant.
 
     Raises:
         PromptError: Fewer than two pixels are drawn.
@@ -114,6 +115,11 @@ def line_in_mask(mask: npt.NDArray[np.bool_], *, pixel_mm: tuple[float, float] =
     except QhullError:  # the line runs along a row, a column or exactly a diagonal
         order = np.lexsort((pixels[:, 1], pixels[:, 0]))
         pixels = pixels[order[[0, -1]]]
-    distances = squareform(pdist(pixels * np.asarray(pixel_mm)))
+    distances = squareform(pdist(pixels @ _as_matrix(pixel_mm).T))
     first, second = sorted(np.unravel_index(int(distances.argmax()), distances.shape))
     return RecistLine.from_numbers([*pixels[first], *pixels[second]])
+
+
+def _as_matrix(pixel_mm: PixelMm) -> npt.NDArray[np.float64]:
+    matrix = np.asarray(pixel_mm, dtype=np.float64)
+    return np.diag(matrix) if matrix.ndim == 1 else matrix
