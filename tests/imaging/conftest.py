@@ -67,6 +67,8 @@ def dicom_slice() -> Callable[..., FileDataset]:
             ImageOrientationPatient=list(AXIAL),
             PixelSpacing=[0.75, 0.5],
             SliceThickness=2.5,
+            RescaleSlope=1,
+            RescaleIntercept=0,
         )
         _set_pixels(dataset, pixels)
         for name, value in elements.items():

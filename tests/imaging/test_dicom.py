@@ -113,10 +113,12 @@ def test_slices_of_different_sizes_are_refused(tmp_path):
         dicom.read(tmp_path)
 
 
-@pytest.mark.parametrize("modality", ["US", "PT"])
-def test_other_modalities_are_refused(modality, tmp_path):
-    write_series(tmp_path, positions=along_z([0, 1]), modality=modality)
-    with pytest.raises(UnsupportedFormat, match=f"'{modality}'; CT and MR"):
+def test_pictures_without_a_place_are_refused(dicom_slice, tmp_path):
+    for number in range(2):
+        picture = dicom_slice(ARRAY[number], (0, 0, number), Modality="US")
+        del picture.ImagePositionPatient
+        picture.save_as(tmp_path / f"{number}.dcm")
+    with pytest.raises(UnsupportedFormat, match="'US', and its images do not say where in the patient"):
         dicom.read(tmp_path)
 
 

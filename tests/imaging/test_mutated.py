@@ -183,20 +183,15 @@ def test_a_dicom_element_longer_than_the_file(tmp_path: Path) -> None:
 
 def test_a_dicom_element_of_another_kind(tmp_path: Path) -> None:
     content = changed_element("dicom", (0x0028, 0x0010), value=b"\x06\0", vr=b"FL")
-    assert refused("dicom", content, tmp_path) == "the DICOM header is damaged"
+    assert refused("dicom", content, tmp_path) == "Rows (0028,0010) is no whole number"
 
 
-@pytest.mark.parametrize(
-    ("tag", "value"),
-    [((0x0028, 0x0004), b"MONO\0\r\n2"), ((0x0008, 0x0060), b"\x1b[")],
-    ids=["colours", "modality"],
-)
-def test_damaged_texts_of_dicom_can_stand_in_a_sentence(
-    tag: tuple[int, int], value: bytes, tmp_path: Path
-) -> None:
-    assert "?" in refused("dicom", changed_element("dicom", tag, value=value), tmp_path)
+def test_damaged_texts_of_dicom_can_stand_in_a_sentence(tmp_path: Path) -> None:
+    content = changed_element("dicom", (0x0028, 0x0004), value=b"MONO\0\r\n2")
+    assert "?" in refused("dicom", content, tmp_path)
 
 
 def test_a_position_of_four_numbers_is_none(tmp_path: Path) -> None:
     content = changed_element("dicom enhanced", (0x0020, 0x0032), value=b"1\\2\\3\\4")
-    assert "only 3 of 4 slices say where" in refused("dicom enhanced", content, tmp_path, GeometryError)
+    said = refused("dicom enhanced", content, tmp_path)
+    assert said == "ImagePositionPatient (0020,0032) is '1\\2\\3\\4', where 3 numbers must be"

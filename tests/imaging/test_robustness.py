@@ -48,8 +48,14 @@ REFUSED = {
         "its pixels are damaged or truncated: fewer are there than the header claims"
     ),
     "dicom/pydicom/examples_ybr_color.dcm": "is a cine of 30 frames; `medsam2 video` takes it",
-    "dicom/pydicom/liver_1frame.dcm": "holds no scan but 1 Segmentation Storage; CT and MR images are read",
-    "dicom/pydicom/rtdose.dcm": "holds no scan but 1 RT Dose Storage; CT and MR images are read",
+    "dicom/pydicom/liver_1frame.dcm": (
+        "holds no scan but 1 Segmentation Storage; CT, MR, PET and other slices that say where in the "
+        "patient they lie are read"
+    ),
+    "dicom/pydicom/rtdose.dcm": (
+        "holds no scan but 1 RT Dose Storage; CT, MR, PET and other slices that say where in the patient "
+        "they lie are read"
+    ),
 }
 VIDEOS = {"video/us_cine_30f.avi", "video/us_cine_30f.mp4"}
 

@@ -1,14 +1,24 @@
-"""Read DICOM: a folder, a file of one slice or of many, CT, MR or a single picture."""
+"""Read DICOM: a folder, a file of one slice or of many, a scan or a single picture."""
 
+import warnings
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from medsam2.errors import GeometryError
 from medsam2.imaging.archive import is_zip, unpacked
+from medsam2.imaging.dicom_facts import Header, Slice
 from medsam2.imaging.dicom_grid import Stack, stacked
 from medsam2.imaging.dicom_header import require_pydicom
 from medsam2.imaging.dicom_pixels import check_slices, read_slices, shown_window
+from medsam2.imaging.dicom_scale import lacks_scale, with_scales
 from medsam2.imaging.dicom_series import choose_series, find_headers
 from medsam2.imaging.volume import MODALITIES, Volume
+
+# Some air or fat is in every CT: numbers that all lie above this are no Hounsfield units.
+_HIGHEST_MINIMUM_HU = -100.0
 
 
 def read(path: Path, *, frame: int | None = None, series: int | str | None = None) -> Volume:
@@ -19,26 +29,31 @@ def read(path: Path, *, frame: int | None = None, series: int | str | None = Non
 
     Args:
         path: A file, or a folder, which is searched below as well.
-        frame: Which of several images at each position (times, echoes), from 0; not needed if there is one.
+        frame: Which of several volumes (times, echoes, or parts of unlike spacing), from 0; not needed if
+            there is one.
         series: Number (as viewers show it) or UID of the series; if none is named the one with most slices is
             taken, with a warning where there are others.
 
     Raises:
-        UnsupportedFormat: No DICOM image is there, or it is neither CT nor MR nor a single picture, or a
-            cine, in colour, damaged, truncated or too large.
+        UnsupportedFormat: No DICOM image is there, or it is neither slices with a place in the patient nor a
+            single picture, or a cine, in colour, damaged, truncated or too large.
         InputError: There is no such series or frame, it is a localizer, or pydicom is not installed.
         GeometryError: Slices differ in size or direction, or one is missing or there twice.
     """
     stack = _stack(path, frame, series)
-    check_slices(stack.slices, path)
-    modality = stack.slices[0].file.modality
+    slices = with_scales(stack.slices, path)
+    check_slices(slices, path)
+    modality = slices[0].file.modality
+    array = read_slices(slices)
+    if modality == "CT" and not _is_hounsfield(array, stack.slices, path):
+        modality = ""
     try:
         return Volume(
-            read_slices(stack.slices),
+            array,
             stack.affine,
             modality if modality in MODALITIES else None,
             itk_grid=stack.itk_grid,
-            window=shown_window(stack.slices),
+            window=shown_window(slices),
         )
     except GeometryError as error:
         raise GeometryError(f"{path}: {error}") from error
@@ -71,8 +86,38 @@ def series_files(
 def _stack(path: Path, frame: int | None, series: int | str | None) -> Stack:
     require_pydicom()
     chosen = choose_series(find_headers(path), series, path)
+    _tell_mended(chosen, path)
     return stacked([one for header in chosen for one in header.slices], frame, path)
 
 
 def _files(stack: Stack) -> list[Path]:
     return list(dict.fromkeys(one.file.path for one in stack.slices))
+
+
+def _tell_mended(headers: Sequence[Header], path: Path) -> None:
+    """Name what the files of a series should say and do not."""
+    counts = Counter(name for header in headers for name in header.mended)
+    for name, number in counts.items():
+        files = f"{number} of {len(headers)} files" if len(headers) > 1 else "the file"
+        warnings.warn(
+            f"{path}: {name} is missing or empty in {files}; it is taken from what else they say",
+            stacklevel=4,
+        )
+
+
+def _is_hounsfield(array: np.ndarray, slices: Sequence[Slice], path: Path) -> bool:
+    """Whether the numbers of a CT that lacks its scale can be Hounsfield units."""
+    missing = lacks_scale(slices)
+    if not missing:
+        return True
+    what = f"{path}: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+    lowest = min(float(part.min()) for part in array)
+    if lowest > _HIGHEST_MINIMUM_HU:
+        warnings.warn(
+            f"{what}, and no voxel is below {lowest:g}, where air has -1000: these are no Hounsfield units, "
+            "and are taken for numbers without a unit",
+            stacklevel=3,
+        )
+        return False
+    warnings.warn(f"{what}; the numbers are taken for Hounsfield units as they are", stacklevel=3)
+    return True

@@ -8,20 +8,22 @@ from pathlib import Path
 
 import numpy as np
 
-from medsam2.errors import GeometryError
-from medsam2.imaging.dicom_header import Slice
+from medsam2.errors import GeometryError, InputError
+from medsam2.imaging.dicom_elements import element_name
+from medsam2.imaging.dicom_facts import Slice
+from medsam2.imaging.dicom_frames import Frame, frames_of
+from medsam2.imaging.dicom_places import TOLD_DEVIATION, Part, deviations_mm, even_parts
+from medsam2.imaging.dicom_scouts import contents, is_alike, without_scouts
 from medsam2.imaging.geometry import ItkGrid, affine_from_itk, flip_ras_lps
 from medsam2.imaging.voxels import frame_index
 
-# Positions are written with a few decimals. A missing slice doubles a step, a rounded one changes it little.
-_UNEVEN_STEP = 0.1
 _SAME_DIRECTION = 1e-3
+# Of a pixel, and never more than this: the slices of a micro-CT are a few thousandths of a mm apart.
+_SAME_POSITION = 0.1
 _SAME_POSITION_MM = 1e-2
 # A gantry of half a degree moves the far end of a 30 cm scan by 2.6 mm.
 _SMALLEST_TILT_DEG = 0.5
-_MOST_GAPS_TOLD = 5
-_PLANE_OF_NORMAL = ("sagittal", "coronal", "axial")
-_STRAIGHT = 0.95  # cosine; beyond it a plane is called oblique
+_MOST_NAMED = 6
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,9 @@ def stacked(slices: Sequence[Slice], frame: int | None, path: Path) -> Stack:
     """Sort slices along their normal.
 
     Args:
-        slices: Of one series.
-        frame: Which of several images at each position, from 0; not needed if there is one.
+        slices: Of one series; a scout among them is left out with a warning.
+        frame: Which of several volumes (phases, echoes, or parts of unlike spacing), from 0; not needed if
+            there is one. Of several parts the one with most slices is taken if none is named, with a warning.
         path: Named in errors.
 
     Raises:
@@ -51,18 +54,18 @@ def stacked(slices: Sequence[Slice], frame: int | None, path: Path) -> Stack:
     first = slices[0]
     if len(slices) == first.file.num_frames == 1 and first.plane.position is None:
         return _unplaced(first, path)
+    slices = without_scouts(slices, path)
+    first = slices[0]
     positions = _positions(slices, path)
     _check_alike(slices, path)
     across, down, normal = _axes(first, path)
     row_step, column_step = _spacing(first, path)
-    groups = _by_position(slices, positions @ normal)
-    index = _image_at_position(groups, frame, path)
-    chosen = [group[index] for group in groups]
+    frames = frames_of(slices, _places(positions @ normal, first, path), path)
+    chosen = list(_chosen(frames, positions, frame, path))
     places = positions[chosen]
     ordered = tuple(slices[number] for number in chosen)
     step = normal * (first.plane.thickness or 1.0)
     if len(places) > 1:
-        _check_even(places, path)
         step = (places[-1] - places[0]) / (len(places) - 1)
     tilt_deg = math.degrees(math.acos(min(1.0, float(normal @ step) / float(np.linalg.norm(step)))))
     if tilt_deg < _SMALLEST_TILT_DEG:
@@ -71,48 +74,17 @@ def stacked(slices: Sequence[Slice], frame: int | None, path: Path) -> Stack:
             tuple(places[0].tolist()),
             tuple(np.column_stack((across, down, normal)).ravel().tolist()),
         )
+        _tell_deviation(places, normal * float(normal @ step), path)
         return Stack(ordered, affine_from_itk(grid), grid)
     warnings.warn(
         f"{path}: the gantry was tilted by {tilt_deg:.1f} degrees; slices lie as they were taken, in a "
         "sheared grid, which programs that know none show upright",
         stacklevel=4,
     )
+    _tell_deviation(places, step, path)
     lps = np.eye(4)
     lps[:3] = np.column_stack((across * column_step, down * row_step, step, places[0]))
     return Stack(ordered, flip_ras_lps(lps), None)
-
-
-def contents(slices: Sequence[Slice]) -> str:
-    """Say what is among slices: "20 axial of 512 x 512 pixels, 1 coronal of 512 x 888 pixels"."""
-    kinds: list[list[Slice]] = []
-    for one in slices:
-        like = next((kind for kind in kinds if _is_alike(kind[0], one)), None)
-        if like is None:
-            kinds.append([one])
-        else:
-            like.append(one)
-    kinds.sort(key=len, reverse=True)
-    return ", ".join(
-        f"{len(kind)} {_plane_name(kind[0])} of {kind[0].file.columns} x {kind[0].file.rows} pixels"
-        for kind in kinds
-    )
-
-
-def _is_alike(one: Slice, other: Slice) -> bool:
-    if (one.file.rows, one.file.columns) != (other.file.rows, other.file.columns):
-        return False
-    first, second = one.plane.orientation, other.plane.orientation
-    if first is None or second is None:
-        return first is second
-    return np.allclose(first, second, atol=_SAME_DIRECTION)
-
-
-def _plane_name(one: Slice) -> str:
-    if one.plane.orientation is None:
-        return "unplaced"
-    across, down = np.reshape(one.plane.orientation, (2, 3))
-    normal = np.abs(np.cross(across, down))
-    return _PLANE_OF_NORMAL[int(normal.argmax())] if normal.max() >= _STRAIGHT else "oblique"
 
 
 def _unplaced(one: Slice, path: Path) -> Stack:
@@ -133,13 +105,14 @@ def _positions(slices: Sequence[Slice], path: Path) -> np.ndarray:
     if num_placed < num_frames:
         raise GeometryError(
             f"{path}: only {num_placed if num_frames == len(slices) else 0} of {num_frames} slices say where "
-            "they lie; a volume needs the position and orientation of all"
+            "they lie; a volume needs the position and orientation of all, in "
+            f"{element_name('ImagePositionPatient')} and {element_name('ImageOrientationPatient')}"
         )
     return np.array([one.plane.position for one in slices], np.float64)
 
 
 def _check_alike(slices: Sequence[Slice], path: Path) -> None:
-    if not all(_is_alike(slices[0], other) for other in slices):
+    if not all(is_alike(slices[0], other) for other in slices):
         raise GeometryError(
             f"{path}: the slices of the series differ in size or direction: it holds {contents(slices)}; a "
             "volume is one of these"
@@ -167,44 +140,71 @@ def _spacing(one: Slice, path: Path) -> tuple[float, float]:
     if one.plane.spacing is None:
         if one.plane.position is None:
             return 1.0, 1.0  # as other pictures
-        raise GeometryError(f"{path}: the series does not say how far its pixels lie apart")
+        raise GeometryError(
+            f"{path}: the series does not say how far its pixels lie apart; {element_name('PixelSpacing')} "
+            "is missing"
+        )
     rows, columns = one.plane.spacing[:2]
     if not (rows > 0 and columns > 0):
         raise GeometryError(f"{path}: pixels are {rows:g} x {columns:g} mm apart; both must be positive")
     return rows, columns
 
 
-def _by_position(slices: Sequence[Slice], heights_mm: np.ndarray) -> list[list[int]]:
-    """Return the numbers of the slices at each position, from the lowest up."""
+def _places(heights_mm: np.ndarray, first: Slice, path: Path) -> list[int]:
+    """Return for each slice the number of its place, from the lowest up."""
+    smallest = min(*_spacing(first, path), first.plane.thickness or math.inf)
     order = np.argsort(heights_mm, kind="stable")
-    starts = np.flatnonzero(np.diff(heights_mm[order]) > _SAME_POSITION_MM) + 1
-    groups = [group.tolist() for group in np.split(order, starts)]
-    for group in groups:
-        group.sort(key=lambda number: (slices[number].file.instance_number, slices[number].frame))
-    return groups
+    is_next = np.diff(heights_mm[order]) > min(_SAME_POSITION_MM, _SAME_POSITION * smallest)
+    places = np.empty(len(order), int)
+    places[order] = np.concatenate(([0], np.cumsum(is_next)))
+    return [int(place) for place in places]
 
 
-def _image_at_position(groups: list[list[int]], frame: int | None, path: Path) -> int:
-    counts = [len(group) for group in groups]
-    if min(counts) == max(counts):
-        return frame_index(frame, counts[0], path)
-    raise GeometryError(
-        f"{path}: {max(counts)} slices of the series lie at the same position, and {min(counts)} at another; "
-        "a volume has one at each, a series of volumes equally many"
+def _chosen(frames: list[Frame], positions: np.ndarray, frame: int | None, path: Path) -> tuple[int, ...]:
+    """Return the numbers of the slices to read."""
+    if len(frames) == 1:
+        return _chosen_part(frames[0], positions, frame, path)
+    try:
+        wanted = frames[frame_index(frame, len(frames), path)]
+    except InputError as error:
+        names = [f"{number} is {one.name}" for number, one in enumerate(frames[:_MOST_NAMED]) if one.name]
+        raise type(error)(f"{error}" + (f": {'; '.join(names)}" if names else "")) from None
+    return _chosen_part(wanted, positions, None, path)
+
+
+def _chosen_part(whole: Frame, positions: np.ndarray, number: int | None, path: Path) -> tuple[int, ...]:
+    parts = even_parts(positions[list(whole.numbers)], path)
+    if number is None and len(parts) > 1:
+        part = max(parts, key=lambda one: one.num_slices)
+    else:
+        part = parts[frame_index(number, len(parts), path)]
+    is_named = number is not None and len(parts) > 1
+    if part.num_slices < len(whole.numbers) and not is_named:
+        _tell_parts(parts, part, len(whole.numbers), path)
+    return whole.numbers[part.first : part.last + 1]
+
+
+def _tell_parts(parts: list[Part], read: Part, num_slices: int, path: Path) -> None:
+    listed = "; ".join(
+        f"frame {number} is slices {one.first} to {one.last}, {one.step_mm:.4g} mm apart"
+        for number, one in enumerate(parts[:_MOST_NAMED])
+    )
+    warnings.warn(
+        f"{path}: the {num_slices} slices are not evenly spaced, and a volume is: {listed}; slices "
+        f"{read.first} to {read.last} are read, as a volume whose slices count from 0",
+        stacklevel=6,
     )
 
 
-def _check_even(places: np.ndarray, path: Path) -> None:
-    lengths = np.linalg.norm(np.diff(places, axis=0), axis=1)
-    typical = float(np.median(lengths))
-    if np.abs(lengths - typical).max() <= _UNEVEN_STEP * typical:
-        return
-    gaps = np.flatnonzero(lengths > (1 + _UNEVEN_STEP) * typical)
-    what = "they are not one scan"
-    if gaps.size:
-        num_missing = int(sum(max(1, round(lengths[gap] / typical) - 1) for gap in gaps))
-        after = ", ".join(str(gap) for gap in gaps[:_MOST_GAPS_TOLD])
-        after += " and others" if gaps.size > _MOST_GAPS_TOLD else ""
-        missing = "one is missing" if num_missing == 1 else f"{num_missing} are missing"
-        what = f"{missing} after slice {after} (of {len(places)}, from 0), or they belong to several scans"
-    raise GeometryError(f"{path}: slices are {lengths.min():g} to {lengths.max():g} mm apart; {what}")
+def _tell_deviation(places: np.ndarray, step: np.ndarray, path: Path) -> None:
+    """Warn of slices that lie beside the places that an even grid gives them, as ITK does."""
+    beside = deviations_mm(places, places[0], step)
+    step_mm = float(np.linalg.norm(step))
+    if len(places) > 1 and beside.max() > TOLD_DEVIATION * step_mm:
+        worst = int(beside.argmax())
+        warnings.warn(
+            f"{path}: slices lie up to {beside[worst]:.3g} mm beside their places in an even grid of "
+            f"{step_mm:.4g} mm (slice {worst}, from 0), and so do masks; DICOM SEG and RTSTRUCT have the "
+            "place of each slice",
+            stacklevel=5,
+        )

@@ -7,13 +7,16 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 from PIL import Image
 
 from medsam2.errors import UnsupportedFormat
-from medsam2.imaging.dicom_header import Header, Slice, damage, quiet_pydicom
+from medsam2.imaging.dicom_elements import element_name
+from medsam2.imaging.dicom_facts import Header, Slice
+from medsam2.imaging.dicom_header import damage, quiet_pydicom
+from medsam2.imaging.dicom_padding import Padding
 from medsam2.imaging.quoting import in_a_line
 from medsam2.imaging.volume import check_claim
 from medsam2.imaging.voxels import gathered
@@ -26,6 +29,13 @@ _LARGEST_CODEC_RATIO = 10_000
 _GREYS = ("MONOCHROME1", "MONOCHROME2")
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _BITS = (8, 16, 32)
+# How the UIDs of those begin who have a way of their own.
+_VENDORS = {
+    "1.2.840.113619.": "GE",
+    "1.3.46.670589.": "Philips",
+    "1.3.12.2.1107.": "Siemens",
+    "1.2.392.200036.9116.": "Toshiba",
+}
 # Implicit and explicit, little and big endian; none in files from before it was told.
 _NATIVE = ("", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
 
@@ -46,11 +56,11 @@ def check_slices(slices: Sequence[Slice], path: Path) -> None:
 
 
 def read_slices(slices: Sequence[Slice]) -> np.ndarray:
-    """Return the intensities of checked slices, (z, y, x) in the order given.
+    """Return the intensities of checked slices, (z, y, x) in the order given, all with slope and intercept.
 
     Rescaled by slope and intercept, so in Hounsfield units for CT. Greys where the lowest is white
     (MONOCHROME1) are inverted within the bits that they have, except in CT, whose numbers are no greys.
-    Pictures in colour become greys by ITU-R 601-2 luma.
+    Pictures in colour become greys by ITU-R 601-2 luma. Padding gets the lowest intensity, or 0.
 
     Raises:
         UnsupportedFormat: A file is damaged or truncated.
@@ -58,7 +68,20 @@ def read_slices(slices: Sequence[Slice]) -> np.ndarray:
     """
     dtype = result_dtype(slices)
     first = slices[0].file
-    return gathered(_intensities(slices, dtype), dtype, (len(slices), first.rows, first.columns))
+    shape = (len(slices), first.rows, first.columns)
+    padding = Padding()
+    voxels = gathered(_intensities(slices, dtype, padding), dtype, shape)
+    if not padding.is_there:
+        return voxels
+    return gathered(padding.filled(voxels), dtype, shape)
+
+
+def same_pixels(one: Header, other: Header) -> bool:
+    """Whether two files hold the same pixels; of files that are encoded in other ways nobody can tell."""
+    if one.transfer_syntax != other.transfer_syntax or not one.rows:
+        return True
+    first, second = (_stored(file) for file in (one, other))
+    return first == second
 
 
 def shown_window(slices: Sequence[Slice]) -> tuple[float, float] | None:
@@ -72,9 +95,9 @@ def result_dtype(slices: Sequence[Slice]) -> np.dtype:
     if slices[0].file.num_samples > 1:
         return np.dtype(np.uint8)
     stored = {_stored_dtype(one.file) for one in slices}
-    if len(stored) == 1 and all((one.plane.slope, one.plane.inter) == (1.0, 0.0) for one in slices):
+    if len(stored) == 1 and all(_scale(one) == (1.0, 0.0) for one in slices):
         return stored.pop()
-    scales = {(one.plane.slope, one.plane.inter, _stored_range(one.file)) for one in slices}
+    scales = {(*_scale(one), _stored_range(one.file)) for one in slices}
     if all(slope.is_integer() and inter.is_integer() for slope, inter, _ in scales):
         ends = [slope * end + inter for slope, inter, limits in scales for end in limits]
         for candidate in (np.int16, np.int32):
@@ -109,24 +132,33 @@ def _check_codec(file: Header) -> None:
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import UID
 
-    name = UID(file.transfer_syntax).name
+    uid = UID(file.transfer_syntax)
     try:
-        is_available = get_decoder(UID(file.transfer_syntax)).is_available
+        is_available = get_decoder(uid).is_available
     except NotImplementedError:
-        is_available = False
-    if not is_available:
+        is_available = None
+    if is_available:
+        return
+    name = in_a_line(uid.name)
+    if is_available is None:
+        whose = _VENDORS.get(next((root for root in _VENDORS if uid.startswith(root)), ""), "a manufacturer")
+        kind = f"in {whose}'s own way ({name})" if uid.is_private else f"as {name}"
         raise UnsupportedFormat(
-            f"{file.path}: its pixels are encoded as {name}, for which no decoder is here; "
-            "pip install 'medsam2[dicom]' brings those for JPEG, JPEG-LS, JPEG 2000 and RLE"
+            f"{file.path}: its pixels are encoded {kind}, which is not read here; export the series again as "
+            "'Explicit VR Little Endian', or convert each file, with `gdcmconv --raw IN OUT` for example"
         )
+    raise UnsupportedFormat(
+        f"{file.path}: its pixels are encoded as {name}, for which no decoder is here; "
+        "pip install 'medsam2[dicom]' brings those for JPEG, JPEG-LS, JPEG 2000 and RLE"
+    )
 
 
-def _intensities(slices: Sequence[Slice], dtype: np.dtype) -> Iterator[np.ndarray]:
+def _intensities(slices: Sequence[Slice], dtype: np.dtype, padding: Padding) -> Iterator[np.ndarray]:
     for file, run in groupby(slices, key=lambda one: one.file):
         part = list(run)
         decoded = _decoded(file, [one.frame for one in part])
         for one, pixels in zip(part, decoded, strict=True):
-            yield _luma(pixels) if file.num_samples > 1 else _scaled(one, pixels, dtype)
+            yield _luma(pixels) if file.num_samples > 1 else _scaled(one, pixels, dtype, padding)
 
 
 def _decoded(file: Header, frames: list[int]) -> Iterator[np.ndarray]:
@@ -134,7 +166,10 @@ def _decoded(file: Header, frames: list[int]) -> Iterator[np.ndarray]:
     from pydicom.pixels.utils import iter_pixels
 
     try:
-        with _opened(file) as source, closing(_generated(iter_pixels(source, indices=frames))) as pixels:
+        with (
+            _opened(file) as source,
+            closing(_generated(iter_pixels(source, indices=frames, **_told(file)))) as pixels,
+        ):
             for _ in frames:
                 with quiet_pydicom():
                     decoded = next(pixels)
@@ -148,6 +183,28 @@ def _decoded(file: Header, frames: list[int]) -> Iterator[np.ndarray]:
         if file.transfer_syntax not in _NATIVE:
             reason = in_a_line(" ".join(str(error).split())) or "the decoder gives up"
         raise UnsupportedFormat(f"{file.path}: its pixels are damaged or truncated: {reason}") from error
+
+
+def _stored(file: Header) -> object:
+    from pydicom import dcmread
+
+    try:
+        with quiet_pydicom():
+            return dcmread(file.path, specific_tags=["PixelData"], force=True).get("PixelData")
+    except damage() as error:
+        raise UnsupportedFormat(f"{file.path}: its pixels are damaged or truncated") from error
+
+
+def _told(file: Header) -> dict[str, Any]:
+    """Return what pydicom must be told, as the file does not say it."""
+    if not file.mended:
+        return {}
+    return {
+        "bits_allocated": file.bits_allocated,
+        "bits_stored": file.bits_stored,
+        "samples_per_pixel": file.num_samples,
+        "photometric_interpretation": file.photometric,
+    }
 
 
 def _generated(pixels: Iterator[np.ndarray]) -> Generator[np.ndarray, None, None]:
@@ -187,26 +244,41 @@ def _luma(pixels: np.ndarray) -> np.ndarray:
     return np.array(Image.fromarray(pixels).convert("L"))
 
 
-def _scaled(one: Slice, pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def _scaled(one: Slice, pixels: np.ndarray, dtype: np.dtype, padding: Padding) -> np.ndarray:
     """Turn stored values into intensities."""
-    file, plane = one.file, one.plane
+    file = one.file
     num_unused = pixels.dtype.itemsize * 8 - file.bits_stored
     if num_unused:
         # Bits above those stored may hold anything, an overlay or no sign: up and down again they are gone.
         pixels = (pixels << num_unused) >> num_unused
+    slope, inter = _scale(one)
+    if slope == 0 and pixels.any():
+        raise UnsupportedFormat(
+            f"{file.path}: {element_name('RescaleSlope')} is 0, by which all its intensities would be "
+            "one, and other slices have others"
+        )
+    is_padding = padding.note(pixels, file.padding)
     if _is_inverted(file):
         pixels = np.asarray(sum(_stored_range(file)) - pixels.astype(np.int64))
-    if (plane.slope, plane.inter) == (1.0, 0.0):
-        return pixels.astype(dtype)
-    return (pixels.astype(np.float64) * plane.slope + plane.inter).astype(dtype)
+    if (slope, inter) != (1.0, 0.0):
+        pixels = pixels.astype(np.float64) * slope + inter
+    intensities = pixels.astype(dtype)
+    padding.note_intensities(intensities, is_padding)
+    return intensities
+
+
+def _scale(one: Slice) -> tuple[float, float]:
+    slope, inter = one.plane.slope, one.plane.inter
+    return (1.0 if slope is None else slope, 0.0 if inter is None else inter)
 
 
 def _seen_window(one: Slice) -> tuple[float, float] | None:
     """Return the window of a slice in the intensities that are read."""
-    window, plane = one.plane.window, one.plane
+    window = one.plane.window
     if window is None or not _is_inverted(one.file):
         return window
-    mirror = plane.slope * sum(_stored_range(one.file)) + 2 * plane.inter
+    slope, inter = _scale(one)
+    mirror = slope * sum(_stored_range(one.file)) + 2 * inter
     return mirror - window[1], mirror - window[0]
 
 

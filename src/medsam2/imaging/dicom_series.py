@@ -7,17 +7,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from medsam2.errors import InputError, MedSAM2Error, UnsupportedFormat
-from medsam2.imaging.dicom_grid import contents
-from medsam2.imaging.dicom_header import Header, read_header
+from medsam2.imaging.dicom_facts import Header
+from medsam2.imaging.dicom_header import read_header
+from medsam2.imaging.dicom_pixels import same_pixels
+from medsam2.imaging.dicom_scouts import contents, is_screen_shot
 
 MAX_FILES = 50_000
 """A folder with more is refused, in case someone names a disk."""
 MAX_DEPTH = 8
 """Levels of folders that are searched; study, series and files are three."""
 
-_VOLUMES = ("CT", "MR")
+_VOLUMES = ("CT", "MR", "PT", "NM")
 # Modalities whose single images are pictures to look at, as PNG stills are.
-_PICTURES = ("US", "CR", "DX", "MG", "XA", "RF", "IO", "PX", "ES", "GM", "OP", "XC", "OT")
+_PICTURES = ("US", "CR", "DX", "MG", "XA", "RF", "IO", "PX", "ES", "GM", "OP", "XC", "OT", "NM")
+_DIRECTORY = "1.2.840.10008.1.3.10"
+_TAKEN = "CT, MR, PET and other slices that say where in the patient they lie are read"
 _CINES = ("US", "XA", "RF", "ES", "XC", "IVUS")
 
 
@@ -28,12 +32,19 @@ def find_headers(path: Path) -> list[Header]:
         InputError: A file cannot be read, or the folder holds more than `MAX_FILES`.
         UnsupportedFormat: A DICOM file is damaged.
     """
-    found: dict[str, Header] = {}
+    found: dict[object, list[Header]] = {}
+    uids: dict[str, int] = {}
     for file in _files(path) if path.is_dir() else (path,):
         header = read_header(file)
-        if header is not None:
-            found.setdefault(header.uid or str(file), header)
-    return list(found.values())
+        if header is None:
+            continue
+        # Anonymisers give one UID to all: a copy is also at the same place, and has the same pixels.
+        alike = found.setdefault(_identity(header), [])
+        if not any(same_pixels(header, other) for other in alike):
+            alike.append(header)
+            uids[header.uid] = uids.get(header.uid, 0) + 1
+    _tell_reused({uid: number for uid, number in uids.items() if uid and number > 1}, path)
+    return [header for alike in found.values() for header in alike]
 
 
 def choose_series(headers: Sequence[Header], series: int | str | None, path: Path) -> list[Header]:
@@ -47,8 +58,8 @@ def choose_series(headers: Sequence[Header], series: int | str | None, path: Pat
 
     Raises:
         InputError: There is no such series, or only a localizer.
-        UnsupportedFormat: There is no series that can be read: no image, or neither CT nor MR, a cine, or
-            pictures in colour.
+        UnsupportedFormat: There is no series that can be read: no image, or images without a
+            place in the patient, a cine, or pictures in colour.
     """
     groups = _grouped([header for header in headers if header.is_scan])
     if not groups:
@@ -68,6 +79,24 @@ def choose_series(headers: Sequence[Header], series: int | str | None, path: Pat
             stacklevel=4,
         )
     return chosen
+
+
+def _identity(header: Header) -> object:
+    """Return what copies of a file have in common."""
+    if not header.uid:
+        return str(header.path)
+    of_file = (header.uid, header.sop_class, header.series, header.instance_number, header.image_type)
+    return of_file, (header.rows, header.columns, header.num_frames), header.planes
+
+
+def _tell_reused(uids: dict[str, int], path: Path) -> None:
+    if uids:
+        warnings.warn(
+            f"{path}: {sum(uids.values())} files that are no copies share {len(uids)} SOPInstanceUID "
+            "(0008,0018), which no two may; each is taken for an image of its own, and no SEG or RTSTRUCT "
+            "can refer to them",
+            stacklevel=4,
+        )
 
 
 def is_picture(group: Sequence[Header]) -> bool:
@@ -129,24 +158,46 @@ def _description(group: Sequence[Header]) -> str:
 def _no_scan(headers: Sequence[Header], path: Path) -> str:
     if not headers:
         return f"no DICOM image is in this {'folder' if path.is_dir() else 'file'}"
+    if not path.is_dir() and headers[0].sop_class == _DIRECTORY:
+        return (
+            "is a DICOMDIR, which lists the images of a disc and holds none; give the folder that it lies "
+            f"in, {path.parent}"
+        )
     counts = Counter(header.sop_class_name for header in headers)
     kinds = ", ".join(f"{number} {name}" for name, number in sorted(counts.items()))
-    return f"holds no scan but {kinds}; CT and MR images are read"
+    return f"holds no scan but {kinds}; {_TAKEN}"
+
+
+def _is_placed(header: Header) -> bool:
+    """Whether a file says where its images lie; several do not lie at one place."""
+    planes = [
+        plane for plane in header.planes if plane.position is not None and plane.orientation is not None
+    ]
+    places = {plane.position for plane in planes}
+    return len(planes) == header.num_frames and (header.num_frames == 1 or len(places) > 1)
 
 
 def _fault(group: Sequence[Header], path: Path) -> MedSAM2Error | None:
     """Return what speaks against reading a series, if anything does."""
     first, num_frames = group[0], max(header.num_frames for header in group)
-    if num_frames > 1 and first.modality in _CINES:
+    is_placed = all(_is_placed(header) for header in group)
+    if num_frames > 1 and first.modality in _CINES and not is_placed:
         return UnsupportedFormat(f"{path}: is a cine of {num_frames} frames; `medsam2 video` takes it")
     if is_picture(group):
         return None
-    if first.modality not in _VOLUMES:
+    if first.modality == "NM" and not is_placed:
         return UnsupportedFormat(
-            f"{path}: the series is {first.modality or 'of no modality'!r}; CT and MR are read"
+            f"{path}: is nuclear medicine of {'projections' if num_frames > 1 else 'single views'}, not of "
+            "slices; a reconstructed volume is read"
         )
-    if any(header.num_samples > 1 for header in group):
-        return UnsupportedFormat(f"{path}: holds pictures in colour; CT and MR slices are read")
+    if first.modality not in _VOLUMES and not is_placed:
+        return UnsupportedFormat(
+            f"{path}: the series is {first.modality or 'of no modality'!r}, and its images do not say where "
+            f"in the patient they lie; {_TAKEN}"
+        )
+    colours = [header for header in group if header.num_samples > 1]
+    if colours and (len(colours) == len(group) or not all(is_screen_shot(header) for header in colours)):
+        return UnsupportedFormat(f"{path}: holds pictures in colour; CT, MR and other grey slices are read")
     if any("MOSAIC" in header.image_type for header in group):
         return UnsupportedFormat(
             f"{path}: is a mosaic, with all slices tiled in one picture; convert it to NIfTI (dcm2niix does)"

@@ -16,7 +16,7 @@ from medsam2.imaging.geometry import (
     orientation_code,
 )
 
-MODALITIES = ("CT", "MR", "US")
+MODALITIES = ("CT", "MR", "US", "PT", "NM")
 LARGEST_VOLUME_BYTES = 16 * 2**30
 """Readers refuse a file that claims more for one volume; a whole-body CT of 2000 slices has 1 GiB."""
 
@@ -37,7 +37,7 @@ class Volume:
     affine: np.ndarray
     """(4, 4) float64, read-only: voxel (x, y, z) to RAS+ millimetres."""
     modality: str | None = None
-    """"CT", "MR" or "US"; None where the file does not say."""
+    """One of `MODALITIES`; None where the file does not say."""
     nifti_header: bytes | None = field(default=None, kw_only=True)
     """For the NIfTI reader and writer only: the grid fields of the header it came from, to the bit."""
     itk_grid: ItkGrid | None = field(default=None, kw_only=True)
@@ -84,7 +84,7 @@ class Volume:
             spacing: (x, y, z) in mm.
             origin: LPS position of the first voxel, in mm.
             direction: Nine numbers, row by row, whose columns are the LPS directions of x, y and z.
-            modality: "CT", "MR", "US" or None.
+            modality: One of `MODALITIES`, or None.
 
         Raises:
             InputError: The array or the modality is not usable.

@@ -1,0 +1,110 @@
+"""Take numbers and texts out of a DICOM data set, and name an element that cannot be understood."""
+
+import math
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+_LONGEST_TEXT = 64  # of a UID, and of all other texts that are read here
+# Damaged files may hold anything, a patient's name too; only what is nearly a number is quoted.
+_NEARLY_A_NUMBER = re.compile(r"[\d+\-.,eE\\ ]{1,40}")
+
+
+class UnusableElement(Exception):
+    """An element is there and cannot be understood; the message names it."""
+
+
+def element_name(keyword: str) -> str:
+    """Return an element's name as people look it up: "PixelSpacing (0028,0030)"."""
+    from pydicom.datadict import tag_for_keyword
+
+    tag = tag_for_keyword(keyword) or 0
+    return f"{keyword} ({tag >> 16:04X},{tag & 0xFFFF:04X})"
+
+
+def text(value: object) -> str:
+    """Return an element's text as it can stand in a sentence; damaged ones hold anything."""
+    said = str(value)
+    if len(said) > _LONGEST_TEXT or not said.isprintable():
+        return "".join(letter if letter.isprintable() else "?" for letter in said[:_LONGEST_TEXT])
+    return said
+
+
+def values(dataset: "Dataset", keyword: str) -> list[object]:
+    """Return the values of an element, of which there may be none, one or several."""
+    try:
+        value = dataset.get(keyword)
+    except (ValueError, OverflowError):  # pydicom converts all or nothing
+        raw = dataset.get_item(keyword)
+        if raw is None or not isinstance(raw.value, bytes):
+            raise UnusableElement(f"{element_name(keyword)} cannot be understood") from None
+        value = raw.value.decode("latin-1").rstrip(" \0").split("\\")
+    if value is None or value == "":
+        return []
+    is_several = isinstance(value, Iterable) and not isinstance(value, (str, bytes))
+    return list(value) if is_several else [value]
+
+
+def first_values(places: "Iterable[Dataset]", keyword: str) -> list[object]:
+    """Return the values of an element where it is first found with any."""
+    return next((found for place in places if (found := values(place, keyword))), [])
+
+
+def numbers(places: "Iterable[Dataset]", keyword: str, length: int) -> tuple[float, ...] | None:
+    """Return as many numbers as there should be; of a single one the first of those there are.
+
+    A decimal comma is read as a point: there is nothing else that it can mean.
+
+    Raises:
+        UnusableElement: There are others, or none that are finite.
+    """
+    found = first_values(places, keyword)
+    if not found:
+        return None
+    try:
+        parsed = tuple(decimal(value) for value in found)
+    except ValueError:
+        parsed = ()
+    has_them = len(parsed) == length or length == 1 <= len(parsed)
+    if has_them and all(math.isfinite(value) for value in parsed):
+        return parsed
+    written = "\\".join(str(value) for value in found)
+    quoted = f"'{written}'" if _NEARLY_A_NUMBER.fullmatch(written) else "something else"
+    wanted = "one number" if length == 1 else f"{length} numbers"
+    raise UnusableElement(f"{element_name(keyword)} is {quoted}, where {wanted} must be")
+
+
+def number_or_none(places: "Iterable[Dataset]", keyword: str) -> float | None:
+    """Return one number, or None where there is none that can be used; for elements that can be spared."""
+    try:
+        found = numbers(places, keyword, 1)
+    except UnusableElement:
+        return None
+    return None if found is None else found[0]
+
+
+def decimal(value: object) -> float:
+    """Return a number as DICOM writes it, or as programs in some countries do.
+
+    Raises:
+        ValueError: It is none.
+    """
+    return float(str(value).strip(" \0").replace(",", "."))
+
+
+def integer(dataset: "Dataset", keyword: str) -> int | None:
+    """Return a whole number, None where there is none.
+
+    Raises:
+        UnusableElement: It is no whole number.
+    """
+    from pydicom.errors import BytesLengthException
+
+    try:
+        found = values(dataset, keyword)
+        return int(str(found[0])) if found else None
+    except (ValueError, BytesLengthException):
+        raise UnusableElement(f"{element_name(keyword)} is no whole number") from None
