@@ -13,6 +13,8 @@ from torch import nn
 
 from medsam2.imaging.volume import Volume
 from medsam2.inference.runtime import Runtime, start_runtime
+from medsam2.model.compact.config import CompactConfig
+from medsam2.model.compact.network import PLANES, CompactNetwork
 from medsam2.model.config import ModelConfig
 from medsam2.model.network import Network
 
@@ -27,6 +29,7 @@ TINY = ModelConfig(
     hidden_dim=64,
     memory_attention_layers=1,
 )
+SMALL_COMPACT = CompactConfig(image_size=64, channels=(8, 8, 16, 16, 16), blocks=(1, 1, 1, 1, 1))
 
 
 def _tiny_network() -> Network:
@@ -51,6 +54,38 @@ def network() -> Network:
 def runtime() -> Runtime:
     """A tiny network, ready on the CPU; shared, so not to be changed."""
     return start_runtime(_tiny_network(), device="cpu", precision="float32")
+
+
+@pytest.fixture
+def compact_network() -> CompactNetwork:
+    """A small compact network with seeded weights, of one's own to change; masks are parts of a slice."""
+    torch.manual_seed(1)
+    network = CompactNetwork(SMALL_COMPACT)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+        network.decoder.last[2].weight.mul_(20)
+        nn.init.constant_(network.decoder.last[2].bias, 2.0)
+        nn.init.constant_(network.head[-1].bias, 3.0)  # objects are there, and the network is sure
+    return network.eval()
+
+
+@pytest.fixture
+def bright_network() -> CompactNetwork:
+    """A compact network whose weights are written by hand: a pixel brighter than half is the object's."""
+    network = CompactNetwork(SMALL_COMPACT).eval()
+    decoder = network.decoder
+    with torch.no_grad():
+        for layer in (network.encoder.fine, decoder.narrow, decoder.last[0], decoder.last[2]):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        network.encoder.fine.weight[0, PLANES.index("slice"), 1, 1] = 100
+        network.encoder.fine.bias[0] = -40  # 10 at a grey of one half
+        decoder.last[0].weight[0, SMALL_COMPACT.fine_channels, 1, 1] = 1
+        decoder.last[2].weight[0, 0, 1, 1] = 1
+        decoder.last[2].bias[0] = -10
+        network.head[-1].bias[1] = 9  # the object is there
+    return network
 
 
 @pytest.fixture

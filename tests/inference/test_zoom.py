@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medsam2.inference.zoom import View, grow, square_view, touches_border, whole_slice, zoom_on
+from medsam2.inference.zoom import (
+    View,
+    follow,
+    grow,
+    square_view,
+    touches_border,
+    view_of_mask,
+    view_of_prompt,
+    whole_slice,
+    zoom_on,
+)
 from medsam2.prompts.types import Box, MaskPrompt, Point, Prompt
 
 ZOOMED = View(x=10, y=20, width=32, height=32, is_zoomed=True)
@@ -26,6 +36,14 @@ def test_a_zoomed_view_maps_pixel_centres_to_pixel_centres() -> None:
     # The middle of the view stays the middle; its first pixel's centre lies 1.5 input pixels in, at scale 4.
     mapped = ZOOMED.points_to_network(np.array([[25.5, 35.5], [10.0, 20.0], [41.0, 51.0]]), 128)
     np.testing.assert_allclose(mapped, [[63.5, 63.5], [1.5, 1.5], [125.5, 125.5]])
+
+
+def test_pixels_are_taken_from_a_mask_by_their_centres_in_any_view() -> None:
+    points = np.array([[25.5, 35.5], [10.0, 20.0]])
+    np.testing.assert_allclose(ZOOMED.points_to_mask(points, 128), ZOOMED.points_to_network(points, 128))
+    corners = np.array([[-0.5, -0.5], [199.5, 99.5], [0.0, 0.0]])
+    mapped = whole_slice((100, 200)).points_to_mask(corners, 50)
+    np.testing.assert_allclose(mapped, [[-0.5, -0.5], [49.5, 49.5], [-0.375, -0.25]])
 
 
 def test_a_zoomed_box_covers_its_first_and_last_pixel() -> None:
@@ -87,6 +105,62 @@ def test_a_box_and_its_clicks_are_seen_together() -> None:
     box = Box(x_min=200, y_min=200, x_max=239, y_max=239)
     far = Prompt(slice_index=0, box=box, points=(Point(x=319, y=220),))
     assert zoom_on(far, (512, 512)).width == 360
+
+
+def _mask(x: int, y: int, width: int, height: int, shape: tuple[int, int] = (400, 400)) -> np.ndarray:
+    mask = np.zeros(shape, bool)
+    mask[y : y + height, x : x + width] = True
+    return mask
+
+
+def test_the_compact_network_looks_closer_at_boxes_and_masks_and_as_far_at_clicks() -> None:
+    shape = (512, 512)
+    box = Prompt(slice_index=0, box=Box(x_min=200, y_min=100, x_max=259, y_max=119))
+    close = view_of_prompt(box, shape, zooms=True)
+    assert close == View(x=155, y=35, width=150, height=150, is_zoomed=True)
+    drawn = _mask(200, 100, 60, 20, shape)
+    by_mask = view_of_prompt(Prompt(slice_index=0, mask=MaskPrompt(array=drawn)), shape, zooms=True)
+    assert by_mask == view_of_mask(drawn, whole_slice(shape), shape) == close
+    small = Prompt(slice_index=0, box=Box(x_min=300, y_min=300, x_max=303, y_max=303))
+    assert view_of_prompt(small, shape, zooms=True).width == 48
+    click = Prompt(slice_index=0, points=(Point(x=5, y=400),))
+    assert view_of_prompt(click, shape, zooms=True) == zoom_on(click, shape)
+    for prompt in (box, small, click):
+        assert view_of_prompt(prompt, shape, zooms=False) == whole_slice(shape)
+    assert view_of_mask(np.zeros(shape, bool), close, shape) == close
+
+
+CLOSE = View(x=100, y=120, width=100, height=100, is_zoomed=True)  # of a mask 40 pixels wide in its middle
+
+
+def test_a_view_stays_while_the_object_stays_nearly_where_it_is() -> None:
+    for x, y, side in ((130, 150, 40), (139, 141, 40), (130, 150, 34), (126, 146, 48)):
+        assert follow(CLOSE, _mask(x, y, side, side), (400, 400)) == CLOSE
+
+
+def test_a_view_moves_with_the_object_and_keeps_its_side() -> None:
+    assert follow(CLOSE, _mask(142, 150, 40, 40), (400, 400)) == View(
+        x=112, y=120, width=100, height=100, is_zoomed=True
+    )
+    assert follow(CLOSE, _mask(130, 20, 40, 40), (400, 400)) == View(
+        x=100, y=0, width=100, height=100, is_zoomed=True
+    )
+
+
+def test_a_view_widens_and_narrows_with_the_object_but_not_at_once() -> None:
+    assert follow(CLOSE, _mask(120, 140, 60, 60), (400, 400)) == View(
+        x=75, y=95, width=150, height=150, is_zoomed=True
+    )
+    assert follow(CLOSE, _mask(100, 120, 100, 100), (400, 400)).width == 150, "no more than by half at a time"
+    assert follow(CLOSE, _mask(149, 169, 2, 2), (400, 400)).width == 67
+    assert follow(CLOSE, _mask(136, 156, 28, 28), (400, 400)).width == 70
+    assert follow(CLOSE, np.ones((130, 140), bool), (130, 140)).width == 140, "never wider than the slice"
+
+
+def test_nothing_to_follow_and_nothing_that_follows() -> None:
+    assert follow(CLOSE, np.zeros((400, 400), bool), (400, 400)) == CLOSE
+    whole = whole_slice((400, 400))
+    assert follow(whole, _mask(10, 10, 4, 4), (400, 400)) == whole
 
 
 def test_growing_keeps_the_middle_and_ends_at_the_slice() -> None:

@@ -65,7 +65,10 @@ class CarriedTrack:
         answer, view = self._answer(prompt)
         self.prompts[z] = prompt
         self.features.held.keep(prompt)
-        self._file(z, self._filled(SliceResult(frame=answer.frame, view=view)))
+        result = self._filled(SliceResult(frame=answer.frame, view=view))
+        if prompt.mask is not None:  # as it was drawn, not as the view resolves it
+            result = dataclasses.replace(result, runs=run_lengths(prompt.mask.array))
+        self._file(z, result)
         self.banks.forget(lambda other: other == z)
         self.banks.begin(z, self._remember(z, answer, view))
         self._forget(lambda other: self.banks.origin(other) == z)
@@ -169,7 +172,8 @@ class CarriedTrack:
             found = to_slice(answer.frame.low_res_logits, view, self.features.shape_yx)
             closer = view_of_mask(found > 0, view, self.features.shape_yx)
             if closer != view:
-                prior = to_view(found, closer, self.network.config.image_size).sigmoid()[0]
+                closely = to_view(found, closer, self.network.config.image_size)
+                prior = closely.to(self.features.runtime.device).sigmoid()[0]
                 answer = answer_slice(self.network, self._sight(prompt, closer, prior=prior), None)
                 view = closer
         return answer, view
@@ -212,9 +216,7 @@ class CarriedTrack:
             )  # fmt: skip
             memories = self._recall(z, step, view, None)
         answer = answer_slice(self.network, sight, memories)
-        places = view.points_to_network(
-            np.array([(p.x, p.y) for p in clicks]), self.network.config.image_size
-        )
+        places = view.points_to_mask(np.array([(p.x, p.y) for p in clicks]), self.network.config.mask_size)
         cells = [(x, y, p.is_positive) for (x, y), p in zip(places.tolist(), clicks, strict=True)]
         merged = merge_clicks(previous, answer.frame.low_res_logits, cells, stride=1)
         return answer.with_logits(merged), view

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,31 +23,41 @@ def merge_clicks(
 
     The progressive merge of FocalClick (Chen et al. 2022): a network that looks at the whole slice again may
     spoil what the user was content with. Of a click inside, the part of what was added that reaches it is
-    taken; of one outside, the part of what was removed. The clicked cell itself is the user's in any case.
+    taken; of one outside, the part of what was removed. The cells that the clicked pixel of the slice is
+    interpolated from are the user's in any case.
 
     Args:
         before: Mask logits `(1, 1, H, W)` that were corrected.
         after: Those that the network answered.
-        clicks: `(x, y, is_positive)` in pixels of the network's input, in the order of clicking.
+        clicks: `(x, y, is_positive)` in pixels of the network's input, centres on centres, in the order of
+            clicking.
         stride: Pixels of the network's input to one of the mask's.
     """
     old = (before[0, 0] > 0).cpu().numpy()
     new = (after[0, 0] > 0).cpu().numpy()
     merged = before.clone()
     for x, y, is_positive in clicks:
-        row, column = (min(max(int(v / stride), 0), len(old) - 1) for v in (y, x))
-        change = _reaching(new & ~old if is_positive else old & ~new, row, column)
+        rows, columns = (_around((v + 0.5) / stride - 0.5, len(old)) for v in (y, x))
+        change = _reaching(new & ~old if is_positive else old & ~new, rows, columns)
         inside = torch.from_numpy(change).to(before.device)
         merged[0, 0] = torch.where(inside, after[0, 0], merged[0, 0])
-        if bool(merged[0, 0, row, column] > 0) != is_positive:
-            merged[0, 0, row, column] = HELD_LOGIT if is_positive else -HELD_LOGIT
+        clicked = merged[0, 0, rows, columns]
+        held = HELD_LOGIT if is_positive else -HELD_LOGIT
+        merged[0, 0, rows, columns] = torch.where((clicked > 0) == is_positive, clicked, held)
     return merged
 
 
-def _reaching(change: npt.NDArray[np.bool_], row: int, column: int) -> npt.NDArray[np.bool_]:
-    """The 8-connected parts of a change that lie at a cell or beside it."""
+def _around(place: float, length: int) -> slice:
+    """The cells, one or two, that a place is interpolated from."""
+    place = min(max(place, 0), length - 1)
+    return slice(math.floor(place), math.ceil(place) + 1)
+
+
+def _reaching(change: npt.NDArray[np.bool_], rows: slice, columns: slice) -> npt.NDArray[np.bool_]:
+    """The 8-connected parts of a change that lie at some cells or beside them."""
     labels, _ = ndimage.label(change, structure=_EIGHT)
-    near = np.unique(labels[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2])
+    top, left = max(rows.start - 1, 0), max(columns.start - 1, 0)
+    near = np.unique(labels[top : rows.stop + 1, left : columns.stop + 1])
     return np.isin(labels, near[near > 0])
 
 

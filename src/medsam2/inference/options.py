@@ -18,7 +18,8 @@ class InferenceOptions:
     memory: str | Policy = "recent"
     """The memory policy: a name in `tracking.policies.POLICIES`, or one's own."""
     keep_component: bool | None = None
-    """Keep only the connected part that holds the prompt; None does so for an object of one box."""
+    """Keep only the connected part that holds the prompt; None does so with the compact network, and with an
+    official one for an object of one box."""
     stop_after: int | None = None
     """End a direction after so many slices without the object, 0 never. None ends at the first one where
     `keep_component` applies, which loses nothing, and never elsewhere."""

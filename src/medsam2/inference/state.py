@@ -21,7 +21,8 @@ class SliceResult:
     frame: FrameResult
     view: View
     runs: npt.NDArray[np.int32] | None = None
-    """Run lengths of the mask on the slice, once the logits have been rounded to save memory."""
+    """Run lengths of the mask on the slice, where the logits do not tell it exactly: once they have been
+    rounded to save memory, and where the user drew it."""
 
     @property
     def score(self) -> float:

@@ -52,9 +52,11 @@ class View:
         A whole slice is only scaled, as SAM 2 does it. A zoomed view maps pixel centres to pixel
         centres, which a scale of 3 would otherwise miss by a pixel.
         """
-        shift = 0.5 if self.is_zoomed else 0.0
-        scale = size / np.array([self.width, self.height], dtype=np.float64)
-        return (points_xy + shift - (self.x, self.y)) * scale - shift
+        return self._mapped(points_xy, size, 0.5 if self.is_zoomed else 0.0)
+
+    def points_to_mask(self, points_xy: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.float64]:
+        """Map points `(N, 2)` to where a slice's pixels are taken from in a mask of `size` x `size` cells."""
+        return self._mapped(points_xy, size, 0.5)
 
     def box_to_network(self, box: Box, size: int) -> npt.NDArray[np.float64]:
         """Map a box to its corners `((x_min, y_min), (x_max, y_max))` in the network's input.
@@ -68,6 +70,10 @@ class View:
         scale = size / np.array([self.width, self.height], dtype=np.float64)
         far_end = np.array([[0, 0], [1, 1]])  # a box covers its last pixel to the far edge
         return (corners + far_end - (self.x, self.y)) * scale - far_end
+
+    def _mapped(self, points_xy: npt.NDArray[np.float64], size: int, shift: float) -> npt.NDArray[np.float64]:
+        scale = size / np.array([self.width, self.height], dtype=np.float64)
+        return (points_xy + shift - (self.x, self.y)) * scale - shift
 
 
 def whole_slice(shape_yx: tuple[int, int]) -> View:

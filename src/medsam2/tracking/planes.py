@@ -102,7 +102,8 @@ def draw_prompt(prompt: PromptTensors, batch: int, size: int) -> PromptPlanes:
     """Draw boxes and clicks, in pixels of a view of `size` x `size`, as maps."""
     points, labels = prompt.points, prompt.labels
     if points is None or labels is None:
-        nothing = torch.zeros(batch, size, size)
+        device = None if prompt.mask is None else prompt.mask.device
+        nothing = torch.zeros(batch, size, size, device=device)
         return PromptPlanes(box=nothing, inside=nothing, outside=nothing)
     pixel = torch.arange(size, device=points.device, dtype=torch.float32)
     across, down = pixel[None, None, :], pixel[None, :, None]
