@@ -10,7 +10,7 @@ import torch
 from medsam2.inference.fast import products
 from medsam2.inference.fast.layout import window_layout
 from medsam2.inference.fast.network import FastNetwork
-from medsam2.model.config import PRESETS, ModelConfig
+from medsam2.model.config import TINY_512, ModelConfig
 from medsam2.model.network import ImageFeatures, MemoryTokens, Network
 
 # Windows that fit and that are padded, a global block, pooling from either: 24, 12, 6 and 3 tokens a side.
@@ -25,7 +25,7 @@ PADDED = ModelConfig(
     hidden_dim=128,
     memory_attention_layers=2,
 )
-CONFIGS = {"padded": PADDED, "compact": PRESETS["compact-256"], "tiny": PRESETS["tiny-512"]}
+CONFIGS = {"padded": PADDED, "tiny": TINY_512}
 RELATIVE = {torch.float32: 1e-5, torch.bfloat16: 0.03}
 
 
@@ -44,7 +44,7 @@ def _no_gradients():
         yield
 
 
-@pytest.fixture(scope="module", params=["padded", "compact", "tiny"])
+@pytest.fixture(scope="module", params=list(CONFIGS))
 def network(request: pytest.FixtureRequest) -> Network:
     return _network(CONFIGS[request.param])
 

@@ -8,7 +8,7 @@ import torch
 
 from medsam2.errors import PromptError, SessionError
 from medsam2.imaging.volume import Volume
-from medsam2.inference import track as tracks
+from medsam2.inference import sam_track
 from medsam2.inference.options import InferenceOptions
 from medsam2.inference.predictor import Predictor
 from medsam2.inference.runtime import Runtime
@@ -146,7 +146,7 @@ def test_masks_of_slices_long_passed_stay_what_they_were(
 ) -> None:
     session.add(1, slice=4, box=BOX)
     _run(session)
-    monkeypatch.setattr(tracks, "ARCHIVE_DISTANCE", 3)
+    monkeypatch.setattr(sam_track, "ARCHIVE_DISTANCE", 3)
     frugal = Predictor(runtime).session(long_scan, options=EVERYWHERE)
     frugal.add(1, slice=4, box=BOX)
     _run(frugal)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 
@@ -11,6 +9,7 @@ from medsam2.errors import InputError
 from medsam2.inference.fast.network import FastNetwork
 from medsam2.inference.options import InferenceOptions
 from medsam2.inference.runtime import start_runtime
+from medsam2.model.compact.network import CompactNetwork
 from medsam2.model.network import Network
 
 
@@ -42,19 +41,22 @@ def test_unknown_precisions(network: Network, precision: str) -> None:
     assert str(refused.value) == f"precision is one of {names}, not {precision!r}"
 
 
-@pytest.mark.parametrize("carries_mask", [False, True])
 @pytest.mark.parametrize("has_bfloat16", [False, True])
-def test_auto_takes_bfloat16_where_it_is_multiplied_and_masks_are_not_carried(
-    network: Network, monkeypatch: pytest.MonkeyPatch, has_bfloat16: bool, carries_mask: bool
+def test_auto_takes_bfloat16_where_it_is_multiplied(
+    network: Network,
+    compact_network: CompactNetwork,
+    monkeypatch: pytest.MonkeyPatch,
+    has_bfloat16: bool,
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has_bfloat16})
-    network.config = dataclasses.replace(network.config, carries_mask=carries_mask)
-    runtime = start_runtime(network.train(), device="cpu")
-    reduced = has_bfloat16 and not carries_mask
-    assert runtime.precision == (torch.bfloat16 if reduced else torch.float32)
-    assert isinstance(runtime.network, FastNetwork)
-    assert runtime.device == torch.device("cpu")
-    assert not runtime.network.training
+    official = start_runtime(network.train(), device="cpu")
+    compact = start_runtime(compact_network.train(), device="cpu")
+    assert isinstance(official.network, FastNetwork)
+    assert compact.network is compact_network, "it has one order alone"
+    for runtime in (official, compact):
+        assert runtime.precision == (torch.bfloat16 if has_bfloat16 else torch.float32)
+        assert runtime.device == torch.device("cpu")
+        assert not runtime.network.training
 
 
 def test_float32_is_the_network_itself(network: Network) -> None:

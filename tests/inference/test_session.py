@@ -5,7 +5,6 @@ The masks mean nothing; that two ways to the same mask give the same bits does.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 
 import numpy as np
@@ -25,9 +24,8 @@ from medsam2.inference.runtime import Runtime, start_runtime
 from medsam2.inference.session import Session
 from medsam2.model.network import Network
 from medsam2.tracking.memory import MemoryBank
-from medsam2.tracking.prior import PromptTensors, with_prior
 from medsam2.tracking.select import recent
-from medsam2.tracking.step import remember, track_frame
+from medsam2.tracking.step import PromptTensors, remember, track_frame
 
 EVERYWHERE = InferenceOptions(zoom=False, keep_component=False, stop_after=0)
 BOX = (18, 12, 37, 25)
@@ -325,14 +323,9 @@ def test_a_direction_ends_where_the_object_has_ended(
     assert [z for z, _ in _visit(session)][:5] == [4, 5, 6, 7, 8], "a prompt ahead is walked up to"
 
 
-@pytest.mark.parametrize("carries_mask", [False, True])
-def test_a_session_is_the_recurrence_written_out(network: Network, scan: Volume, carries_mask: bool) -> None:
-    config = dataclasses.replace(network.config, carries_mask=carries_mask)
-    carrier = Network(config).eval()
-    carrier.load_state_dict(network.state_dict())
-    predictor = Predictor(start_runtime(carrier, device="cpu", precision="float32"))
-    options = dataclasses.replace(EVERYWHERE, mirrors=1)
-    session = predictor.session(scan, window=(0, 255), options=options)
+def test_a_session_is_the_recurrence_written_out(network: Network, scan: Volume) -> None:
+    predictor = Predictor(start_runtime(network, device="cpu", precision="float32"))
+    session = predictor.session(scan, window=(0, 255), options=EVERYWHERE)
     session.add(1, slice=KEY, box=BOX)
     _visit(session)
 
@@ -342,31 +335,21 @@ def test_a_session_is_the_recurrence_written_out(network: Network, scan: Volume,
         labels=torch.tensor([[2, 3]]),
     )
     for step in (1, -1):
-        bank, before, passed = MemoryBank(), None, None
+        bank = MemoryBank()
         for z in range(KEY, KEY + 4 * step, step):
             grey = Image.fromarray(scan.array[z].astype(np.uint8)).resize((64, 64), Image.Resampling.BICUBIC)
             with torch.inference_mode():
-                pixels = normalise(torch.tensor(np.array(grey))[None])
-                seen = pixels
-                if carries_mask:
-                    prompt = box if z == KEY else None
-                    seen = with_prior(pixels, before=passed, prompt=prompt, previous_logits=before)
-                features = carrier.encode_image(seen)
+                features = network.encode_image(normalise(torch.tensor(np.array(grey))[None]))
                 result = track_frame(
-                    carrier,
+                    network,
                     features,
                     prompt=box if z == KEY else None,
                     memory=None if z == KEY else recent(bank, z, step=step, num_slices=NUM_SLICES),
-                    previous_logits=before if carries_mask else None,
                 )
                 slot = bank.conditioning if z == KEY else bank.tracked
-                slot[z] = remember(carrier, features, result, slice_index=z, binarise=z == KEY)
-            before, passed = result.low_res_logits, pixels
+                slot[z] = remember(network, features, result, slice_index=z, binarise=z == KEY)
             found = session.frame(1, z)
-            # A third of the bias is given back to what is shown of a followed slice, if there is something.
-            is_relieved = carries_mask and z != KEY and bool((result.low_res_logits > 0).any())
-            shown = result.low_res_logits + (0.5 if is_relieved else 0.0)
-            torch.testing.assert_close(found.low_res_logits, shown, atol=1e-4, rtol=0)
+            torch.testing.assert_close(found.low_res_logits, result.low_res_logits, atol=1e-4, rtol=0)
             torch.testing.assert_close(found.pointer, result.pointer, atol=1e-4, rtol=0)
 
 

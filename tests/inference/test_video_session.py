@@ -19,9 +19,11 @@ from medsam2.inference.predictor import Predictor
 from medsam2.inference.preprocess import PIXEL_MEAN, PIXEL_STD
 from medsam2.inference.propagate import visit
 from medsam2.inference.runtime import Runtime, start_runtime
-from medsam2.inference.track import ARCHIVE_DISTANCE, ObjectTrack
+from medsam2.inference.sam_track import ARCHIVE_DISTANCE
+from medsam2.inference.track import start_track
 from medsam2.inference.video import FrameMasks
 from medsam2.inference.zoom import View, whole_slice
+from medsam2.model.compact.network import CompactNetwork
 from medsam2.model.network import Network
 from medsam2.prompts.types import prompt_from
 
@@ -125,19 +127,19 @@ def test_frames_are_read_as_they_are_reached(runtime: Runtime, greys: np.ndarray
 
 
 @pytest.mark.parametrize("memory", ["recent", "self-sorting"])
-def test_what_lies_far_behind_is_let_go_and_changes_nothing(runtime: Runtime, memory: str) -> None:
+def test_what_lies_far_behind_is_released_and_changes_nothing(runtime: Runtime, memory: str) -> None:
     grey = np.random.default_rng(0).integers(0, 200, (55, 24, 32)).astype(np.uint8)
     options = InferenceOptions(zoom=False, keep_component=False, stop_after=0, memory=memory)
     masks: list[dict[int, np.ndarray]] = []
-    for lets_go in (False, True):
-        track = ObjectTrack(SliceFeatures(runtime, grey, None), options, zooms=False)
+    for releases in (False, True):
+        track = start_track(SliceFeatures(runtime, grey, None), options, zooms=False)
         found = {}
         with runtime.computing():
             track.add(prompt_from(0, box=(4, 4, 20, 16)))
             for z, _ in visit({1: track}, (1,)):
                 found[z] = track.mask(z)
-                if lets_go:
-                    track.let_go(z, 1)
+                if releases:
+                    track.release(z, 1)
                     limit = ARCHIVE_DISTANCE + len(track.banks.of(z, 1).pool)
                     assert len(track.results) <= limit
                     assert len(track.banks.of(z, 1).tracked) <= limit
@@ -158,23 +160,18 @@ def test_an_absent_object_is_followed_to_the_end(network: Network, greys: np.nda
     assert {score for one in found for score in one.scores.values()} == {0.0}
 
 
-def test_frames_are_followed_without_the_bias_of_volumes(network: Network, greys: np.ndarray) -> None:
-    carrier = Network(dataclasses.replace(network.config, carries_mask=True)).eval()
-    carrier.load_state_dict(network.state_dict())
-    runtime = start_runtime(carrier, device="cpu", precision="float32")
+@pytest.mark.parametrize("prompts", [[(5, 0)], [(7, 0), (3, 1)]])
+def test_the_compact_network_follows_frames_as_slices(
+    compact_network: CompactNetwork, greys: np.ndarray, prompts: list[tuple[int, int]]
+) -> None:
+    runtime = start_runtime(compact_network, device="cpu", precision="float32")
+    expected = _labels_of_volume(runtime, greys, prompts)
     session = Predictor(runtime).video(greys, options=WHOLE)
-    session.add(1, frame=4, box=BOX)
-    labels = np.stack([one.labels for one in session.propagate()])
-    in_volumes = []
-    for bias in (0.0, -2000.0):
-        options = dataclasses.replace(WHOLE, keep_component=False, stop_after=0, carried_bias=bias)
-        volume = Predictor(runtime).session(Volume.from_array(greys), window=(0.0, 255.0), options=options)
-        volume.add(1, slice=4, box=BOX)
-        for _ in volume.propagate():
-            pass
-        in_volumes.append(volume.result().array)
-    np.testing.assert_array_equal(labels, in_volumes[0])
-    assert in_volumes[0].sum() > in_volumes[1].sum()
+    for number, (key, box) in enumerate(zip(*_split(prompts), strict=True), start=1):
+        session.add(number, frame=key, box=box)
+    found = np.stack([one.labels for one in session.propagate()])
+    np.testing.assert_array_equal(found, expected)
+    assert 0 < expected.astype(bool).mean() < 1, "masks of chance, but masks"
 
 
 def test_the_official_network_sees_colour(runtime: Runtime, colours: np.ndarray) -> None:
@@ -200,13 +197,17 @@ def test_grey_frames_in_colour_are_grey_frames(runtime: Runtime, greys: np.ndarr
     assert torch.equal(plain.pixels(view, 4), coloured.pixels(view, 4))
 
 
-def test_a_network_that_carries_masks_sees_luminance(network: Network, colours: np.ndarray) -> None:
-    carrying = Network(dataclasses.replace(network.config, carries_mask=True))
-    runtime = start_runtime(carrying.eval(), device="cpu", precision="float32")
+def test_the_compact_network_sees_luminance(compact_network: CompactNetwork, colours: np.ndarray) -> None:
+    runtime = start_runtime(compact_network, device="cpu", precision="float32")
     grey = np.stack([np.asarray(Image.fromarray(frame).convert("L")) for frame in colours])
     view = whole_slice((40, 56))
-    seen = SliceFeatures(runtime, colours, None).pixels(view, 5)
-    assert torch.equal(seen, SliceFeatures(runtime, grey, None).pixels(view, 5))
+    features = SliceFeatures(runtime, colours, None)
+    seen = features.greys(view, 5)
+    assert torch.equal(seen, SliceFeatures(runtime, grey, None).greys(view, 5))
+    resized = Image.fromarray(grey[5]).resize((64, 64), Image.Resampling.BILINEAR)
+    np.testing.assert_allclose(seen[0].numpy(), np.asarray(resized) / 255, atol=1e-6)
+    assert torch.equal(features.greys(view, -1), features.greys(view, 0)), "beyond the end, the last there is"
+    assert torch.equal(features.greys(view, 7), features.greys(view, 6))
     session = Predictor(runtime).video(colours)
     session.add(1, frame=3, box=BOX)
     assert len(list(session.propagate())) == 7

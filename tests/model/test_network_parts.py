@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from medsam2.errors import CheckpointError
-from medsam2.model.config import COMPACT_256, TINY_512
+from medsam2.model.config import TINY_512
 from medsam2.model.hiera import from_windows, to_windows
 from medsam2.model.mask_decoder import _prefer_stable
 from medsam2.model.network import ImageFeatures, MemoryTokens, Network, PromptEmbedding
@@ -80,12 +80,6 @@ def test_tiny_is_sam_to_the_element() -> None:
         state = Network(TINY_512).state_dict()
     assert len(state) == 471
     assert sum(value.numel() for value in state.values()) == 38_962_754
-
-
-def test_compact_is_compact() -> None:
-    with torch.device("meta"):
-        network = Network(COMPACT_256)
-    assert sum(parameter.numel() for parameter in network.parameters()) <= 12_000_000
 
 
 def test_no_entry_of_the_state_depends_on_the_input_size(network: Network) -> None:

@@ -15,9 +15,8 @@ import torch
 from medsam2.model.config import ModelConfig
 from medsam2.model.network import ImageFeatures, MemoryTokens, Network
 from medsam2.tracking.memory import MemoryBank
-from medsam2.tracking.prior import PromptTensors
 from medsam2.tracking.select import recent
-from medsam2.tracking.step import remember, track_frame
+from medsam2.tracking.step import PromptTensors, remember, track_frame
 
 pytest.importorskip("transformers", reason="the second oracle is the transformers package")
 oracle = pytest.importorskip("transformers.models.sam2_video.modeling_sam2_video")

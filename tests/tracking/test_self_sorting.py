@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
 
 from medsam2.imaging.volume import Volume
 from medsam2.inference.options import InferenceOptions
 from medsam2.inference.predictor import Predictor
 from medsam2.inference.runtime import Runtime
 from medsam2.inference.session import Session
-from medsam2.model.network import ImageFeatures
 from medsam2.tracking.memory import FrameMemory, MemoryBank, Traits
 from medsam2.tracking.select import Place, Policy
 from medsam2.tracking.self_sorting import SelfSorting
@@ -47,12 +47,11 @@ def _bank(policy: Policy, memories: list[FrameMemory]) -> MemoryBank:
     return bank
 
 
-def _features(direction: list[float]) -> ImageFeatures:
-    level2 = torch.tensor(direction, dtype=torch.float32)[None, :, None, None].expand(1, 3, SIDE, SIDE)
-    return ImageFeatures(level0=torch.zeros(1), level1=torch.zeros(1), level2=level2)
+def _features(direction: list[float]) -> Tensor:
+    return torch.tensor(direction, dtype=torch.float32)[None, :, None, None].expand(1, 3, SIDE, SIDE)
 
 
-def _at(z: int, features: ImageFeatures) -> Place:
+def _at(z: int, features: Tensor) -> Place:
     return Place(slice_index=z, step=1, num_slices=40, features=features)
 
 

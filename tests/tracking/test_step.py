@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from medsam2.model.network import ABSENT_LOGIT, ImageFeatures, Network
 from medsam2.tracking.memory import MemoryBank
-from medsam2.tracking.prior import PromptTensors
 from medsam2.tracking.select import recent
-from medsam2.tracking.step import remember, track_frame
+from medsam2.tracking.step import PromptTensors, remember, track_frame
 
 BOX = PromptTensors(points=torch.tensor([[[16.0, 20.0], [44.0, 40.0]]]), labels=torch.tensor([[2, 3]]))
 
@@ -55,45 +52,6 @@ def test_the_best_candidate_is_chosen_with_its_own_pointer(network: Network) -> 
 @torch.no_grad()
 def test_more_than_one_point_leaves_one_candidate(network: Network) -> None:
     assert track_frame(network, _features(network), prompt=BOX).candidate_logits.shape == (1, 1, 16, 16)
-
-
-@torch.no_grad()
-def test_a_network_that_carries_masks_gets_the_box_as_one(network: Network) -> None:
-    features = _features(network)
-    # Input pixels 16..44 by 20..40 are 4 x 4 blocks 4..10 by 5..9, the last of them not half covered.
-    rectangle = torch.full((1, 1, 16, 16), -6.0)
-    rectangle[:, :, 5:10, 4:11] = 3.0
-    expected = track_frame(network, features, prompt=BOX, previous_logits=rectangle)
-    without = track_frame(network, features, prompt=BOX)
-    network.config = dataclasses.replace(network.config, carries_mask=True)
-    torch.testing.assert_close(
-        track_frame(network, features, prompt=BOX).low_res_logits, expected.low_res_logits
-    )
-    assert not torch.equal(without.low_res_logits, expected.low_res_logits)
-    click = PromptTensors(points=torch.tensor([[[30.0, 30.0]]]), labels=torch.tensor([[1]]))
-    carrying = track_frame(network, features, prompt=click)
-    network.config = dataclasses.replace(network.config, carries_mask=False)
-    assert torch.equal(track_frame(network, features, prompt=click).low_res_logits, carrying.low_res_logits)
-
-
-@torch.no_grad()
-def test_a_carried_mask_holds_the_next_one_near(network: Network) -> None:
-    features, memory = _features(network), MemoryBank()
-    prompted = track_frame(network, features, prompt=BOX)
-    memory.conditioning[0] = remember(network, features, prompted, slice_index=0, binarise=True)
-    tokens = recent(memory, 1, step=1, num_slices=9)
-    before = torch.full((1, 1, 16, 16), -5.0)
-    free = track_frame(network, features, memory=tokens, previous_logits=before)
-    before[:, :, 6:9, 4:6] = 5.0
-    held = track_frame(network, features, memory=tokens, previous_logits=before)
-    outside = torch.ones(16, 16, dtype=torch.bool)
-    outside[4:11, 2:8] = False  # two pixels around the mask that is carried
-    assert (held.low_res_logits[0, 0][outside] == -10).all()
-    assert not (held.low_res_logits[0, 0][~outside] == -10).any()
-    assert not (free.low_res_logits == -10).any(), "an object that was away may come back anywhere"
-    chosen = int(held.candidate_iou[0].argmax())
-    drawn = held.candidate_logits[0, chosen] - 1.5  # held tight, or each slice would add to the one before
-    torch.testing.assert_close(held.low_res_logits[0, 0][~outside], drawn[~outside])
 
 
 @torch.no_grad()
