@@ -15,6 +15,8 @@ from safetensors.torch import save_file
 from medsam2 import checkpoints
 from medsam2.checkpoints import describe, load_network, save_weights
 from medsam2.errors import CheckpointError
+from medsam2.model.compact.config import COMPACT, CompactConfig
+from medsam2.model.compact.network import CompactNetwork
 from medsam2.model.config import TINY_512, ModelConfig
 from medsam2.model.network import Network
 from medsam2.weights import guess_network
@@ -30,6 +32,7 @@ SMALL = ModelConfig(
     hidden_dim=64,
     memory_attention_layers=1,
 )
+SMALL_COMPACT = CompactConfig(image_size=64, channels=(8, 8, 16, 16, 16), blocks=(1, 1, 1, 2, 1))
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +64,72 @@ def test_round_trip(small_file: Path, small_state: dict[str, torch.Tensor]) -> N
         assert value.dtype == torch.float32
         torch.testing.assert_close(value, small_state[name].half().float(), rtol=0, atol=0)
     assert [path.name for path in small_file.parent.iterdir()] == [small_file.name]
+
+
+def test_round_trip_of_a_compact_network(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    state = CompactNetwork(SMALL_COMPACT).state_dict()
+    path = tmp_path / "small.safetensors"
+    save_weights(state, SMALL_COMPACT, path)
+    network = load_network(path)
+    assert isinstance(network, CompactNetwork)
+    assert network.config == SMALL_COMPACT
+    assert not network.training
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(value, state[name].half().float(), rtol=0, atol=0)
+    assert describe(path).preset is None
+    save_weights(CompactNetwork(COMPACT).state_dict(), COMPACT, path)
+    assert describe(path).preset == "compact"
+
+
+def _rewritten(path: Path, state: dict[str, torch.Tensor], config: object, **change: object) -> Path:
+    """Write a file whose stored configuration differs from one of ours."""
+    save_weights(state, config, path)
+    with checkpoints.safe_open(path, framework="pt") as file:
+        table = json.loads(file.metadata()["medsam2.config"])
+    save_file(state, path, metadata={"medsam2.config": json.dumps({**table, **change})})
+    return path
+
+
+def test_weights_of_the_former_compact_network_are_refused_in_one_sentence(
+    tmp_path: Path, small_state: dict[str, torch.Tensor]
+) -> None:
+    path = _rewritten(tmp_path / "former.safetensors", small_state, SMALL, carries_mask=True)
+    with pytest.raises(CheckpointError) as refused:
+        load_network(path)
+    assert str(refused.value) == (
+        f"{path} holds weights of the former compact network (compact-256), which this version does not run; "
+        "use the weights 'compact' that come with it, or train these anew with `medsam2 train`"
+    )
+
+
+def test_weights_that_an_earlier_version_wrote_of_the_official_network_still_load(
+    tmp_path: Path, small_state: dict[str, torch.Tensor]
+) -> None:
+    path = _rewritten(tmp_path / "earlier.safetensors", small_state, SMALL, carries_mask=False)
+    assert load_network(path).config == SMALL
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"image_size": 1 << 40},
+        {"image_size": 100},
+        {"channels": [8, 8, 16, 16]},
+        {"channels": [8, 8, 16, 16, 12]},
+        {"channels": "wide"},
+        {"blocks": [1, 1, 1, 0, 1]},
+        {"blocks": [1, 1, 1, 1, 1]},
+        {"fine_channels": 0},
+        {"memory_layers": 3},
+        {"depth": 2},
+    ],
+)
+def test_impossible_configurations_of_a_compact_network(tmp_path: Path, change: dict[str, object]) -> None:
+    state = CompactNetwork(SMALL_COMPACT).state_dict()
+    path = _rewritten(tmp_path / "odd.safetensors", state, SMALL_COMPACT, **change)
+    with pytest.raises(CheckpointError, match=r"odd\.safetensors"):
+        load_network(path)
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
@@ -185,11 +254,7 @@ def test_networks_are_told_by_their_entries(tiny_state: dict[str, torch.Tensor])
 def test_impossible_configurations(
     tmp_path: Path, small_state: dict[str, torch.Tensor], change: dict[str, object]
 ) -> None:
-    path = tmp_path / "odd.safetensors"
-    save_weights(small_state, SMALL, path)
-    with checkpoints.safe_open(path, framework="pt") as file:
-        table = json.loads(file.metadata()["medsam2.config"])
-    save_file(small_state, path, metadata={"medsam2.config": json.dumps({**table, **change})})
+    path = _rewritten(tmp_path / "odd.safetensors", small_state, SMALL, **change)
     with pytest.raises(CheckpointError, match=r"odd\.safetensors"):
         load_network(path)
 

@@ -283,7 +283,7 @@ def _read_safetensors(path: Path) -> tuple[AnyConfig, dict[str, Tensor]]:
         return TINY_512, state
     try:
         table = json.loads(metadata[CONFIG_KEY])
-        if table.get("carries_mask"):
+        if table.pop("carries_mask", False):  # a field of earlier versions
             raise _of_before(path)
         return _config_from(table), state
     except CheckpointError as error:
