@@ -167,6 +167,34 @@ def test_the_default_home(monkeypatch: pytest.MonkeyPatch) -> None:
     assert checkpoints.weights_folder() == Path.home() / ".medsam2" / "weights"
 
 
+def test_without_a_home_a_sentence_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(_: Path) -> Path:  # what pathlib does without HOME, for a user that the system does not know
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", unknown)
+    for value, words in (
+        (None, "this user has no home"),
+        ("~nobody-here/w", "=~nobody-here/w names no home"),
+    ):
+        if value is None:
+            monkeypatch.delenv("MEDSAM2_HOME", raising=False)
+        else:
+            monkeypatch.setenv("MEDSAM2_HOME", value)
+        with pytest.raises(CheckpointError, match=f"{words}.*; set MEDSAM2_HOME to a folder"):
+            checkpoints.locate(OFFICIAL)
+    with pytest.raises(CheckpointError, match=r"no such weights file: ~/x\.pt; there is no home folder"):
+        checkpoints.resolve("~/x.pt")
+
+
+def test_a_home_that_may_not_be_looked_into(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path) -> bool:  # root, as which tests may run, may look everywhere
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refused)
+    with pytest.raises(CheckpointError, match=r"may not be looked into; set MEDSAM2_HOME"):
+        checkpoints.locate(OFFICIAL)
+
+
 def test_without_a_network_one_sentence_says_what_to_copy_where(home: Path) -> None:
     script = (
         "from medsam2.checkpoints import resolve\n"

@@ -70,8 +70,19 @@ def shipped_path() -> Path:
 
 
 def weights_folder() -> Path:
-    """Where fetched weights are kept: `weights` in MEDSAM2_HOME, which is `~/.medsam2` if not set."""
-    return Path(os.environ.get(HOME_VARIABLE) or DEFAULT_HOME).expanduser() / "weights"
+    """Where fetched weights are kept: `weights` in MEDSAM2_HOME, which is `~/.medsam2` if not set.
+
+    Raises:
+        CheckpointError: There is no home: an unknown user without HOME, as in some containers.
+    """
+    named = os.environ.get(HOME_VARIABLE)
+    try:
+        return Path(named or DEFAULT_HOME).expanduser() / "weights"
+    except RuntimeError as error:
+        whose = f"{HOME_VARIABLE}={named} names no" if named else "this user has no"
+        raise CheckpointError(
+            f"{whose} home folder, so there is no place for weights; set {HOME_VARIABLE} to a folder for them"
+        ) from error
 
 
 def resolve(name_or_path: str | Path) -> Path:
@@ -86,7 +97,10 @@ def resolve(name_or_path: str | Path) -> Path:
     name = str(name_or_path)
     if name in SPECS:
         return fetch(SPECS[name])
-    path = Path(name).expanduser()
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError as error:
+        raise CheckpointError(f"no such weights file: {name}; there is no home folder for ~") from error
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder, not a weights file")
     if path.is_file():
@@ -99,12 +113,21 @@ def resolve(name_or_path: str | Path) -> Path:
 
 
 def locate(spec: WeightsSpec) -> Path | None:
-    """Find weights on this machine: in the package, in our folder or in the Hugging Face hub's cache."""
+    """Find weights on this machine: in the package, in our folder or in the Hugging Face hub's cache.
+
+    Raises:
+        CheckpointError: There is no folder of ours, or it may not be looked into.
+    """
     if spec.repository is None:
         return shipped_path() if shipped_path().is_file() else None
     kept = weights_folder() / spec.filename
-    if kept.is_file():
-        return kept
+    try:
+        if kept.is_file():
+            return kept
+    except PermissionError as error:
+        raise CheckpointError(
+            f"{kept.parent} may not be looked into; set {HOME_VARIABLE} to another folder for weights"
+        ) from error
     cached = huggingface_hub.try_to_load_from_cache(spec.repository, spec.filename)
     return Path(cached) if isinstance(cached, str) else None
 
