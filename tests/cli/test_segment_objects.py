@@ -185,8 +185,8 @@ def test_a_mask_beside_the_image_is_not_on_its_grid(folder: Path, capsys: pytest
         sentence = refused(folder, capsys, *arguments)
         assert "moved.nii.gz" in sentence
         assert "10 voxels away" in sentence
-    small = save(folder / "small.nii.gz", drawn[:5])
-    assert "(x, y, z)" in refused(folder, capsys, "--from-mask", small)
+    large = save(folder / "large.nii.gz", np.pad(drawn, ((0, 2), (0, 0), (0, 0))))
+    assert "(x, y, z)" in refused(folder, capsys, "--from-mask", large)
     empty = save(folder / "empty.nii.gz", 0 * drawn)
     assert "empty.nii.gz: the mask is empty" in refused(folder, capsys, "--from-mask", empty)
 

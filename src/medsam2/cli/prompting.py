@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,7 @@ class PromptOptions:
     prompts: Path | None
     from_mask: Path | None
     from_mask_as: str | None
+    mask_labels: Sequence[str]
 
     @property
     def files(self) -> list[Path]:
@@ -66,6 +67,10 @@ prompt_options = grouped(
         "--from-mask-as", type=click.Choice(DRAWINGS),
         help="Take its outline (the default), its box, or the diameter drawn in it.",
     ),
+    click.option(
+        "--mask-label", "mask_labels", multiple=True, metavar="N|NAME",
+        help="Take this label of --mask or --from-mask only, by value or name. Several with --from-mask.",
+    ),
 )  # fmt: skip
 
 
@@ -76,6 +81,8 @@ class Asked:
     options: PromptOptions
     said: Prompts | None
     """What the file of prompts says."""
+    drawn_names: dict[int, str | None] = field(default_factory=dict)
+    """Names that the mask file has for its labels, once `prompts` has read it."""
 
     @property
     def window(self) -> tuple[float, float] | str | None:
@@ -94,7 +101,9 @@ class Asked:
 
     def names(self, numbers: Sequence[int]) -> dict[int, str | None]:
         """Names of the objects of these numbers, None where they have none."""
-        known = {} if self.said is None else {item.number: item.name for item in self.said.objects}
+        known = self.drawn_names
+        if self.said is not None:
+            known = {item.number: item.name for item in self.said.objects}
         return {number: known.get(number) for number in numbers}
 
     def prompts(self, session: Session) -> Mapping[int, Sequence[Prompt]]:
@@ -103,13 +112,15 @@ class Asked:
         Raises:
             InputError: They cannot be read, or do not lie in it.
         """
-        from medsam2.inference.prompting import prompts_in_mask, prompts_of
+        from medsam2.inference.prompting import objects_in_mask, prompts_of
 
         if self.said is not None:
             return prompts_of(self.said, session)
         if self.options.from_mask is not None:
-            drawn_as = self.options.from_mask_as or DRAWINGS[0]
-            return prompts_in_mask(self.options.from_mask, session, drawn_as=drawn_as)
+            drawn_as, wanted = self.options.from_mask_as or DRAWINGS[0], self.options.mask_labels
+            found = objects_in_mask(self.options.from_mask, session, drawn_as=drawn_as, wanted=wanted)
+            self.drawn_names.update({one.number: one.name for one in found})
+            return {one.number: [one.prompt] for one in found}
         return {1: [_typed(self.options, session)]}
 
 
@@ -141,6 +152,10 @@ def check_prompts(options: PromptOptions) -> None:
         raise PromptError(f"say on which slice the {here[0]} lies: --slice K, counted from 0")
     if options.recist is not None and (options.box is not None or options.mask is not None):
         raise PromptError("--recist makes a box of its own; give it with --point or alone")
+    if options.mask_labels and options.mask is None and options.from_mask is None:
+        raise PromptError("--mask-label chooses a label of a mask; give it with --mask or --from-mask FILE")
+    if len(options.mask_labels) > 1 and options.mask is not None:
+        raise PromptError("--mask is one object; give one --mask-label, or take several with --from-mask")
     if options.from_mask_as is not None and options.from_mask is None:
         raise PromptError("--from-mask-as says how to take a mask; give it with --from-mask FILE")
 
@@ -167,8 +182,7 @@ def read_asked(options: PromptOptions, volume: Volume, image: Path, axis: int) -
 
 def _typed(options: PromptOptions, session: Session) -> Prompt:
     """The prompt that stands in the command line itself."""
-    from medsam2.imaging.geometry import slices_along
-    from medsam2.inference.prompting import read_labels
+    from medsam2.inference.prompting import slice_of_mask
     from medsam2.prompts.recist import RecistLine, box_around
     from medsam2.prompts.types import check_slice, prompt_from
 
@@ -180,7 +194,8 @@ def _typed(options: PromptOptions, session: Session) -> Prompt:
         box = box_around(line, shape_yx=session.shape[1:], pixel_mm=session.in_plane_mm).xyxy
     mask = None
     if options.mask is not None:
-        mask = slices_along(read_labels(options.mask, session), session.axis)[options.slice_index]
+        drawn = slice_of_mask(options.mask, session, options.slice_index, options.mask_labels)
+        mask = drawn.array
     return prompt_from(
         options.slice_index,
         box=box,

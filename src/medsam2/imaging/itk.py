@@ -77,6 +77,36 @@ def read(path: Path, *, frame: int | None = None) -> Volume:
     return volume_from_itk(image, path)
 
 
+def read_layers(path: Path) -> tuple[list[Volume], dict[str, str]]:
+    """Read an .nrrd file that may hold several numbers a voxel, as 3D Slicer's overlapping segments do.
+
+    Returns:
+        A volume for each of the numbers, and the texts of the header.
+
+    Raises:
+        MedSAM2Error: As for `read`.
+    """
+    reader = SimpleITK.ImageFileReader()
+    reader.SetFileName(os.fspath(path))
+    reader.SetImageIO(_IMAGE_IO[".nrrd"])
+    try:
+        num_available = _largest_content(path)
+        with quiet_itk():
+            reader.ReadImageInformation()
+            if reader.GetDimension() > 3:
+                raise InputError(f"{path}: has {reader.GetDimension()} dimensions; a mask has 3")
+            _check_size(reader, num_available, path)
+            image = reader.Execute()
+    except RuntimeError as error:
+        raise UnsupportedFormat(f"{path}: cannot be read as .nrrd: {_last_line(error)}") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    texts = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
+    count = image.GetNumberOfComponentsPerPixel()
+    layers = [image] if count == 1 else [SimpleITK.VectorIndexSelectionCast(image, k) for k in range(count)]
+    return [volume_from_itk(layer, path) for layer in layers], texts
+
+
 def write(volume: Volume, path: Path, *, is_compressed: bool = True) -> None:
     """Write a volume as .nrrd or .mha, with its grid and nothing else.
 
@@ -189,7 +219,7 @@ def _check_size(reader: SimpleITK.ImageFileReader, num_available: float, path: P
     """
     size = reader.GetSize()
     one = int(SimpleITK.Image(1, 1, reader.GetPixelID()).GetSizeOfPixelComponent())
-    num_stored = int(np.prod(size, dtype=object)) * one
+    num_stored = int(np.prod(size, dtype=object)) * one * reader.GetNumberOfComponents()
     # ITK may read a compressed file as a whole, whatever frame is asked for.
     check_claim(path, size[::-1], num_stored, num_stored, num_available)
 

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from medsam2.errors import GeometryError, InputError, PromptError
+from medsam2.errors import InputError, PromptError
 from medsam2.imaging.cut import cut_of_plane
+from medsam2.imaging.drawings import DrawnLabel, listed, read_drawing
 from medsam2.imaging.geometry import plane_axis, slices_along
-from medsam2.imaging.grids import match_order
-from medsam2.imaging.io import read
 from medsam2.inference.session import Session
 from medsam2.prompts.drawn import drawn_prompts
 from medsam2.prompts.recist import box_around, points_along
 from medsam2.prompts.statements import MaskFile, Prompts, Statement
-from medsam2.prompts.types import Box, MaskPrompt, Prompt, check_slice
+from medsam2.prompts.types import MAX_OBJECTS, Box, MaskPrompt, Prompt, check_slice
 
 _Stack = npt.NDArray[np.generic]
 
@@ -52,24 +52,103 @@ def prompts_of(said: Prompts, session: Session) -> dict[int, list[Prompt]]:
     }
 
 
-def prompts_in_mask(path: Path, session: Session, *, drawn_as: str = "mask") -> dict[int, list[Prompt]]:
-    """Turn each label of a rough mask, or of a mask of RECIST lines, into a prompt.
+@dataclass(frozen=True, kw_only=True)
+class DrawnObject:
+    """An object that a mask file holds."""
+
+    number: int
+    """Its label in the mask; the next that is free if that is above `MAX_OBJECTS`."""
+    name: str | None
+    prompt: Prompt
+
+
+def objects_in_mask(
+    path: Path, session: Session, *, drawn_as: str = "mask", wanted: Sequence[str] = ()
+) -> list[DrawnObject]:
+    """Turn labels of a rough mask, or of a mask of RECIST lines, into prompts.
 
     Args:
-        path: A mask file on the volume's grid, in whatever voxel order.
+        path: See `imaging.drawings.read_drawing`; in whatever voxel order.
         session: The open volume.
         drawn_as: See `prompts.drawn.DRAWN_AS`.
+        wanted: Numbers or names of the labels to take; all if none is given.
 
     Raises:
         PromptError: It is empty, or holds something else than labels.
-        InputError: See `prompts_of`.
+        InputError: See `prompts_of`, or there is no such label.
     """
-    slices = slices_along(read_labels(path, session), session.axis)
+    drawing = read_drawing(path, session.volume)
+    chosen = drawing.chosen(wanted)
+    numbers = _numbered(chosen) if wanted else {label: label.number for label in chosen}
+    prompts: dict[int, Prompt] = {}
     try:
-        found = drawn_prompts(slices, drawn_as=drawn_as, pixel_mm=session.in_plane_mm)
+        for index in sorted({label.layer for label in chosen}) or [0]:
+            layer = np.zeros(session.volume.shape, np.int64)
+            for label in chosen:
+                if label.layer == index:
+                    layer[drawing.mask(label)] = numbers[label]
+            slices = slices_along(layer, session.axis)
+            prompts |= drawn_prompts(slices, drawn_as=drawn_as, pixel_mm=session.in_plane_mm)
     except PromptError as error:
         raise PromptError(f"{path}: {error}") from None
-    return {label: [prompt] for label, prompt in found.items()}
+    names = {
+        numbers[label]: label.name or (f"label {label.number}" if numbers[label] != label.number else None)
+        for label in chosen
+    }
+    return [
+        DrawnObject(number=number, name=names[number], prompt=prompts[number]) for number in sorted(prompts)
+    ]
+
+
+def prompts_in_mask(path: Path, session: Session, *, drawn_as: str = "mask") -> dict[int, list[Prompt]]:
+    """Turn each label of a mask into a prompt, as `objects_in_mask` does.
+
+    Raises:
+        InputError: See `objects_in_mask`.
+    """
+    return {one.number: [one.prompt] for one in objects_in_mask(path, session, drawn_as=drawn_as)}
+
+
+def slice_of_mask(path: Path, session: Session, slice_index: int, wanted: Sequence[str] = ()) -> MaskPrompt:
+    """Take what one label of a mask file covers on one slice.
+
+    Args:
+        path: See `imaging.drawings.read_drawing`.
+        session: The open volume.
+        slice_index: Along the session's axis.
+        wanted: Number or name of the label; not needed if the slice has one.
+
+    Raises:
+        PromptError: Several labels are on the slice and none is chosen, or nothing is there.
+        InputError: The file cannot be read, or there is no such label.
+    """
+    drawing = read_drawing(path, session.volume)
+    planes = {
+        label: slices_along(drawing.mask(label), session.axis)[slice_index]
+        for label in drawing.chosen(wanted)
+    }
+    there = [label for label, plane in planes.items() if plane.any()]
+    if len(there) > 1:
+        raise PromptError(
+            f"{path}: slice {slice_index} holds the labels {listed(there)}, and the prompt is one object; "
+            "choose one with --mask-label, or take each with --from-mask"
+        )
+    if not there:
+        raise PromptError(f"{path}: nothing is drawn on slice {slice_index}; a mask has a voxel inside")
+    return MaskPrompt(array=np.ascontiguousarray(planes[there[0]]))
+
+
+def _numbered(chosen: Sequence[DrawnLabel]) -> dict[DrawnLabel, int]:
+    """Give each label its own number if a mask can hold it, else the lowest that is free.
+
+    Raises:
+        InputError: There are more than a mask can hold.
+    """
+    taken = {label.number for label in chosen if 1 <= label.number <= MAX_OBJECTS}
+    free = (number for number in range(1, MAX_OBJECTS + 1) if number not in taken)
+    if len(chosen) > MAX_OBJECTS:
+        raise InputError(f"{len(chosen)} labels are chosen; a mask holds {MAX_OBJECTS} objects at most")
+    return {label: label.number if label.number in taken else next(free) for label in chosen}
 
 
 def add_prompts(session: Session, prompts: Mapping[int, Sequence[Prompt]]) -> None:
@@ -100,11 +179,7 @@ def read_labels(path: Path, session: Session) -> _Stack:
         InputError: The file cannot be read.
         GeometryError: It does not lie on the volume's grid; the message begins with the file.
     """
-    mask = read(path)
-    try:
-        return match_order(mask, session.volume)
-    except GeometryError as error:
-        raise GeometryError(f"{path}: {error}; a mask lies on the image's grid") from None
+    return read_drawing(path, session.volume).stack()
 
 
 def _prompt(

@@ -27,9 +27,17 @@ def largest_slices(slices: npt.NDArray[np.generic]) -> dict[int, int]:
     for z, plane in enumerate(slices):
         values, counts = np.unique(plane[plane != 0], return_counts=True)
         for value, count in zip(values.tolist(), counts.tolist(), strict=True):
-            if not (1 <= value <= MAX_OBJECTS and float(value).is_integer()):
-                raise PromptError(f"the mask holds the value {value:g}; labels are 1 to {MAX_OBJECTS}")
+            if not float(value).is_integer():
+                raise PromptError(
+                    f"the mask holds the value {value:g}; labels are whole numbers, 1 to {MAX_OBJECTS}"
+                )
             areas.setdefault(int(value), {})[z] = count
+    if areas and not (min(areas) >= 1 and max(areas) <= MAX_OBJECTS):
+        odd = min(areas) if min(areas) < 1 else max(areas)
+        raise PromptError(
+            f"the mask holds the value {odd}; labels are 1 to {MAX_OBJECTS}, so choose those to take with "
+            "--mask-label, by value or name"
+        )
     if not areas:
         raise PromptError("the mask is empty: at least one voxel must be inside")
     return {label: _middle_largest(areas[label]) for label in sorted(areas)}
