@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from medsam2.errors import InputError
-from medsam2.training.bank import build_bank
+from medsam2.model.config import ModelConfig
+from medsam2.model.network import Network
 from medsam2.training.chance import chance_of_step
 from medsam2.training.config import DataConfig, PhaseConfig, PromptConfig, TrainConfig
 from medsam2.training.devices import Devices, share_of_batch
@@ -22,8 +23,8 @@ from medsam2.training.loop import Trainer
 from medsam2.training.runs import RunFolder
 
 LOSS_TOLERANCE = 2e-4  # losses are near 1; sums run in another order
-CONFIG = TrainConfig(
-    preset="compact-256",
+COMPACT = TrainConfig(
+    preset="compact",
     initial_weights="compact",
     phases=(
         PhaseConfig(
@@ -36,15 +37,13 @@ CONFIG = TrainConfig(
     checkpoint_every=1,
     log_every=1,
     data=DataConfig(stacks=2, validation_stacks=1),
-    prompts=PromptConfig(correction_share=1.0, disturbed_share=0.5, lost_share=0.2, second_mask_share=0.5),
+    prompts=PromptConfig(correction_share=1.0, disturbed_share=0.5, lost_share=0.2),
 )
 
 
-@pytest.fixture(scope="module")
-def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bank")
-    list(build_bank(folder, range(3), workers=1))
-    return folder
+def _official(preset: str) -> TrainConfig:
+    prompts = PromptConfig(correction_share=1.0, second_mask_share=0.5)
+    return dataclasses.replace(COMPACT, preset=preset, initial_weights=None, prompts=prompts)
 
 
 def test_a_clip_is_drawn_alike_wherever_it_is() -> None:
@@ -83,10 +82,15 @@ def _losses(config: TrainConfig, folder: Path, bank: Path) -> tuple[list[float],
 
 
 @pytest.mark.parametrize(
-    "changes", [{"accumulate": 4}, {"recompute": True}], ids=lambda changes: next(iter(changes))
+    ("kind", "changes"),
+    [("compact", {"accumulate": 4}), ("official", {"accumulate": 4}), ("official", {"recompute": True})],
+    ids=str,
 )
-def test_less_memory_gives_the_same_run(tmp_path: Path, bank: Path, changes: dict) -> None:
-    config = dataclasses.replace(CONFIG, phases=(dataclasses.replace(CONFIG.phases[0], steps=1),))
+def test_less_memory_gives_the_same_run(
+    tmp_path: Path, bank: Path, tiny_preset: str, kind: str, changes: dict[str, object]
+) -> None:
+    config = COMPACT if kind == "compact" else _official(tiny_preset)
+    config = dataclasses.replace(config, phases=(dataclasses.replace(config.phases[0], steps=1),))
     losses, state = _losses(config, tmp_path / "plain", bank)
     others, changed = _losses(dataclasses.replace(config, **changes), tmp_path / "spare", bank)
     assert others == pytest.approx(losses, abs=LOSS_TOLERANCE)
@@ -95,12 +99,13 @@ def test_less_memory_gives_the_same_run(tmp_path: Path, bank: Path, changes: dic
     assert float((moved > 1e-5).float().mean()) < 0.01
 
 
-def test_what_is_frozen_stays(tmp_path: Path, bank: Path) -> None:
+def test_what_is_frozen_stays(tmp_path: Path, bank: Path, tiny_preset: str) -> None:
+    official = _official(tiny_preset)
     config = dataclasses.replace(
-        CONFIG,
+        official,
         freeze=("image_encoder",),
         precision="bf16-mixed",  # as the recipes have it
-        phases=(dataclasses.replace(CONFIG.phases[0], steps=1, batch=1),),
+        phases=(dataclasses.replace(official.phases[0], steps=1, batch=1),),
     )
     trainer = Trainer(config, tmp_path, bank, devices=Devices(device="cpu"))
     started = {name: value.clone() for name, value in trainer.state.items()}
@@ -111,8 +116,6 @@ def test_what_is_frozen_stays(tmp_path: Path, bank: Path) -> None:
 
 
 RECIPE = """
-preset = "compact-256"
-initial_weights = "compact"
 precision = "32-true"
 validate_every = 100
 validation_clips = 1
@@ -123,10 +126,6 @@ log_every = 1
 stacks = 2
 validation_stacks = 1
 
-[prompts]
-correction_share = 1.0
-disturbed_share = 0.5
-
 [[phases]]
 name = "clips"
 steps = 4
@@ -135,26 +134,48 @@ batch = 4
 clip_length = 3
 learning_rate = 1e-4
 warmup_steps = 1
+
+[prompts]
+correction_share = 1.0
+"""
+OF_COMPACT = 'preset = "compact"\ninitial_weights = "compact"\n' + RECIPE + "disturbed_share = 0.5\n"
+OF_OFFICIAL = 'preset = "tiny-64"\n' + RECIPE + "second_mask_share = 0.5\n"
+
+# The command with a preset more: the processes that it starts for each other run the same file.
+COMMAND = """
+import sys
+from medsam2.cli.main import run
+from medsam2.model.config import PRESETS, ModelConfig
+
+PRESETS["tiny-64"] = {config!r}
+sys.exit(run(sys.argv[1:]))
 """
 
 
-def _trained(folder: Path, bank: Path, processes: int) -> tuple[list[list[float]], dict[str, Tensor]]:
+def _trained(
+    folder: Path, bank: Path, processes: int, recipe: str, config: ModelConfig
+) -> tuple[list[list[float]], dict[str, Tensor]]:
     """Loss terms of every step as the command says them, and the weights."""
-    recipe = folder / "recipe.toml"
-    recipe.write_text(RECIPE)
-    command = [sys.executable, "-m", "medsam2", "train", str(recipe), "-o", str(folder / str(processes))]
-    command += ["--bank", str(bank), "--device", "cpu", "--processes", str(processes), "--workers", "1"]
+    (folder / "recipe.toml").write_text(recipe)
+    (folder / "command.py").write_text(COMMAND.format(config=config))
+    output = folder / str(processes)
+    command = [sys.executable, str(folder / "command.py"), "train", str(folder / "recipe.toml")]
+    command += ["-o", str(output), "--bank", str(bank), "--device", "cpu"]
+    command += ["--processes", str(processes), "--workers", "1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stderr.splitlines() if " total " in line]
     losses = [[float(text) for text in re.findall(r"[a-z] (\d+\.\d{4})", line)[:5]] for line in lines]
-    return losses, load_file(folder / str(processes) / "weights.safetensors")
+    return losses, load_file(output / "weights.safetensors")
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_with_the_whole_batch(tmp_path: Path, bank: Path) -> None:
-    alone, weights = _trained(tmp_path, bank, 1)
-    shared, others = _trained(tmp_path, bank, 2)
+@pytest.mark.parametrize("recipe", [OF_COMPACT, OF_OFFICIAL], ids=["compact", "official"])
+def test_two_processes_train_as_one_with_the_whole_batch(
+    tmp_path: Path, bank: Path, network: Network, recipe: str
+) -> None:
+    alone, weights = _trained(tmp_path, bank, 1, recipe, network.config)
+    shared, others = _trained(tmp_path, bank, 2, recipe, network.config)
     assert len(alone) == len(shared) == 4
     assert len(alone[0]) == 5
     for ours, theirs in zip(alone, shared, strict=True):
@@ -162,3 +183,29 @@ def test_two_processes_train_as_one_with_the_whole_batch(tmp_path: Path, bank: P
     difference = torch.cat([(weights[name].float() - others[name].float()).flatten() for name in weights])
     norm = torch.cat([value.float().flatten() for value in weights.values()]).norm()
     assert float(difference.norm() / norm) < 1e-3
+
+
+TWO = """
+import sys
+import torch
+from torch import nn
+from medsam2.training.devices import Devices, average_gradients, launch
+
+fabric = launch(Devices(device="cpu", processes=2), "32-true")
+used, by_one, by_none = layers = nn.ModuleList([nn.Linear(2, 1, bias=False) for _ in range(3)])
+loss = (1 + fabric.global_rank) * used.weight.sum()
+if fabric.global_rank == 1:
+    loss = loss + by_one.weight.sum()
+loss.backward()
+average_gradients(fabric, layers)
+print(used.weight.grad.tolist(), by_one.weight.grad.tolist(), by_none.weight.grad)
+"""
+
+
+@pytest.mark.slow
+def test_gradients_are_means_and_stay_none_where_nobody_has_one(tmp_path: Path) -> None:
+    (tmp_path / "two.py").write_text(TWO)
+    command = [sys.executable, str(tmp_path / "two.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["[[1.5, 1.5]] [[0.5, 0.5]] None"] * 2

@@ -63,15 +63,20 @@ def launch(devices: Devices, precision: str) -> Fabric:
 def average_gradients(fabric: Fabric, module: nn.Module) -> None:
     """Give every process the mean of all gradients; a step's backward passes do not exchange any.
 
-    A clip may be learnt from slice by slice, and how many slices there are is drawn by chance.
+    A clip may be learnt from slice by slice, and how many slices there are is drawn by chance. What no
+    process has used keeps no gradient, as on one process: the optimiser leaves it as it is.
     """
     if fabric.world_size == 1:
         return
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    for parameter in parameters:
-        if parameter.grad is None:  # another process's clips may have used it
+    is_used = torch.tensor([float(parameter.grad is not None) for parameter in parameters])
+    counts = fabric.all_reduce(is_used.to(fabric.device), reduce_op="sum")
+    assert isinstance(counts, Tensor)
+    used = [parameter for parameter, count in zip(parameters, counts.tolist(), strict=True) if count]
+    for parameter in used:
+        if parameter.grad is None:  # another process's clips have used it
             parameter.grad = torch.zeros_like(parameter)
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    gradients = [parameter.grad for parameter in used if parameter.grad is not None]
     flat = fabric.all_reduce(torch.cat([gradient.flatten() for gradient in gradients]), reduce_op="mean")
     assert isinstance(flat, Tensor)
     sizes = [gradient.numel() for gradient in gradients]

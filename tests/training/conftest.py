@@ -1,0 +1,52 @@
+"""Banks of a few made stacks, and the official network in a size for tests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medsam2.model.config import PRESETS
+from medsam2.model.network import Network
+from medsam2.training.bank import MANIFEST, build_bank
+
+WriteBank = Callable[..., Path]
+
+
+@pytest.fixture
+def write_bank(tmp_path: Path) -> WriteBank:
+    """Write a prepared bank of stacks; each is `image`, `labels` and what its entry in the list has."""
+
+    def write(train: Sequence[Mapping[str, object]], validation: Sequence[Mapping[str, object]] = ()) -> Path:
+        folder = tmp_path / "made-bank"
+        folder.mkdir()
+        listed: dict[str, list[dict[str, object]]] = {"train": [], "validation": []}
+        for split, stacks in (("train", train), ("validation", validation)):
+            for number, stack in enumerate(stacks):
+                entry = {"file": f"{split}-{number:03d}.npz", "case": f"{split} {number}", **stack}
+                image, labels = entry.pop("image"), entry.pop("labels")
+                entry.setdefault("objects", [f"object {n}" for n in range(1, int(np.max(labels)) + 1)])
+                np.savez(folder / str(entry["file"]), image=image, labels=labels, modality="MR")
+                listed[split].append(entry)
+        (folder / MANIFEST).write_text(json.dumps(listed), encoding="utf-8")
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three generated stacks."""
+    folder = tmp_path_factory.mktemp("bank")
+    list(build_bank(folder, range(3), workers=1))
+    return folder
+
+
+@pytest.fixture
+def tiny_preset(network: Network, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Name of the official network in a size for tests, of 64 px."""
+    monkeypatch.setitem(PRESETS, "tiny-64", network.config)
+    return "tiny-64"
