@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from medsam2.model.compact.network import CompactNetwork
+from medsam2.training.bank import list_entries
 from medsam2.training.chance import Chance
 from medsam2.training.clips import draw_clips
 from medsam2.training.config import PromptConfig, TrainConfig
@@ -30,10 +31,14 @@ def validate_follow(
 ) -> Validation:
     """Measure the mean Dice over clips, each prompted by a box on its first slice.
 
-    The same clips every time, drawn evenly over data sets and structures. Slices beyond a stack's end do not
-    count. The network is left in the mode it was in.
+    The same clips every time, drawn evenly over data sets and structures, without those that training leaves
+    out: the best step is not to be chosen by them. Slices beyond a stack's end do not count. The network is
+    left in the mode it was in.
     """
-    data = dataclasses.replace(config.data, leave_out=())
+    data = config.data
+    if data.leave_out:  # of the data sets that are validated on, there may be fewer
+        known = {entry.dataset for entry in list_entries(folder, seeds)}
+        data = dataclasses.replace(data, leave_out=tuple(name for name in data.leave_out if name in known))
     mixture = Mixture(folder, seeds, data)
     was_training = network.training
     learner = FollowLearner(network.eval(), config.losses)
