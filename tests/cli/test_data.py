@@ -148,7 +148,7 @@ def test_refusals(
 
 
 RECIPE = """
-preset = "compact-256"
+preset = "compact"
 initial_weights = "compact"
 precision = "32-true"
 ema_decay = 0.5

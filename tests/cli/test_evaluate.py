@@ -202,12 +202,12 @@ def test_the_network(tmp_path: Path, evaluate: Evaluate) -> None:
     import torch
 
     from medsam2.checkpoints import save_weights
-    from medsam2.model.config import COMPACT_256
-    from medsam2.model.network import Network
+    from medsam2.model.compact.config import COMPACT
+    from medsam2.model.compact.network import CompactNetwork
 
     torch.manual_seed(0)
     weights = tmp_path / "untrained.safetensors"
-    save_weights(Network(COMPACT_256).state_dict(), COMPACT_256, weights)
+    save_weights(CompactNetwork(COMPACT).state_dict(), COMPACT, weights)
     code, out, _ = evaluate(write_list(tmp_path), "--weights", str(weights), "--device", "cpu", "--json")
     assert code == 0
     found = json.loads(out)

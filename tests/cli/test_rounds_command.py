@@ -15,7 +15,7 @@ from medsam2.imaging import io
 from medsam2.imaging.volume import Volume
 
 RECIPE = """
-preset = "compact-256"
+preset = "compact"
 initial_weights = "compact"
 precision = "32-true"
 validate_every = 1

@@ -17,7 +17,7 @@ from medsam2.model.config import PRESETS
 from medsam2.training.bank import MANIFEST
 
 RECIPE = """
-preset = "compact-256"
+preset = "compact"
 seed = 3
 precision = "32-true"
 validate_every = 100
@@ -110,7 +110,7 @@ def test_a_fine_tuning_ends_in_weights_and_a_report(
     assert (output / "held-out" / "cases.json").exists()
     config = json.loads((output / "config.json").read_text())
     assert config["initial_weights"] == "compact"
-    assert load_network(output / "weights.safetensors").config == PRESETS["compact-256"]
+    assert load_network(output / "weights.safetensors").config == PRESETS["compact"]
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

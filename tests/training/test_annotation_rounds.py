@@ -22,7 +22,7 @@ from medsam2.training.rounds.work import RoundOptions, begin_from, look_at, put_
 
 SHAPE = (6, 48, 56)
 CONFIG = TrainConfig(
-    preset="compact-256",
+    preset="compact",
     phases=(
         PhaseConfig(
             name="p", steps=1, image_size=64, batch=1, clip_length=2, learning_rate=1e-3, warmup_steps=1

@@ -248,5 +248,5 @@ def test_a_run_takes_the_numbers_of_its_bank(folder: Path, tmp_path: Path) -> No
 def _config(steps: int) -> TrainConfig:
     phase = PhaseConfig(name="clips", steps=steps, image_size=64, batch=1, clip_length=2, learning_rate=1e-4)
     return TrainConfig(
-        preset="compact-256", phases=(phase,), data=DataConfig(stacks=999, validation_stacks=9, first_seed=4)
+        preset="compact", phases=(phase,), data=DataConfig(stacks=999, validation_stacks=9, first_seed=4)
     )

@@ -15,8 +15,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from medsam2.checkpoints import load_network, shipped_path
-from medsam2.training import loop as loop_module
-from medsam2.training.bank import build_bank
+from medsam2.training import course as course_module
 from medsam2.training.config import DataConfig, PhaseConfig, TrainConfig
 from medsam2.training.devices import Devices
 from medsam2.training.loop import Trainer
@@ -24,7 +23,7 @@ from medsam2.training.runs import Best, RunFolder, RunState
 from medsam2.training.validation import Validation
 
 CONFIG = TrainConfig(
-    preset="compact-256",
+    preset="compact",
     initial_weights="compact",
     phases=(
         PhaseConfig(
@@ -39,13 +38,6 @@ CONFIG = TrainConfig(
     log_every=1,
     data=DataConfig(stacks=2, validation_stacks=1),
 )
-
-
-@pytest.fixture(scope="module")
-def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bank")
-    list(build_bank(folder, range(3), workers=1))
-    return folder
 
 
 def test_the_best_validation_is_counted_from() -> None:
@@ -74,7 +66,7 @@ def test_the_best_weights_are_kept_and_a_stale_run_stops(
     def scored(*args: object, **kwargs: object) -> Validation:
         return Validation(dice=next(scores), picture=np.zeros((4, 4, 3), np.uint8))
 
-    monkeypatch.setattr(loop_module, "validate", scored)
+    monkeypatch.setattr(course_module, "validate_follow", scored)
     config = dataclasses.replace(CONFIG, patience=2)
     trainer = Trainer(config, tmp_path, bank, devices=Devices(device="cpu"))
     kept: dict[int, bytes] = {}
@@ -97,7 +89,7 @@ def test_weights_that_never_get_better_are_those_of_the_beginning(bank: Path, tm
     assert first is not None
     assert last is not None
     assert last.dice < first.dice
-    assert first.picture.shape == (4 * 112, 112, 3)
+    assert first.picture.shape == (8 * 112, 112, 3)
     kept, shipped = (
         load_network(path).state_dict() for path in (trainer.folder.weights_path, shipped_path())
     )
@@ -105,7 +97,7 @@ def test_weights_that_never_get_better_are_those_of_the_beginning(bank: Path, tm
 
 
 RECIPE = """
-preset = "compact-256"
+preset = "compact"
 seed = 4
 precision = "32-true"
 validate_every = 100

@@ -24,13 +24,6 @@ from medsam2.training.runs import RunFolder, RunState
 SEEDS = range(3)
 
 
-@pytest.fixture(scope="module")
-def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bank")
-    assert list(build_bank(folder, SEEDS, workers=1)) == [0, 1, 2, 3]
-    return folder
-
-
 def _phase(name: str, steps: int, clip_length: int) -> PhaseConfig:
     return PhaseConfig(
         name=name,
@@ -44,11 +37,10 @@ def _phase(name: str, steps: int, clip_length: int) -> PhaseConfig:
 
 
 CONFIG = TrainConfig(
-    preset="compact-256",
+    preset="compact",
     phases=(_phase("slices", 2, 1), _phase("clips", 3, 3)),
     seed=5,
     precision="32-true",
-    memory_dropout=0.1,
     validate_every=100,
     validation_clips=1,
     checkpoint_every=1,
@@ -134,8 +126,13 @@ def test_exported_weights_load_as_the_network_that_was_trained(bank: Path, tmp_p
 
 
 @pytest.mark.slow
-def test_a_run_that_was_stopped_ends_in_the_same_bits(bank: Path, tmp_path: Path) -> None:
-    through = Trainer(CONFIG, tmp_path / "through", bank, devices=Devices(device="cpu"))
+@pytest.mark.parametrize("changes", [{}, {"preset": "tiny-64", "memory_dropout": 0.1}], ids=str)
+@pytest.mark.usefixtures("tiny_preset")
+def test_a_run_that_was_stopped_ends_in_the_same_bits(
+    bank: Path, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    config = dataclasses.replace(CONFIG, **changes)
+    through = Trainer(config, tmp_path / "through", bank, devices=Devices(device="cpu"))
     started = {name: value.clone() for name, value in through.state.items()}
     reports = list(through.run())
     assert [report.step for report in reports] == [1, 2, 3, 4, 5]
@@ -147,10 +144,10 @@ def test_a_run_that_was_stopped_ends_in_the_same_bits(bank: Path, tmp_path: Path
 
     folder = tmp_path / "stopped"
     for step in (1, 2, 3):  # in the middle of the first phase, at its end, in the middle of the second
-        run = Trainer(CONFIG, folder, bank, devices=Devices(device="cpu")).run()
+        run = Trainer(config, folder, bank, devices=Devices(device="cpu")).run()
         assert next(run).step == step
         run.close()
-    last = Trainer(CONFIG, folder, bank, devices=Devices(device="cpu"))
+    last = Trainer(config, folder, bank, devices=Devices(device="cpu"))
     assert [report.step for report in last.run()] == [4, 5]
 
     states = [RunFolder(path).load() for path in (tmp_path / "through", folder)]
@@ -164,7 +161,7 @@ def test_a_run_that_was_stopped_ends_in_the_same_bits(bank: Path, tmp_path: Path
     assert weights[0] == weights[1]
     exported = load_network(folder / "weights.safetensors").state_dict()
     assert all(torch.equal(exported[n], states[0].average[n].half().float()) for n in exported)
-    assert list(Trainer(CONFIG, folder, bank, devices=Devices(device="cpu")).run()) == [], (
+    assert list(Trainer(config, folder, bank, devices=Devices(device="cpu")).run()) == [], (
         "a run that is over stays over"
     )
 
