@@ -10,7 +10,13 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    NuclearMedicineImageStorage,
+    PositronEmissionTomographyImageStorage,
+    generate_uid,
+)
 from skimage.draw import polygon
 
 from medsam2.errors import GeometryError, InputError
@@ -411,6 +417,154 @@ def test_sources_that_do_not_fit_are_refused_in_words(kind, tmp_path):
     refused(labels, "no DICOM slice with a position", source=tmp_path / "empty", error=InputError)
     refused(labels, "not a DICOM file", source=tmp_path / "empty" / "readme.txt", error=InputError)
     refused(labels, "cannot be read: No such file", source=tmp_path / "missing.dcm", error=InputError)
+
+
+def positions_of(path):
+    """Where the frames of a segmentation, or the contours of structures, lie along z."""
+    found = pydicom.dcmread(path)
+    if found.Modality == "SEG":
+        return sorted({float(position(group)[2]) for group in found.PerFrameFunctionalGroupsSequence})
+    return sorted({float(contour.ContourData[2]) for contour in contours(found)})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "heights", [[0, 5, 10, 15.4, 20.8, 26.2, 31.6], [0, 4, 8, 12, 19, 26, 33]], ids=["drift", "parts"]
+)
+def test_results_lie_where_the_slices_do(heights, kind, tmp_path):
+    """However far from the even grid that the labels have."""
+    series = tmp_path / "series"
+    series.mkdir()
+    write_series(series)
+    for file in series.iterdir():
+        header = pydicom.dcmread(file)
+        header.ImagePositionPatient[2] = heights[header.InstanceNumber - 1]
+        header.save_as(file)
+    with pytest.warns(UserWarning, match="slices"):
+        volume = dicom.read(series)
+    array = np.zeros(volume.shape, np.uint8)
+    array[:, 3:9, 4:9] = 1
+    first = 0 if len(array) == NUM_SLICES else heights.index(volume.origin[2])
+    write_labels(volume.with_array(array), tmp_path / "out.dcm", kind=kind, source=series)
+    np.testing.assert_allclose(positions_of(tmp_path / "out.dcm"), heights[first : first + len(array)])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("is_one_file", [False, True], ids=["files", "frames"])
+def test_a_frame_of_several_refers_to_its_own_instances(is_one_file, kind, tmp_path):
+    series = tmp_path / "series"
+    series.mkdir()
+    write_series(series)
+    for file in list(series.iterdir()):
+        late = pydicom.dcmread(file)
+        late.SOPInstanceUID, late.AcquisitionNumber = generate_uid(), 2
+        late.InstanceNumber += NUM_SLICES
+        late.save_as(series / f"late{file.name}")
+    source = series
+    if is_one_file:
+        source = as_one_file(tmp_path)
+        enhanced = pydicom.dcmread(source)
+        for group in enhanced.PerFrameFunctionalGroupsSequence:
+            converted = group.ConversionSourceAttributesSequence[0].ReferencedSOPInstanceUID
+            header = next(
+                one for one in map(pydicom.dcmread, series.iterdir()) if one.SOPInstanceUID == converted
+            )
+            content = pydicom.Dataset()
+            content.TemporalPositionIndex = header.AcquisitionNumber
+            group.FrameContentSequence = [content]
+        enhanced.save_as(source)
+    volume = dicom.read(source, frame=1)
+    labels = drawn(volume)
+    write_labels(labels, tmp_path / "out.dcm", kind=kind, source=dicom.series_files(source, frame=1))
+    found = pydicom.dcmread(tmp_path / "out.dcm")
+    if is_one_file:
+        numbers = {one.ReferencedFrameNumber for one in references(found)}
+        groups = pydicom.dcmread(source).PerFrameFunctionalGroupsSequence
+        assert {groups[number - 1].FrameContentSequence[0].TemporalPositionIndex for number in numbers} == {2}
+    else:
+        wanted = {
+            h.SOPInstanceUID for h in map(pydicom.dcmread, series.iterdir()) if h.AcquisitionNumber == 2
+        }
+        assert {one.ReferencedSOPInstanceUID for one in references(found)} <= wanted
+    with pytest.raises(
+        GeometryError, match="2 slices of it lie where slice 0 of the labels does, as in a series"
+    ):
+        write_labels(labels, tmp_path / "no.dcm", kind=kind, source=source)
+
+
+def references(found):
+    """The images that frames or contours were drawn on."""
+    if found.Modality == "SEG":
+        return [
+            group.DerivationImageSequence[0].SourceImageSequence[0]
+            for group in found.PerFrameFunctionalGroupsSequence
+        ]
+    return [contour.ContourImageSequence[0] for contour in contours(found)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pet_is_a_source(kind, tmp_path):
+    (tmp_path / "series").mkdir()
+    changes = {"Modality": "PT", "SOPClassUID": PositronEmissionTomographyImageStorage, "Units": "BQML"}
+    write_series(tmp_path / "series", changes=changes)
+    labels = drawn(dicom.read(tmp_path / "series"))
+    write_labels(labels, tmp_path / "out.dcm", kind=kind, source=tmp_path / "series")
+    assert len(positions_of(tmp_path / "out.dcm")) == 5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nuclear_medicine_is_a_source(kind, tmp_path):
+    (tmp_path / "series").mkdir()
+    write_series(tmp_path / "series")
+    source = pydicom.dcmread(next((tmp_path / "series").iterdir()))
+    source.SOPClassUID, source.Modality = NuclearMedicineImageStorage, "NM"
+    source.NumberOfFrames, source.SliceVector = NUM_SLICES, list(range(1, NUM_SLICES + 1))
+    source.SpacingBetweenSlices, source.PixelData = 2.5, source.PixelData * NUM_SLICES
+    detector = pydicom.Dataset()
+    detector.ImagePositionPatient, detector.ImageOrientationPatient = [-50, 30, 100], list(AXIAL)
+    source.DetectorInformationSequence = [detector]
+    del source.ImagePositionPatient, source.ImageOrientationPatient
+    source.save_as(tmp_path / "nm.dcm")
+    labels = drawn(dicom.read(tmp_path / "nm.dcm"))
+    write_labels(labels, tmp_path / "out.dcm", kind=kind, source=tmp_path / "nm.dcm")
+    np.testing.assert_allclose(positions_of(tmp_path / "out.dcm"), 100 + 2.5 * np.arange(1, 6))
+    assert {one.ReferencedFrameNumber for one in references(pydicom.dcmread(tmp_path / "out.dcm"))} == {
+        2,
+        3,
+        4,
+        5,
+        6,
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_source_with_decimal_commas_and_without_its_class(kind, tmp_path):
+    series = tmp_path / "series"
+    series.mkdir()
+    write_series(series, changes={"PixelSpacing": ["0.75", "0.50"], "SliceThickness": "2.5"})
+    for file in series.iterdir():
+        header = pydicom.dcmread(file)
+        header.SOPClassUID = ""
+        header.save_as(file)
+        file.write_bytes(file.read_bytes().replace(b"0.75\\0.50", b"0,75\\0,50"))
+    with pytest.warns(UserWarning, match="SOPClassUID"):
+        labels = drawn(dicom.read(series))
+    write_labels(labels, tmp_path / "out.dcm", kind=kind, source=series)
+    assert len(positions_of(tmp_path / "out.dcm")) == 5
+    assert references(pydicom.dcmread(tmp_path / "out.dcm"))[0].ReferencedSOPClassUID == CTImageStorage
+
+
+def test_a_source_whose_slices_share_a_uid_or_lack_a_frame_of_reference_says_so(tmp_path):
+    for keyword, value in (("SOPInstanceUID", "1.2.3"), ("FrameOfReferenceUID", "")):
+        series = tmp_path / keyword
+        series.mkdir()
+        write_series(series)
+        files = [pydicom.dcmread(file) for file in series.iterdir()]
+        for file in files:
+            setattr(file, keyword, value)
+        labels = drawn(dicom.read(series))
+        with pytest.raises(InputError, match=rf"{keyword} \(00\d\d,00\d\d\)"):
+            write_labels(labels, tmp_path / "seg.dcm", source=files)
 
 
 def test_other_files_beside_the_series_do_not_matter_but_a_second_series_does(tmp_path):

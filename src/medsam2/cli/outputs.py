@@ -15,6 +15,7 @@ from medsam2.errors import InputError
 
 if TYPE_CHECKING:
     from medsam2.imaging.outputs.dicom_slices import Source
+    from medsam2.imaging.volume import Volume
     from medsam2.inference.session import Session
 
 KINDS = ("nifti", "nrrd", "seg.nrrd", "mha", "dicom-seg", "rtstruct", "stl", "npz")
@@ -88,23 +89,38 @@ def mask_path(options: OutputOptions, image: Path) -> Path:
     return image.with_name(f"{stem}_mask{SUFFIXES[options.output_type or 'nifti'][0]}")
 
 
-def source_series(options: OutputOptions, image: Path, series: str | None) -> Source | None:
+def source_series(
+    options: OutputOptions, image: Path, series: str | None, *, frame: int | None, volume: Volume
+) -> Source | None:
     """Find the DICOM series that a mask refers to, in the order of its slices; None if it refers to none.
 
+    Args:
+        options: As they are given.
+        image: What is segmented.
+        series: Of the image, if it is named.
+        frame: Of the image and of the source, where they hold several.
+        volume: The image; that the source fits it is known before the work.
+
     Raises:
-        InputError: There is no such series, or it cannot be read.
+        InputError: There is no such series, it cannot be read, or it is not that of the image.
     """
     from io import BytesIO
 
     from pydicom import dcmread
 
     from medsam2.imaging.dicom import series_files
+    from medsam2.imaging.outputs.dicom_source import match
     from medsam2.imaging.outputs.write import NEEDS_SOURCE, kind_of
 
     if kind_of(mask_path(options, image), options.output_type) not in NEEDS_SOURCE:
         return None
-    files = series_files(options.source or image, None if options.source else series)
-    return [dcmread(BytesIO(one)) if isinstance(one, bytes) else one for one in files]
+    files = series_files(options.source or image, None if options.source else series, frame=frame)
+    source = [dcmread(BytesIO(one)) if isinstance(one, bytes) else one for one in files]
+    try:
+        match(source, volume)
+    except InputError as error:
+        raise type(error)(str(error).replace("the source", str(options.source or image), 1)) from error
+    return source
 
 
 def check_places(options: OutputOptions, image: Path) -> None:

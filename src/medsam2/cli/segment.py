@@ -115,10 +115,11 @@ def segment(
     inputs = [image, *asked.files, *([] if outputs.source is None else [outputs.source])]
     with noting_warnings() as warned:
         volume = read(image, frame=way.frame, series=way.series)
-        source = source_series(outputs, image, way.series)
+        source = source_series(outputs, image, way.series, frame=way.frame, volume=volume)
         axis, plane_facts = _choose_axis(volume, way.plane)
         wishes = read_asked(asked, volume, image, axis)
-        session = _open(volume, way, way.window if way.window is not None else wishes.window)
+        window = way.window if way.window is not None else wishes.window
+        session = _open(image, volume, way, window)
         prompts = wishes.prompts(session)
         names = wishes.names(list(prompts))
         plan = plan_outputs(outputs, image, names, inputs)
@@ -156,7 +157,10 @@ def _choose_axis(volume: Volume, plane: str | None) -> tuple[int, dict[str, obje
     return axis, {"plane": plane, "axis": axis, "tilt_deg": round(tilt, 2)}
 
 
-def _open(volume: Volume, way: WayOptions, window: str | tuple[float, float] | None) -> Session:
+def _open(
+    image: Path, volume: Volume, way: WayOptions, window: str | tuple[float, float] | None
+) -> Session:
+    from medsam2.errors import InputError
     from medsam2.inference.options import InferenceOptions
     from medsam2.inference.predictor import load
 
@@ -164,7 +168,10 @@ def _open(volume: Volume, way: WayOptions, window: str | tuple[float, float] | N
         memory=way.memory, keep_component=way.keep_component, stop_after=way.stop_after
     )
     predictor = load(way.weights, device=way.device, precision=way.precision)
-    session = predictor.session(volume, window=window, plane=way.plane, options=options)
+    try:
+        session = predictor.session(volume, window=window, plane=way.plane, options=options)
+    except InputError as error:
+        raise type(error)(f"{image}: {error}") from error
     if session.window.note is not None:
         say(session.window.note)
     return session

@@ -3,6 +3,7 @@
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from medsam2.imaging.dicom_header import require_pydicom
 from medsam2.imaging.dicom_pixels import check_slices, read_slices, shown_window
 from medsam2.imaging.dicom_scale import lacks_scale, with_scales
 from medsam2.imaging.dicom_series import choose_series, find_headers
+from medsam2.imaging.outputs.dicom_slices import SourceFrames
 from medsam2.imaging.volume import MODALITIES, Volume
 
 # Some air or fat is in every CT: numbers that all lie above this are no Hounsfield units.
@@ -61,10 +63,11 @@ def read(path: Path, *, frame: int | None = None, series: int | str | None = Non
 
 def series_files(
     path: Path, series: int | str | None = None, *, frame: int | None = None
-) -> list[Path | bytes]:
+) -> list[Path | bytes | SourceFrames]:
     """Return the files of the series that `read` reads, in the order of its slices.
 
-    A multi-frame file is there once, whatever its frames.
+    A multi-frame file is there once; with the numbers of its frames, if the volume has not all. What `read`
+    warns of is not said again.
 
     Args:
         path: A file, a folder or a .zip.
@@ -72,15 +75,18 @@ def series_files(
         frame: As in `read`.
 
     Returns:
-        Paths; of a .zip, which is not left unpacked, the files' contents.
+        Paths; of a .zip, which is not left unpacked, the files' contents. What `write_labels` takes as source
+        when contents are read by pydicom.
 
     Raises:
         InputError: As in `read`, and its subclasses.
     """
-    if is_zip(path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if not is_zip(path):
+            return list(_files(_stack(path, frame, series)))
         with unpacked(path) as folder:
-            return [file.read_bytes() for file in _files(_stack(folder, frame, series))]
-    return list(_files(_stack(path, frame, series)))
+            return [_content(one) for one in _files(_stack(folder, frame, series))]
 
 
 def _stack(path: Path, frame: int | None, series: int | str | None) -> Stack:
@@ -90,8 +96,21 @@ def _stack(path: Path, frame: int | None, series: int | str | None) -> Stack:
     return stacked([one for header in chosen for one in header.slices], frame, path)
 
 
-def _files(stack: Stack) -> list[Path]:
-    return list(dict.fromkeys(one.file.path for one in stack.slices))
+def _files(stack: Stack) -> list[Path | SourceFrames]:
+    frames: dict[Path, list[int]] = {}
+    for one in stack.slices:
+        frames.setdefault(one.file.path, []).append(one.frame)
+    num_frames = {one.file.path: one.file.num_frames for one in stack.slices}
+    return [
+        path if len(numbers) == num_frames[path] else SourceFrames(path, tuple(numbers))
+        for path, numbers in frames.items()
+    ]
+
+
+def _content(one: Path | SourceFrames) -> bytes | SourceFrames:
+    if isinstance(one, SourceFrames):
+        return replace(one, file=one.file if isinstance(one.file, bytes) else one.file.read_bytes())
+    return one.read_bytes()
 
 
 def _tell_mended(headers: Sequence[Header], path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+    from pydicom.tag import BaseTag
 
 _LONGEST_TEXT = 64  # of a UID, and of all other texts that are read here
 # Damaged files may hold anything, a patient's name too; only what is nearly a number is quoted.
@@ -93,6 +94,22 @@ def decimal(value: object) -> float:
         ValueError: It is none.
     """
     return float(str(value).strip(" \0").replace(",", "."))
+
+
+def with_points(dataset: "Dataset") -> None:
+    """Write points for decimal commas into a dataset, for libraries that know none."""
+    from pydicom.dataelem import RawDataElement
+
+    for tag in list(dataset.keys()):
+        raw: object = dataset.get_item(tag)
+        if isinstance(raw, RawDataElement) and raw.value and b"," in raw.value and _is_decimal(raw.VR, tag):
+            dataset[tag] = raw._replace(value=raw.value.replace(b",", b"."))
+
+
+def _is_decimal(kind: str | None, tag: "BaseTag") -> bool:
+    from pydicom.datadict import dictionary_has_tag, dictionary_VR
+
+    return (kind or (dictionary_VR(tag) if dictionary_has_tag(tag) else "")) == "DS"
 
 
 def integer(dataset: "Dataset", keyword: str) -> int | None:

@@ -87,6 +87,7 @@ def write(
                 f"{path}: cannot be made, as the source breaks DICOM's rules for "
                 f"{instances[0].SOPClassUID.name} ({type(error).__name__} in highdicom)"
             ) from error
+        _refer_to_frames(segmentation, series)
         with replacing(path, ".dcm") as temporary:
             segmentation.save_as(temporary)
 
@@ -96,15 +97,58 @@ def _as_stored(series: MatchedSeries, numbers: np.ndarray) -> tuple[list[Dataset
     first = series.first
     if series.slices[0].frame is None:
         return [first, *(one.header for one in series.slices[1:])], numbers
+    _say_places(series, first)
+    # The frames of one volume only: highdicom knows none that lie at one place.
+    groups = first.PerFrameFunctionalGroupsSequence
+    first.PerFrameFunctionalGroupsSequence = [groups[(one.frame or 1) - 1] for one in series.slices]
+    first.NumberOfFrames = len(series.slices)
+    return [first], numbers
+
+
+def _refer_to_frames(segmentation: Dataset, series: MatchedSeries) -> None:
+    """Give references the numbers that frames have in their file."""
+    images = {
+        id(image): image  # several segments share one
+        for group in segmentation.PerFrameFunctionalGroupsSequence
+        for derivation in group.get("DerivationImageSequence", ())
+        for image in derivation.get("SourceImageSequence", ())
+        if "ReferencedFrameNumber" in image
+    }
+    for image in images.values():
+        image.ReferencedFrameNumber = series.slices[int(image.ReferencedFrameNumber) - 1].frame
+
+
+def _say_places(series: MatchedSeries, first: Dataset) -> None:
+    """Write where frames lie to where highdicom looks for it."""
+    from pydicom import Dataset
+
+    if "SharedFunctionalGroupsSequence" not in first:  # nuclear medicine counts from its first slice
+        groups = [Dataset() for _ in range(int(first.NumberOfFrames))]
+        placed = {one.frame: one for one in series.slices}
+        for number, group in enumerate(groups, start=1):
+            place = placed.get(number, series.slices[0]).place
+            group.PlanePositionSequence = [_of(place, "ImagePositionPatient")]
+        shared = Dataset()
+        shared.PlaneOrientationSequence = [_of(series.slices[0].place, "ImageOrientationPatient")]
+        shared.PixelMeasuresSequence = [_of(series.slices[0].place, "PixelSpacing")]
+        shared.PixelMeasuresSequence[0].SliceThickness = (
+            first.get("SliceThickness") or first.SpacingBetweenSlices
+        )
+        first.SharedFunctionalGroupsSequence = [shared]
+        first.PerFrameFunctionalGroupsSequence = groups
     # Scanners may write for each frame what is the same in all; highdicom looks where it is written once.
     shared, group = first.SharedFunctionalGroupsSequence[0], first.PerFrameFunctionalGroupsSequence[0]
     for keyword in ("PixelMeasuresSequence", "PlaneOrientationSequence"):
         if keyword not in shared:
             shared.add(group[keyword])
-    frames = np.zeros((int(first.NumberOfFrames), *numbers.shape[1:]), numbers.dtype)
-    for one, plane in zip(series.slices, numbers, strict=True):
-        frames[(one.frame or 1) - 1] = plane
-    return [first], frames
+
+
+def _of(place: Dataset, keyword: str) -> Dataset:
+    from pydicom import Dataset
+
+    item = Dataset()
+    item.add(place[keyword])
+    return item
 
 
 def _numbered(array: np.ndarray, present: Sequence[LabelledObject]) -> np.ndarray:

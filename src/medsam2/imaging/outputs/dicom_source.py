@@ -6,11 +6,13 @@ import os
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from medsam2.errors import GeometryError, InputError
+from medsam2.imaging.dicom_places import even_parts
 from medsam2.imaging.geometry import flip_ras_lps
 from medsam2.imaging.outputs.dicom_slices import Source, SourceSlice, lenient_dicom, read_slices
 from medsam2.imaging.volume import Volume
@@ -25,6 +27,7 @@ _PARALLEL = 1 - 1e-5
 _SAME_SPACING = 1e-3
 # Of a step or of a pixel. Positions are rounded, and a volume has one step for all of them.
 _SAME_PLACE = 0.25
+_SAME_INDEX = 0.05  # of a step, between a slice of the labels and the reader's grid
 # The reader stacks slices upright below a gantry's tilt of half a degree.
 _LEAN = np.tan(np.radians(0.5))
 
@@ -69,10 +72,6 @@ def match(source: Source, labels: Volume) -> MatchedSeries:
         GeometryError: No series fits the labels' grid; the message says why not.
     """
     stacks = _stacks(read_slices(source))
-    if not stacks:
-        raise InputError(
-            f"{_named(source)}: no DICOM slice with a position and a frame of reference is there"
-        )
     fits = [_fit(stack, labels) for stack in stacks]
     found = [fit for fit in fits if isinstance(fit, MatchedSeries)]
     if len(found) > 1:
@@ -133,9 +132,13 @@ def _fit(stack: Sequence[SourceSlice], labels: Volume) -> MatchedSeries | str:
         return f"its pixels are {x_mm:g} x {y_mm:g} mm large, the labels' {spacing[0]:g} x {spacing[1]:g}"
     places = np.stack([one.position for one in stack])
     expected = lps[:3, 3] + np.arange(len(array))[:, None] * lps[:3, 2]
-    order = _nearest(places, expected, np.cross(along_row, along_column), spacing)
-    if isinstance(order, str):
-        return order
+    normal = np.cross(along_row, along_column)
+    order = _as_read(places, expected, normal, spacing)
+    if order is None:
+        found = _nearest(places, expected, normal, spacing)
+        if isinstance(found, str):
+            return found
+        order = found
     return MatchedSeries(tuple(stack[index] for index in order), array)
 
 
@@ -166,6 +169,43 @@ def _turned(
     return array, placed
 
 
+def _as_read(
+    places: np.ndarray, expected: np.ndarray, normal: np.ndarray, spacing: np.ndarray
+) -> list[int] | None:
+    """Give each expected position the place from which the reader has it, however far that lies from it.
+
+    The reader's grid has the first and the last slice of a series, or of a part of it, where they are, and
+    the others evenly between.
+
+    Returns:
+        Indices of places, or None if the positions are not on such a grid.
+    """
+    depths, wanted = places @ normal, expected @ normal
+    order = np.argsort(depths, kind="stable")
+    if len(order) < 2 or len(wanted) < 2 or np.diff(depths[order]).min() <= 0:
+        return None
+    try:
+        parts = even_parts(places[order], Path())
+    except GeometryError:
+        return None
+    for part in parts:
+        numbers = order[part.first : part.last + 1]
+        step = (depths[numbers[-1]] - depths[numbers[0]]) / (len(numbers) - 1)
+        index = (wanted - depths[numbers[0]]) / step
+        nearest = np.rint(index).astype(int)
+        is_inside = nearest.min() >= 0 and nearest.max() < len(numbers)
+        if not is_inside or np.abs(index - nearest).max() > _SAME_INDEX:
+            continue
+        chosen = numbers[nearest]
+        ends = [int(nearest.argmin()), int(nearest.argmax())]
+        aside = places[chosen[ends]] - expected[ends]
+        aside -= np.outer(aside @ normal, normal)
+        allowed = _SAME_PLACE * spacing[:2].min() + _LEAN * np.ptp(wanted)
+        if len(set(nearest.tolist())) == len(nearest) and np.linalg.norm(aside, axis=1).max() <= allowed:
+            return [int(number) for number in chosen]
+    return None
+
+
 def _nearest(
     places: np.ndarray, expected: np.ndarray, normal: np.ndarray, spacing: np.ndarray
 ) -> list[int] | str:
@@ -176,8 +216,12 @@ def _nearest(
     for number, depth in enumerate(wanted):
         near = np.flatnonzero(np.abs(depths - depth) <= _SAME_PLACE * step)
         if near.size != 1:
-            many = f"{near.size} slices of it lie" if near.size else "none of its slices lies"
-            return f"{many} where slice {number} of the labels does"
+            if not near.size:
+                return f"none of its slices lies where slice {number} of the labels does"
+            return (
+                f"{near.size} slices of it lie where slice {number} of the labels does, as in a series of "
+                "several phases or echoes; give the files of one of them (`series_files` lists them by frame)"
+            )
         index = int(near[0])
         aside = places[index] - expected[number]
         aside -= (aside @ normal) * normal
