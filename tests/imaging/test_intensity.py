@@ -71,6 +71,35 @@ def test_impossible_windows_are_refused(ct, window, message):
         resolve_window(volume_of(ct), window)
 
 
+@pytest.mark.parametrize(
+    ("change", "modality", "why"),
+    [
+        (lambda ct: (ct + 1024).clip(0), None, "none is below"),
+        (lambda ct: (ct + 1024).clip(0), "CT", "none is below"),
+        (lambda ct: ct - 4000, None, "100% are below the window"),
+        (lambda ct: ((ct + 1024) / 4096).astype(np.float32), None, "they lie between"),
+        (lambda ct: (ct % 256).astype(np.uint8), None, "they have 8 bits"),
+        (lambda ct: ct, "MR", "the file says MR"),
+        (lambda ct: ct.clip(0), "PT", "the file says PT"),
+    ],
+)
+def test_a_preset_that_does_not_fit_the_data_is_told(change, modality, why, ct):
+    window = resolve_window(volume_of(change(ct), modality), "abdomen")
+    assert (window.lower, window.upper, window.source) == (-160, 240, "abdomen")
+    assert f"in Hounsfield units, and the scan's numbers seem to be none: {why}" in (window.note or "")
+
+
+@pytest.mark.parametrize("name", sorted(WINDOW_PRESETS))
+def test_a_preset_that_fits_needs_no_word(name, ct):
+    assert resolve_window(volume_of(ct, "CT"), name).note is None
+
+
+def test_a_ct_that_is_declared_and_is_none_is_told(ct):
+    window = resolve_window(volume_of((ct + 1024).clip(0), "CT"))
+    assert window.source == "soft-tissue"
+    assert "seem to be none" in (window.note or "")
+
+
 def test_hounsfield_units_are_recognised_and_said(ct):
     window = resolve_window(volume_of(ct))
     assert (window.lower, window.upper, window.source) == (-160, 240, "soft-tissue")

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from medsam2.errors import InputError
 from medsam2.imaging.mapped import release
 from medsam2.imaging.volume import Volume
+from medsam2.imaging.window_fit import hounsfield_misfit
 
 WINDOW_PRESETS: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
@@ -48,7 +49,7 @@ class Window:
     source: str
     """"caller", a preset's name, "file", "display" (8-bit greys as they are), "percentiles" or "range"."""
     note: str | None = None
-    """A sentence to tell the user when the choice was ours; None when it was theirs."""
+    """A sentence to tell the user when the choice was ours, or theirs does not fit; else None."""
 
     def __post_init__(self) -> None:
         """Check that there is an interval.
@@ -99,7 +100,7 @@ def resolve_window(volume: Volume, window: str | tuple[float, float] | None = No
             is constant or not finite.
     """
     if isinstance(window, str):
-        return _preset(window)
+        return _fitting(_preset(window), volume)
     if window is not None:
         return _given(window)
     lowest, highest = (float(extreme) for extreme in _extremes(volume.array))
@@ -112,7 +113,7 @@ def resolve_window(volume: Volume, window: str | tuple[float, float] | None = No
     if volume.modality == "CT" and volume.window is not None:
         return _from_file(volume.window)
     if volume.modality == "CT" and not is_uint8:
-        return _soft_tissue("the file says CT")
+        return _fitting(_soft_tissue("the file says CT"), volume)
     if volume.modality is None and lowest <= _HU_HIGHEST_MINIMUM and _looks_like_hounsfield(sample):
         return _soft_tissue("data look like Hounsfield units")
     return _percentile_window(sample, lowest, highest)
@@ -178,6 +179,18 @@ def _preset(name: str) -> Window:
             f"no window is called {name!r}; windows are {', '.join(WINDOW_PRESETS)}, or a pair (lower, upper)"
         )
     return Window(*WINDOW_PRESETS[key], source=key)
+
+
+def _fitting(window: Window, volume: Volume) -> Window:
+    """Add to a window in Hounsfield units a word if the scan's numbers seem to be none."""
+    why = hounsfield_misfit(_sample(volume.array), window.lower, window.upper, volume.modality)
+    if why is None:
+        return window
+    note = (
+        f"window {window.source} ({window.lower:g}..{window.upper:g}) is in Hounsfield units, and the scan's "
+        f"numbers seem to be none: {why}; give two limits in the scan's own numbers"
+    )
+    return replace(window, note=note if window.note is None else f"{window.note}; {note}")
 
 
 def _given(window: tuple[float, float]) -> Window:
