@@ -17,7 +17,8 @@ LARGEST_LOG_RATIO = 3.0
 LEAST_PIXELS = 3.0  # a histogram of fewer says nothing
 SPREAD = (1.0, 2.0, 3.0, 4.0, 3.0, 2.0, 1.0)  # smooths a histogram of greys
 PAIR_SPREAD = (1.0, 2.0, 1.0)
-REACH = 3  # cells of two pixels that a patch is looked for in each direction
+MATCH_SIDE = 64  # cells along a view in which patches are matched
+REACH = 3  # cells that a patch is looked for in each direction
 PATCH_SIDE = 5  # cells
 NOISE = 0.002  # squared difference of greys that noise alone makes
 DISTANCE_COST = 0.0003  # of a squared difference, for each squared cell of distance
@@ -58,10 +59,12 @@ def match_patches(reference: Tensor, inside: Tensor, current: Tensor) -> tuple[T
         current: Greys of the slice at hand.
 
     Returns:
-        The mask as its patches have moved, 0 to 1, and how well they fitted, 0 to 1; both `(B, S, S)`.
+        The mask as its patches have moved, 0 to 1, and how well they fitted, 0 to 1; both `(B, S, S)`. Each
+        view has about as many cells, so that a patch is looked for within the same part of it.
     """
     size = current.shape[-2:]
-    here, there, mask = (F.avg_pool2d(maps[:, None], 2) for maps in (current, reference, inside))
+    cell = max(2, round(size[-1] / MATCH_SIDE))
+    here, there, mask = (F.avg_pool2d(maps[:, None], cell) for maps in (current, reference, inside))
     side = 2 * REACH + 1
     height, width = here.shape[-2:]
     shifted = F.unfold(F.pad(there, (REACH,) * 4, mode="replicate"), side).unflatten(2, (height, width))

@@ -66,8 +66,7 @@ def as_planes(sight: Sight) -> Tensor:
     prompt, key, carried = sight.prompt, sight.key, sight.carried
     if key is None and prompt is not None:
         # On the prompted slice itself the box is a first, rough mask: its greys against those around it.
-        rough = prompt.box if sight.prior is None else sight.prior
-        by_key = Known(grey=grey, inside=rough)
+        by_key = Known(grey=grey, inside=_rough(prompt, sight.prior))
     else:
         by_key = key or Known(grey=grey, inside=nothing)
     cues = [grey_likeness(by_key.grey, by_key.inside, grey)]
@@ -96,6 +95,14 @@ def as_planes(sight: Sight) -> Tensor:
         *matched,
     )
     return torch.stack(planes, dim=1).contiguous(memory_format=torch.channels_last)
+
+
+def _rough(prompt: PromptPlanes, prior: Tensor | None) -> Tensor:
+    """What a prompted slice's mask may be: the one corrected or drawn or, where that is empty, the box."""
+    if prior is None:
+        return prompt.box
+    has_mask = (prior > 0.5).flatten(1).any(dim=1)
+    return torch.where(has_mask[:, None, None], prior, prompt.box)
 
 
 def draw_prompt(prompt: PromptTensors, batch: int, size: int) -> PromptPlanes:

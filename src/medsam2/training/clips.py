@@ -148,7 +148,8 @@ def _place_view(
     height, width = masks.shape[1:]
     x_min, x_max, y_min, y_max = _extent(masks[1])
     longest = max(x_max - x_min, y_max - y_min)
-    side = max(longest * rng.uniform(*config.zoom), rng.uniform(*config.min_side))
+    zoom = config.far_zoom if config.far_share and rng.random() < config.far_share else config.zoom
+    side = max(longest * rng.uniform(*zoom), rng.uniform(*config.min_side))
     x_low, x_high, y_low, y_high = _extent(np.asarray(masks.any(axis=0)))
     reach = 2 * max(x_high - (x_min + x_max) / 2, (x_min + x_max) / 2 - x_low)
     reach = max(reach, 2 * max(y_high - (y_min + y_max) / 2, (y_min + y_max) / 2 - y_low))

@@ -6,6 +6,7 @@ import dataclasses
 import tomllib
 import types
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar, get_args, get_origin, get_type_hints
 
@@ -21,7 +22,7 @@ PARTS = ("image_encoder", "memory_attention", "memory_encoder", "sam_prompt_enco
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Chance changes to clips beyond flips, turns and greys; the defaults make none."""
+    """Chance changes to the official network's clips beyond flips, turns and greys; the defaults are none."""
 
     by_modality: bool = False
     """Change greys as the scan's modality does, through MONAI: bias fields of MR, noise of CT, and so on."""
@@ -60,19 +61,35 @@ class DataConfig:
     """Side of the view over the longest side of the object's box, drawn evenly from this range."""
     min_side: tuple[int, int] = (56, 128)
     """Smallest side of the view in pixels of the stack, drawn evenly from this range."""
+    single_share: float = 0.0
+    """Share of steps that see single prompted slices, of as many objects as the step has slices otherwise; for the
+    compact network, to which each clip shows one prompted slice alone."""
+    far_share: float = 0.0
+    """Share of clips seen from further away, as a first click is; for the compact network."""
+    far_zoom: tuple[float, float] = (4.0, 8.0)
+    """Side of their view over the longest side of the object's box."""
     center_shift: float = 0.08
     """Largest shift of the view from the box's middle, as a part of its side."""
     min_area: int = 12
     """Pixels an object must have in the slice that is prompted."""
     whole_slices: bool = False
-    """Look at whole slices, as the official weights do, and not at a square around the object."""
+    """Look at whole slices, as the official network does, and not at a square around the object."""
     painted_share: float = 0.4
     """Share of clips from painted stacks, where the bank has any; for the compact network."""
     still_share: float = 0.12
     """Share of clips from stills, where the bank has any; for the compact network."""
     leave_out: tuple[str, ...] = ()
-    """Data sets that nothing is drawn from, to see how well the others prepare for them."""
+    """Data sets that nothing is drawn from, to see how well the others prepare for them; for the compact
+    network."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def __post_init__(self) -> None:
+        _check_shares(self, "single_share", "far_share", "painted_share", "still_share")
+        if self.painted_share + self.still_share > 1:
+            raise InputError(
+                "painted_share and still_share are parts of the same clips and sum to 1 at most, "
+                f"not {self.painted_share:g} and {self.still_share:g}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +97,9 @@ class PromptConfig:
     """What the simulated user does."""
 
     point_share: float = 0.12
-    """Share of batches that begin with a click."""
+    """Share of batches that begin with a click; of clips, where the network is the compact one."""
     mask_share: float = 0.12
-    """Share of batches that begin with a drawn mask; the rest begin with a box."""
+    """Share that begins with a drawn mask; the rest begin with a box."""
     box_noise: float = 0.1
     """Largest shift of a box's end, as a part of its side."""
     correction_share: float = 0.25
@@ -90,16 +107,16 @@ class PromptConfig:
     late_correction_share: float = 0.1
     """Share of tracked slices that get a correcting click."""
     disturbed_share: float = 0.0
-    """Share of tracked slices that get the mask of the slice before grown, shrunk or shifted; only for a
-    network that carries masks."""
+    """Share of tracked slices that get the mask of the slice before corrected, grown, shrunk or shifted; for
+    the compact network."""
     lost_share: float = 0.0
     """Share of objects in tracked slices whose mask of the slice before is withheld: only what is remembered
-    tells where they are, or that they have ended; only for a network that carries masks."""
+    tells where they are, or that they have ended; for the compact network."""
     max_corrections: int = 3
     """Correcting clicks at most."""
     second_mask_share: float = 0.0
-    """Share of batches in which a later slice is drawn as well before any is tracked. Drawn, since a mask
-    can be empty where the object has ended, and a box cannot."""
+    """Share of batches in which a later slice is drawn as well before any is tracked; for the official
+    network. Drawn, since a mask can be empty where the object has ended, and a box cannot."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,8 +209,7 @@ class TrainConfig:
             raise InputError(f"preset is one of {', '.join(PRESETS)}, not {self.preset!r}")
         if not self.phases:
             raise InputError("a recipe needs at least one [[phases]] table")
-        if self.freeze and self.is_compact:
-            raise InputError(f"freeze names parts of tiny-512; {self.preset} learns as a whole")
+        _check_known(self)
         unknown = [name for name in self.freeze if name not in PARTS]
         if unknown:
             raise InputError(f"freeze names parts of the network, {', '.join(PARTS)}, not {unknown[0]!r}")
@@ -225,6 +241,29 @@ class TrainConfig:
                 return phase, step
             step -= phase.steps
         return self.phases[-1], self.phases[-1].steps
+
+
+_OFFICIAL_ONLY = (
+    "freeze", "encoder_rate", "layer_decay", "recompute", "memory_dropout", "data.whole_slices",
+    *(f"data.augment.{setting.name}" for setting in dataclasses.fields(AugmentConfig)),
+    "prompts.second_mask_share",
+)  # fmt: skip
+_COMPACT_ONLY = (
+    "data.single_share", "data.far_share", "data.far_zoom", "data.painted_share", "data.still_share",
+    "data.leave_out", "prompts.disturbed_share", "prompts.lost_share",
+)  # fmt: skip
+
+
+def _check_known(config: TrainConfig) -> None:
+    """Refuse settings that the network's kind of training does not heed."""
+    whose, names = ("official", _OFFICIAL_ONLY) if config.is_compact else ("compact", _COMPACT_ONLY)
+    for name in names:
+        path, _, setting = name.rpartition(".")
+        part = attrgetter(path)(config) if path else config
+        if getattr(part, setting) != getattr(type(part), setting):  # of a class, the default
+            raise InputError(
+                f"{name} is for the {whose} network alone; leave it out of a recipe for {config.preset}"
+            )
 
 
 def _check_counts(config: TrainConfig) -> None:

@@ -132,11 +132,15 @@ class FollowCourse:
         return FollowLearner(network, self.config.losses)
 
     def learn(self, learner: nn.Module, phase: PhaseConfig, chance: Chance, backward: Backward) -> Tensor:
+        data, length = self.config.data, phase.clip_length
+        if length > 1 and data.single_share > 0 and chance.shared.random() < data.single_share:
+            each = [source for clip in chance.clips for source in clip.spawn(length)]
+            chance, length = Chance(shared=chance.shared, clips=each), 1
         clips = draw_clips(
-            self.bank, self.mixture, self.config.data, chance.clips,
-            clip_length=phase.clip_length, image_size=phase.image_size, augment=True,
+            self.bank, self.mixture, data, chance.clips,
+            clip_length=length, image_size=phase.image_size, augment=True,
         ).to(self.device)  # fmt: skip
-        weights = torch.tensor(term_weights(self.config.losses), device=self.device) / phase.clip_length
+        weights = torch.tensor(term_weights(self.config.losses), device=self.device) / length
         walk = Walk(
             learner, clips, self.config.prompts, chance, lambda terms: backward((terms * weights).sum())
         )

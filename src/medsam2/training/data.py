@@ -27,7 +27,7 @@ MIN_AREA_FRACTION = 0.25  # of the largest slice's area, for the slice that is p
 END_SHARE = 0.5  # clips that walk out of the object, where there is a way: ends must be learnt too
 DOUBLE_STEP_SHARE = 0.35  # clips that skip every other slice: thick slices
 MAX_TRIES = 50
-CACHED_BYTES = 3 * 2**30  # of stacks, the latest ones
+CACHED_BYTES = 4 * 2**30  # of stacks, the latest ones
 
 
 @dataclass(frozen=True, kw_only=True)
