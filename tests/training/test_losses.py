@@ -109,3 +109,44 @@ def test_terms_and_weights_keep_one_order() -> None:
     }  # fmt: skip
     loss = _loss(torch.zeros(1, 1, 8, 8), _square())
     assert loss.terms.tolist() == [float(getattr(loss, name)) for name in TERMS]
+
+
+def test_masks_count_as_much_as_is_said() -> None:
+    generator = torch.Generator().manual_seed(4)
+    logits = torch.randn(3, 1, 8, 8, generator=generator)
+    iou, objects = torch.rand(3, 1, generator=generator), torch.randn(3, 1, generator=generator)
+    targets = torch.cat((_square(), torch.zeros(1, 8, 8), 1 - _square()))
+    config = LossConfig(focal_alpha=0.5, focal_gamma=0.0, absent_mask_weight=0.5)
+    alone = torch.stack(
+        [
+            frame_loss(
+                logits[i : i + 1], iou[i : i + 1], objects[i : i + 1], targets[i : i + 1], config
+            ).terms
+            for i in range(3)
+        ]
+    )
+    assert alone[1, :2].all(), "an empty mask is taught as far as the configuration says"
+    for counts in ((1.0, 1.0, 1.0), (1.0, 0.0, 0.0), (0.0, 0.5, 2.0), (0.0, 0.0, 0.0)):
+        weights = torch.tensor(counts)
+        found = frame_loss(logits, iou, objects, targets, config, weights).terms
+        torch.testing.assert_close(found, (alone * weights[:, None]).mean(dim=0))
+    plain = frame_loss(logits, iou, objects, targets, config).terms
+    torch.testing.assert_close(plain, alone.mean(dim=0))
+
+
+def test_what_does_not_count_gets_no_gradient() -> None:
+    logits = torch.randn(2, 1, 8, 8, requires_grad=True)
+    iou, objects = torch.rand(2, 1, requires_grad=True), torch.randn(2, 1, requires_grad=True)
+    targets = torch.cat((_square(), _square()))
+    frame_loss(logits, iou, objects, targets, PLAIN, torch.tensor([0.0, 1.0])).terms.sum().backward()
+    for leaf in (logits, iou, objects):
+        assert not leaf.grad[0].any()
+        assert leaf.grad[1].any()
+
+
+def test_smoothing_lets_small_objects_count_less() -> None:
+    target = torch.zeros(1, 8, 8)
+    target[:, 0, 0] = 1
+    wrong = torch.full((1, 1, 8, 8), -50.0)  # nothing found
+    assert _loss(wrong, target).dice == pytest.approx(1 - 1 / 2)
+    assert _loss(wrong, target, LossConfig(dice_smoothing=8.0)).dice == pytest.approx(1 - 8 / 9)

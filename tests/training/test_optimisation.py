@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from medsam2.model.compact.network import CompactNetwork
 from medsam2.model.config import TINY_512
 from medsam2.model.network import Network
 from medsam2.training.config import PARTS, PhaseConfig
@@ -121,3 +122,15 @@ def test_averages_are_copies() -> None:
     average = AveragedWeights(state, decay=0.9)
     state["w"].add_(5)
     assert average.state["w"].tolist() == [0.0, 0.0]
+
+
+def test_the_compact_network_decays_its_weights_alone(compact_network: CompactNetwork) -> None:
+    optimizer = build_optimizer(compact_network, learning_rate=0.1, weight_decay=0.02)
+    names = {id(p): name for name, p in compact_network.named_parameters()}
+    groups = {
+        group["weight_decay"]: [names[id(p)] for p in group["params"]] for group in optimizer.param_groups
+    }
+    assert groups.keys() == {0.0, 0.02}
+    assert sorted(groups[0.0] + groups[0.02]) == sorted(names.values())
+    assert all(name.endswith("bias") or "norm" in name or name.endswith("absent") for name in groups[0.0])
+    assert {group["scale"] for group in optimizer.param_groups} == {1.0}
