@@ -201,7 +201,7 @@ def test_dark_or_volumetric_eight_bit_data_get_percentiles(generator, top, depth
     assert resolve_window(volume_of(array, modality)).source == "percentiles"
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("bad", [np.inf, -np.inf])
 def test_no_window_is_found_for_an_image_that_is_not_finite(bad):
     array = np.ones((3, 4, 5), np.float32)
     array[0, 0, :2] = bad
@@ -221,8 +221,24 @@ def test_check_intensities_counts_what_is_not_finite():
     array = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
     check_intensities(array)
     array[0, 0, 0], array[2, 1, 1] = np.nan, np.inf
-    with pytest.raises(InputError, match="2 of 60 voxels are NaN or infinite"):
+    with pytest.raises(InputError, match="1 of 60 voxels are infinite"):
         check_intensities(array)
+    with pytest.raises(InputError, match="every voxel of the image is NaN"):
+        check_intensities(np.full((3, 4, 5), np.nan))
+
+
+@pytest.mark.parametrize("lowest", [0, -40, 3])
+def test_nan_around_the_head_is_background_and_moves_no_window(generator, lowest):
+    head = generator.normal(100, 20, (20, 40, 40)).clip(lowest).astype(np.float32)
+    scan = np.full((20, 60, 60), np.nan, np.float32)
+    scan[:, 10:50, 10:50] = head
+    with pytest.warns(UserWarning, match="40000 of 72000 voxels of the image are NaN; .* background"):
+        check_intensities(scan)
+    window, expected = resolve_window(volume_of(scan)), resolve_window(volume_of(head))
+    assert (window.lower, window.upper, window.source) == (expected.lower, expected.upper, expected.source)
+    greys = to_uint8(scan, window)
+    assert np.array_equal(greys[:, 10:50, 10:50], to_uint8(head, window))
+    assert not greys[:, :10].any()
 
 
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.int16, np.float32])
@@ -265,6 +281,9 @@ def test_a_slice_alone_is_as_in_its_volume(ct):
     assert np.array_equal(to_uint8(ct.T, window), to_uint8(ct, window).T)
 
 
-def test_greys_of_nan_are_refused():
+def test_greys_of_nan_are_black_and_of_infinity_refused():
+    values = np.array([[0, 1], [np.nan, 3]], np.float32)
+    assert to_uint8(values, Window(-1, 1, "caller")).tolist() == [[127, 255], [0, 255]]
+    values[1, 1] = np.inf
     with pytest.raises(InputError, match="1 of 4 voxels"):
-        to_uint8(np.array([[0, 1], [np.nan, 3]], np.float32), Window(0, 1, "caller"))
+        to_uint8(values, Window(0, 1, "caller"))

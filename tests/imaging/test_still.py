@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import SimpleITK
 from PIL import Image
 
 from medsam2.errors import InputError, UnsupportedFormat
@@ -48,11 +49,52 @@ def test_single_bits_become_black_and_white(tmp_path):
     assert np.array_equal(still.read(tmp_path / "still.png").array[0], (GREYS > 100) * np.uint8(255))
 
 
-def test_several_pages_are_refused(tmp_path):
-    page = Image.fromarray(GREYS)
-    page.save(tmp_path / "still.tif", save_all=True, append_images=[page, page])
-    with pytest.raises(InputError, match="holds 3 pictures"):
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_a_tiff_stack_is_a_volume(dtype, tmp_path):
+    stack = np.random.default_rng(6).integers(0, 256, (4, 7, 9)).astype(dtype)
+    pages = [Image.fromarray(page) for page in stack]
+    pages[0].save(tmp_path / "stack.tif", save_all=True, append_images=pages[1:])
+    volume = still.read(tmp_path / "stack.tif")
+    assert volume.array.dtype == dtype
+    assert np.array_equal(
+        volume.array, SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(tmp_path / "stack.tif"))
+    )
+    assert np.array_equal(volume.array, stack)
+
+
+def test_pages_that_are_no_stack_and_moving_pictures_are_refused(tmp_path):
+    page, other = Image.fromarray(GREYS), Image.fromarray(GREYS[:5])
+    page.save(tmp_path / "still.tif", save_all=True, append_images=[page, other])
+    with pytest.raises(InputError, match="picture 2 of its 3 is 9 x 5 uint8, the first 9 x 7 uint8"):
         still.read(tmp_path / "still.tif")
+    page.save(tmp_path / "still.png", save_all=True, append_images=[other.resize(page.size)])
+    with pytest.raises(InputError, match="holds 2 pictures"):
+        still.read(tmp_path / "still.png")
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photograph_is_upright_as_viewers_show_it(suffix, orientation, tmp_path):
+    greys = np.zeros((40, 64), np.uint8)
+    greys[:16, 40:56] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"photo{suffix}"
+    Image.fromarray(greys).save(path, exif=exif)
+    # What each orientation asks for, in numpy's words: TIFF 6.0, tag 274.
+    turned = {
+        1: greys, 2: greys[:, ::-1], 3: greys[::-1, ::-1], 4: greys[::-1], 5: greys.T,
+        6: np.rot90(greys, -1), 7: greys[::-1, ::-1].T, 8: np.rot90(greys),
+    }[orientation]  # fmt: skip
+    shown = still.read(path).array[0]
+    assert shown.shape == turned.shape
+    assert np.array_equal(shown > 127, turned > 127)
+
+
+def test_the_second_picture_of_a_phone_is_left_alone(tmp_path):
+    photo, depth = Image.fromarray(GREYS), Image.fromarray(GREYS[:3])
+    photo.save(tmp_path / "photo.jpg", format="MPO", save_all=True, append_images=[depth])
+    assert still.read(tmp_path / "photo.jpg").shape == (1, 7, 9)
 
 
 def test_what_is_no_picture(tmp_path):

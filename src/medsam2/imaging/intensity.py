@@ -1,6 +1,7 @@
 """Map a scan's intensities to the 8-bit greys that the network reads."""
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -66,13 +67,23 @@ class Window:
 def check_intensities(array: np.ndarray) -> None:
     """Refuse an image in which nothing can be seen; a mask may well be constant, so reading does not ask.
 
+    NaN is what some programs write outside the head; it is shown black, with a warning.
+
     Args:
         array: (z, y, x) or (y, x), any real dtype.
 
     Raises:
-        InputError: Voxels are NaN or infinite, or all are equal.
+        InputError: Voxels are infinite, all are NaN, or all others are equal.
     """
     _check_finite(array)
+    num_gaps = _num_nan(array)
+    if num_gaps == array.size:
+        raise InputError("every voxel of the image is NaN; there is nothing to segment")
+    if num_gaps:
+        warnings.warn(
+            f"{num_gaps} of {array.size} voxels of the image are NaN; they are taken for background",
+            stacklevel=2,
+        )
     lowest, highest = _extremes(array)
     if lowest == highest:
         raise InputError(f"every voxel of the image is {lowest}; there is nothing to segment")
@@ -104,7 +115,7 @@ def resolve_window(volume: Volume, window: str | tuple[float, float] | None = No
     if window is not None:
         return _given(window)
     lowest, highest = (float(extreme) for extreme in _extremes(volume.array))
-    if not (math.isfinite(lowest) and math.isfinite(highest)) or lowest == highest:
+    if not (math.isfinite(lowest) and math.isfinite(highest)) or not lowest < highest:
         check_intensities(volume.array)
     is_uint8 = volume.array.dtype == np.uint8
     if is_uint8 and highest >= DISPLAY_PEAK and (volume.modality in ("US", "CT") or volume.shape[0] == 1):
@@ -130,16 +141,17 @@ def to_uint8(array: np.ndarray, window: Window) -> np.ndarray:
         window: The limits.
 
     Returns:
-        uint8 of the same shape.
+        uint8 of the same shape; NaN is 0.
 
     Raises:
-        InputError: Voxels are NaN or infinite.
+        InputError: Voxels are infinite.
     """
     greys = np.empty(array.shape, np.uint8)
     width = window.upper - window.lower
     for index in np.ndindex(array.shape[:-2]):
         _check_finite(array[index])
         part = array[index].astype(np.float64)
+        part[np.isnan(part)] = window.lower
         np.clip(part, window.lower, window.upper, out=part)
         part -= window.lower
         # In this order, as the official code has it: another one moves a few greys by one.
@@ -152,17 +164,24 @@ def to_uint8(array: np.ndarray, window: Window) -> np.ndarray:
 def _check_finite(array: np.ndarray) -> None:
     if array.dtype.kind != "f":
         return
-    num_bad = sum(part.size - int(np.count_nonzero(np.isfinite(part))) for part in _parts(array))
+    num_bad = sum(int(np.count_nonzero(np.isinf(part))) for part in _parts(array))
     if num_bad:
         raise InputError(
-            f"{num_bad} of {array.size} voxels are NaN or infinite; an image needs finite intensities"
+            f"{num_bad} of {array.size} voxels are infinite; an image needs finite intensities, and NaN at "
+            "most outside the patient"
         )
 
 
+def _num_nan(array: np.ndarray) -> int:
+    if array.dtype.kind != "f":
+        return 0
+    return sum(int(np.count_nonzero(np.isnan(part))) for part in _parts(array))
+
+
 def _extremes(array: np.ndarray) -> tuple[np.generic, np.generic]:
-    """Lowest and highest value; NaN if there is one."""
-    extremes = np.array([(part.min(), part.max()) for part in _parts(array)])
-    return extremes[:, 0].min(), extremes[:, 1].max()
+    """Lowest and highest value; NaN if there is nothing else."""
+    extremes = np.array([(np.fmin.reduce(part, None), np.fmax.reduce(part, None)) for part in _parts(array)])
+    return np.fmin.reduce(extremes[:, 0]), np.fmax.reduce(extremes[:, 1])
 
 
 def _parts(array: np.ndarray) -> Iterator[np.ndarray]:
@@ -241,7 +260,12 @@ def _looks_like_hounsfield(sample: np.ndarray) -> bool:
 
 
 def _sample(array: np.ndarray) -> np.ndarray:
-    """Return all voxels of a small array, of a large one a million, the same ones every time."""
+    """Return all voxels of a small array, a million of a large one, always the same; NaN is left out."""
+    picked = _picked(array)
+    return picked[~np.isnan(picked)] if picked.dtype.kind == "f" else picked
+
+
+def _picked(array: np.ndarray) -> np.ndarray:
     if array.size <= _SAMPLE_SIZE:
         return array.ravel()
     # A regular stride would fall into step with rows and slices.

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.distance import cdist
 
-from medsam2.errors import GeometryError, InputError
+from medsam2.errors import GeometryError
 from medsam2.imaging.geometry import in_plane_mm, slices_along
 from medsam2.imaging.outputs.segments import LabelledObject, Segment, as_labels, find_objects
 from medsam2.imaging.surface import smooth, surface_of
@@ -47,7 +47,7 @@ class Diameters:
 
 @dataclass(frozen=True, kw_only=True)
 class Intensities:
-    """What an image holds inside an object, in the image's own units."""
+    """What an image holds inside an object, in the image's own units; voxels that are not finite left out."""
 
     mean: float
     std: float
@@ -78,7 +78,7 @@ class ObjectStatistics:
     """Last voxel of its bounding box."""
     diameters: Diameters | None = None
     intensities: Intensities | None = None
-    """None as well where no image was given."""
+    """None as well where no image was given, or it has no finite value there."""
 
 
 def measure_objects(
@@ -98,8 +98,7 @@ def measure_objects(
         axis: File axis along which slices are stacked, 0 (x), 1 (y) or 2 (z).
 
     Raises:
-        InputError: Labels are not whole numbers, the axis is none, the image is not finite inside an object,
-            or scikit-image is not installed.
+        InputError: Labels are not whole numbers, the axis is none, or scikit-image is not installed.
         GeometryError: The image has another shape.
     """
     if image is not None and image.shape != labels.shape:
@@ -167,7 +166,7 @@ def _measure(one: LabelledObject, labels: Volume, image: Volume | None, axis: in
         min_xyz=_triple(part.start for part in one.box),
         max_xyz=_triple(part.stop - 1 for part in one.box),
         diameters=_placed(slices, one.box, labels, axis),
-        intensities=None if image is None else _intensities(image.array[one.box][mask], one),
+        intensities=None if image is None else _intensities(image.array[one.box][mask]),
     )
 
 
@@ -199,9 +198,11 @@ def _shifted(line: Axis, x: int, y: int) -> Axis:
     )
 
 
-def _intensities(values: np.ndarray, one: LabelledObject) -> Intensities:
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise InputError(f"the image holds values that are not finite inside object {one.label}")
+def _intensities(values: np.ndarray) -> Intensities | None:
+    if values.dtype.kind == "f":
+        values = values[np.isfinite(values)]
+    if not values.size:
+        return None
     return Intensities(
         mean=float(values.mean(dtype=np.float64)),
         std=float(values.std(dtype=np.float64)),
