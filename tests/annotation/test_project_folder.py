@@ -52,6 +52,23 @@ def test_every_format_that_is_read_is_a_case(tmp_path: Path, write_scan) -> None
         project.close()
 
 
+def test_a_scan_of_several_frames_is_left_out_with_what_to_do(tmp_path: Path) -> None:
+    SimpleITK.WriteImage(
+        SimpleITK.GetImageFromArray(np.ones((2, 4, 5, 6), np.int16), isVector=False),
+        str(tmp_path / "beats.nii.gz"),
+    )
+    project = create_project(tmp_path)
+    try:
+        added, (left,) = add_scans(project)
+        assert added == []
+        assert left.reason == (
+            "beats.nii.gz: holds 2 frames; a volume is one of them, "
+            "save the one to segment as a file of its own and leave this one out"
+        )
+    finally:
+        project.close()
+
+
 def test_a_folder_of_dicom_is_one_case(tmp_path: Path) -> None:
     pydicom_files = sorted(path.parent for path in DICOM.rglob("*.dcm"))
     if not pydicom_files:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ FIRST_ROUND = 1
 LOCK_S = 300
 """How long a case stays with whoever opened it without a sign of life."""
 _MAX_NAME = 200
+_FRAME_WORDS = re.compile(r"name it by frame=0 \.\.\.")  # what `imaging` says to callers from Python
 
 
 def wall_clock_ms() -> int:
@@ -141,9 +143,7 @@ def add_scans(project: Project) -> tuple[list[str], list[LeftOut]]:
         try:
             volume = read(project.folder / scan.path)
         except (MedSAM2Error, MemoryError) as error:
-            left.append(
-                LeftOut(scan.path, str(error).replace(f"{project.folder}/", "") or "takes too much memory")
-            )
+            left.append(LeftOut(scan.path, _reason(error, project.folder)))
             continue
         row = {
             "project": project.key, "name": scan.name, "path": scan.path, "num_slices": volume.shape[0],
@@ -157,6 +157,12 @@ def add_scans(project: Project) -> tuple[list[str], list[LeftOut]]:
                 added.append(scan.name)
         store_thumbnail(project.folder, scan.path, volume)
     return added, left
+
+
+def _reason(error: Exception, folder: Path) -> str:
+    """Why a scan becomes no case, in words for somebody who has a folder and no options."""
+    text = str(error).replace(f"{folder}/", "") or "takes too much memory"
+    return _FRAME_WORDS.sub("save the one to segment as a file of its own and leave this one out", text)
 
 
 def _marker(folder: Path) -> dict[str, str]:

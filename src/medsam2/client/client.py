@@ -48,6 +48,7 @@ class Client:
         window: _Window = None,
         plane: str | None = None,
         memory: str = "recent",
+        frame: int | None = None,
     ) -> RemoteSession:
         """Send a scan and open it for prompts, corrections and propagation.
 
@@ -57,6 +58,7 @@ class Client:
             plane: Cut slices in this plane, `axial`, `coronal` or `sagittal`; along the file's third axis
                 without one.
             memory: Name of the memory policy.
+            frame: Which volume of a 4D file, from 0.
 
         Raises:
             InputError: The scan or a choice is not usable, or the key is not right.
@@ -72,30 +74,43 @@ class Client:
             query["window"] = limits if isinstance(limits, str) else f"{limits[0]!r},{limits[1]!r}"
         if plane is not None:
             query["plane"] = plane
-        with file_to_send(scan) as path, path.open("rb") as file:
+        with file_to_send(scan, frame=frame) as (path, left), path.open("rb") as file:
+            if left is not None:
+                query["frame"] = str(left)
             answer = self._connection.ask("POST", _SESSIONS, query={**query, "name": path.name}, file=file)
 
         opened = json_of(answer, self._connection.shown)
         if isinstance(scan, Volume):  # the file had its numbers in float32
             return RemoteSession(self._connection, {**opened, "spacing": scan.spacing}, lambda _: scan)
-        return RemoteSession(self._connection, opened, lambda _: read(scan))
+        return RemoteSession(self._connection, opened, lambda _: read(scan, frame=frame))
 
     def open(
-        self, path: str, *, window: _Window = None, plane: str | None = None, memory: str = "recent"
+        self,
+        path: str,
+        *,
+        window: _Window = None,
+        plane: str | None = None,
+        memory: str = "recent",
+        frame: int | None = None,
     ) -> RemoteSession:
         """Open a scan that the server has itself, as `session` does.
 
         Args:
             path: From the folder that the server was started with.
-            window: See `session`, as `plane` and `memory`.
+            window: See `session`, as `plane`, `memory` and `frame`.
             plane: See `session`.
             memory: See `session`.
+            frame: See `session`.
 
         Raises:
             InputError: There is no such file in the folder, or the scan or a choice is not usable.
             ServerError: The server is not there, is full or has failed.
         """
-        said = {"path": path, "window": _checked(window), "plane": plane, "memory": memory}
+        said: dict[str, object] = {
+            "path": path, "window": _checked(window), "plane": plane, "memory": memory
+        }  # fmt: skip
+        if frame is not None:  # an older server does not know the key
+            said["frame"] = frame
         try:
             opened = self._connection.ask_json("POST", _SESSIONS, said=said)
         except SessionError as error:  # what is not there is a file, not a session
@@ -114,6 +129,7 @@ class Client:
         window: _Window = None,
         plane: str | None = None,
         memory: str = "recent",
+        frame: int | None = None,
     ) -> Volume:
         """Segment one object from what is said about one slice; see `Predictor.segment`.
 
@@ -124,7 +140,7 @@ class Client:
             InputError: The scan, the prompt or a choice is not usable.
             ServerError: The server is not there, is full or has failed.
         """
-        with self.session(scan, window=window, plane=plane, memory=memory) as session:
+        with self.session(scan, window=window, plane=plane, memory=memory, frame=frame) as session:
             session.add(1, slice=slice, box=box, points=points, labels=labels, mask=mask)
             for _ in session.propagate():
                 pass

@@ -17,7 +17,7 @@ from medsam2.errors import InputError, MedSAM2Error
 from medsam2.imaging.labels import from_coco_counts
 from medsam2.imaging.volume import Volume
 
-_IMAGE, _FORMAT = "nii_image", "mask_format"
+_IMAGE, _FORMAT, _FRAME = "nii_image", "mask_format", "frame"
 _URLS = ("http://", "https://")
 
 
@@ -37,7 +37,7 @@ def table_of(rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
     Raises:
         InputError: An image cannot be read, or is none.
     """
-    return [{**row, _IMAGE: _text_of(row.get(_IMAGE)), _FORMAT: "rle"} for row in rows]
+    return [{**row, **_cells_of(row), _FORMAT: "rle"} for row in rows]
 
 
 def masks_of(answer: object) -> list[ScoredMask | MedSAM2Error]:
@@ -46,13 +46,18 @@ def masks_of(answer: object) -> list[ScoredMask | MedSAM2Error]:
     return [problem(row["status"], row["error"]) if "error" in row else _scored(row) for row in rows]
 
 
-def _text_of(image: object) -> str:
+def _cells_of(row: Mapping[str, object]) -> dict[str, object]:
+    """A row's image as text, and its frame where that is left to the server."""
+    image, frame = row.get(_IMAGE), row.get(_FRAME)
     if isinstance(image, str) and image.startswith(_URLS):
-        return image
+        return {}
     if not isinstance(image, (str, os.PathLike, Volume)):
         raise InputError(f"{_IMAGE} is a path, a Volume or a URL, not {type(image).__name__}")
-    with file_to_send(image, as_nifti=True) as path:
-        return base64.b64encode(path.read_bytes()).decode("ascii")
+    if frame is not None and (isinstance(frame, bool) or not isinstance(frame, int)):
+        raise InputError(f"{_FRAME} is a whole number from 0, not {frame!r}")
+    with file_to_send(image, as_nifti=True, frame=frame) as (path, left):
+        text = base64.b64encode(path.read_bytes()).decode("ascii")
+    return {_IMAGE: text, **({} if frame is None else {_FRAME: left})}
 
 
 def _scored(row: Mapping[str, Any]) -> ScoredMask:

@@ -41,6 +41,7 @@ _COLUMNS: dict[str, object] = {
         "point_labels": _list_of({"type": "array", "items": {"enum": [0, 1]}}, "1 inside, 0 outside."),
         "mask_format": _list_of({"enum": list(MASK_FORMATS)}, "How the mask is written."),
         "memory": _list_of({"enum": list(MEMORIES)}, "Which slices the model looks back at."),
+        "frame": _list_of({"type": "integer", "minimum": 0}, "Which volume of a 4D file, from 0."),
     },
 }
 _SPLIT: dict[str, object] = {

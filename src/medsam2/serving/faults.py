@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 
 import orjson
@@ -9,6 +10,7 @@ import orjson
 from medsam2.errors import InputError, MedSAM2Error, SessionError
 
 _NO_ROOM_RETRY_S = 60
+_FRAME_WORDS = re.compile(r"name it by frame=0 \.\.\.")  # what `imaging` says to callers from Python
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
 _SHORT.maxlist = _SHORT.maxdict = 6
@@ -71,6 +73,13 @@ def fault_of(error: MedSAM2Error) -> Fault:
     if isinstance(error, SessionError):
         return Fault(409, str(error))
     return Fault(422 if isinstance(error, InputError) else 500, str(error))
+
+
+def choosing_frame(error: MedSAM2Error, how: str) -> MedSAM2Error:
+    """Let words about a file of several frames say how one is chosen at this door, or that none can be."""
+    fault = fault_of(error)
+    text = _FRAME_WORDS.sub(how, str(fault))
+    return Fault(fault.status, text, retry_after_s=fault.retry_after_s)
 
 
 def shown(value: object) -> str:

@@ -74,13 +74,13 @@ class FileReader:
         answer = await self._order("measure", path)
         return Claim(num_voxels=_integer(answer, "num_voxels"), num_bytes=_integer(answer, "num_bytes"))
 
-    async def read(self, path: Path) -> Volume:
-        """Read a file; its voxels are pages of a file that has no name any more.
+    async def read(self, path: Path, frame: int | None = None) -> Volume:
+        """Read a file, or one frame of it; its voxels are pages of a file that has no name any more.
 
         Raises:
             Fault: 422, the file cannot be read; 413, it takes too much memory; 504, too much time.
         """
-        answer = await self._order("read", path)
+        answer = await self._order("read", path, frame)
         voxels_path = path.with_name(VOXELS)
         try:
             voxels = np.load(voxels_path, mmap_mode="r", allow_pickle=False)
@@ -112,13 +112,12 @@ class FileReader:
         with suppress(ConnectionError):
             await process.stdin.wait_closed()
 
-    async def _order(self, do: str, path: Path) -> Mapping[str, object]:
+    async def _order(self, do: str, path: Path, frame: int | None = None) -> Mapping[str, object]:
         await self.start()
         try:
             # Its processor time ends first, where it is not waiting for something.
-            return await self._ask(
-                {"do": do, "folder": str(path.parent), "name": path.name}, self._settings.read_timeout_s + 1
-            )
+            order = {"do": do, "folder": str(path.parent), "name": path.name, "frame": frame}
+            return await self._ask(order, self._settings.read_timeout_s + 1)
         except BaseException as error:
             if not isinstance(error, Fault) or error.status != 422:
                 await self.close()

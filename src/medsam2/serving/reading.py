@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -76,9 +76,9 @@ def _measure_nifti(path: Path) -> dict[str, object]:
     return {"num_voxels": num_voxels, "num_bytes": num_voxels * itemsize}
 
 
-def read_into(path: Path, voxels_path: Path) -> dict[str, object]:
-    """Read a volume, write its voxels to a file and return the rest of it."""
-    volume = read(path)
+def read_into(path: Path, voxels_path: Path, frame: int | None = None) -> dict[str, object]:
+    """Read a volume, or one frame of a file, write its voxels to a file and return the rest of it."""
+    volume = read(path, frame=frame)
     np.save(voxels_path, volume.array, allow_pickle=False)
     return _described(volume)
 
@@ -94,14 +94,14 @@ def _described(volume: Volume) -> dict[str, object]:
     }
 
 
-def _obey(order: dict[str, str]) -> dict[str, object]:
+def _obey(order: dict[str, Any]) -> dict[str, object]:
     """Do what the server asks for; what is wrong with the file is an answer too."""
     # Names in what is raised are then bare, and no place on this machine.
     os.chdir(order["folder"])
     tempfile.tempdir = order["folder"]  # the server removes it, with what a process that dies leaves behind
     path = Path(order["name"])
     try:
-        return {"done": _ORDERS[order["do"]](path)}
+        return {"done": _ORDERS[order["do"]](path, order["frame"])}
     except OSError as error:
         if error.errno in _TOO_LARGE:
             raise MemoryError from error
@@ -114,11 +114,11 @@ def _obey(order: dict[str, str]) -> dict[str, object]:
         return {"wrong": text}
 
 
-_ORDERS: Mapping[str, Callable[[Path], dict[str, object]]] = MappingProxyType(
+_ORDERS: Mapping[str, Callable[[Path, int | None], dict[str, object]]] = MappingProxyType(
     {
-        "measure": measure,
-        "read": lambda path: read_into(path, path.with_name(VOXELS)),
-        "write": write_for_series,
+        "measure": lambda path, _: measure(path),
+        "read": lambda path, frame: read_into(path, path.with_name(VOXELS), frame),
+        "write": lambda path, _: write_for_series(path),
     }
 )
 

@@ -28,6 +28,8 @@ class Referring:
     """Object number to name."""
     weights: str
     """Their name."""
+    frame: int | None = None
+    """Of the series, where it has several."""
 
 
 def leave_order(folder: Path, labels: Volume, order: Referring) -> None:
@@ -57,7 +59,7 @@ def write_for_series(source: Path) -> dict[str, object]:
     folder = source.parent
     order = json.loads((folder / _ORDER).read_text(encoding="utf-8"))
     labels = Volume(np.load(folder / _LABELS, allow_pickle=False), np.array(order["affine"], np.float64))
-    files = series_files(source)
+    files = series_files(source, frame=order["frame"])
     write_labels(
         labels,
         folder / order["target"],

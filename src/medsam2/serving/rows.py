@@ -41,6 +41,8 @@ class Row:
     """1 inside, 0 outside, one per point."""
     mask_format: str
     memory: str
+    frame: int | None = None
+    """Which volume of a 4D file, from 0."""
 
     @property
     def adjusted_index(self) -> int:
@@ -95,6 +97,7 @@ def read_row(number: int, cells: Cells) -> Row:
         point_labels=_labels(number, cells.get("point_labels"), len(points)),
         mask_format=_choice(number, "mask_format", cells.get("mask_format"), MASK_FORMATS),
         memory=_choice(number, "memory", cells.get("memory"), MEMORIES),
+        frame=None if cells.get("frame") is None else _whole(number, "frame", cells["frame"]),
     )
 
 

@@ -21,7 +21,7 @@ from medsam2.serving.addresses import SCHEMES
 from medsam2.serving.admission import Reservation
 from medsam2.serving.answers import Found, answer_text, compressed, wants_gzip
 from medsam2.serving.body import header, read_body
-from medsam2.serving.faults import Fault, fault_of, in_column, no_room
+from medsam2.serving.faults import Fault, choosing_frame, fault_of, in_column, no_room
 from medsam2.serving.fetch import fetch
 from medsam2.serving.rows import Row, read_row
 from medsam2.serving.service import Service
@@ -130,16 +130,15 @@ async def _answer_row(service: Service, row: Row, reservation: Reservation) -> F
 async def _volume_of(service: Service, row: Row, reservation: Reservation) -> Volume:
     try:
         with tempfile.TemporaryDirectory(dir=service.folder, ignore_cleanup_errors=True) as folder:
-            return await _read_image(service, row.image, Path(folder), reservation)
+            path = await _file_of(row.image, Path(folder), service)
+            return await read_volume(path, service, reservation, row.frame)
     except MedSAM2Error as error:
-        raise in_column(row.number, _IMAGE, error) from error
+        raise in_column(
+            row.number, _IMAGE, choosing_frame(error, "column frame takes a number from 0")
+        ) from error
     except OSError as error:
         logger.exception("no room for files")
         raise no_room() from error
-
-
-async def _read_image(service: Service, image: str, folder: Path, reservation: Reservation) -> Volume:
-    return await read_volume(await _file_of(image, folder, service), service, reservation)
 
 
 async def _file_of(image: str, folder: Path, service: Service) -> Path:

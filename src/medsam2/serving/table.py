@@ -10,7 +10,7 @@ from medsam2.serving.faults import Fault, shown
 
 WRAPPERS = ("input_data", "dataframe_split", "dataframe_records", "inputs")
 REQUIRED = ("nii_image", "key_slice_idx", "dicom_window")
-COLUMNS = (*REQUIRED, "bbox", "slice_offset", "points", "point_labels", "mask_format", "memory")
+COLUMNS = (*REQUIRED, "bbox", "slice_offset", "points", "point_labels", "mask_format", "memory", "frame")
 _ASIDE = {"params"}
 """What platforms put beside the table; it says nothing about a mask."""
 

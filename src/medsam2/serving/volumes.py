@@ -16,7 +16,9 @@ _MEASURED = (".nii.gz", ".nii", ".zip")
 _LABEL_COPIES = 2  # bytes per voxel while masks become labels
 
 
-async def read_volume(path: Path, service: Service, reservation: Reservation) -> Volume:
+async def read_volume(
+    path: Path, service: Service, reservation: Reservation, frame: int | None = None
+) -> Volume:
     """Read an image; its voxels are pages of a file that has no name any more.
 
     Args:
@@ -24,6 +26,7 @@ async def read_volume(path: Path, service: Service, reservation: Reservation) ->
         service: Lends the process.
         reservation: Grows by the image and by the labels that will lie on it, before either is there. NIfTI
             files and archives say what they take; of others it is their size, until they are read.
+        frame: Which volume of a 4D file, from 0.
 
     Raises:
         Fault: 413, too large; 422, it cannot be read; 503, no memory; 504, too slow.
@@ -37,7 +40,7 @@ async def read_volume(path: Path, service: Service, reservation: Reservation) ->
         _check_size(service, num_bytes)
         counted = num_bytes + _LABEL_COPIES * num_voxels
         reservation.grow(counted)
-        volume = await reader.read(path)
+        volume = await reader.read(path, frame)
     array = volume.array
     _check_size(service, array.nbytes)
     reservation.shrink(counted)

@@ -7,9 +7,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from medsam2.errors import MedSAM2Error
 from medsam2.imaging.volume import Volume
 from medsam2.serving.admission import Reservation
-from medsam2.serving.faults import Fault
+from medsam2.serving.faults import Fault, choosing_frame
 from medsam2.serving.monailabel.dialect import Dialect
 from medsam2.serving.monailabel.formats import IMAGES, suffix_of
 from medsam2.serving.monailabel.forms import Upload
@@ -72,7 +73,10 @@ async def open_source(dialect: Dialect, source: Source, folder: Path, reservatio
     Raises:
         Fault: See `serving.volumes.read_volume`.
     """
-    return await read_volume(await link_source(source, folder), dialect.service, reservation)
+    try:
+        return await read_volume(await link_source(source, folder), dialect.service, reservation)
+    except MedSAM2Error as error:
+        raise choosing_frame(error, "viewers show one volume: save the frame as a file of its own") from error
 
 
 async def link_source(source: Source, folder: Path) -> Path:

@@ -33,6 +33,7 @@ _TYPES = {
     "point_labels": _LISTS,
     "mask_format": DataType.string,
     "memory": DataType.string,
+    "frame": DataType.long,
 }
 
 

@@ -53,6 +53,7 @@ OPENING: dict[str, object] = {
         _query("window", "Of CT by name, or lower,upper.", {"type": "string"}),
         _query("plane", "Cut that way; along the file's third axis without.", {"enum": list(PLANES)}),
         _query("memory", "Which slices the model looks back at.", {"enum": list(MEMORIES)}),
+        _query("frame", "Which volume of a 4D file, from 0.", _WHOLE),
     ],
     "requestBody": {
         "required": True,
@@ -66,6 +67,7 @@ OPENING: dict[str, object] = {
                         "window": _WINDOW,
                         "plane": {"enum": list(PLANES)},
                         "memory": {"enum": list(MEMORIES)},
+                        "frame": _WHOLE,
                     },
                 )
             },

@@ -82,7 +82,8 @@ async def _write_for_series(
 ) -> None:
     if opened.source is None:
         raise Fault(422, f"{kind} refers to a DICOM series, and this session was opened from another file")
-    order = Referring(kind=kind, target=path.name, names=names, weights=Path(opened.weights).name)
+    weights = Path(opened.weights).name
+    order = Referring(kind=kind, target=path.name, names=names, weights=weights, frame=opened.frame)
     await service.hands.run(partial(leave_order, path.parent, labels, order))
     source = path.with_name(opened.source.name)
     source.symlink_to(opened.source.resolve())

@@ -74,7 +74,7 @@ async def _open(service: Service, request: Request, folder: Path, reservation: R
         opening, path = await _stored(service, request, folder, reservation)
     source = path if path.suffix in (_DICOM, _NAMED_DICOM[0], _ZIP) else None
     is_upload = not path.is_symlink()
-    volume = await read_volume(path, service, reservation)
+    volume = await read_volume(path, service, reservation, opening.frame)
     if is_upload and source is None:
         reservation.shrink(path.stat().st_size)
         path.unlink()
@@ -85,6 +85,7 @@ async def _open(service: Service, request: Request, folder: Path, reservation: R
         name=opening.name.rpartition("/")[2],
         folder=folder,
         source=source,
+        frame=opening.frame,
         reservation=reservation,
     )
 

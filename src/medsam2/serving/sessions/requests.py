@@ -21,7 +21,7 @@ from medsam2.serving.rows import MAX_POINTS, MEMORIES
 MAX_JSON_BYTES = 32 * 2**20
 """Of a request in JSON: the run lengths of the most ragged mask of a large slice."""
 PLANES = ("axial", "coronal", "sagittal")
-_OPENING_KEYS = ("path", "window", "plane", "memory")
+_OPENING_KEYS = ("path", "window", "plane", "memory", "frame")
 _PROMPT_KEYS = ("object", "slice", "box", "points", "labels", "mask")
 _MAX_NAME = 100
 # Short runs take a letter each and long ones hardly more, so that twice the pixels is more than enough.
@@ -37,6 +37,8 @@ class Opening:
     window: str | tuple[float, float] | None
     plane: str | None
     memory: str
+    frame: int | None
+    """Which volume of a 4D file, from 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,7 @@ def opening_of_query(query: Mapping[str, str]) -> Opening:
         window=_window(window or None),
         plane=_plane(query.get("plane") or None),
         memory=_memory(query.get("memory") or None),
+        frame=whole_number("frame", query["frame"]) if query.get("frame") else None,
     )
 
 
@@ -84,6 +87,7 @@ def opening_of_json(body: bytes | bytearray) -> Opening:
         window=_window(given.get("window")),
         plane=_plane(given.get("plane")),
         memory=_memory(given.get("memory")),
+        frame=None if given.get("frame") is None else _whole("frame", given["frame"]),
     )
 
 

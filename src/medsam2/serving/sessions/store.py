@@ -40,6 +40,8 @@ class OpenSession:
     """Private; goes with the session."""
     source: Path | None
     """The scan's file, or a link to it, where masks may have to refer to it."""
+    frame: int | None
+    """Which volume of the file the session is about, where there are several."""
     reservation: Reservation
     id: str = field(default_factory=lambda: secrets.token_urlsafe(_ID_BYTES))
     is_open: bool = True
