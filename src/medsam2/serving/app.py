@@ -17,6 +17,7 @@ from medsam2.errors import MedSAM2Error
 from medsam2.serving.description import SCORE_RESPONSES, SCORE_SCHEMA
 from medsam2.serving.faults import Fault, fault_of
 from medsam2.serving.guard import Guard, fault_response
+from medsam2.serving.head import Head
 from medsam2.serving.monailabel.dialect import open_dialect
 from medsam2.serving.monailabel.routes import add_monailabel
 from medsam2.serving.observe import Observer
@@ -88,6 +89,7 @@ def create_app(
             allow_methods=["GET", "POST", "PUT", "DELETE"],
             allow_headers=["Authorization", "Content-Type"],
         )
+    app.add_middleware(Head)
     app.add_middleware(Guard, settings=settings)
     paths = frozenset(app.openapi()["paths"]) | {"/openapi.json"}
     app.add_middleware(Observer, service=service, paths=paths)  # the last one added is outermost

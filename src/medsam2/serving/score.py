@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import logging
 import tempfile
 from collections.abc import Awaitable, Sequence
@@ -21,6 +19,7 @@ from medsam2.serving.addresses import SCHEMES
 from medsam2.serving.admission import Reservation
 from medsam2.serving.answers import Found, answer_text, compressed, wants_gzip
 from medsam2.serving.body import header, read_body
+from medsam2.serving.encodings import bytes_in
 from medsam2.serving.faults import Fault, choosing_frame, fault_of, in_column, no_room
 from medsam2.serving.fetch import fetch
 from medsam2.serving.rows import Row, read_row
@@ -154,9 +153,7 @@ async def _file_of(image: str, folder: Path, service: Service) -> Path:
 
 
 def _decode(image: str, path: Path) -> None:
-    # Some encoders break lines.
-    text = "".join(image.split()) if any(space in image for space in "\r\n\t ") else image
     try:
-        path.write_bytes(base64.b64decode(text, validate=True))
-    except (binascii.Error, ValueError) as error:
+        path.write_bytes(bytes_in(image))
+    except ValueError as error:
         raise Fault(422, f"neither a URL nor base64 ({error}); base64 of a NIfTI file is expected") from None

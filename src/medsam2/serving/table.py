@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import orjson
-
+from medsam2.serving.encodings import json_in
 from medsam2.serving.faults import Fault, shown
 
 WRAPPERS = ("input_data", "dataframe_split", "dataframe_records", "inputs")
@@ -31,8 +30,8 @@ def read_table(body: bytes | bytearray, max_rows: int) -> list[Cells]:
         Fault: 400, this is not JSON or not the table; 413, it has too many rows.
     """
     try:
-        request: object = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
+        request = json_in(body)
+    except ValueError as error:
         raise Fault(400, f"the request is not JSON: {error}") from None
     rows = _rows(_unwrapped(request))
     if not rows:

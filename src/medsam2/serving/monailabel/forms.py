@@ -10,10 +10,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 from urllib.parse import parse_qsl
 
-import orjson
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from medsam2.serving.encodings import json_in
 from medsam2.serving.faults import Fault, shown
 
 if TYPE_CHECKING:
@@ -107,8 +107,8 @@ def read_object(text: bytes | bytearray, what: str) -> dict[str, object]:
     if not text.strip():
         return {}
     try:
-        found: object = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
+        found = json_in(text)
+    except ValueError as error:
         raise Fault(422, f"{what} is not JSON: {error}") from None
     if found is None:
         return {}

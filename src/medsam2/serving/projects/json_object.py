@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
-import orjson
 from starlette.requests import Request
 
 from medsam2.serving.body import read_body
+from medsam2.serving.encodings import json_in
 from medsam2.serving.faults import Fault, shown
 from medsam2.serving.service import Service
 from medsam2.serving.usage import usage_of
@@ -81,8 +81,8 @@ async def read_object(service: Service, request: Request, max_mib: int | None = 
     body = await read_body(request.scope, request.receive, settings, usage.reservation)
     usage.num_bytes = len(body)
     try:
-        values = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
+        values = json_in(body)
+    except ValueError as error:
         raise Fault(400, f"the body is not JSON: {error}") from None
     if not isinstance(values, dict):
         raise Fault(400, f"the body is a JSON object, not {shown(values)}")

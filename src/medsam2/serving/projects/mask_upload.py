@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +13,7 @@ from medsam2.annotation.states import DONE
 from medsam2.annotation.versions import Version, Weights, save_version
 from medsam2.errors import MedSAM2Error
 from medsam2.imaging.volume import Volume
+from medsam2.serving.encodings import bytes_in
 from medsam2.serving.faults import Fault
 from medsam2.serving.projects.json_object import Fields
 from medsam2.serving.projects.off_loop import in_folder, in_thread
@@ -50,8 +49,8 @@ class MaskUpload:
 
     async def _read(self, text: str) -> Volume:
         try:
-            content = base64.b64decode(text, validate=True)
-        except (binascii.Error, ValueError) as error:
+            content = bytes_in(text)
+        except ValueError as error:
             raise Fault(422, f"mask: is not base64 ({error}); base64 of a .nii.gz file is expected") from None
         suffix = ".nii.gz" if content.startswith(_GZIP_MAGIC) else ".nii"
         with tempfile.TemporaryDirectory(dir=self._service.folder, ignore_cleanup_errors=True) as folder:

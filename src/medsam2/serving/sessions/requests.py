@@ -9,12 +9,12 @@ from typing import TypeGuard
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
 from medsam2.errors import GeometryError
 from medsam2.imaging.intensity import WINDOW_PRESETS, Window
 from medsam2.imaging.labels import from_coco_counts
 from medsam2.imaging.outputs.write import SUFFIXES
+from medsam2.serving.encodings import json_in
 from medsam2.serving.faults import Fault, shown
 from medsam2.serving.rows import MAX_POINTS, MEMORIES
 
@@ -151,8 +151,8 @@ def names_of(text: str | None) -> dict[int, str]:
 
 def _object(body: bytes | bytearray, keys: tuple[str, ...], what: str) -> dict[str, object]:
     try:
-        given: object = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
+        given = json_in(body)
+    except ValueError as error:
         raise Fault(400, f"the request is not JSON: {error}") from None
     if not isinstance(given, dict):
         raise Fault(400, f"the request is {shown(given)}; an object that says {what} is expected")
