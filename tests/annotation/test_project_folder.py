@@ -62,7 +62,7 @@ def test_a_scan_of_several_frames_is_left_out_with_what_to_do(tmp_path: Path) ->
         added, (left,) = add_scans(project)
         assert added == []
         assert left.reason == (
-            "beats.nii.gz: holds 2 frames; a volume is one of them, "
+            "holds 2 frames; a volume is one of them, "
             "save the one to segment as a file of its own and leave this one out"
         )
     finally:

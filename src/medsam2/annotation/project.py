@@ -143,7 +143,7 @@ def add_scans(project: Project) -> tuple[list[str], list[LeftOut]]:
         try:
             volume = read(project.folder / scan.path)
         except (MedSAM2Error, MemoryError) as error:
-            left.append(LeftOut(scan.path, _reason(error, project.folder)))
+            left.append(LeftOut(scan.path, _reason(error, project.folder).removeprefix(f"{scan.path}: ")))
             continue
         row = {
             "project": project.key, "name": scan.name, "path": scan.path, "num_slices": volume.shape[0],
