@@ -344,7 +344,7 @@ def test_what_is_not_recognised_names_what_was_looked_for(tmp_path: Path) -> Non
             "image,mask,split\na,b,rest\n",
             "line 2: a split is train, validation, test, not 'rest'",
         ),
-        ("cases.csv", "image,mask,modality\na,b,PT\n", "a modality is CT, MR, US or empty, not 'PT'"),
+        ("cases.csv", "image,mask,modality\na,b,XX\n", "a modality is CT, MR, US, PT, NM or empty, not 'XX'"),
         ("cases.csv", "image,mask\n,b\n", "line 2: has no image"),
         ("dataset.json", '{"channel_names": 3}', "channels are listed as"),
         ("dataset.json", '{"channel_names": {"0": "CT"}, "labels": [1]}', "labels are a JSON object"),
