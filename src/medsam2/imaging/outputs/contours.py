@@ -1,12 +1,16 @@
 """Draw the outlines of a mask in one slice as closed polygons, its holes reached through keyholes."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
 from medsam2.errors import InputError
+
+_CORNERS_AT_ONCE = 256
+_LAST = 1e6  # pixels, longer than any channel
 
 
 def outlines(mask: np.ndarray) -> Iterator[np.ndarray]:
@@ -35,14 +39,53 @@ def _keyholed(part: np.ndarray) -> np.ndarray:
     rings = _rings(part)
     # The outer ring encloses all others.
     outer = rings.pop(int(np.argmax([abs(_signed_area(ring)) for ring in rings])))
-    while rings:
-        # The nearest ring first, so that channels stay short and out of each other's way.
-        gaps = [_channel_lengths(outer, ring) for ring in rings]
-        nearest = int(np.argmin([gap.min() for gap in gaps]))
-        here, there = np.unravel_index(gaps[nearest].argmin(), gaps[nearest].shape)
-        inner = np.roll(rings.pop(nearest), -int(there), axis=0)
-        outer = np.concatenate((outer[: here + 1], inner, inner[:1], outer[here:]))
-    return outer
+    return _joined(outer, rings) if rings else outer
+
+
+def _joined(outer: np.ndarray, rings: list[np.ndarray]) -> np.ndarray:
+    """Join rings to the one around them, the nearest first: channels stay short and out of each other's way.
+
+    Every corner of a ring that is still alone keeps its shortest way to what is joined. A ring that joins
+    can only shorten it, so that each pair of corners is looked at once.
+    """
+    corners = np.concatenate((outer, *rings))
+    ring_of = np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])
+    starts = len(outer) + np.cumsum([0, *(len(ring) for ring in rings)])
+    alone = corners[len(outer) :]
+    shortest, nearest = np.full(len(alone), np.inf), np.zeros(len(alone), int)
+
+    def shorten(joined: np.ndarray) -> None:
+        waiting = np.flatnonzero(ring_of >= 0)
+        for some in np.array_split(joined, -(-len(joined) // _CORNERS_AT_ONCE)):
+            lengths = _channel_lengths(corners[some], alone[waiting])
+            best = lengths.argmin(axis=0)
+            least = lengths[best, np.arange(len(waiting))]
+            is_less = least < shortest[waiting]
+            shortest[waiting[is_less]], nearest[waiting[is_less]] = least[is_less], some[best[is_less]]
+
+    following = [*range(1, len(outer)), 0]
+    for first, end in pairwise(starts.tolist()):
+        following += [*range(first + 1, end), first]
+    places = list(range(len(corners)))
+    shorten(np.arange(len(outer)))
+    for _ in rings:
+        corner = int(shortest.argmin())
+        ring = int(ring_of[corner])
+        here, there = int(nearest[corner]), len(outer) + corner
+        # There, around the ring and there again; then here again and on.
+        last = int(starts[ring + 1] - 1 if there == starts[ring] else there - 1)
+        there_again, here_again = len(places), len(places) + 1
+        places += [there, here]
+        following += [here_again, following[here]]
+        following[here], following[last] = there, there_again
+        own = np.flatnonzero(ring_of == ring)
+        ring_of[own], shortest[own] = -1, np.inf
+        if (ring_of >= 0).any():
+            shorten(own + len(outer))
+    order = [0]
+    while (after := following[order[-1]]) != 0:
+        order.append(after)
+    return np.asarray(corners[[places[one] for one in order]])
 
 
 def _channel_lengths(outer: np.ndarray, ring: np.ndarray) -> np.ndarray:
@@ -57,8 +100,7 @@ def _channel_lengths(outer: np.ndarray, ring: np.ndarray) -> np.ndarray:
     num_steps = np.gcd(way[..., 0], way[..., 1])
     first_stop = doubled[0] + way // np.maximum(num_steps, 1)[..., None]
     meets_middle = (num_steps > 1) & (first_stop % 2 == 0).all(axis=-1)
-    lengths = cdist(outer, ring)
-    return np.asarray(np.where(meets_middle, lengths + lengths.max(), lengths))
+    return np.asarray(cdist(outer, ring) + np.where(meets_middle, _LAST, 0))
 
 
 def _rings(part: np.ndarray) -> list[np.ndarray]:
