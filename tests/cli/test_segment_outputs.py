@@ -130,6 +130,12 @@ def test_measurements_and_the_report_of_a_run(series: Path, tmp_path: Path) -> N
     [
         (("--statistics", "sizes.txt"), "sizes.txt: must end in .json or .csv"),
         (("--report", "run.csv"), "run.csv: must end in .json"),
+        (("--preview", "look.jpg"), "look.jpg: must end in .png"),
+        (
+            ("-o", "m.nii.gz", "--statistics", "s.json", "--report", "./s.json"),
+            "s.json: is named for --statistics and for --report; give each a file of its own",
+        ),
+        (("-o", "s.nii.gz", "--per-object", "--statistics", "s.json", "--report", "s.json"), "for --report"),
         (("-o", "mask.nii.gz", "--output-type", "stl"), "mask.nii.gz: a stl file ends in .stl"),
         (("-o", "mask.stl", "--per-object"), "an STL file holds one object anyway"),
     ],

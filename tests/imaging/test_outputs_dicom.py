@@ -602,3 +602,21 @@ def test_missing_libraries_are_named_with_their_extra(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "highdicom", None)
     with pytest.raises(InputError, match=r"pip install 'medsam2\[dicom\]'"):
         write_labels(labels, tmp_path / "seg.dcm", source=tmp_path)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_names_that_dicom_cannot_hold_are_cut(kind, tmp_path):
+    (tmp_path / "ct").mkdir()
+    volume = write_series(tmp_path / "ct")
+    array = np.zeros(volume.shape, np.uint8)
+    array[2, 3:6, 4:9] = 1
+    array[2, 10:15, 4:9] = 2
+    long = "primary hepatocellular carcinoma segment VII arterial phase follow up 2"
+    names = {1: long, 2: "left\\right\nside"}
+    write_labels(volume.with_array(array), tmp_path / "m.dcm", kind=kind, source=tmp_path / "ct", names=names)
+    file = pydicom.dcmread(tmp_path / "m.dcm")
+    if kind == "dicom-seg":
+        found = [segment.SegmentLabel for segment in file.SegmentSequence]
+    else:
+        found = [region.ROIName for region in file.StructureSetROISequence]
+    assert found == [long[:64], "left/right side"]

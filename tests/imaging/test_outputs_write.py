@@ -138,11 +138,28 @@ def test_what_is_no_label(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["", "  ", "a\\b", "two\nlines", "x" * 65, "tab\t"])
-def test_names_that_no_header_can_hold(name, tmp_path):
-    with pytest.raises(InputError, match="an object's name is 1 to 64 printable characters"):
-        write_labels(labels(), tmp_path / "mask.seg.nrrd", names={1: name})
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("", "object 1"),
+        ("  ", "object 1"),
+        ("\0", "object 1"),
+        ("a\\b", "a\\b"),
+        ("two\nlines", "two lines"),
+        ("tab\t", "tab"),
+        ("x" * 400, "x" * 400),
+        ("größe 大", "größe 大"),
+    ],
+)
+def test_no_name_costs_the_mask(name, line, tmp_path):
+    write_labels(labels(), tmp_path / "mask.seg.nrrd", names={1: name})
+    image = SimpleITK.ReadImage(tmp_path / "mask.seg.nrrd")
+    assert image.GetMetaData("Segment0_Name") == line
+    assert image.GetMetaData("Segment1_Name") == "object 3"
+    write_labels(labels(), tmp_path / "mask.nii.gz", names={1: name})
+    assert np.array_equal(
+        SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(tmp_path / "mask.nii.gz")), labels().array
+    )
 
 
 def test_numbers_and_colours_that_cannot_be(tmp_path):

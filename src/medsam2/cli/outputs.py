@@ -124,25 +124,34 @@ def source_series(
 
 
 def check_places(options: OutputOptions, image: Path) -> None:
-    """Refuse places that cannot be written to, before anything is read.
+    """Refuse places that cannot be written to, or that two files would share, before anything is read.
 
     Raises:
-        InputError: See `imaging.outputs.write.check_labels_output`.
+        InputError: See `imaging.outputs.write.check_labels_output`, or a picture is no PNG, or see above.
     """
     from medsam2.imaging.io import check_output
     from medsam2.imaging.outputs.write import check_labels_output, kind_of
+    from medsam2.imaging.surface import require_skimage
 
     mask = mask_path(options, image)
     check_labels_output(mask, options.output_type, options.source or image)
     if options.per_object and kind_of(mask, options.output_type) == "stl":
         raise InputError("an STL file holds one object anyway; leave --per-object away")
-    for path, endings in ((options.statistics, (".json", ".csv")), (options.report, (".json",))):
+    if options.statistics is not None:
+        require_skimage()
+    others = {
+        "--statistics": (options.statistics, (".json", ".csv")),
+        "--report": (options.report, (".json",)),
+        "--preview": (options.preview, (".png",)),
+    }
+    named = {"the mask": mask}
+    for option, (path, endings) in others.items():
         if path is not None:
             if path.suffix.lower() not in endings:
                 raise InputError(f"{path}: must end in {' or '.join(endings)}")
             check_output(path)
-    if options.preview is not None:
-        check_output(options.preview)
+            named[option] = path
+    _check_apart(named)
 
 
 def plan_outputs(
@@ -157,7 +166,7 @@ def plan_outputs(
         inputs: Files that were read, and must stay.
 
     Raises:
-        InputError: One of them is a file that was read.
+        InputError: One of them is a file that was read, or two are the same file.
     """
     mask = mask_path(options, image)
     masks = _named(mask, names) if options.per_object else {}
@@ -171,7 +180,29 @@ def plan_outputs(
     for path in (mask, *masks.values(), *pictures.values(), *others):
         if path.resolve() in taken:
             raise InputError(f"{path}: is an input, which is never written over; name another file with -o")
+    titles = {number: name or f"object {number}" for number, name in names.items()}
+    _check_apart(
+        {
+            "the mask": mask,
+            **{f"the mask of {number}, {titles[number]}": path for number, path in masks.items()},
+            **{f"the picture of {number}, {titles[number]}": path for number, path in pictures.items()},
+            **{option: path for option, path in _tables(options).items() if path is not None},
+        }
+    )
     return OutputPlan(options=options, mask=mask, masks=masks, pictures=pictures)
+
+
+def _tables(options: OutputOptions) -> dict[str, Path | None]:
+    return {"--statistics": options.statistics, "--report": options.report}
+
+
+def _check_apart(named: Mapping[str, Path]) -> None:
+    """Refuse two outputs in one file, of which only the last would be left."""
+    places: dict[Path, str] = {}
+    for what, path in named.items():
+        other = places.setdefault(path.resolve(), what)
+        if other != what:
+            raise InputError(f"{path}: is named for {other} and for {what}; give each a file of its own")
 
 
 def write_outputs(

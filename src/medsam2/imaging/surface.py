@@ -1,6 +1,7 @@
 """Draw the surface of a mask as triangles in millimetres."""
 
 from dataclasses import dataclass
+from importlib import import_module
 
 import numpy as np
 from scipy import sparse
@@ -47,15 +48,26 @@ def surface_of(mask: np.ndarray, affine: np.ndarray) -> Surface:
     Raises:
         InputError: scikit-image is not installed.
     """
-    try:
-        from skimage.measure import marching_cubes
-    except ImportError as error:
-        raise InputError("surfaces need scikit-image: pip install 'medsam2[mesh]'") from error
+    require_skimage()
+    from skimage.measure import marching_cubes
+
     vertices, faces, _, _ = marching_cubes(np.pad(mask, 1).astype(np.uint8), _LEVEL)
     lps = flip_ras_lps(affine)
     placed = (vertices[:, ::-1].astype(np.float64) - 1) @ lps[:3, :3].T + lps[:3, 3]
     # Triangles are turned for a right-handed (x, y, z); a mirrored grid turns them inside out.
     return Surface(placed, faces if np.linalg.det(lps[:3, :3]) > 0 else faces[:, ::-1])
+
+
+def require_skimage() -> None:
+    """Make sure that surfaces and outlines can be followed.
+
+    Raises:
+        InputError: scikit-image is not installed.
+    """
+    try:
+        import_module("skimage.measure")
+    except ImportError as error:
+        raise InputError("surfaces need scikit-image: pip install 'medsam2[mesh]'") from error
 
 
 def smooth(surface: Surface) -> Surface:

@@ -165,7 +165,7 @@ def _description(number: int, one: LabelledObject, weights: str | None) -> Segme
 
     return SegmentDescription(
         segment_number=number,
-        segment_label=one.name,
+        segment_label=one.dicom_name,
         segmented_property_category=_dicom_code(one.segment.category),
         segmented_property_type=_dicom_code(one.segment.type),
         algorithm_type="SEMIAUTOMATIC",

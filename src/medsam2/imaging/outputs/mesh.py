@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +27,10 @@ def write(labels: Volume, objects: Sequence[LabelledObject], path: Path) -> tupl
     Raises:
         InputError: There is no object, a file cannot be written, or trimesh is not installed.
     """
-    try:
-        from trimesh import Trimesh
-        from trimesh.exchange.stl import export_stl
-    except ImportError as error:
-        raise InputError("STL files need trimesh: pip install 'medsam2[mesh]'") from error
+    require_trimesh()
+    from trimesh import Trimesh
+    from trimesh.exchange.stl import export_stl
+
     present = [one for one in objects if one.box is not None]
     if not present:
         raise InputError(f"{path}: no voxel is labelled, and a surface needs at least one")
@@ -43,6 +43,18 @@ def write(labels: Volume, objects: Sequence[LabelledObject], path: Path) -> tupl
             content = export_stl(Trimesh(surface.vertices_mm, surface.faces, process=False))
             temporary.write_bytes(_HEADER.ljust(_HEADER_SIZE) + content[_HEADER_SIZE:])
     return tuple(paths)
+
+
+def require_trimesh() -> None:
+    """Make sure that STL files can be written.
+
+    Raises:
+        InputError: trimesh is not installed.
+    """
+    try:
+        import_module("trimesh")
+    except ImportError as error:
+        raise InputError("STL files need trimesh: pip install 'medsam2[mesh]'") from error
 
 
 def _surface_in_box(labels: Volume, one: LabelledObject) -> Surface:

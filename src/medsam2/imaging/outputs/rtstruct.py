@@ -141,7 +141,7 @@ def _region(number: int, one: LabelledObject, first: Dataset) -> Dataset:
     region = Dataset()
     region.ROINumber = number
     region.ReferencedFrameOfReferenceUID = first.FrameOfReferenceUID
-    region.ROIName = one.name
+    region.ROIName = one.dicom_name
     region.ROIGenerationAlgorithm = "SEMIAUTOMATIC"
     return region
 

@@ -12,7 +12,7 @@ from medsam2.imaging.volume import Volume
 MAX_LABEL = 65535
 """Highest number of an object; DICOM's segments and our 16-bit labels end here."""
 MAX_NAME = 64
-"""Characters of a name; DICOM's text values of this kind end here."""
+"""Characters of a name in DICOM, whose text values of this kind end here; other forms have no limit."""
 MAX_CODE = 16
 """Characters of a code's value and of its scheme."""
 
@@ -69,7 +69,7 @@ class Segment:
     """What is to be said of one object beside its voxels.
 
     Raises:
-        InputError: The name is empty, too long for DICOM or not plain text, or the colour is none.
+        InputError: The name is empty, or the colour is none.
     """
 
     name: str
@@ -82,11 +82,8 @@ class Segment:
 
     def __post_init__(self) -> None:
         """Check everything there is to check about a segment, here and nowhere else."""
-        if not _is_plain(self.name, MAX_NAME):
-            raise InputError(
-                f"an object's name is 1 to {MAX_NAME} printable characters without a backslash, "
-                f"not {self.name!r}"
-            )
+        if not self.name.strip():
+            raise InputError(f"an object's name is not blank, as {self.name!r} is")
         color = self.color_rgb
         if color is not None and not (len(color) == 3 and all(0 <= part <= 255 for part in color)):
             raise InputError(f"a colour is three numbers from 0 to 255, not {color}")
@@ -108,6 +105,17 @@ class LabelledObject:
     def name(self) -> str:
         """What people call it."""
         return self.segment.name
+
+    @property
+    def line(self) -> str:
+        """Its name on one line, as the text of a header: whatever is not printable becomes a space."""
+        letters = (letter if letter.isprintable() else " " for letter in self.name)
+        return "".join(letters).strip() or f"object {self.label}"
+
+    @property
+    def dicom_name(self) -> str:
+        """Its name as DICOM holds it: on one line, cut, with slashes for backslashes, which part values."""
+        return self.line.replace("\\", "/")[:MAX_NAME].strip()
 
 
 def as_labels(volume: Volume) -> Volume:
@@ -152,4 +160,6 @@ def find_objects(labels: Volume, names: Mapping[int, str | Segment] | None = Non
 def _as_segment(label: int, given: str | Segment) -> Segment:
     if not 1 <= label <= MAX_LABEL:
         raise InputError(f"objects are numbered 1 to {MAX_LABEL}, none can be {label}, named {given!r}")
-    return Segment(name=given) if isinstance(given, str) else given
+    if isinstance(given, str):
+        return Segment(name=given if given.strip() else f"object {label}")
+    return given

@@ -10,8 +10,9 @@ from types import MappingProxyType
 from medsam2.errors import InputError, UnsupportedFormat
 from medsam2.imaging import io
 from medsam2.imaging.outputs import dicom_seg, mesh, npz, rtstruct, seg_nrrd
-from medsam2.imaging.outputs.dicom_slices import Source
+from medsam2.imaging.outputs.dicom_slices import Source, require_highdicom
 from medsam2.imaging.outputs.segments import Segment, as_labels, find_objects
+from medsam2.imaging.surface import require_skimage
 from medsam2.imaging.volume import Volume
 
 SUFFIXES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -29,6 +30,7 @@ SUFFIXES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """Kind -> how its files end, the usual ending first. Without a kind, .dcm is a DICOM segmentation."""
 NEEDS_SOURCE = frozenset({"dicom-seg", "rtstruct"})
 """Kinds that refer to the DICOM series the labels were drawn on."""
+_FOLLOWS_OUTLINES = frozenset({"rtstruct", "stl"})
 
 
 def kind_of(path: str | os.PathLike[str], kind: str | None = None) -> str:
@@ -60,7 +62,8 @@ def check_labels_output(path: str | os.PathLike[str], kind: str | None, source: 
     """Refuse what `write_labels` would for its path, kind and source, before the work.
 
     Raises:
-        InputError: The place cannot be written to, there is no such kind, or a DICOM kind has no source.
+        InputError: The place cannot be written to, there is no such kind, a DICOM kind has no source, or an
+            optional library is missing.
         UnsupportedFormat: The suffix is not the kind's.
     """
     kind = kind_of(path, kind)
@@ -69,6 +72,12 @@ def check_labels_output(path: str | os.PathLike[str], kind: str | None, source: 
         raise InputError(
             f"{path}: {kind} refers to the DICOM series the labels were drawn on; give it as source"
         )
+    if kind in NEEDS_SOURCE:
+        require_highdicom()
+    if kind == "stl":
+        mesh.require_trimesh()
+    if kind in _FOLLOWS_OUTLINES:
+        require_skimage()
 
 
 def write_labels(
@@ -87,7 +96,7 @@ def write_labels(
         path: The file. Several objects as STL become NAME_<label>.stl each.
         kind: A key of `SUFFIXES`; what the name says if not given.
         names: Label to its object's name, or to a `Segment` with colour and codes too. NIfTI, MetaImage,
-            plain NRRD and npz have no place for them.
+            plain NRRD and npz have no place for them; DICOM takes 64 characters.
         source: The DICOM series the labels were drawn on, for the kinds in `NEEDS_SOURCE`: a folder, files
             or datasets.
         weights: Name of the network's weights, which DICOM segmentations record.
@@ -96,7 +105,7 @@ def write_labels(
         The files that were written.
 
     Raises:
-        InputError: The labels are not whole numbers from 0 to 65535, a name is not usable, nothing is
+        InputError: The labels are not whole numbers from 0 to 65535, a name has no label, nothing is
             labelled and the kind cannot say so, an optional library is missing, or the file cannot be
             written.
         UnsupportedFormat: The suffix is not the kind's.
