@@ -8,7 +8,7 @@ import pytest
 import SimpleITK
 
 from medsam2.errors import GeometryError, InputError, UnsupportedFormat
-from medsam2.imaging import itk
+from medsam2.imaging import io, itk
 from medsam2.imaging.volume import Volume
 
 ARRAY = np.random.default_rng(5).integers(-500, 500, (4, 5, 6)).astype(np.int16)
@@ -157,3 +157,20 @@ def test_warnings_of_itk_are_as_before_afterwards():
     with itk.quiet_itk():
         assert not SimpleITK.ProcessObject.GetGlobalWarningDisplay()
     assert SimpleITK.ProcessObject.GetGlobalWarningDisplay() == before
+
+
+def test_a_detached_header_and_a_sequence_of_3d_slicer(tmp_path):
+    array = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    image = SimpleITK.GetImageFromArray(array)
+    image.SetSpacing((0.5, 0.6, 2.0))
+    for is_compressed in (False, True):
+        SimpleITK.WriteImage(image, tmp_path / "vol.nhdr", useCompression=is_compressed)
+        volume = io.read(tmp_path / "vol.nhdr")
+        assert np.array_equal(volume.array, array)
+        assert volume.spacing == (0.5, 0.6, 2.0)
+    sequence = SimpleITK.GetImageFromArray(np.stack([array, array + 50], axis=-1), isVector=True)
+    SimpleITK.WriteImage(sequence, tmp_path / "cine.seq.nrrd")
+    for frame in range(2):
+        assert np.array_equal(io.read(tmp_path / "cine.seq.nrrd", frame=frame).array, array + 50 * frame)
+    with pytest.raises(InputError, match="holds 2 frames"):
+        io.read(tmp_path / "cine.seq.nrrd")

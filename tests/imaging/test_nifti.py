@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from medsam2.errors import InputError
-from medsam2.imaging import nifti
+from medsam2.errors import InputError, UnsupportedFormat
+from medsam2.imaging import io, nifti
 from medsam2.imaging.geometry import orientation_code
 from medsam2.imaging.volume import Volume
 
@@ -378,3 +378,65 @@ def test_writing_nothing_odd_warns(scan_path, mask_path):
         warnings.simplefilter("error")
         nifti.write(Volume.from_array(voxels().T), mask_path)
         nib.load(mask_path).get_fdata()
+
+
+@pytest.mark.parametrize("names", [("m.hdr", "m.img"), ("m.hdr.gz", "m.img.gz"), ("M.HDR", "M.IMG")])
+@pytest.mark.parametrize("kind", [nib.Nifti1Pair, nib.Nifti2Pair])
+def test_a_pair_of_header_and_voxels(kind, names, tmp_path):
+    array = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    affine = np.array([[0, -0.8, 0, 3], [0.7, 0, 0, 4], [0, 0, 2.5, 5], [0, 0, 0, 1.0]])
+    image = kind(array.T, affine)
+    ending = ".gz" if names[0].endswith(".gz") else ""
+    image.to_filename(tmp_path / f"made.hdr{ending}")
+    for old, new in zip(("hdr", "img"), names, strict=True):
+        (tmp_path / f"made.{old}{ending}").rename(tmp_path / new)
+    for name in names:
+        volume = io.read(tmp_path / name)
+        np.testing.assert_array_equal(volume.array, array)
+        np.testing.assert_allclose(volume.affine, affine)
+    io.write(volume, tmp_path / "again.nii.gz")
+    again = nib.load(tmp_path / "again.nii.gz")
+    np.testing.assert_allclose(again.affine, affine)
+    np.testing.assert_array_equal(np.asarray(again.dataobj).T, array)
+    (tmp_path / names[1]).unlink()
+    with pytest.raises(InputError, match=r"is half of a pair, and [mM]\.(img|IMG) is not beside it"):
+        io.read(tmp_path / names[0])
+
+
+def test_an_analyze_pair_does_not_say_left_from_right(tmp_path):
+    nib.AnalyzeImage(np.zeros((4, 3, 2), np.int16), np.eye(4)).to_filename(tmp_path / "m.hdr")
+    with pytest.raises(UnsupportedFormat, match=r"is ANALYZE 7\.5, which does not say left from right"):
+        io.read(tmp_path / "m.hdr")
+
+
+@pytest.mark.parametrize("forms", ["sform", "qform", "none"])
+def test_a_slice_is_a_volume_of_one(forms, tmp_path):
+    array = np.arange(12, dtype=np.int16).reshape(3, 4)
+    image = nib.Nifti1Image(array.T, np.diag([-0.8, -0.7, 2.0, 1.0]) if forms != "none" else None)
+    image.header.set_xyzt_units("mm")
+    if forms == "qform":
+        image.set_qform(image.affine, code=1)
+        image.set_sform(None, code=0)
+    if forms == "none":
+        image.header["pixdim"][1:4] = 0.8, 0.7, 2.0
+    for num_dims, step in ((2, None), (3, None), (2, 0), (3, 0)):
+        raw = bytearray(image.header.binaryblock)
+        raw[40:42] = num_dims.to_bytes(2, "little")
+        if step == 0 and forms != "sform":
+            raw[88:92] = bytes(4)  # pixdim[3]
+        if step == 0 and forms == "sform":
+            raw[288:292] = raw[304:308] = raw[320:324] = bytes(4)  # the third column
+        raw[108:112] = np.float32(352).tobytes()
+        raw[344:348] = b"n+1\0"
+        (tmp_path / "m.nii").write_bytes(bytes(raw) + bytes(4) + array.tobytes())
+        volume = io.read(tmp_path / "m.nii")
+        np.testing.assert_array_equal(volume.array, array[np.newaxis])
+        np.testing.assert_allclose(volume.spacing, (0.8, 0.7, 1.0 if step == 0 else 2.0), rtol=1e-6)
+        if (forms, step) != ("sform", 0):  # which ITK refuses
+            theirs = SimpleITK.ReadImage(tmp_path / "m.nii")
+            np.testing.assert_allclose(volume.origin[:2], theirs.GetOrigin()[:2], atol=1e-6)
+            np.testing.assert_allclose(volume.spacing[:2], theirs.GetSpacing()[:2], rtol=1e-6)
+        io.write(volume, tmp_path / "again.nii")
+        again = io.read(tmp_path / "again.nii")
+        np.testing.assert_array_equal(again.affine, volume.affine)
+        assert SimpleITK.ReadImage(tmp_path / "again.nii").GetSize()[:2] == (4, 3)

@@ -102,7 +102,6 @@ def test_a_header_that_claims_terabytes_costs_no_memory(path, compress):
     [
         ((0, 1, 1, 1, 1, 1, 1, 1), "has 0 dimensions"),
         ((1, 20, 1, 1, 1, 1, 1, 1), "has 1 dimensions"),
-        ((2, 20, 16, 1, 1, 1, 1, 1), r"has 2 dimensions \[20, 16\].*\(x, y, 1\)"),
         ((3, 20, 0, 12, 1, 1, 1, 1), "none may be smaller than 1"),
         ((3, 20, -16, 12, 1, 1, 1, 1), "none may be smaller than 1"),
         ((4, 20, 16, 12, 0, 1, 1, 1), "none may be smaller than 1"),
@@ -168,7 +167,7 @@ def test_a_folder_and_a_missing_file(tmp_path):
 
 
 def test_errors_quote_no_text_of_the_header(path):
-    data = content(dim=(2, 20, 16, 1, 1, 1, 1, 1), descrip=b"DOE JOHN", db_name=b"DOE JOHN")
+    data = content(dim=(1, 20, 1, 1, 1, 1, 1, 1), descrip=b"DOE JOHN", db_name=b"DOE JOHN")
     path.write_bytes(data)
     with pytest.raises(InputError) as caught:
         nifti.read(path)

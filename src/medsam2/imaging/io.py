@@ -33,6 +33,11 @@ _READERS: Mapping[str, _Reader] = MappingProxyType(
     {
         ".nii": lambda path, frame: nifti.read(path, frame=frame),
         ".nii.gz": lambda path, frame: nifti.read(path, frame=frame),
+        ".hdr": lambda path, frame: nifti.read(path, frame=frame),
+        ".hdr.gz": lambda path, frame: nifti.read(path, frame=frame),
+        ".img": lambda path, frame: nifti.read(path, frame=frame),
+        ".img.gz": lambda path, frame: nifti.read(path, frame=frame),
+        ".nhdr": lambda path, frame: itk.read(path, frame=frame),
         ".nrrd": lambda path, frame: itk.read(path, frame=frame),
         ".mha": lambda path, frame: itk.read(path, frame=frame),
         ".mhd": lambda path, frame: itk.read(path, frame=frame),
@@ -46,9 +51,10 @@ _READERS: Mapping[str, _Reader] = MappingProxyType(
         ".tiff": _read_still,
     }
 )
-READ_SUFFIXES = tuple(_READERS)
-"""How the names end of files that are read, beside DICOM and archives."""
-_VOLUME_SUFFIXES = tuple(suffix for suffix, reader in _READERS.items() if reader is not _read_still)
+_VOXELS_OF_PAIRS = (".img", ".img.gz")
+READ_SUFFIXES = tuple(suffix for suffix in _READERS if suffix not in _VOXELS_OF_PAIRS)
+"""How the names end of files that are read, beside DICOM and archives; of a pair the header's."""
+_VOLUME_SUFFIXES = tuple(suffix for suffix in READ_SUFFIXES if _READERS[suffix] is not _read_still)
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 _WRITERS: Mapping[str, Callable[[Volume, Path], None]] = MappingProxyType(
     {".nii": nifti.write, ".nii.gz": nifti.write, ".nrrd": itk.write, ".mha": itk.write}
@@ -61,9 +67,9 @@ def read(
     """Read a scan, a mask or a picture in its own voxel order.
 
     Args:
-        path: A .nii, .nii.gz, .nrrd, .mha, .mhd, .mgz, .mgh, .npz, .png, .jpg, .jpeg, .tif or .tiff file, a
-            DICOM file of whatever name, a folder with DICOM files, or a .zip that holds DICOM files or one
-            volume.
+        path: A .nii, .nii.gz, .hdr or .img, .nrrd, .nhdr, .mha, .mhd, .mgz, .mgh, .npz, .png, .jpg, .jpeg,
+            .tif or .tiff file, a DICOM file of whatever name, a folder with DICOM files, or a .zip that holds
+            DICOM files or one volume.
         frame: Which frame of a 4D file, or which of several images at each position of a DICOM series, from
             0; not needed if there is one.
         series: Number or UID of a DICOM series; of several the one with most slices is read, with a warning,
@@ -115,7 +121,7 @@ def _is_dicom(path: Path) -> bool:
     name = path.name.lower()
     if name.endswith(_DICOM_SUFFIXES):
         return True
-    return not name.endswith(tuple(_READERS)) and kind_of_content(path) == "DICOM"
+    return not name.endswith(READ_SUFFIXES) and kind_of_content(path) == "DICOM"
 
 
 def _explained(error: UnsupportedFormat, path: Path) -> UnsupportedFormat:

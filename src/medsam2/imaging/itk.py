@@ -17,7 +17,7 @@ from medsam2.imaging.replacing import replacing
 from medsam2.imaging.volume import Volume, check_claim
 from medsam2.imaging.voxels import LARGEST_RATIO, frame_index
 
-_IMAGE_IO = {".nrrd": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
+_IMAGE_IO = {".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
 _HEADER_LIMIT = 1 << 16
 _DATA_FILE = re.compile(
     rb"^[ \t]*(?:ElementDataFile\s*[=:]|data ?file:)[ \t]*([^\r\n]*)", re.IGNORECASE | re.MULTILINE
@@ -32,7 +32,9 @@ _CHUNK_SIZE = 1 << 14  # bytes; 1000 times as many may be unpacked of one
 _NUM_DIMS = re.compile(rb"^[ \t]*NDims\s*[=:]?[ \t]*([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 # ITK writes its own words to standard error over what does not begin like this.
 _METAIMAGE = (re.compile(rb"^NDims\s*=", re.IGNORECASE | re.MULTILINE), "a MetaImage")
-_STARTS = {".nrrd": (re.compile(rb"\ANRRD"), "an NRRD"), ".mha": _METAIMAGE, ".mhd": _METAIMAGE}
+_NRRD = (re.compile(rb"\ANRRD"), "an NRRD")
+_STARTS = {".nrrd": _NRRD, ".nhdr": _NRRD, ".mha": _METAIMAGE, ".mhd": _METAIMAGE}
+_SEQUENCE = ".seq.nrrd"  # 3D Slicer's, with a number a voxel for each frame
 
 
 @contextmanager
@@ -47,11 +49,12 @@ def quiet_itk() -> Iterator[None]:
 
 
 def read(path: Path, *, frame: int | None = None) -> Volume:
-    """Read an .nrrd, .mha or .mhd file; a 2D image becomes a volume of one slice.
+    """Read an .nrrd, .nhdr, .mha or .mhd file; a 2D image becomes a volume of one slice.
 
     Args:
         path: The file. Voxels in a file of their own lie in the same folder, or below.
-        frame: Which frame of a 4D image to read, from 0; not needed if there is one.
+        frame: Which frame of a 4D image, or of 3D Slicer's .seq.nrrd, to read, from 0; not needed if there
+            is one.
 
     Raises:
         InputError: The file cannot be read, has not 2 to 4 dimensions, or holds several frames and none is
@@ -67,9 +70,11 @@ def read(path: Path, *, frame: int | None = None) -> Volume:
         num_available = _largest_content(path)
         with quiet_itk():
             reader.ReadImageInformation()
-            _choose_frame(reader, frame, path)
+            component = _choose_frame(reader, frame, path)
             _check_size(reader, num_available, path)
             image = reader.Execute()
+            if component is not None:
+                image = SimpleITK.VectorIndexSelectionCast(image, component)
     except RuntimeError as error:
         raise UnsupportedFormat(f"{path}: cannot be read as {path.suffix}: {_last_line(error)}") from error
     except OSError as error:
@@ -199,9 +204,11 @@ def volume_from_itk(image: SimpleITK.Image, path: Path, modality: str | None = N
         raise GeometryError(f"{path}: {error}") from error
 
 
-def _choose_frame(reader: SimpleITK.ImageFileReader, frame: int | None, path: Path) -> None:
-    """Let the reader read one volume of what the header describes, if there is one."""
+def _choose_frame(reader: SimpleITK.ImageFileReader, frame: int | None, path: Path) -> int | None:
+    """Let the reader read one volume of what the header describes, or say which number of a voxel is its."""
     num_components, size = reader.GetNumberOfComponents(), reader.GetSize()
+    if path.name.lower().endswith(_SEQUENCE) and num_components > 1 and len(size) <= 3:
+        return frame_index(frame, num_components, path)
     if num_components > 1:
         raise UnsupportedFormat(f"{path}: holds {num_components} numbers per voxel; one is read")
     if len(size) > 4:
@@ -210,6 +217,7 @@ def _choose_frame(reader: SimpleITK.ImageFileReader, frame: int | None, path: Pa
     if len(size) == 4:
         reader.SetExtractSize((*size[:3], 0))
         reader.SetExtractIndex((0, 0, 0, index))
+    return None
 
 
 def _check_size(reader: SimpleITK.ImageFileReader, num_available: float, path: Path) -> None:
@@ -241,7 +249,7 @@ def _largest_content(path: Path) -> float:
             raise UnsupportedFormat(
                 f"{path}: the header claims {claim[:20]!r} dimensions; a number from 1 to 9 is expected"
             )
-    is_nrrd = path.suffix.lower() == ".nrrd"
+    is_nrrd = _STARTS[path.suffix.lower()] is _NRRD
     if is_nrrd:
         header = _END_OF_NRRD.split(header, maxsplit=1)[0]
     named = _DATA_FILE.findall(header)

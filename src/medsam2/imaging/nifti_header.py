@@ -49,15 +49,16 @@ _LARGEST_NIFTI1_DIM = 32767
 _EXTENSION_FLAG_SIZE = 4
 
 
-def parse(block: bytes, path: Path) -> Nifti1Header:
+def parse(block: bytes, path: Path, *, is_pair: bool = False) -> Nifti1Header:
     """Read the fields of a header, of either version and byte order.
 
     Args:
         block: The first 540 bytes of the file, or all if it has fewer.
         path: Named in errors.
+        is_pair: Whether the voxels lie in a file of their own, .hdr and .img.
 
     Raises:
-        UnsupportedFormat: This is no NIfTI file, or only half of a header and image pair.
+        UnsupportedFormat: This is no NIfTI file, or the one kind and not the other.
     """
     sizes = {int.from_bytes(block[:4], "little"): "<", int.from_bytes(block[:4], "big"): ">"}
     for size, header_class in zip(HEADER_SIZES, (Nifti1Header, Nifti2Header), strict=True):
@@ -65,33 +66,43 @@ def parse(block: bytes, path: Path) -> Nifti1Header:
             continue
         header = header_class(block[:size], endianness=sizes[size], check=False)
         magic = bytes(header["magic"].item())[:3]
-        if magic in (b"ni1", b"ni2"):
-            raise UnsupportedFormat(f"{path}: the header of a .hdr/.img pair; only single-file NIfTI is read")
-        if magic in (b"n+1", b"n+2"):
+        if magic in (b"ni1", b"ni2") and not is_pair:
+            raise UnsupportedFormat(
+                f"{path}: is the header of a pair; name the two files alike, one .hdr and one .img"
+            )
+        if magic in ((b"ni1", b"ni2") if is_pair else (b"n+1", b"n+2")):
             return header
-    raise UnsupportedFormat(f"{path}: not a NIfTI file")
+        if is_pair and size == HEADER_SIZES[0] and not magic.strip(b"\0"):
+            raise UnsupportedFormat(
+                f"{path}: is ANALYZE 7.5, which does not say left from right; convert it to NIfTI where it "
+                "comes from"
+            )
+    raise UnsupportedFormat(f"{path}: not a NIfTI {'pair' if is_pair else 'file'}")
 
 
-def layout(header: Nifti1Header, path: Path) -> Layout:
+def layout(header: Nifti1Header, path: Path, *, is_pair: bool = False) -> Layout:
     """Find out how the voxels are stored.
 
+    Args:
+        header: From `parse`.
+        path: Named in errors.
+        is_pair: Whether the voxels lie in a file of their own.
+
     Raises:
-        InputError: The image has fewer than 3 dimensions, or an empty one.
+        InputError: The image has fewer than 2 dimensions, or an empty one.
         UnsupportedFormat: Voxels are not real numbers of at most 64 bits, or the header contradicts itself.
     """
     num_dims = int(header["dim"][0])
     if not 0 <= num_dims <= 7:
         raise UnsupportedFormat(f"{path}: the header claims {num_dims} dimensions; the file is damaged")
     dims = [int(size) for size in header["dim"][1 : num_dims + 1]]
-    if num_dims < 3:
-        raise InputError(
-            f"{path}: has {num_dims} dimensions {dims}; a volume has 3, a single slice as well: (x, y, 1)"
-        )
+    if num_dims < 2:
+        raise InputError(f"{path}: has {num_dims} dimensions {dims}; a volume has 3, a single slice 2 or 3")
     if min(dims) < 1:
         raise InputError(f"{path}: has the dimensions {dims}, of which none may be smaller than 1")
-    num_x, num_y, num_z, *frames = dims
+    num_x, num_y, num_z, *frames = *dims, *([1] if num_dims == 2 else [])
     offset = float(header["vox_offset"])
-    if not offset >= header.sizeof_hdr or not offset.is_integer():
+    if not offset >= (0 if is_pair else header.sizeof_hdr) or not offset.is_integer():
         raise UnsupportedFormat(f"{path}: the header puts its data at byte {offset:g}; the file is damaged")
     slope, inter = _scaling(header, path)
     return Layout((num_z, num_y, num_x), math.prod(frames), _dtype(header, path), int(offset), slope, inter)
@@ -101,11 +112,13 @@ def grid_affine(header: Nifti1Header) -> np.ndarray:
     """Return the affine (4, 4), voxel (x, y, z) to RAS+ mm.
 
     The sform where there is one, then the qform. A header with neither has no orientation; it gets the one
-    that ITK assumes: x to the left, y to the back, z up, the first voxel at the origin.
+    that ITK assumes: x to the left, y to the back, z up, the first voxel at the origin. A single slice may
+    leave open how thick it is; it is 1 mm then, as for ITK.
 
     Raises:
         GeometryError: The form that counts is impossible.
     """
+    header = _with_thickness(header)
     affine = np.eye(4)
     if header["sform_code"] > 0:
         affine[:3] = [header["srow_x"], header["srow_y"], header["srow_z"]]
@@ -114,8 +127,33 @@ def grid_affine(header: Nifti1Header) -> np.ndarray:
     else:
         np.fill_diagonal(affine[:3, :3], header["pixdim"][1:4] * np.array((-1.0, -1.0, 1.0)))
     with np.errstate(over="ignore"):  # what becomes infinite is refused as such
-        affine[:3] *= _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
+        affine[:3] *= _mm_per_unit(header)
+    for axis in _single_axes(header):
+        if not affine[:3, axis].any():
+            normal = np.cross(affine[:3, axis - 2], affine[:3, axis - 1])
+            length = np.linalg.norm(normal)
+            affine[:3, axis] = normal / length if length else 0
     return affine
+
+
+def _mm_per_unit(header: Nifti1Header) -> float:
+    return _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
+
+
+def _single_axes(header: Nifti1Header) -> list[int]:
+    """The axes, of 0 to 2, that hold one voxel."""
+    return [axis for axis in range(3) if axis >= header["dim"][0] or header["dim"][axis + 1] == 1]
+
+
+def _with_thickness(header: Nifti1Header) -> Nifti1Header:
+    """Give axes of one voxel and no spacing a spacing of 1 mm."""
+    missing = [axis for axis in _single_axes(header) if header["pixdim"][axis + 1] == 0]
+    if not missing:
+        return header
+    thick = header.copy()
+    for axis in missing:
+        thick["pixdim"][axis + 1] = 1 / _mm_per_unit(header)
+    return thick
 
 
 def grid_only(header: Nifti1Header) -> bytes:
@@ -124,8 +162,17 @@ def grid_only(header: Nifti1Header) -> bytes:
     What is left out is what can name a patient: descrip, db_name, aux_file, intent_name, extensions.
     """
     clean = type(header)(endianness=header.endianness)
+    header = _with_thickness(header)
     for name in _GRID_FIELDS:
         clean[name] = header[name]
+    if header["dim"][0] == 2:
+        clean["dim"][3:] = 1
+    if header["sform_code"] > 0:
+        affine = grid_affine(header) / _mm_per_unit(header)
+        for axis in _single_axes(header):
+            if not any(header[name][axis] for name in ("srow_x", "srow_y", "srow_z")):
+                for world, name in enumerate(("srow_x", "srow_y", "srow_z")):
+                    clean[name][axis] = affine[world, axis]
     if header["dim"][0] > 3:
         clean["dim"][0] = 3
         clean["dim"][4:] = 1
