@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import time
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -139,3 +141,11 @@ def test_warnings_are_noted_and_still_shown(capsys):
         warnings.warn("for programmers", DeprecationWarning, stacklevel=1)
     assert noted == ["slices lean by 12 degrees"]
     assert "medsam2: warning: slices lean by 12 degrees" in capsys.readouterr().err
+
+
+def test_a_file_whose_name_is_no_utf8(report, tmp_path):
+    named = tmp_path / os.fsdecode(b"pati\xe9nt.nii.gz")  # Latin-1, from an old disc
+    named.write_bytes(b"x")
+    replace(report, input_files=[describe_file(named)]).write(tmp_path / "r.json")
+    told = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
+    assert told["input_files"][0]["path"] == str(named)

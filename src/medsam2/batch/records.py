@@ -114,7 +114,9 @@ def keep_record(record: CaseRecord, folder: Path) -> None:
     for name in record.files:
         _flush(masks / name)
     with replacing(masks / f"{record.case}{_RECORD}", ".part") as temporary:
-        temporary.write_text(json.dumps(asdict(record), ensure_ascii=False), encoding="utf-8")
+        text = json.dumps(asdict(record), ensure_ascii=False)
+        # A name of a file that is no UTF-8 becomes an escape of JSON, which gives it back.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
         _flush(temporary)
 
 

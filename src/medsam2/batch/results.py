@@ -105,8 +105,8 @@ def write_results(cases: Sequence[Case], tally: Tally, folder: Path, wall_second
     with (
         replacing(folder / TABLE, ".part") as table_path,
         replacing(folder / NUMBERS, ".part") as numbers_path,
-        table_path.open("x", encoding="utf-8", newline="") as table,
-        numbers_path.open("x", encoding="utf-8") as numbers,
+        table_path.open("x", encoding="utf-8", errors="backslashreplace", newline="") as table,
+        numbers_path.open("x", encoding="utf-8", errors="backslashreplace") as numbers,
     ):
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow(("case", "image", "status", *_COLUMNS, "error"))

@@ -108,7 +108,8 @@ class RunReport:
         """
         text = json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         with replacing(path, ".json") as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            # Bytes of a name that are no UTF-8, from an old disc, as escapes: \\udce9 in JSON.
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def describe_file(path: Path) -> FileFacts:
