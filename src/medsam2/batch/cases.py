@@ -12,6 +12,7 @@ from medsam2.batch.storage import is_url, shown
 from medsam2.batch.table import Row
 from medsam2.errors import InputError, PromptError
 from medsam2.prompts.entries import Entry
+from medsam2.prompts.tables import named_file
 
 KEYS = ("case", "case_id", "key", "id")
 """Columns that tell cases apart, unless one is chosen; the first that the table has."""
@@ -71,7 +72,7 @@ def is_mask(key: str) -> bool:
 def place_of(name: str, folder: Path) -> str:
     """Return the file or the URL that a name in a table means."""
     name = name.strip()
-    return name if is_url(name) else str(folder / name)
+    return name if is_url(name) else str(named_file(name, folder))
 
 
 def cases_of(

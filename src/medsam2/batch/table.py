@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medsam2.errors import InputError, PromptError, UnsupportedFormat
-from medsam2.prompts.files import parse_json, table_rows
+from medsam2.prompts.files import parse_json
+from medsam2.prompts.tables import table_rows, table_text
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".parquet")
 MAX_BYTES = 1 << 30
@@ -51,8 +52,9 @@ def read_rows(path: Path) -> list[Row]:
         if suffix == ".parquet":
             found = _parquet_rows(path)
         else:
-            text = path.read_text(encoding="utf-8-sig")
-            found = _json_rows(text, path) if suffix == ".json" else table_rows(text, path)
+            is_json = suffix == ".json"
+            text = path.read_text(encoding="utf-8-sig") if is_json else table_text(path)
+            found = _json_rows(text, path) if is_json else table_rows(text, path)
         rows = [Row(where, _filled(values)) for where, values in found]
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import NoReturn
 from medsam2.errors import PromptError
 from medsam2.prompts.recist import RecistLine
 from medsam2.prompts.statements import MaskFile, Statement
+from medsam2.prompts.tables import comma_hint, named_file, number_in, numbers_in
 from medsam2.prompts.types import MAX_OBJECTS, Box, Point
 
 _ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -93,7 +93,8 @@ class Entry:
             PromptError: Always.
         """
         shown = _shown(self.values[key])
-        raise PromptError(f"{self.where}, {self.names[key]}: {shown} is not usable; give {wanted}")
+        hint = comma_hint(self.values[key])
+        raise PromptError(f"{self.where}, {self.names[key]}: {shown} is not usable; give {wanted}{hint}")
 
     def text(self, key: str) -> str | None:
         """A text, None if there is none."""
@@ -109,7 +110,7 @@ class Entry:
         if key not in self:
             return None
         wanted = "a whole number" + ("" if low is None else f" from {low}")
-        number = _number(self.values[key])
+        number = number_in(self.values[key])
         if number is None or not number.is_integer():
             self.refuse(key, wanted + ("" if high is None else f" to {high}"))
         if (low is not None and number < low) or (high is not None and number > high):
@@ -120,15 +121,14 @@ class Entry:
         """A list of finite numbers, `counts` of them, None if there is none."""
         if key not in self:
             return None
-        parts = _parts(self.values[key])
-        numbers = [_number(part) for part in parts] if parts is not None else []
-        if len(numbers) not in counts or any(number is None for number in numbers):
+        numbers = _numbers(self.values[key], counts)
+        if numbers is None:
             self.refuse(key, wanted)
-        return [number for number in numbers if number is not None]
+        return numbers
 
     def number(self, key: str, wanted: str) -> float:
         """A finite number, which must be there."""
-        number = _number(self.values[key])
+        number = number_in(self.values[key])
         if number is None:
             self.refuse(key, wanted)
         return number
@@ -222,13 +222,13 @@ def _points(entry: Entry) -> tuple[Point, ...]:
     rows = _rows(entry.values["points"]) if "points" in entry else []
     if rows is None:
         entry.refuse("points", wanted)
-    numbers = [[_number(part) for part in row] for row in rows]
-    if any(len(row) not in (2, 3) or None in row for row in numbers):
+    numbers = [read for row in rows if (read := _numbers(row, (2, 3))) is not None]
+    if len(numbers) < len(rows):
         entry.refuse("points", wanted)
     labels = entry.numbers("labels", (len(rows),), f"one label for each of {len(rows)} points, 1 in or 0 out")
     points = []
     for index, row in enumerate(numbers):
-        x, y, *rest = (part for part in row if part is not None)
+        x, y, *rest = row
         if rest and labels is not None:
             raise PromptError(f"{entry.where}: gives labels twice, with the points and as labels")
         kind = rest[0] if rest else 1.0 if labels is None else labels[index]
@@ -245,7 +245,7 @@ def _mask(entry: Entry, folder: Path) -> MaskFile | None:
         if label is not None:
             raise PromptError(f"{entry.where}: has a mask_label and no mask")
         return None
-    return MaskFile(path=folder / name, label=label)
+    return MaskFile(path=named_file(name, folder), label=label)
 
 
 def _line(entry: Entry) -> RecistLine | None:
@@ -265,28 +265,21 @@ def _line_points(entry: Entry) -> int:
     return entry.whole("recist_points", low=0, high=MAX_RECIST_POINTS) or 0
 
 
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _parts(value: object) -> list[object] | None:
-    """A list, or a text of numbers with spaces, commas or semicolons between them."""
+def _numbers(value: object, counts: Sequence[int]) -> list[float] | None:
+    """A list of numbers, or a text of them, as many as are wanted."""
     if isinstance(value, str):
-        return [part for part in re.split(r"[\s,;]+", value.strip().strip("[]()")) if part]
-    return list(value) if isinstance(value, (list, tuple)) else None
+        return numbers_in(value, counts)
+    if not isinstance(value, (list, tuple)) or len(value) not in counts:
+        return None
+    numbers = [number for part in value if (number := number_in(part)) is not None]
+    return numbers if len(numbers) == len(value) else None
 
 
-def _rows(value: object) -> list[list[object]] | None:
+def _rows(value: object) -> list[object] | None:
     """A list of lists or of `{"x", "y", "label"}`, or a text of points with semicolons between them."""
     if isinstance(value, str):
         if not value.strip().startswith("["):
-            return [_parts(part) or [] for part in value.split(";") if part.strip()]
+            return [part for part in value.split(";") if part.strip()]
         try:
             value = json.loads(value)
         except ValueError:
@@ -294,7 +287,7 @@ def _rows(value: object) -> list[list[object]] | None:
     if not isinstance(value, list):
         return None
     rows = [_pointed(part) for part in value]
-    return [row for row in rows if row is not None] if None not in rows else None
+    return None if None in rows else list(rows)
 
 
 def _pointed(value: object) -> list[object] | None:

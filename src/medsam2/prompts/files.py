@@ -9,13 +9,12 @@ JSON is a list of objects, or `{"objects": [...]}` with an optional `slice_offse
 
 The table of the real-time contract is taken as well, in each of its wrappings; what it says of the image and
 of the answer is not looked at. A CSV has a row for each prompt and the same keys for columns; a box may be
-four columns x_min, y_min, x_max, y_max, and rows of one object number, or of one name, are one object.
+four columns x_min, y_min, x_max, y_max, and rows of one object number, or of one name, are one object. What
+spreadsheets write beside that, `sep=;` and decimal commas, is understood (`tables`).
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,12 +23,14 @@ from medsam2.errors import InputError, PromptError, UnsupportedFormat
 from medsam2.prompts.deeplesion import is_deeplesion, lesions_of
 from medsam2.prompts.entries import Entry, object_number, statement_of, window_of
 from medsam2.prompts.statements import Claim, Prompts, number_objects
+from medsam2.prompts.tables import table_rows, table_text
 
 MAX_BYTES = 64 * 2**20
 """A prompt file that is larger is refused; the whole table of DeepLesion has 10 MB."""
 
 _TABLES = ("input_data", "dataframe_split", "dataframe_records", "inputs")
-_NOT_LOOKED_AT = {"nii_image", "mask_format", "memory"}  # of the contract: about the image and the answer
+# Of the contract, about the image and the answer.
+_NOT_LOOKED_AT = {"nii_image", "mask_format", "memory", "frame"}
 _FILE_KEYS = ("slice_offset", "window")
 
 
@@ -47,8 +48,8 @@ def read_prompts(path: Path, *, image: Path, num_slices: int) -> Prompts:
         PromptError: What it says cannot be; the message names file, row or object, key and value, and says
             what would do.
     """
-    text = _text(path)
     suffix = path.suffix.lower()
+    text = _text(path, is_table=suffix != ".json")
     if suffix == ".json":
         return _from_json(text, path)
     if suffix not in (".csv", ".tsv", ".txt"):
@@ -59,12 +60,12 @@ def read_prompts(path: Path, *, image: Path, num_slices: int) -> Prompts:
     return _prompts([Entry.of(where, row) for where, row in rows], path, 0)
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, *, is_table: bool) -> str:
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise InputError(f"{path}: holds {size} bytes, prompt files have at most {MAX_BYTES}")
-        return path.read_text(encoding="utf-8-sig")
+        return table_text(path) if is_table else path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
@@ -206,43 +207,3 @@ def _contract_rows(table: object, where: str) -> Iterator[dict[str, object]]:
         raise PromptError(f"{where} is {wanted}")
     for row in rows:
         yield {key: value for key, value in row.items() if key not in _NOT_LOOKED_AT}
-
-
-def table_rows(text: str, path: Path) -> Iterator[tuple[str, dict[str, object]]]:
-    """Rows of a table under its first line, which names the columns; counted as spreadsheets do.
-
-    Args:
-        text: Cells with commas, semicolons or tabs between them.
-        path: Its file, for messages.
-
-    Yields:
-        Where a row stands, and its cells by column.
-
-    Raises:
-        UnsupportedFormat: It is no table.
-        PromptError: Two columns have the same name, a row has more cells than columns, or there is no row.
-    """
-    first_line = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=first_line.count)
-    reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True, strict=True)
-    try:
-        columns = [name.strip() for name in next(reader, [])]
-        named = [name for name in columns if name]  # spreadsheets leave columns without one at the end
-        if len(set(named)) < len(named):
-            raise PromptError(f"{path}: two columns have the same name; the first line is {first_line!r}")
-        is_empty = True
-        for number, row in enumerate(reader, start=2):
-            if not any(cell.strip() for cell in row):
-                continue
-            if len(row) > len(columns):
-                raise PromptError(
-                    f"{path}: row {number}: has {len(row)} cells for {len(columns)} columns; "
-                    "put quotes around a cell with the delimiter in it"
-                )
-            is_empty = False
-            cells = zip(columns, row, strict=False)
-            yield f"{path}: row {number}", {name: cell for name, cell in cells if name or cell.strip()}
-    except csv.Error as error:
-        raise UnsupportedFormat(f"{path}: is not a table (CSV): {error} in line {reader.line_num}") from error
-    if is_empty:
-        raise PromptError(f"{path}: holds no row below its first line, which names the columns")

@@ -9,6 +9,7 @@ from itertools import count
 from pathlib import Path
 
 from medsam2.errors import InputError
+from medsam2.prompts.tables import table_text
 from medsam2.training.datasets.regions import Regions
 
 LARGEST_LIST_BYTES = 64 * 2**20
@@ -29,8 +30,8 @@ class LabelTable:
     """Number -> the values that an object is made of; empty where each object is one value."""
 
 
-def read_text(path: Path) -> str:
-    """Read a list or a table as text.
+def read_text(path: Path, *, is_table: bool = False) -> str:
+    """Read a list in UTF-8, or a table as spreadsheets save it, as text.
 
     Raises:
         InputError: The file cannot be read, is no text, or is larger than a list would be.
@@ -39,7 +40,7 @@ def read_text(path: Path) -> str:
         size = path.stat().st_size
         if size > LARGEST_LIST_BYTES:
             raise InputError(f"{path}: has {size} bytes; a list of scans has at most {LARGEST_LIST_BYTES}")
-        return path.read_text(encoding="utf-8-sig")
+        return table_text(path) if is_table else path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from medsam2.errors import InputError
+from medsam2.prompts.tables import named_file, numbers_in
 from medsam2.training.datasets.listing import LabelTable, label_table
 from medsam2.training.datasets.objects import DEFAULT_AXIS
 from medsam2.training.datasets.scan import (
@@ -62,7 +62,7 @@ def read_row(cells: Mapping[str, str], where: str, base: Path, options: ReadOpti
 def _existing(text: str, what: str, base: Path, where: str) -> Path:
     if not text:
         raise InputError(f"{where}: has no {what}")
-    path = base / text
+    path = named_file(text, base)
     if not os.path.exists(path):  # of a name that is too long, pathlib raises
         raise InputError(f"{where}: {path}: no such file")
     return path
@@ -86,12 +86,10 @@ def _window(text: str, where: str) -> tuple[float, float] | None:
     """Read "lo hi"; an empty cell is None."""
     if not text:
         return None
-    try:
-        lower, upper = (float(word) for word in text.split())
-    except ValueError:
-        lower = upper = math.nan
-    if not (math.isfinite(lower) and math.isfinite(upper)):
+    limits = numbers_in(text, (2,))
+    if limits is None:
         raise InputError(f'{where}: a window is two numbers, "-160 240" say, not {text!r}')
+    lower, upper = limits
     if lower >= upper:
         raise InputError(f"{where}: the window {text} is upside down; the lower limit comes first")
     return lower, upper

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from medsam2.errors import InputError
 from medsam2.imaging.volume import MODALITIES
+from medsam2.prompts.tables import delimited, named_file
 from medsam2.training.datasets import rows
 from medsam2.training.datasets.listing import read_text
 from medsam2.training.datasets.scan import DataSet, LabelledScan, ReadOptions, patient_of, split_of, stem_of
@@ -45,9 +46,8 @@ def read(path: Path, options: ReadOptions) -> DataSet:
         InputError: A column is missing, a row lacks its image, or a split or modality is not known. In a
             table with a column `kind`, such a row is left out and its sentence is in `DataSet.row_errors`.
     """
-    text = read_text(path)
-    header = text.partition("\n")[0]
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=header.count)
+    text, delimiter = delimited(read_text(path, is_table=True))
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else delimiter
     try:
         reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)
         lines = list(reader)
@@ -79,10 +79,11 @@ def read(path: Path, options: ReadOptions) -> DataSet:
         if not cells["mask"]:
             gaps.append(f"line {number} ({cells['image']}): has no {columns['mask']}")
             continue
-        image = base / cells["image"]
+        image = named_file(cells["image"], base)
         scans.append(
             LabelledScan(
-                name=cells.get("name") or stem_of(image), image=image, mask=base / cells["mask"], labels={},
+                name=cells.get("name") or stem_of(image), image=image, labels={},
+                mask=named_file(cells["mask"], base),
                 patient=named or patient_of(image, base, naming, stem_of(image)),
                 split=split_of(cells.get("split"), where), modality=_modality(cells.get("modality"), where),
                 dataset=cells.get("dataset", ""),
