@@ -168,6 +168,7 @@ def test_dicom_masks_refer_to_the_image_or_to_the_source_that_the_row_names(
         assert {uid for _, _, uid in segmentation.get_source_image_uids()} <= sources
     alone = done(case_of({"slice": 4, "box": BOX}), output_type="dicom-seg")
     assert isinstance(alone, Fault)
+    assert "dicom-seg refers to a DICOM series: give it in a column `source`" in alone.error
     remote = done(case_of({"slice": 4, "box": BOX}, source="s3://b/series"), output_type="rtstruct")
     assert isinstance(remote, Fault)
     assert "s3://b/series: a source is a folder" in remote.error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Iterator
 from email.utils import formatdate
@@ -158,6 +159,18 @@ def test_s3_with_the_client_of_pyarrow(shelf: Shelf, monkeypatch: pytest.MonkeyP
         assert path.read_bytes() == CONTENT
     with pytest.raises(InputError, match=r"gone\.nii: cannot be fetched: no such file"):
         state_of("s3://bucket/scans/gone.nii")
+
+
+def test_a_host_that_is_not_there_is_no_missing_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medsam2.batch.storage.FIRST_PAUSE_S", 0.01)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        refusing = f"http://127.0.0.1:{taken.getsockname()[1]}/a.nii"
+    with pytest.raises(
+        InputError, match=r"a\.nii: cannot be fetched: its host cannot be reached, connection ref"
+    ):
+        state_of(refusing)
+    with pytest.raises(InputError, match="cannot be fetched: its host has no address"):
+        state_of("http://nowhere.invalid/a.nii")
 
 
 @pytest.mark.parametrize(

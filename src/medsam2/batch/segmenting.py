@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 import warnings
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from medsam2.batch.records import CaseRecord, Fault, ObjectRecord, Task
 from medsam2.batch.settings import BatchSettings
 from medsam2.batch.storage import at_hand, is_url, shown
 from medsam2.batch.table import Row
-from medsam2.errors import InputError, MedSAM2Error, PromptError
+from medsam2.errors import InputError, MedSAM2Error, PromptError, UnsupportedFormat
 from medsam2.evaluation.peak import watched_memory
 from medsam2.imaging.dicom import series_files
 from medsam2.imaging.io import read
@@ -33,6 +34,7 @@ from medsam2.prompts.files import claim_of
 from medsam2.prompts.statements import Prompts, number_objects
 
 PREVIEW = ".png"
+_FRAME_WORDS = re.compile(r"name it by frame=0 \.\.\.")  # what `imaging` says to callers from Python
 
 _logger = logging.getLogger(__name__)
 
@@ -167,8 +169,16 @@ def _source(case: Case, image: Path, settings: BatchSettings) -> Source | None:
 
     if case.source is not None and is_url(case.source):
         raise InputError(f"{shown(case.source)}: a source is a folder or a file on a disk, not a URL")
-    series = None if case.source is not None else case.series or settings.series
-    files = series_files(image if case.source is None else Path(case.source), series)
+    frame = settings.frame if case.frame is None else case.frame
+    if case.source is not None:
+        files = series_files(Path(case.source))
+    else:
+        try:
+            files = series_files(image, case.series or settings.series, frame=frame)
+        except UnsupportedFormat as error:
+            raise UnsupportedFormat(
+                f"{error}; {settings.output_type} refers to a DICOM series: give it in a column `source`"
+            ) from error
     return [dcmread(BytesIO(one)) if isinstance(one, bytes) else one for one in files]
 
 
@@ -214,5 +224,6 @@ def _measured(session: Session, said: Prompts) -> list[ObjectRecord]:
 
 
 def _about(error: MedSAM2Error, case: Case, image: Path) -> MedSAM2Error:
-    """Let a message speak of the URL that a case has, not of the file it was fetched to."""
-    return type(error)(str(error).replace(str(image), shown(case.place)))
+    """Let a message speak of the URL that a case has, not of the file it was fetched to, and of a table."""
+    text = str(error).replace(str(image), shown(case.place))
+    return type(error)(_FRAME_WORDS.sub("name it in a column `frame` or by --frame N", text))

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +29,8 @@ _MIB = 1 << 20
 _MARKS = ("ETag", "Content-MD5", "LastModified", "Last-Modified", "last_modified", "mtime", "updated")
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, InputError)
 """Errors that no second attempt changes."""
+
+_NO_CONNECTION = (errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EPIPE)
 
 _T = TypeVar("_T")
 
@@ -191,7 +197,28 @@ def _arrow_s3(url: str) -> tuple[AbstractFileSystem, str]:
 
 def _reason(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
+    # fsspec says of every failure over http that there is no such file; what happened is its cause.
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
+        causes.append(cause)
+    for one in causes:
+        if (said := _connection_words(one)) is not None:
+            return said
     return "no such file" if isinstance(error, FileNotFoundError) else text.partition("?")[0][:300]
+
+
+def _connection_words(error: BaseException) -> str | None:
+    """What a failed connection or answer is called, None for other errors."""
+    if isinstance(error, socket.gaierror):
+        return "its host has no address"
+    if isinstance(error, ssl.SSLError):
+        return "its certificate is not accepted"
+    if isinstance(error, TimeoutError):
+        return "its host does not answer in time"
+    if isinstance(error, OSError) and error.errno in _NO_CONNECTION:
+        return f"its host cannot be reached, {os.strerror(error.errno).lower()}"
+    status = getattr(error, "status", None)  # aiohttp's, of an answer
+    return f"its host answers {status}" if isinstance(status, int) and status != 404 else None
 
 
 def _suffix(url: str) -> str:

@@ -20,7 +20,7 @@ def json_in(body: bytes | bytearray | memoryview) -> object:
         ValueError: It is none, in one clause.
     """
     text = memoryview(body)
-    if text[:3] == codecs.BOM_UTF8:
+    if bytes(text[:3]) == codecs.BOM_UTF8:
         text = text[3:]
     elif (mark := bytes(text[:2])) in _OTHER_MARKS:
         raise ValueError(f"it is text in {_OTHER_MARKS[mark]}; UTF-8 is expected")
