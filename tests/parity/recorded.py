@@ -9,7 +9,6 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
-import pytest
 import torch
 
 from medsam2.imaging.cut import Cut
@@ -20,16 +19,15 @@ from medsam2.inference.session import Session
 from medsam2.model.config import TINY_512
 from medsam2.model.network import Network
 
-GOLDEN = Path(__file__).resolve().parents[2].parent / "shared" / "golden"
+GOLDEN = Path(__file__).resolve().parent / "golden"
+GROUPS = ("encoder", "box", "point", "two_objects")
 RTOL, ATOL = 1e-3, 2e-3  # the recordings' own tolerance; logits have a standard deviation of about 8
 
 
-def golden_module() -> ModuleType:
-    """The script that makes weights and slices, from beside the recordings."""
-    path = GOLDEN / "weights.py"
-    if not path.exists():
-        pytest.skip("the recorded outputs (../shared/golden) are not here")
-    spec = importlib.util.spec_from_file_location("golden_weights", path)
+@cache
+def golden_inputs() -> ModuleType:
+    """The file that makes weights and slices, from beside the recordings; without it the tests fail."""
+    spec = importlib.util.spec_from_file_location("golden_inputs", GOLDEN / "inputs.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -39,9 +37,12 @@ def golden_module() -> ModuleType:
 
 @cache
 def recordings() -> Mapping[str, np.ndarray]:
-    """Entries of expected.npz by name."""
-    with np.load(GOLDEN / "expected.npz", allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+    """All recorded arrays by name."""
+    found: dict[str, np.ndarray] = {}
+    for group in GROUPS:
+        with np.load(GOLDEN / f"{group}.npz", allow_pickle=False) as file:
+            found |= {name: file[name] for name in file.files}
+    return found
 
 
 @cache
@@ -50,7 +51,7 @@ def golden_runtime() -> Runtime:
     # As recorded: with one thread the encoder agrees to the bit, and no pixel of a prompted mask
     # falls on the other side of the threshold at which it enters memory.
     torch.set_num_threads(1)
-    state = {name: torch.from_numpy(value) for name, value in golden_module().golden_state_dict().items()}
+    state = {name: torch.from_numpy(value) for name, value in golden_inputs().weights().items()}
     network = Network(TINY_512)
     network.load_state_dict(state, strict=True)
     return start_runtime(network, device="cpu", precision="float32")
@@ -58,7 +59,7 @@ def golden_runtime() -> Runtime:
 
 def golden_session(**options: object) -> Session:
     """A session over the recordings' slices: no window, no zoom, no early end, as the reference ran."""
-    volume = Volume.from_array(golden_module().golden_frames(6, 512, seed=7))
+    volume = Volume.from_array(golden_inputs().slices(6, 512, seed=7))
     chosen = InferenceOptions(**{"keep_component": False, "stop_after": 0, **options})
     return Session(golden_runtime(), volume, window=(0, 255), cut=Cut(axis=2), options=chosen, zooms=False)
 

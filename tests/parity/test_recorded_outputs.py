@@ -44,7 +44,7 @@ def _report(capsys: pytest.CaptureFixture[str], name: str, largest: dict[str, fl
 @pytest.mark.parametrize("level", [0, 1, 2])
 def test_encoder_levels(level: int, capsys: pytest.CaptureFixture[str]) -> None:
     runtime = recorded.golden_runtime()
-    frames = recorded.golden_module().golden_frames(6, 512, seed=7)
+    frames = recorded.golden_inputs().slices(6, 512, seed=7)
     with runtime.computing():
         features = runtime.network.encode_image(normalise(torch.from_numpy(frames[:1])))
     ours = getattr(features, f"level{level}")
@@ -86,6 +86,14 @@ def test_propagation(prompts: dict, entries: dict, capsys: pytest.CaptureFixture
 
 
 def test_every_recorded_entry_is_compared() -> None:
-    recorded.golden_module()
     compared = ("encoder/level", "box/forward/", "box/reverse/", "point/forward/", "two_objects/forward/")
+    assert len(recorded.recordings()) == 29
     assert all(name.startswith(compared) for name in recorded.recordings())
+
+
+def test_the_recordings_are_whole_and_small() -> None:
+    """They are part of the repository: a test that skips without them would prove nothing in a clone."""
+    files = sorted(path for path in recorded.GOLDEN.iterdir() if path.is_file())
+    assert {f"{group}.npz" for group in recorded.GROUPS} <= {path.name for path in files}
+    assert all(path.stat().st_size < 2**20 for path in files)
+    assert len(recorded.golden_inputs().entries()) == 471
