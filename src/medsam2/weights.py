@@ -52,7 +52,7 @@ def _medsam2(name: str, filename: str, description: str) -> WeightsSpec:
 _ALL = (
     WeightsSpec(
         name=SHIPPED_NAME,
-        description="our small network, trained on generated anatomy",
+        description="our small network, trained on freely licensed scans and painted anatomy",
         licence="Apache-2.0",
         preset="compact",
         filename=f"{SHIPPED_NAME}.safetensors",
