@@ -72,7 +72,7 @@ def test_a_scan_of_several_frames_is_left_out_with_what_to_do(tmp_path: Path) ->
 def test_a_folder_of_dicom_is_one_case(tmp_path: Path) -> None:
     pydicom_files = sorted(path.parent for path in DICOM.rglob("*.dcm"))
     if not pydicom_files:
-        pytest.skip("there is no DICOM series in the shared data")
+        pytest.skip("the development scans (../shared/data) are not here")
     shutil.copytree(pydicom_files[0], tmp_path / "series 1")
     project = create_project(tmp_path)
     try:

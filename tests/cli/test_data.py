@@ -169,7 +169,7 @@ warmup_steps = 1
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the development images are not here")
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the development scans (../shared/data) are not here")
 def test_the_shipped_weights_train_on_a_folder_of_nnunet(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -167,7 +167,7 @@ def test_the_shared_cine_gives_a_mask_of_each_frame(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     if not SHARED.is_dir():
-        pytest.skip("needs the shared data")
+        pytest.skip("the development videos (../shared/data/robustness) are not here")
     ventricle = ["--frame", "0", "--box", "152", "64", "200", "132"]
     assert run(["video", str(SHARED / name), "-o", str(tmp_path / "out"), *ventricle, "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)

@@ -19,7 +19,9 @@ from medsam2.prompts.simulate import tight_box
 
 LIST = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "cases.json"
 
-pytestmark = pytest.mark.skipif(not LIST.is_file(), reason="the development images are not here")
+pytestmark = pytest.mark.skipif(
+    not LIST.is_file(), reason="the development scans (../shared/data) are not here"
+)
 
 
 def test_every_box_is_tight_on_the_largest_slice():

@@ -365,7 +365,9 @@ def test_structures_fill_to_the_mask(orientation, tmp_path):
         assert 2 * np.sum(filled & mask) / (filled.sum() + mask.sum()) >= 0.98
 
 
-@pytest.mark.skipif(not LIVER.is_dir(), reason="the development images are not here")
+@pytest.mark.skipif(
+    not LIVER.is_dir(), reason="a development scan (../shared/data/ct_dcmqi_liver) is not here"
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_real_liver(kind, tmp_path):
     labels = io.read(LIVER / "mask.nrrd")

@@ -15,7 +15,9 @@ from medsam2.imaging.intensity import resolve_window
 
 FOLDER = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "robustness"
 
-pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the development images are not here")
+pytestmark = pytest.mark.skipif(
+    not FOLDER.is_dir(), reason="the development scans (../shared/data/robustness) are not here"
+)
 
 # path -> orientation, number of frames
 BY_NIBABEL = {

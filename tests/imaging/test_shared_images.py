@@ -15,7 +15,9 @@ from medsam2.imaging.intensity import check_intensities, resolve_window, to_uint
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
-pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="the development images are not here")
+pytestmark = pytest.mark.skipif(
+    not DATA.is_dir(), reason="the development scans (../shared/data) are not here"
+)
 
 
 def found(*patterns):

@@ -120,7 +120,7 @@ def test_a_turned_video_is_shown_upright(
 
 def test_the_shared_cine_is_the_same_heart_in_both_files() -> None:
     if not SHARED.is_dir():
-        pytest.skip("needs the shared data")
+        pytest.skip("the development videos (../shared/data/robustness) are not here")
     with open_video(SHARED / "us_cine_30f.mp4") as one, open_video(SHARED / "us_cine_30f.avi") as other:
         assert one.shape == other.shape == (30, 240, 320, 3)
         assert one.fps == other.fps == 15

@@ -175,7 +175,7 @@ def test_an_mpeg_stream_in_a_dicom_file_is_played(
 def test_the_shared_cine_is_read_as_pydicom_reads_it_whole() -> None:
     path = SHARED / "examples_ybr_color.dcm"
     if not path.is_file():
-        pytest.skip("needs the shared data")
+        pytest.skip("the development videos (../shared/data/robustness) are not here")
     whole = pydicom.pixels.pixel_array(path)
     with open_video(path) as video:
         assert video.shape == whole.shape == (30, 240, 320, 3)
@@ -196,7 +196,7 @@ def test_the_shared_cine_is_read_as_pydicom_reads_it_whole() -> None:
 )
 def test_shared_files_that_are_no_video_are_refused(name: str, words: str) -> None:
     if not SHARED.is_dir():
-        pytest.skip("needs the shared data")
+        pytest.skip("the development videos (../shared/data/robustness) are not here")
     with pytest.raises(UnsupportedFormat, match=words):
         open_video(SHARED / name)
 
