@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,8 @@ batch = 1
 clip_length = 2
 learning_rate = 1e-3
 """
-MINIMAL = 'preset = "compact-256"\n' + PHASE
+MINIMAL = 'preset = "compact"\n' + PHASE
+OFFICIAL = 'preset = "tiny-512"\n' + PHASE
 
 
 def _read(tmp_path: Path, text: str):
@@ -55,6 +57,16 @@ def test_published_recipes_begin_from_weights_of_their_network(path: Path) -> No
         assert config.report_cases
         assert config.phases[0].image_size == PRESETS[config.preset].image_size
         assert config.data.whole_slices == (config.preset == "tiny-512"), "as the predictor looks at slices"
+
+
+def test_fine_tuning_shows_what_training_has_shown() -> None:
+    trained, tuned = (
+        as_table(read_recipe(RECIPE_FOLDER / name)) for name in ("compact.toml", "compact-finetune.toml")
+    )
+    assert tuned["losses"] == trained["losses"]
+    assert tuned["prompts"] == trained["prompts"]
+    own = {"painted_share": 0.0, "still_share": 0.5}
+    assert tuned["data"] == {**trained["data"], **own}
 
 
 def test_the_papers_recipe_is_the_papers(tmp_path: Path) -> None:
@@ -107,12 +119,12 @@ def test_a_minimal_recipe_has_the_defaults(tmp_path: Path) -> None:
         (MINIMAL + "[data]\nzoom = 3.0\n", "data: zoom must be a list"),
         (MINIMAL + '[data]\nzoom = [1.0, "2"]\n', "data: zoom[1] must be float, not '2'"),
         ("data = 3\n" + MINIMAL, "data must be a table"),
-        ("phases = [1]\npreset = 'compact-256'\n", "phases[0] must be a table"),
-        ('preset = "huge"\n' + PHASE, "preset is one of tiny-512, compact-256, not 'huge'"),
-        ('preset = "compact-256"\nphases = []\n', "a recipe needs at least one [[phases]] table"),
-        ('freeze = ["neck"]\n' + MINIMAL, "freeze names parts of the network, image_encoder, "),
+        ("phases = [1]\npreset = 'compact'\n", "phases[0] must be a table"),
+        ('preset = "huge"\n' + PHASE, "preset is one of tiny-512, compact, not 'huge'"),
+        ('preset = "compact"\nphases = []\n', "a recipe needs at least one [[phases]] table"),
+        ('freeze = ["neck"]\n' + OFFICIAL, "freeze names parts of the network, image_encoder, "),
         (
-            "layer_decay = 0\n" + MINIMAL,
+            "layer_decay = 0\n" + OFFICIAL,
             "layer_decay is above 0 and at most 1, encoder_rate above 0, not 0 and 1",
         ),
         (
@@ -126,6 +138,11 @@ def test_a_minimal_recipe_has_the_defaults(tmp_path: Path) -> None:
             "scale is a range of numbers above 0, not [1.2, 0.8]",
         ),
         (MINIMAL + "[data.augment]\nmoving_share = 2.0\n", "moving_share is a share, 0 to 1, not 2"),
+        (MINIMAL + "[data]\nstill_share = -0.1\n", "still_share is a share, 0 to 1, not -0.1"),
+        (
+            MINIMAL + "[data]\npainted_share = 0.6\nstill_share = 0.5\n",
+            "painted_share and still_share are parts of the same clips and sum to 1 at most, not 0.6 and 0.5",
+        ),
         (PHASE, "missing 1 required keyword-only argument: 'preset'"),
         (MINIMAL.replace("steps = 10\n", ""), "missing 1 required keyword-only argument: 'steps'"),
         ("preset = \n", "is not TOML: "),
@@ -135,6 +152,55 @@ def test_refusals(tmp_path: Path, text: str, sentence: str) -> None:
     with pytest.raises(InputError) as refused:
         _read(tmp_path, text)
     assert sentence in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("table", "setting"),
+    [
+        ("", 'freeze = ["image_encoder"]'),
+        ("", "encoder_rate = 0.5"),
+        ("", "layer_decay = 0.9"),
+        ("", "recompute = true"),
+        ("", "memory_dropout = 0.1"),
+        ("data", "whole_slices = true"),
+        ("data.augment", "by_modality = true"),
+        ("data.augment", "rotation_degrees = 10.0"),
+        ("data.augment", "scale = [0.9, 1.1]"),
+        ("prompts", "second_mask_share = 0.5"),
+    ],
+)
+def test_what_only_the_official_network_heeds(tmp_path: Path, table: str, setting: str) -> None:
+    assert _read(tmp_path, _with(OFFICIAL, table, setting))
+    name = f"{table}.{setting.split()[0]}".removeprefix(".")
+    sentence = f"{name} is for the official network alone; leave it out of a recipe for compact"
+    with pytest.raises(InputError, match=f"^{re.escape(sentence)}$"):
+        _read(tmp_path, _with(MINIMAL, table, setting))
+
+
+@pytest.mark.parametrize(
+    ("table", "setting"),
+    [
+        ("data", 'leave_out = ["a set"]'),
+        ("data", "painted_share = 0.0"),
+        ("data", "still_share = 0.5"),
+        ("data", "single_share = 0.5"),
+        ("data", "far_share = 0.1"),
+        ("data", "far_zoom = [5, 6]"),
+        ("prompts", "disturbed_share = 0.1"),
+        ("prompts", "lost_share = 0.1"),
+    ],
+)
+def test_what_only_the_compact_network_heeds(tmp_path: Path, table: str, setting: str) -> None:
+    assert _read(tmp_path, _with(MINIMAL, table, setting))
+    name = f"{table}.{setting.split()[0]}"
+    with pytest.raises(
+        InputError, match=f"^{re.escape(name)} is for the compact network alone; .* tiny-512$"
+    ):
+        _read(tmp_path, _with(OFFICIAL, table, setting))
+
+
+def _with(recipe: str, table: str, setting: str) -> str:
+    return f"{recipe}\n[{table}]\n{setting}\n" if table else f"{setting}\n{recipe}"
 
 
 def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
