@@ -1,152 +1,166 @@
-"""Fine-tune the shipped weights on all patients of a list but one, and measure on that one.
+"""Train on all data sets of a table but one, and measure on that one.
 
-    python benchmarks/leave_one_out.py CASES.json --leave NAME [--on NAME ...] [--pictures]
-        [--steps 120] [--recipe RECIPE]
+    python benchmarks/leave_one_out.py TABLE --leave DATASET [--bank BANK] [--recipe RECIPE] [--steps N]
+        [--objects 40] [--threads 2]
 
-Cases of one folder beside the list are one patient; of pictures, those of one file. A NAME may be the
-beginning of several names. Of the patients that are trained on, all but the left-out one if `--on` says
-nothing else, the scans with the windows and slices that the list names and all labels of their masks
-become a bank. Everything runs on one thread.
+TABLE has a column `dataset`; it is prepared into BANK, or into a folder that is gone afterwards. A BANK that
+is there already is taken as it is, with what `medsam2 data paint` has added to it; where masks of DATASET
+were painted, their shapes are trained on. Nothing else of DATASET is trained or validated on. The last step's
+weights are measured: with nothing of DATASET at hand, nobody could choose a better step.
 
-Without `--on`, the first patient after the left-out one in the order of the list is validated on and
-chooses the step. With it there is nobody to choose by: the last step's weights are measured.
-`--pictures` trains on single slices and takes the pictures instead of the volumes.
+The default recipe, compact-finetune.toml, begins with the weights that ship: of a data set that they have
+learnt from, it says how much is kept, not how well the others prepare for it. Of that,
+`--recipe recipes/compact.toml` says more; it begins from chance and takes two hours.
+
+Objects are prompted by a tight box in the slice where they are largest. Of a scan that was cut in several
+ways, the first is measured: its own slicing axis and window.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from medsam2.cli.main import run as medsam2
+from medsam2.errors import InputError
 from medsam2.evaluation.protocol import Case, read_cases
 from medsam2.evaluation.runner import run_cases
-from medsam2.imaging import io
-from medsam2.imaging.geometry import slices_along
-from medsam2.imaging.grids import match_order
-from medsam2.imaging.intensity import resolve_window, to_uint8
 from medsam2.inference.predictor import load
-from medsam2.training.bank import MANIFEST, use_bank
+from medsam2.training.bank import MANIFEST, list_entries, use_bank
 from medsam2.training.config import TrainConfig, read_recipe
 from medsam2.training.devices import Devices
+from medsam2.training.held_out import write_held_out
 from medsam2.training.loop import Trainer
 
 RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "compact-finetune.toml"
-SHORTEST = 4  # slices of a clip
+ROWS_FAILED = 1  # the command's exit code when a row was left out; the others are in the bank
 
 
-def write_bank(cases: list[Case], validation: str | None, root: Path, bank: Path) -> list[str]:
-    """Write each scan once, and the list of the bank; return the patients that are trained on.
+def prepare(table: Path, bank: Path) -> None:
+    """Make the bank if it is not there.
 
-    Without a patient to validate on, the first one's scans are validated on as well, for the curve alone.
+    Raises:
+        InputError: The table cannot be used; the command has said why.
     """
-    listed: dict[str, list[dict[str, object]]] = {"train": [], "validation": []}
-    masks: dict[Path, dict[Path, Case]] = {}
-    for case in cases:
-        masks.setdefault(case.image, {})[case.mask] = case
-    for number, (_, of_scan) in enumerate(masks.items()):
-        case = next(iter(of_scan.values()))
-        image, labels = _stack(list(of_scan.values()))
-        if case.axis is not None and len(labels) < SHORTEST:
-            continue
-        values = [int(value) for value in np.unique(labels) if value]
-        file = f"{number:03d}.npz"
-        renumbered = np.searchsorted([0, *values], labels).astype(np.uint8)
-        np.savez(bank / file, image=image, labels=renumbered, modality=np.array(case.modality))
-        patient = _patient(case, root)
-        entry: dict[str, object] = {
-            "file": file,
-            "case": patient,
-            "objects": [str(value) for value in values],
-        }
-        listed["validation" if patient == validation else "train"].append(entry)
-    if validation is None:
-        first = listed["train"][0]["case"]
-        listed["validation"] = [entry for entry in listed["train"] if entry["case"] == first]
-    (bank / MANIFEST).write_text(json.dumps(listed))
-    return list(dict.fromkeys(str(entry["case"]) for entry in listed["train"]))
+    if (bank / MANIFEST).exists():
+        return
+    if medsam2(["data", "prepare", str(table), str(bank)]) not in (0, ROWS_FAILED):
+        raise InputError(f"{table} was not prepared")
 
 
-def _stack(cases: list[Case]) -> tuple[np.ndarray, np.ndarray]:
-    """Read a scan's greys and labels, slices first; masks in files of their own are numbered in order."""
-    volume, axis = io.read(cases[0].image), cases[0].axis or 0
-    image = to_uint8(slices_along(volume.array, axis), resolve_window(volume, cases[0].window))
-    joined = np.zeros(image.shape, np.int64)
-    for number, case in enumerate(cases, start=1):
-        found = slices_along(match_order(io.read(case.mask), volume), axis)
-        joined = np.where(found > 0, found if len(cases) == 1 else number, joined)
-    return image, joined
+def change_recipe(config: TrainConfig, leave: str, steps: int | None) -> TrainConfig:
+    """The recipe without a data set, to its last step or to fewer of its first phase.
+
+    Raises:
+        InputError: The recipe is not one for the compact network.
+    """
+    phases = config.phases
+    if steps is not None:
+        first = phases[0]
+        phases = (dataclasses.replace(first, steps=steps, warmup_steps=min(first.warmup_steps, steps - 1)),)
+    return dataclasses.replace(
+        config, phases=phases, keep_best=False, patience=0, report_cases=0,
+        data=dataclasses.replace(config.data, leave_out=(leave,)),
+    )  # fmt: skip
+
+
+def find_stacks(config: TrainConfig, bank: Path, dataset: str) -> list[int]:
+    """Numbers of a data set's stacks, the first one of each scan.
+
+    Args:
+        config: With the numbers of stacks of the bank.
+        bank: The bank.
+        dataset: Name of the data set.
+
+    Raises:
+        InputError: The bank has none of that name.
+    """
+    seeds = range(config.data.stacks + config.data.validation_stacks)
+    entries = list_entries(bank, seeds)
+    first: dict[str, int] = {}
+    for seed, entry in zip(seeds, entries, strict=True):
+        if entry.dataset == dataset:
+            first.setdefault(entry.case, seed)
+    if not first:
+        known = sorted({entry.dataset for entry in entries})
+        raise InputError(f"{bank}: has no data set {dataset!r}; it has {', '.join(known)}")
+    return list(first.values())
 
 
 def train(config: TrainConfig, folder: Path, bank: Path) -> Trainer:
     """Train to the end and say what each validation gave."""
-    trainer = Trainer(use_bank(config, bank), folder, bank, devices=Devices(device="cpu"))
+    trainer = Trainer(config, folder, bank, devices=Devices(device="cpu"))
     for progress in trainer.run():
         if progress.validation is not None:
             print(f"  step {progress.step}: validation Dice {progress.validation.dice:.3f}", flush=True)
     return trainer
 
 
-def main() -> None:
-    """Train, then print each left-out case before and after."""
+def measure(cases: list[Case], weights: str | Path) -> list[float]:
+    """Dice of each case, 0 where it failed."""
+    results = run_cases(cases, load(weights, device="cpu"))
+    return [0.0 if result.scores is None else result.scores.dice for result in results]
+
+
+def compare(arguments: argparse.Namespace, root: Path) -> None:
+    """Train in a folder, then print each left-out object before and after."""
+    bank = arguments.bank or root / "bank"
+    config = change_recipe(read_recipe(arguments.recipe), arguments.leave, arguments.steps)
+    prepare(arguments.table, bank)
+    config = use_bank(config, bank)
+    stacks = find_stacks(config, bank, arguments.leave)
+    cases = read_cases(
+        write_held_out(bank, stacks, root / "held-out", most=arguments.objects, min_area=config.data.min_area)
+    )
+    print(f"left out {arguments.leave}: {len(stacks)} scans, {len(cases)} objects are measured", flush=True)
+    torch.set_num_threads(arguments.threads)
+    started = time.process_time()  # of the processor: other work on the machine does not count
+    trainer = train(config, root / "run", bank)
+    print(f"{(time.process_time() - started) / 60:.1f} minutes of one core; the last step is {trainer.step}")
+    after = measure(cases, trainer.folder.weights_path)
+    before = None if config.initial_weights is None else measure(cases, config.initial_weights)
+    for line in rows(cases, before, after):
+        print(line, flush=True)
+
+
+def rows(cases: list[Case], before: list[float] | None, after: list[float]) -> list[str]:
+    """A line for each case and one for their mean; `before` is None for training from chance."""
+    names = [*(case.name for case in cases), "mean"]
+    now = [*after, float(np.mean(after))]
+    if before is None:
+        return [f"{name:40s} Dice {dice:.3f}" for name, dice in zip(names, now, strict=True)]
+    then = [*before, float(np.mean(before))]
+    return [
+        f"{name:40s} Dice {old:.3f} -> {new:.3f} ({new - old:+.3f})"
+        for name, old, new in zip(names, then, now, strict=True)
+    ]
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Read the command line; `words` are for tests."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("cases", type=Path)
-    parser.add_argument("--leave", required=True)
-    parser.add_argument("--on", nargs="+", default=[])
-    parser.add_argument("--pictures", action="store_true")
-    parser.add_argument("--steps", type=int)
+    parser.add_argument("table", type=Path, help="as `medsam2 data prepare` takes it")
+    parser.add_argument("--leave", required=True, metavar="DATASET")
+    parser.add_argument("--bank", type=Path)
     parser.add_argument("--recipe", type=Path, default=RECIPE)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    root = arguments.cases.parent
-    cases = [case for case in read_cases(arguments.cases) if (case.axis is None) == arguments.pictures]
-    left_out = [case for case in cases if _patient(case, root).startswith(arguments.leave)]
-    rest = [case for case in cases if case not in left_out]
-    chosen = [case for case in rest if _patient(case, root).startswith(tuple(arguments.on))]
-    after = [case for case in cases[cases.index(left_out[-1]) + 1 :] if case in rest]
-    validation = None if arguments.on else _patient((after or rest)[0], root)
-    config = _recipe(arguments.recipe, arguments.steps, arguments.pictures, keep_best=not arguments.on)
+    parser.add_argument("--steps", type=int, help="of the first phase, and no other")
+    parser.add_argument("--objects", type=int, default=40, help="of the left-out set, at most")
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args(words)
+    if min(arguments.steps or 1, arguments.objects, arguments.threads) < 1:
+        parser.error("--steps, --objects and --threads start at 1")
     with tempfile.TemporaryDirectory() as folder:
-        bank = Path(folder) / "bank"
-        bank.mkdir()
-        patients = write_bank(chosen if arguments.on else rest, validation, root, bank)
-        print(f"left out {arguments.leave}; trained on {', '.join(patients)}; validated on {validation}")
-        started = time.process_time()  # of the processor: other work on the machine does not count
-        trainer = train(config, Path(folder) / "run", bank)
-        minutes = (time.process_time() - started) / 60
-        taken = f"the best is step {trainer.best.step} of" if config.keep_best else "the last step is"
-        print(f"{minutes:.1f} minutes of one core; {taken} {trainer.step}", flush=True)
-        results = [
-            list(run_cases(left_out, load(weights, device="cpu")))
-            for weights in ("compact", trainer.folder.weights_path)
-        ]
-    for first, second in zip(*results, strict=True):
-        assert first.scores is not None
-        assert second.scores is not None
-        before, now = first.scores.dice, second.scores.dice
-        print(f"{first.name:28s} Dice {before:.3f} -> {now:.3f} ({now - before:+.3f})")
-
-
-def _recipe(path: Path, steps: int | None, pictures: bool, *, keep_best: bool) -> TrainConfig:
-    """The recipe with what the command line changes in it; pictures are clips of one slice."""
-    config = read_recipe(path)
-    phase = config.phases[0]
-    if steps is not None:
-        phase = dataclasses.replace(phase, steps=steps, warmup_steps=min(phase.warmup_steps, steps - 1))
-    if pictures:
-        phase = dataclasses.replace(phase, clip_length=1, batch=phase.batch * phase.clip_length)
-    kept = config if keep_best else dataclasses.replace(config, keep_best=False, patience=0)
-    return dataclasses.replace(kept, phases=(phase,))
-
-
-def _patient(case: Case, root: Path) -> str:
-    return case.image.stem if case.axis is None else case.image.relative_to(root).parts[0]
+        try:
+            compare(arguments, Path(folder))
+        except InputError as error:
+            parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from medsam2.training.bank import BankedStack, entry_of, load_stack
 CASES = "cases.json"
 
 
-def write_held_out(bank: Path, seeds: range, folder: Path, *, most: int, min_area: int) -> Path:
+def write_held_out(bank: Path, seeds: Sequence[int], folder: Path, *, most: int, min_area: int) -> Path:
     """Write objects of some stacks as images, masks and a list of cases, as `medsam2 evaluate` takes them.
 
     Each object is prompted by its tight box in the slice where it is largest. Of more objects than wanted,
