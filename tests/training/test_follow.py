@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from medsam2.model.compact.network import PLANES, CompactNetwork
+from medsam2.tracking.planes import PromptPlanes, Sight, as_planes
 from medsam2.training.chance import chance_of_step
 from medsam2.training.clips import FollowBatch
 from medsam2.training.config import LossConfig, PromptConfig
@@ -83,6 +84,18 @@ def test_each_slice_gives_a_result(noted: Noted) -> None:
         assert torch.equal(noted.planes(call, "beyond"), clips.images[:, call + 2])
         assert torch.equal(noted.planes(call, "key_slice"), clips.images[:, 1])
         assert torch.equal(noted.planes(call, "prior"), walked.logits[:, call - 1].sigmoid())
+
+
+def test_a_box_is_shown_as_in_use(noted: Noted) -> None:
+    clips = make_clips(1)
+    walk(noted, clips, learns=False)
+    nothing = torch.zeros(2, SIZE, SIZE)
+    prompt = PromptPlanes(box=noted.planes(0, "box"), inside=nothing, outside=nothing)
+    grey, before, beyond = (noted.planes(0, name) for name in ("slice", "before", "beyond"))
+    in_use = as_planes(Sight(grey=grey, before=before, beyond=beyond, prompt=prompt))
+    assert torch.equal(noted.given[0][0], in_use)
+    for name in ("grey_like_key", "context_like_key"):  # the box is a first, rough mask
+        assert noted.planes(0, name).std() > 0
 
 
 def test_no_gradient_flows_from_a_slice_to_the_one_before(noted: Noted) -> None:
