@@ -157,9 +157,7 @@ def _choose_axis(volume: Volume, plane: str | None) -> tuple[int, dict[str, obje
     return axis, {"plane": plane, "axis": axis, "tilt_deg": round(tilt, 2)}
 
 
-def _open(
-    image: Path, volume: Volume, way: WayOptions, window: str | tuple[float, float] | None
-) -> Session:
+def _open(image: Path, volume: Volume, way: WayOptions, window: str | tuple[float, float] | None) -> Session:
     from medsam2.errors import InputError
     from medsam2.inference.options import InferenceOptions
     from medsam2.inference.predictor import load

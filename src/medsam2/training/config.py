@@ -62,8 +62,8 @@ class DataConfig:
     min_side: tuple[int, int] = (56, 128)
     """Smallest side of the view in pixels of the stack, drawn evenly from this range."""
     single_share: float = 0.0
-    """Share of steps that see single prompted slices, of as many objects as the step has slices otherwise; for the
-    compact network, to which each clip shows one prompted slice alone."""
+    """Share of steps that see single prompted slices, of as many objects as the step has slices otherwise;
+    for the compact network, to which each clip shows one prompted slice alone."""
     far_share: float = 0.0
     """Share of clips seen from further away, as a first click is; for the compact network."""
     far_zoom: tuple[float, float] = (4.0, 8.0)
