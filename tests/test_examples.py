@@ -64,7 +64,7 @@ def test_correct_in_session(run: Run, scan: Path, generated: SyntheticScan, tmp_
     ).groups()
     assert float(before) == float(undone) > float(after)
     labels = medsam2.read(tmp_path / "labels.nii.gz").array
-    assert dice(labels == 1, generated, "lesion") > 0.85
+    assert dice(labels == 1, generated, "lesion") > 0.8
     assert dice(labels == 2, generated, "left kidney") > 0.9
 
 

@@ -179,7 +179,7 @@ def test_a_report(tmp_path: Path, evaluate: Evaluate) -> None:
     written = json.loads((folder / "results.json").read_text())
     assert written["cases"] == printed["cases"]
     assert written["costs"][0]["model"]["drawn_slice_s"] == 10
-    page = (folder / "report.html").read_text()
+    page = (folder / "report.html").read_text(encoding="utf-8")
     command = written["provenance"]["command"]
     assert command.startswith("medsam2 evaluate ")
     assert command.endswith(f"--predictor ellipse --report {folder} --seconds slice=10 --json")

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from medsam2.imaging.volume import Volume
+from medsam2.inference import zoom
 from medsam2.inference.carried_track import CarriedTrack
 from medsam2.inference.features import SliceFeatures
 from medsam2.inference.options import InferenceOptions
@@ -27,6 +28,13 @@ from medsam2.prompts.types import Prompt, prompt_from
 from medsam2.tracking.carried import Answer, answer_slice
 from medsam2.tracking.planes import Known, Sight, draw_prompt
 from medsam2.tracking.step import PromptTensors
+
+
+@pytest.fixture(autouse=True)
+def _known_zoom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Views of two and a half boxes, whatever suits the weights: their numbers are written out here."""
+    monkeypatch.setattr(zoom, "CLOSE_ZOOM", 2.5)
+
 
 SIZE = 64
 EVERYWHERE = InferenceOptions(zoom=False, keep_component=False, stop_after=0)

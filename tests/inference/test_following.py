@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from medsam2.imaging.volume import Volume
+from medsam2.inference import zoom
 from medsam2.inference.carried_track import ARCHIVE_DISTANCE, CarriedTrack
 from medsam2.inference.features import SliceFeatures
 from medsam2.inference.options import InferenceOptions
@@ -20,6 +21,13 @@ from medsam2.inference.session import Session
 from medsam2.inference.track import start_track
 from medsam2.model.compact.network import CompactNetwork
 from medsam2.prompts.types import Prompt, prompt_from
+
+
+@pytest.fixture(autouse=True)
+def _known_zoom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Views of two and a half boxes, whatever suits the weights: their numbers are written out here."""
+    monkeypatch.setattr(zoom, "CLOSE_ZOOM", 2.5)
+
 
 EVERYWHERE = InferenceOptions(zoom=False, keep_component=False, stop_after=0)
 ZOOMED = InferenceOptions(zoom=True)

@@ -412,8 +412,11 @@ def test_a_refused_prompt_leaves_an_object_as_it_was(session: Session) -> None:
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [
-        (np.nan, "1 of 960 voxels are NaN or infinite; an image needs finite intensities"),
-        (np.inf, "1 of 960 voxels are NaN or infinite; an image needs finite intensities"),
+        (
+            np.inf,
+            "1 of 960 voxels are infinite; an image needs finite intensities, "
+            "and NaN at most outside the patient",
+        ),
         (0.0, "every voxel of the image is 0.0; there is nothing to segment"),
     ],
 )

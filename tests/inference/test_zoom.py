@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medsam2.inference import zoom
 from medsam2.inference.zoom import (
     View,
     follow,
@@ -19,6 +20,13 @@ from medsam2.inference.zoom import (
     zoom_on,
 )
 from medsam2.prompts.types import Box, MaskPrompt, Point, Prompt
+
+
+@pytest.fixture(autouse=True)
+def _known_zoom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Views of two and a half boxes, whatever suits the weights: their numbers are written out here."""
+    monkeypatch.setattr(zoom, "CLOSE_ZOOM", 2.5)
+
 
 ZOOMED = View(x=10, y=20, width=32, height=32, is_zoomed=True)
 
