@@ -254,3 +254,18 @@ def test_refusals_at_the_door(url: str, scan: Volume, scan_path: Path, tmp_path:
             client.open("../scan.nrrd")
         with pytest.raises(InputError, match=r"there is no file 'none\.nii'"):
             client.open("none.nii")
+
+
+def test_a_sheared_grid_is_measured_in_the_patient(predictor: Predictor, url: str, scan: Volume) -> None:
+    """As a tilted gantry leaves it: in the planes across, columns and rows are not at right angles."""
+    affine = np.diag((0.8, 0.9, 3.0, 1.0))
+    affine[1, 2] = 1.2
+    leaning = Volume(scan.array, affine)
+    drawn = np.zeros(scan.shape[:2], np.uint8)
+    drawn[1:-1, 3:9] = 1
+    session = predictor.session(leaning, window=WINDOW, plane="sagittal")
+    session.add(1, slice=5, mask=drawn)
+    with Client(url) as client, client.session(leaning, window=WINDOW, plane="sagittal") as remote:
+        remote.add(1, slice=5, mask=drawn)
+        found, expected = remote.measurements(1), session.measurements(1)
+    assert found["longest_diameter_mm"] == pytest.approx(expected["longest_diameter_mm"], rel=1e-5)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from medsam2.client.connection import Connection, Json, json_of, problem
 from medsam2.client.events import events_of
 from medsam2.errors import InputError, MedSAM2Error, PromptError, SessionError
-from medsam2.imaging.geometry import restore_axes
+from medsam2.imaging.geometry import in_plane_mm, restore_axes
 from medsam2.imaging.intensity import Window
 from medsam2.imaging.labels import coco_counts, from_coco_counts
 from medsam2.imaging.measure import longest_diameter_mm, volume_ml
@@ -185,7 +185,7 @@ class RemoteSession:
         mask = self.mask(number)
         return {
             "volume_ml": volume_ml(int(np.count_nonzero(mask)), self.volume.affine),
-            "longest_diameter_mm": longest_diameter_mm(mask, self.pixel_mm),
+            "longest_diameter_mm": longest_diameter_mm(mask, in_plane_mm(self.volume.affine, self.axis)),
             "num_slices": int(np.count_nonzero(mask.any(axis=(1, 2)))),
         }
 
