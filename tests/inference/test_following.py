@@ -11,8 +11,9 @@ import torch
 
 from medsam2.imaging.volume import Volume
 from medsam2.inference import zoom
-from medsam2.inference.carried_track import ARCHIVE_DISTANCE, CarriedTrack
+from medsam2.inference.carried_track import CarriedTrack
 from medsam2.inference.features import SliceFeatures
+from medsam2.inference.found_slices import ARCHIVE_DISTANCE
 from medsam2.inference.options import InferenceOptions
 from medsam2.inference.predictor import Predictor
 from medsam2.inference.propagate import visit

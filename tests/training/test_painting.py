@@ -13,12 +13,11 @@ import pytest
 from medsam2.errors import InputError
 from medsam2.training.bank import entry_of, load_stack
 from medsam2.training.datasets.scan import LabelledScan
-from medsam2.training.datasets.splits import split_by_fixed_eighth
+from medsam2.training.datasets.splits import is_validation_patient, split_by_fixed_eighth
 from medsam2.training.painting import (
     MapFile,
     check_maps,
     draw_stack,
-    is_validation_patient,
     list_maps,
     paint_bank,
 )

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from medsam2.errors import SessionError
-from medsam2.imaging.labels import from_run_lengths, run_lengths
+from medsam2.imaging.labels import run_lengths
 from medsam2.inference.banks import Banks
 from medsam2.inference.corrections import keep_reaching, merge_clicks
 from medsam2.inference.features import SliceFeatures
+from medsam2.inference.found_slices import (
+    ARCHIVE_DISTANCE,
+    archive,
+    forget_stale,
+    keep_result,
+    logits_of,
+    mask_of,
+    other_prompts,
+    release_far,
+    without_holes,
+)
 from medsam2.inference.options import InferenceOptions
-from medsam2.inference.postprocess import fill_logit_holes, to_slice, to_view
+from medsam2.inference.postprocess import to_slice, to_view
 from medsam2.inference.state import SliceResult, TrackState
 from medsam2.inference.tensors import prompt_tensors
 from medsam2.inference.zoom import View, follow, grow, grow_to, touches_border, view_of_mask, view_of_prompt
@@ -28,7 +37,6 @@ from medsam2.tracking.planes import Known, PromptPlanes, Sight, draw_prompt
 from medsam2.tracking.select import Place
 from medsam2.tracking.traits import describe
 
-ARCHIVE_DISTANCE = 32  # slices behind the one at hand; nearer ones are looked at while a user works
 MOST_GROWTHS = 3  # of the view, for one slice
 
 
@@ -65,13 +73,13 @@ class CarriedTrack:
         answer, view = self._answer(prompt)
         self.prompts[z] = prompt
         self.features.held.keep(prompt)
-        result = self._filled(SliceResult(frame=answer.frame, view=view))
+        result = without_holes(self, SliceResult(frame=answer.frame, view=view))
         if prompt.mask is not None:  # as it was drawn, not as the view resolves it
             result = dataclasses.replace(result, runs=run_lengths(prompt.mask.array))
-        self._file(z, result)
+        keep_result(self, z, result)
         self.banks.forget(lambda other: other == z)
         self.banks.begin(z, self._remember(z, answer, view))
-        self._forget(lambda other: self.banks.origin(other) == z)
+        forget_stale(self, lambda other: self.banks.origin(other) == z)
 
     def advance(self, z: int, step: int) -> SliceResult:
         """Find the object in a slice from the slice before it in a direction, unless it is known."""
@@ -90,23 +98,13 @@ class CarriedTrack:
         bank = self.banks.of(z, step)
         bank.tracked[z] = memory
         self.policy.admit(bank, z)  # memories are small: none is freed
-        self._file(z, self._filled(SliceResult(frame=answer.frame, view=view)))
-        self._archive(z - ARCHIVE_DISTANCE * step)
+        keep_result(self, z, without_holes(self, SliceResult(frame=answer.frame, view=view)))
+        archive(self, z - ARCHIVE_DISTANCE * step)
         return self.results[z]
 
     def release(self, z: int, step: int) -> None:
-        """Forget tracked slices that lie so far behind one that nothing looks back at them.
-
-        For videos, whose masks are handed out as they are found. Prompted slices stay, and those that a
-        policy has picked.
-        """
-        for bank in self.banks.going(step):
-            for other in list(bank.tracked):
-                is_far = (z - other) * step >= ARCHIVE_DISTANCE - 1
-                if is_far and other not in self.prompts and other not in bank.pool:
-                    bank.forget(other)
-                    del self.results[other]
-                    self.memory_views.pop(other, None)
+        """Forget what lies far behind: videos hand masks out as they are found."""
+        release_far(self, z, step)
 
     def remove(self, z: int) -> None:
         """Take the prompt of a slice back, and what followed from it.
@@ -114,13 +112,9 @@ class CarriedTrack:
         Raises:
             SessionError: There is none, or it is the only one.
         """
-        if z not in self.prompts:
-            raise SessionError(f"there is no prompt on slice {z}; prompts are on {sorted(self.prompts)}")
-        rest = [prompt for slice_index, prompt in self.prompts.items() if slice_index != z]
-        if not rest:
-            raise SessionError(f"slice {z} has the object's only prompt; remove the object instead")
+        rest = other_prompts(self, z)
         if z != next(iter(self.prompts)):
-            self._forget(lambda other: self.banks.origin(other) == z)
+            forget_stale(self, lambda other: self.banks.origin(other) == z)
             self.banks.end(z)
             del self.prompts[z], self.results[z], self.memory_views[z]
         else:
@@ -147,13 +141,11 @@ class CarriedTrack:
 
     def mask(self, z: int) -> npt.NDArray[np.bool_]:
         """The object `(y, x)` in a slice that was visited."""
-        runs = self.results[z].runs
-        return self.logits(z) > 0 if runs is None else from_run_lengths(runs, self.features.shape_yx)
+        return mask_of(self, z)
 
     def logits(self, z: int) -> npt.NDArray[np.float32]:
         """Mask logits `(y, x)` of a slice that was visited."""
-        result = self.results[z]
-        return to_slice(result.frame.low_res_logits, result.view, self.features.shape_yx)
+        return logits_of(self, z)
 
     def _answer(self, prompt: Prompt) -> tuple[Answer, View]:
         """Find the object in a slice that was prompted."""
@@ -238,7 +230,7 @@ class CarriedTrack:
             key=self._known(self.banks.origin(nearest), view),
         )
         answer = answer_slice(self.network, sight, None)
-        self._file(z, SliceResult(frame=answer.frame, view=view))
+        keep_result(self, z, SliceResult(frame=answer.frame, view=view))
 
     def _carry(self, z: int, step: int, view: View) -> Answer:
         """Find the object in a slice from the one before it."""
@@ -292,13 +284,6 @@ class CarriedTrack:
         mask = to_slice(answer.frame.low_res_logits, view, self.features.shape_yx) > 0
         return touches_border(mask, view, self.features.shape_yx)
 
-    def _filled(self, result: SliceResult) -> SliceResult:
-        """The result without small holes, if that is asked for."""
-        if not self.options.fill_hole_area:
-            return result
-        filled = fill_logit_holes(result.frame.low_res_logits, self.options.fill_hole_area)
-        return dataclasses.replace(result, frame=dataclasses.replace(result.frame, low_res_logits=filled))
-
     def _latest_clicks(self, prompt: Prompt) -> tuple[Point, ...]:
         """Clicks that were added to what was said about a slice; none if the prompt begins anew."""
         earlier = self.prompts.get(prompt.slice_index)
@@ -311,21 +296,3 @@ class CarriedTrack:
         if result.view == view:
             return result.frame.low_res_logits.float()
         return to_view(self.logits(z), view, self.network.config.image_size).to(self.features.runtime.device)
-
-    def _archive(self, z: int) -> None:
-        """Round a tracked result that lies far back to half the bytes; its mask stays what it was."""
-        result = self.results.get(z)
-        if result is None or result.runs is not None or z in self.prompts:
-            return
-        rounded = result.frame.low_res_logits.half()
-        frame = dataclasses.replace(result.frame, low_res_logits=rounded, candidate_logits=rounded)
-        self._file(z, dataclasses.replace(result, frame=frame, runs=run_lengths(self.mask(z))))
-
-    def _file(self, z: int, result: SliceResult) -> None:
-        self.results[z] = result
-        self.features.held.keep(result)
-
-    def _forget(self, is_stale: Callable[[int], bool]) -> None:
-        """Drop tracked slices that a new prompt has made stale; prompted ones stay."""
-        for z in self.banks.forget(lambda z: z not in self.prompts and is_stale(z)):
-            del self.results[z]

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from medsam2.errors import SessionError
-from medsam2.imaging.labels import from_run_lengths, run_lengths
 from medsam2.inference.banks import Banks
 from medsam2.inference.features import SliceFeatures
+from medsam2.inference.found_slices import (
+    ARCHIVE_DISTANCE,
+    archive,
+    forget_stale,
+    keep_result,
+    logits_of,
+    mask_of,
+    other_prompts,
+    release_far,
+    without_holes,
+)
 from medsam2.inference.options import InferenceOptions
-from medsam2.inference.postprocess import fill_logit_holes, to_slice, to_view
+from medsam2.inference.postprocess import to_slice, to_view
 from medsam2.inference.state import SliceResult, TrackState
 from medsam2.inference.tensors import prompt_tensors
 from medsam2.inference.zoom import View, grow, grow_to, touches_border, whole_slice, zoom_on
@@ -24,8 +32,6 @@ from medsam2.tracking.memory import FrameMemory
 from medsam2.tracking.select import Place, gather
 from medsam2.tracking.step import PromptTensors, remember, track_frame
 from medsam2.tracking.traits import describe
-
-ARCHIVE_DISTANCE = 32  # slices behind the one at hand; nearer ones are looked at while a user works
 
 
 class SamTrack:
@@ -71,18 +77,18 @@ class SamTrack:
         tensors = prompt_tensors(
             prompt, self.view, self.network.config.image_size, self.features.runtime.device
         )
-        result = self._filled(self._find(features, memory, self._previous_logits(z), tensors))
+        result = without_holes(self, self._find(features, memory, self._previous_logits(z), tensors))
         self.prompts[z] = prompt
         self.features.held.keep(prompt)
-        self._file(z, result)
+        keep_result(self, z, result)
         entry = self._remember_later(z, features, result)
         if step is None:
             self.banks.begin(z, entry)
-            self._forget(lambda _z: True)
+            forget_stale(self, lambda _z: True)
         else:
             # SAM 2: a slice that was tracked stays a tracked one when it is corrected.
             # Beyond it first, so that it is again the last one that was reached.
-            self._forget(lambda other: (other - z) * step > 0)
+            forget_stale(self, lambda other: (other - z) * step > 0)
             self.banks.of(z, step).forget(z)
             self._keep(z, step, entry)
 
@@ -97,24 +103,13 @@ class SamTrack:
             features, result = self._track(z, step)
         # The reference remembers a tracked mask with its holes and a prompted one without.
         self._keep(z, step, self._remember(z, features, result))
-        self._file(z, _slim(self._filled(result)))
-        self._archive(z - ARCHIVE_DISTANCE * step)
+        keep_result(self, z, _slim(without_holes(self, result)))
+        archive(self, z - ARCHIVE_DISTANCE * step)
         return self.results[z]
 
     def release(self, z: int, step: int) -> None:
-        """Forget tracked slices that lie so far behind one that nothing looks back at them.
-
-        For videos, whose masks are handed out as they are found. Prompted slices stay, and those that a
-        policy has picked.
-        """
-        for bank in self.banks.going(step):
-            for other in list(bank.tracked):
-                # One before it would be archived, which would be for nothing.
-                is_far = (z - other) * step >= ARCHIVE_DISTANCE - 1
-                if is_far and other not in self.prompts and other not in bank.pool:
-                    bank.forget(other)
-                    del self.results[other]
-                    self.memory_views.pop(other, None)
+        """Forget what lies far behind: videos hand masks out as they are found."""
+        release_far(self, z, step)
 
     def remove(self, z: int) -> None:
         """Take the prompt of a slice back, and what followed from it.
@@ -122,15 +117,11 @@ class SamTrack:
         Raises:
             SessionError: There is none, or it is the only one.
         """
-        if z not in self.prompts:
-            raise SessionError(f"there is no prompt on slice {z}; prompts are on {sorted(self.prompts)}")
-        rest = [prompt for slice_index, prompt in self.prompts.items() if slice_index != z]
-        if not rest:
-            raise SessionError(f"slice {z} has the object's only prompt; remove the object instead")
+        rest = other_prompts(self, z)
         step = self.banks.step_of(z)
         if step is not None:
             del self.prompts[z]
-            self._forget(lambda other: (other - z) * step >= 0)
+            forget_stale(self, lambda other: (other - z) * step >= 0)
         else:
             self.restore(SamTrack(self.features, self.options, zooms=self.zooms).state())
             for prompt in rest:
@@ -157,13 +148,11 @@ class SamTrack:
 
     def mask(self, z: int) -> npt.NDArray[np.bool_]:
         """The object `(y, x)` in a slice that was visited."""
-        runs = self.results[z].runs
-        return self.logits(z) > 0 if runs is None else from_run_lengths(runs, self.features.shape_yx)
+        return mask_of(self, z)
 
     def logits(self, z: int) -> npt.NDArray[np.float32]:
         """Mask logits `(y, x)` of a slice that was visited."""
-        result = self.results[z]
-        return to_slice(result.frame.low_res_logits, result.view, self.features.shape_yx)
+        return logits_of(self, z)
 
     def _track(self, z: int, step: int) -> tuple[ImageFeatures, SliceResult]:
         features = self.features.encode(self.view, z)
@@ -187,13 +176,6 @@ class SamTrack:
         )
         return SliceResult(frame=frame, view=self.view)
 
-    def _filled(self, result: SliceResult) -> SliceResult:
-        """The result without small holes, if that is asked for."""
-        if not self.options.fill_hole_area:
-            return result
-        filled = fill_logit_holes(result.frame.low_res_logits, self.options.fill_hole_area)
-        return dataclasses.replace(result, frame=dataclasses.replace(result.frame, low_res_logits=filled))
-
     def _memory(self, z: int, step: int, features: ImageFeatures) -> MemoryTokens:
         """What a slice looks back at, made anew where it was let go or its view is not today's."""
         bank = self.banks.of(z, step)
@@ -215,19 +197,6 @@ class SamTrack:
         frame = dataclasses.replace(self.results[z].frame, low_res_logits=self._logits_in_view(z))
         features = self.features.encode(self.view, z)
         slots[z] = self._remember(z, features, SliceResult(frame=frame, view=self.view))
-
-    def _archive(self, z: int) -> None:
-        """Round a tracked result that lies far back to half the bytes; its mask stays what it was."""
-        result = self.results.get(z)
-        if result is None or result.runs is not None or z in self.prompts:
-            return
-        rounded = result.frame.low_res_logits.half()
-        frame = dataclasses.replace(result.frame, low_res_logits=rounded, candidate_logits=rounded)
-        self._file(z, dataclasses.replace(result, frame=frame, runs=run_lengths(self.mask(z))))
-
-    def _file(self, z: int, result: SliceResult) -> None:
-        self.results[z] = result
-        self.features.held.keep(result)
 
     def _keep(self, z: int, step: int, entry: FrameMemory) -> None:
         """Add a tracked slice to its bank, which frees what no later slice looks back at."""
@@ -270,11 +239,6 @@ class SamTrack:
             return False
         mask = to_slice(result.frame.low_res_logits, result.view, self.features.shape_yx) > 0
         return touches_border(mask, self.view, self.features.shape_yx)
-
-    def _forget(self, is_stale: Callable[[int], bool]) -> None:
-        """Drop tracked slices that a new prompt has made stale; prompted ones stay."""
-        for z in self.banks.forget(lambda z: z not in self.prompts and is_stale(z)):
-            del self.results[z]
 
 
 def _slim(result: SliceResult) -> SliceResult:

@@ -1,10 +1,12 @@
 """Classical evidence that the compact network is shown: what greys say, and where patches have moved to.
 
-A small network learns slowly what a histogram knows at once. Shown these planes, the same training time gave
-a Dice of 0.68 instead of 0.54 on scans of patients that were kept aside.
+A small network learns slowly what a histogram knows at once. In an earlier trial of a sketch, two such planes
+gave a Dice of 0.68 instead of 0.54 on kept-aside scans in the same training time.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -113,9 +115,7 @@ def _log_ratio(
 ) -> Tensor:
     """Look up the log ratio of two histograms; bins are `(B, S, S)`, histograms have a shape."""
     batch = len(reference)
-    count = 1
-    for length in shape:
-        count *= length
+    count = math.prod(shape)
     weight = inside.flatten(1).float()
     histograms = weight.new_zeros(batch, 2, count)
     bins = reference.flatten(1)

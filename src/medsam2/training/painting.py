@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -20,13 +19,12 @@ from medsam2.synthesis.label_map import LabelMap, make_label_map
 from medsam2.synthesis.painted import PaintedStack, paint_stack
 from medsam2.training.bank import MANIFEST
 from medsam2.training.datasets.contents import whole_numbers
+from medsam2.training.datasets.splits import is_validation_patient
 
 DATASET = "painted"
 FEWEST_MASK_LABELS = 2
 """A scan's mask with fewer structures shows no neighbours."""
 FEWEST_MASK_SLICES = 8
-VALIDATION_PART = 8
-"""One of so many patients is kept for validation."""
 ATTEMPTS = 20
 """Maps that are tried until a stack shows an object."""
 MAP_COLUMNS = ("name", "file")
@@ -61,12 +59,6 @@ class PaintedFile:
     """Names of the objects, label 1 first."""
     error: str | None = None
     """Why there is no file."""
-
-
-def is_validation_patient(patient: str) -> bool:
-    """Tell whether a patient of the training table is kept for validation."""
-    digest = hashlib.blake2b(patient.encode(), digest_size=8).hexdigest()
-    return int(digest, 16) % VALIDATION_PART == 0
 
 
 def list_maps(table: Path, weights: Mapping[str, float]) -> tuple[list[MapFile], list[str]]:

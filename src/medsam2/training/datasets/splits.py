@@ -96,9 +96,14 @@ def split_by_fixed_eighth(scans: Sequence[LabelledScan]) -> Splits:
     return {split: tuple(s for s in scans if of_patient[s.patient] == split) for split in SPLITS}
 
 
-def _fixed_part(patient: str) -> str:
+def is_validation_patient(patient: str) -> bool:
+    """Tell whether a patient belongs to the fixed eighth that is kept for validation."""
     digest = hashlib.blake2b(patient.encode(), digest_size=8).hexdigest()
-    return SPLITS[1] if int(digest, 16) % FIXED_PARTS == 0 else SPLITS[0]
+    return int(digest, 16) % FIXED_PARTS == 0
+
+
+def _fixed_part(patient: str) -> str:
+    return SPLITS[1] if is_validation_patient(patient) else SPLITS[0]
 
 
 def _check_patients(scans: Sequence[LabelledScan]) -> None:
