@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from medsam2.errors import GeometryError, InputError
-from medsam2.imaging import drawn_dicom, io, itk
+from medsam2.imaging import io, itk
+from medsam2.imaging.drawn_dicom import DrawnSegment, is_drawing, read_drawn_dicom
 from medsam2.imaging.grids import place
 from medsam2.imaging.volume import Volume
 
@@ -101,8 +102,8 @@ def read_drawing(path: Path, image: Volume) -> Drawing:
         GeometryError: It does not lie on the scan's grid; the message begins with the file.
     """
     try:
-        if drawn_dicom.is_drawing(path):
-            return _of_segments(path, drawn_dicom.read(path, image))
+        if is_drawing(path):
+            return _of_segments(path, read_drawn_dicom(path, image))
         if path.name.lower().endswith(_SLICER):
             return _of_slicer(path, image)
         return _of_layers(path, (place(io.read(path), image),))
@@ -148,7 +149,7 @@ def _of_slicer(path: Path, image: Volume) -> Drawing:
     return Drawing(path=path, layers=plain.layers, labels=labels)
 
 
-def _of_segments(path: Path, segments: Sequence[drawn_dicom.DrawnSegment]) -> Drawing:
+def _of_segments(path: Path, segments: Sequence[DrawnSegment]) -> Drawing:
     """Put masks that may overlap into as few layers as they need."""
     layers: list[np.ndarray] = []
     labels = []

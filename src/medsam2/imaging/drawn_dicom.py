@@ -46,7 +46,7 @@ def is_drawing(path: Path) -> bool:
     return _read(path, pixels=False).get("SOPClassUID") in (*_SEGMENTATIONS, _STRUCTURES)
 
 
-def read(path: Path, image: Volume) -> list[DrawnSegment]:
+def read_drawn_dicom(path: Path, image: Volume) -> list[DrawnSegment]:
     """Read what was drawn.
 
     Args:

@@ -8,7 +8,7 @@ from medsam2.imaging.replacing import replacing
 from medsam2.imaging.volume import Volume
 
 
-def write(labels: Volume, path: Path) -> None:
+def write_npz(labels: Volume, path: Path) -> None:
     """Write `segs`, (z, y, x) uint8 or uint16, and `spacing`, (x, y, z) in mm; compressed, without pickles.
 
     The same labels give the same bytes every time.

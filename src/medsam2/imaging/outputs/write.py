@@ -9,7 +9,8 @@ from types import MappingProxyType
 
 from medsam2.errors import InputError, UnsupportedFormat
 from medsam2.imaging import io
-from medsam2.imaging.outputs import dicom_seg, mesh, npz, rtstruct, seg_nrrd
+from medsam2.imaging.outputs import dicom_seg, mesh, rtstruct, seg_nrrd
+from medsam2.imaging.outputs.npz import write_npz
 from medsam2.imaging.outputs.dicom_slices import Source, require_highdicom
 from medsam2.imaging.outputs.segments import Segment, as_labels, find_objects
 from medsam2.imaging.surface import require_skimage
@@ -121,7 +122,7 @@ def write_labels(
     if kind == "seg.nrrd":
         seg_nrrd.write(labels, objects, path)
     elif kind == "npz":
-        npz.write(labels, path)
+        write_npz(labels, path)
     elif kind == "dicom-seg" and source is not None:
         dicom_seg.write(labels, objects, path, source=source, weights=weights)
     elif kind == "rtstruct" and source is not None:

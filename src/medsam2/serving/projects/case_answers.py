@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from starlette.requests import Request
+from fastapi import Request
 
 from medsam2.annotation.cases import Case, moment
 from medsam2.annotation.overview import Entry

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
-from starlette.requests import Request
+from fastapi import Request
 
 from medsam2.serving.body import read_body
 from medsam2.serving.encodings import json_in

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from fastapi import Request
+from fastapi import Response
+from starlette.responses import JSONResponse
 
 from medsam2.annotation.cases import moment
 from medsam2.annotation.improvement import Rounds

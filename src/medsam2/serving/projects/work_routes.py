@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from fastapi import Request
+from fastapi import Response
+from starlette.responses import JSONResponse
 
 from medsam2.annotation.drafts import MAX_BYTES, find_draft, keep_draft
 from medsam2.annotation.project import Project

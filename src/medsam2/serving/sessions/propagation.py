@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import orjson
 from starlette.background import BackgroundTask
-from starlette.responses import Response, StreamingResponse
+from fastapi import Response
+from starlette.responses import StreamingResponse
 
 from medsam2.errors import MedSAM2Error, SessionError
 from medsam2.serving.faults import Fault, fault_of

@@ -13,7 +13,7 @@ from pathlib import Path
 from medsam2.errors import InputError
 from medsam2.imaging.volume import MODALITIES
 from medsam2.prompts.tables import delimited, named_file
-from medsam2.training.datasets import rows
+from medsam2.training.datasets.rows import read_row
 from medsam2.training.datasets.listing import read_text
 from medsam2.training.datasets.scan import DataSet, LabelledScan, ReadOptions, patient_of, split_of, stem_of
 
@@ -69,7 +69,7 @@ def read(path: Path, options: ReadOptions) -> DataSet:
         if "kind" in columns:
             try:
                 scans.append(
-                    rows.read_row({**cells, "patient": named}, f"{path}, row {number}", base, naming)
+                    read_row({**cells, "patient": named}, f"{path}, row {number}", base, naming)
                 )
             except InputError as error:
                 row_errors[number] = str(error)
