@@ -132,7 +132,7 @@ class Screen:
         where = self.page.evaluate(
             """async ([x, y]) => {
                 const { drawingView } = await import("/page/plane_panes.js");
-                const { shownPoint } = await import("/page/cuts.js");
+                const { shownPoint } = await import("/page/planes.js");
                 const view = drawingView();
                 const frame = view.canvas.getBoundingClientRect();
                 const at = view.at(view.frame(), ...shownPoint(view.plane, x, y));

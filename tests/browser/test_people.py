@@ -23,7 +23,7 @@ def test_a_case_is_one_persons_at_a_time(new_screen, folder: Path) -> None:
     assert "anna has it" in card.inner_text()
     ben.shoot("list-two-users")
     card.click()
-    ben.page.wait_for_selector(".notice.fault")
+    ben.page.wait_for_selector(".notice.error")
     assert "anna is at work on other" in ben.notices()
     assert ben.page.locator("#work").is_hidden()
 

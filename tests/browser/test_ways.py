@@ -107,7 +107,7 @@ def test_run_lengths_are_those_of_the_library(screen) -> None:
         mask = rng.random(shape) < share
         text, flat = screen.page.evaluate(
             """async ([flat, height, width, text]) => {
-                const { encodeRle, decodeRle } = await import("/page/rle.js");
+                const { encodeRle, decodeRle } = await import("/page/masks.js");
                 return [encodeRle(Uint8Array.from(flat), height, width), [...decodeRle(text, height, width)]];
             }""",
             [mask.ravel().astype(int).tolist(), *shape, coco_counts(mask)],
@@ -131,7 +131,7 @@ def test_three_hundred_slices(screen, tmp_path: Path, save_scan) -> None:
     screen.rests()
     found = screen.slices()
     assert 3 < len(found) < 110
-    assert "Stopped" in screen.notices()
+    assert "Propagation stopped" in screen.notices()
     screen.page.keyboard.press("End")
     assert screen.state("crosshair.2") == 299
     screen.page.keyboard.press("Home")
@@ -146,7 +146,7 @@ def test_what_is_wrong_is_said_in_words(screen, tmp_path: Path) -> None:
     bad.write_bytes(b"this is no scan")
     screen.open()
     screen.page.set_input_files("#file", bad)
-    screen.page.wait_for_selector(".notice.fault")
+    screen.page.wait_for_selector(".notice.error")
     assert "scan.nii.gz could not be opened. Not a NIfTI file." in screen.notices()
     screen.shoot("bad-file")
     assert screen.page.locator("#start").is_visible()
@@ -194,7 +194,7 @@ def test_a_correction_is_carried_on_before_it_is_saved(screen, folder: Path, tmp
     screen.page.wait_for_timeout(1000)
     measured = screen.page.locator("#measurements").inner_text()
     assert f"Slices\t{len(shown)}" in measured
-    assert "Taken again when" in measured
+    assert "Measured again when" in measured
     saved = np.asarray(nibabel.load(screen.export("NIfTI", tmp_path)).dataobj)
     assert len(shown) > 3
     assert np.flatnonzero(saved.any(axis=(0, 1))).tolist() == screen.slices()
@@ -210,9 +210,9 @@ def test_a_folder_travels_as_a_zip(screen) -> None:
     screen.open()
     packed = screen.page.evaluate(
         """async () => {
-            const { zipOf } = await import("/page/zip.js");
+            const { zipFiles } = await import("/page/files.js");
             const second = new File([new Uint8Array(70000).fill(7)], "b");
-            const blob = await zipOf([new File(["first"], "a"), second]);
+            const blob = await zipFiles([new File(["first"], "a"), second]);
             const bytes = new Uint8Array(await blob.arrayBuffer());
             let text = "";
             for (const byte of bytes) text += String.fromCharCode(byte);

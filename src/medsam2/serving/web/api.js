@@ -1,4 +1,4 @@
-/** Ask the server, and say in words why it did not answer. */
+/** Requests to the server; one that fails says why in a sentence. */
 
 const KEY_NAME = "medsam2.key";
 
@@ -7,12 +7,10 @@ export class ApiError extends Error {
   /**
    * @param {number} status  0 where no answer came.
    * @param {string} text
-   * @param {unknown} answer  The answer's JSON.
    */
-  constructor(status, text, answer = null) {
+  constructor(status, text) {
     super(text);
     this.status = status;
-    this.answer = answer;
   }
 
   /** Whether the server could not be reached. */
@@ -28,7 +26,7 @@ export class ApiError extends Error {
  * @param {{json?: unknown, body?: BodyInit, signal?: AbortSignal, keepalive?: boolean}} [options]
  * @returns {Promise<Response>}
  */
-export async function ask(method, path, { json, body, signal, keepalive } = {}) {
+export async function request(method, path, { json, body, signal, keepalive } = {}) {
   /** @type {Record<string, string>} */
   const headers = {};
   const key = sessionStorage.getItem(KEY_NAME);
@@ -42,26 +40,26 @@ export async function ask(method, path, { json, body, signal, keepalive } = {}) 
     });
   } catch (error) {
     if (signal?.aborted) throw error;
-    throw new ApiError(0, "The server does not answer. What you did so far is kept; it goes on when the server is back.");
+    throw new ApiError(0, "The server does not answer. Your work is kept. The page goes on when the server is back.");
   }
-  if (!response.ok) throw await failure(response);
+  if (!response.ok) throw await errorOf(response);
   return response;
 }
 
 /** Send a request whose answer is JSON. */
-export async function askJson(method, path, options = {}) {
-  const response = await ask(method, path, options);
+export async function requestJson(method, path, options = {}) {
+  const response = await request(method, path, options);
   return response.status === 204 ? null : response.json();
 }
 
 /**
- * Send a POST and hand on each event of its stream.
+ * Send a POST whose answer is a stream of events.
  * @param {string} path
  * @param {AbortSignal} signal
- * @param {(event: string, data: any) => void} take
+ * @param {(event: string, data: any) => void} onEvent
  */
-export async function askEvents(path, signal, take) {
-  const response = await ask("POST", path, { signal });
+export async function requestEvents(path, signal, onEvent) {
+  const response = await request("POST", path, { signal });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   try {
@@ -70,23 +68,29 @@ export async function askEvents(path, signal, take) {
       if (done) break;
       const blocks = (text + value.replaceAll("\r\n", "\n")).split("\n\n");
       text = blocks.pop() ?? "";
-      for (const block of blocks) takeBlock(block, take);
+      for (const block of blocks) readEvent(block, onEvent);
     }
   } catch (error) {
     if (signal.aborted || error instanceof ApiError) throw error;
-    throw new ApiError(0, "The server went away while it worked.");
+    throw new ApiError(0, "The connection to the server broke.");
   }
 }
 
-/** Keep the key that the server asks for, as long as this tab is open. */
-export function keepKey(key) {
+/** Store the key that the server needs, as long as this tab is open. */
+export function storeKey(key) {
   sessionStorage.setItem(KEY_NAME, key);
 }
 
-/** Whether requests need to carry a key. */
+/** Whether requests carry a key. */
 export const hasKey = () => sessionStorage.getItem(KEY_NAME) !== null;
 
-function takeBlock(block, take) {
+/** A text with a capital letter and a full stop. */
+export function sentence(text) {
+  const upper = text.charAt(0).toUpperCase() + text.slice(1);
+  return /[.!?]$/.test(upper) ? upper : `${upper}.`;
+}
+
+function readEvent(block, onEvent) {
   let event = "message";
   let data = "";
   for (const line of block.split("\n")) {
@@ -95,21 +99,12 @@ function takeBlock(block, take) {
   }
   if (!data) return;
   const value = JSON.parse(data);
-  if (event === "error") throw new ApiError(value.status, sentence(value.error), value);
-  take(event, value);
+  if (event === "error") throw new ApiError(value.status, sentence(value.error));
+  onEvent(event, value);
 }
 
-async function failure(response) {
-  let answer = null;
-  try {
-    answer = await response.json();
-  } catch {
-    // An answer that is no JSON is a proxy's; its status has to do.
-  }
-  return new ApiError(response.status, sentence(answer?.error ?? `The server answered ${response.status}.`), answer);
-}
-
-function sentence(text) {
-  const upper = text.charAt(0).toUpperCase() + text.slice(1);
-  return /[.!?]$/.test(upper) ? upper : `${upper}.`;
+async function errorOf(response) {
+  // An answer that is no JSON comes from a proxy.
+  const answer = await response.json().catch(() => null);
+  return new ApiError(response.status, sentence(answer?.error ?? `The server answered ${response.status}.`));
 }

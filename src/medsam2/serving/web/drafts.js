@@ -1,18 +1,24 @@
-/** Unsaved work: written down after each step, so that a reload or another server goes on from there. */
+/**
+ * Unsaved work, written down after each step, so that a reload or another server goes on from there: that on a case at
+ * the server, that on a dropped file in this browser.
+ */
 
-import { forgetWork, keepDraft, keepFile } from "./browser_store.js";
-import { say } from "./notices.js";
-import { putDraft } from "./project.js";
+import { showNotice } from "./page.js";
+import { putDraft } from "./routes.js";
 import { state } from "./state.js";
 
 const LAST = "medsam2.last";
 const WAIT_MS = 300;
+const DATABASE = "medsam2";
+const STORE = "work";
+const FILE = "file";
+const DRAFT = "draft";
 
 let timer = 0;
-let isSaid = false;
-/** Whether what is open was dropped, so that the work on it stays in this browser. */
+let isFailing = false;
+/** Whether what is open was dropped. */
 let isDropped = false;
-/** Whether a draft was written, so that an empty one says something. */
+/** Whether a draft was written, so that an empty one counts too. */
 let isWritten = false;
 
 /** What is needed to go on elsewhere. */
@@ -33,20 +39,21 @@ export function draftNow() {
 }
 
 /**
- * Follow a newly opened scan.
+ * Write drafts of the scan that was just opened.
  * @param {Blob|null} blob  Its file where it was dropped.
  * @param {boolean} hasDraft  Whether it was opened with one.
  */
-export async function followDraft(blob, hasDraft) {
+export async function startDraft(blob, hasDraft) {
   isDropped = blob !== null;
   isWritten = hasDraft;
   const { kind, id, name } = state.opened;
   localStorage.setItem(LAST, JSON.stringify({ kind, id }));
   if (!blob) return;
   try {
-    await keepFile({ kind, name, blob });
+    await transact("readwrite", (store) => store.delete(DRAFT));
+    await transact("readwrite", (store) => store.put({ kind, name, blob }, FILE));
   } catch {
-    say("This file cannot be kept in the browser: a reload would lose the work on it. Export it in time.", "fault");
+    showNotice("The browser cannot store this file. A reload loses the work on it, so export the masks in time.", "error");
   }
 }
 
@@ -59,22 +66,31 @@ export function lastOpened() {
   }
 }
 
-/** Nothing is open any more, so that a reload shows the list. */
-export function forgetDraft() {
+/**
+ * The dropped file in this browser and the draft of it, if there is one.
+ * @returns {Promise<{kind: "file"|"tour", name: string, blob: Blob, draft: object|null}|null>}
+ */
+export async function storedFile() {
+  const file = await transact("readonly", (store) => store.get(FILE));
+  return file ? { ...file, draft: (await transact("readonly", (store) => store.get(DRAFT))) ?? null } : null;
+}
+
+/** Forget the scan that was closed, so that a reload shows the list. */
+export function endDraft() {
   clearTimeout(timer);
   timer = 0;
   localStorage.removeItem(LAST);
-  if (isDropped) forgetWork().catch(() => {});
+  if (isDropped) transact("readwrite", (store) => store.clear()).catch(() => {});
   isDropped = false;
 }
 
-/** Write the work down soon. */
+/** Write the draft soon. */
 export function saveDraftSoon() {
   clearTimeout(timer);
   timer = setTimeout(saveDraft, WAIT_MS);
 }
 
-/** Write the work down now. */
+/** Write the draft now. */
 export async function saveDraft(keepalive = false) {
   clearTimeout(timer);
   timer = 0;
@@ -84,14 +100,34 @@ export async function saveDraft(keepalive = false) {
   const { kind, id } = state.opened;
   try {
     if (kind === "case") await putDraft(id, state.user, draftNow(), keepalive === true);
-    else await keepDraft(draftNow());
-    isSaid = false;
+    else await transact("readwrite", (store) => store.put(draftNow(), DRAFT));
+    isFailing = false;
     isWritten = true;
   } catch (error) {
-    if (!isSaid) say(`Unsaved work could not be written down: ${error.message}`, "fault");
-    isSaid = true;
+    if (!isFailing) showNotice(`The unsaved work could not be stored: ${error.message}`, "error");
+    isFailing = true;
   }
 }
 
-/** Whether something waits to be written. */
+/** Whether a draft waits to be written. */
 export const isDraftWaiting = () => timer !== 0;
+
+async function transact(mode, act) {
+  /** @type {IDBDatabase} */
+  const database = await new Promise((resolve, reject) => {
+    const request = indexedDB.open(DATABASE, 1);
+    request.onupgradeneeded = () => request.result.createObjectStore(STORE);
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error);
+  });
+  try {
+    return await new Promise((resolve, reject) => {
+      const transaction = database.transaction(STORE, mode);
+      const request = act(transaction.objectStore(STORE));
+      transaction.oncomplete = () => resolve(request.result);
+      transaction.onerror = () => reject(transaction.error);
+    });
+  } finally {
+    database.close();
+  }
+}

@@ -1,38 +1,39 @@
 /**
- * The steps of the work on a scan, enough to do it again in a new session.
+ * The steps of the work on a scan, enough to repeat it in a new session.
  *
  * @typedef {{kind: "prompt", object: number, slice: number, box?: number[], points?: number[][],
  *   labels?: number[], mask?: string}} PromptStep  As the server takes it.
  * @typedef {{kind: "remove", object: number, slice?: number}} RemoveStep
- * @typedef {{kind: "propagate", slices?: number}} PropagateStep  `slices`: cancelled after so many.
+ * @typedef {{kind: "propagate", slices?: number}} PropagateStep  `slices`: stopped after so many.
  * @typedef {PromptStep | RemoveStep | PropagateStep} Step
  */
 
 /**
- * What was said about an object on a slice, as the session has it now.
+ * The prompts of an object on a slice, as the session has them now.
  * @param {Step[]} log
  * @returns {{boxes: number[][], points: {x: number, y: number, label: number}[], hasMask: boolean}}
  */
 export function promptsOn(log, object, slice) {
-  let said = { boxes: [], points: [], hasMask: false };
+  const none = () => ({ boxes: [], points: [], hasMask: false });
+  let prompts = none();
   for (const step of log) {
     if (step.kind === "propagate" || step.object !== object) continue;
     if (step.kind === "remove") {
-      if (step.slice === undefined || step.slice === slice) said = { boxes: [], points: [], hasMask: false };
+      if (step.slice === undefined || step.slice === slice) prompts = none();
       continue;
     }
     if (step.slice !== slice) continue;
-    // Points join what was said before unless that was a mask; a box or a mask begins anew.
-    if (step.mask !== undefined || step.box || said.hasMask) said = { boxes: [], points: [], hasMask: false };
-    if (step.mask !== undefined) said.hasMask = true;
-    if (step.box) said.boxes = [step.box];
-    (step.points ?? []).forEach(([x, y], i) => said.points.push({ x, y, label: step.labels?.[i] ?? 1 }));
+    // Points join the prompts before, unless that is a mask; a box or a mask replaces them.
+    if (step.mask !== undefined || step.box || prompts.hasMask) prompts = none();
+    if (step.mask !== undefined) prompts.hasMask = true;
+    if (step.box) prompts.boxes = [step.box];
+    (step.points ?? []).forEach(([x, y], i) => prompts.points.push({ x, y, label: step.labels?.[i] ?? 1 }));
   }
-  return said;
+  return prompts;
 }
 
 /**
- * Slices on which something is said about an object.
+ * The slices on which an object has prompts.
  * @param {Step[]} log
  * @returns {number[]}
  */
@@ -47,33 +48,33 @@ export function promptedSlices(log, object) {
   return [...slices].sort((a, b) => a - b);
 }
 
-/** Objects that something is said about. */
+/** The objects that have prompts. */
 export function objectsIn(log) {
   const numbers = new Set(log.flatMap((step) => (step.kind === "prompt" ? [step.object] : [])));
   return [...numbers].filter((object) => promptedSlices(log, object).length);
 }
 
 /**
- * Take back the last prompt or removal with all that followed from it, as the session does.
+ * Undo the last prompt or removal, with the propagations after it, as the session does.
  * @param {Step[]} log
  * @returns {{log: Step[], tail: Step[]} | null}
  */
-export function takeBack(log) {
+export function undoLast(log) {
   for (let at = log.length - 1; at >= 0; at--) {
     if (log[at].kind !== "propagate") return { log: log.slice(0, at), tail: log.slice(at) };
   }
   return null;
 }
 
-/** Whether an object was changed since it was last followed: the session has let go of slices that are still shown. */
+/** Whether a propagated object was changed since: the session has dropped slices that are still shown. */
 export function isCorrected(log) {
   const at = log.findLastIndex((step) => step.kind === "propagate");
-  const followed = objectsIn(log.slice(0, Math.max(at, 0)));
+  const propagated = objectsIn(log.slice(0, Math.max(at, 0)));
   const changed = log.slice(at + 1).filter((step) => step.kind === "prompt" || step.slice !== undefined);
-  return changed.some((step) => followed.includes(step.object));
+  return changed.some((step) => propagated.includes(step.object));
 }
 
-/** Whether the last step left slices to be found again. */
+/** Whether slices are to be propagated again. */
 export function isStale(log) {
   const last = log.at(-1);
   return last !== undefined && (last.kind !== "propagate" || last.slices !== undefined);

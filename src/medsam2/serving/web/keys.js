@@ -1,20 +1,18 @@
-/** The keyboard, and the sheet that says what its keys do. */
+/** The keyboard, and the sheet that lists its keys. */
 
-import { chooseWindow } from "./bar.js";
-import { sliceBox } from "./cuts.js";
-import { pointAt, scroll } from "./gestures.js";
-import { WINDOWS } from "./greys.js";
-import { all, by } from "./page_parts.js";
-import { fromVoxel, toVoxel } from "./planes.js";
+import { addPoint } from "./gestures.js";
+import { chooseWindow, goToMark, scroll, WINDOWS } from "./navigation.js";
+import { all, byId, make } from "./page.js";
 import { activeView, changeLayout, drawingView, fitAll, zoomAll } from "./plane_panes.js";
+import { clampIndex, fromVoxel, sliceBox, toVoxel } from "./planes.js";
 import { saveVersion } from "./saving.js";
+import { cancelPropagation } from "./session.js";
 import { change, shownSlice, state } from "./state.js";
-import { goToMark } from "./strip.js";
-import { resizeBrush, TOOLS } from "./tools.js";
-import { cancel, newObject, prompt, propagate, redo, undo } from "./work.js";
+import { resizeBrush, TOOLS } from "./toolbar.js";
+import { addPrompt, newObject, propagate, redo, undo } from "./work.js";
 
 const PAGE = 10;
-/** @type {{slice: number, at: [number, number]}|null} First corner of a box that is drawn with the keyboard. */
+/** @type {{slice: number, at: [number, number]}|null} The first corner of a box drawn with the keyboard. */
 let corner = null;
 
 /** @type {[string, string[][]][]} */
@@ -25,17 +23,17 @@ const SHEET = [
     ["Space", "Draw at the crosshair: a corner of the box, or a point (Shift: outside)"],
     ["Right click", "With the point tool: outside"],
     ["Enter", "Propagate through the slices"],
-    ["Esc", "Stop, or forget the box that is begun"],
+    ["Esc", "Stop, or cancel the box"],
     ["Ctrl Z", "Undo"], ["Ctrl Shift Z", "Redo"], ["Ctrl S", "Save a version"],
   ]],
   ["Look", [
     ["Wheel, ↑ ↓", "Next slice"], ["Page ↑ ↓", "Ten slices"], ["Home, End", "First, last slice"],
-    ["Shift arrows", "Move the crosshair in the slice"], ["J K", "Next prompt or unsure slice"],
+    ["Shift arrows", "Move the crosshair in the slice"], ["J K", "Previous, next slice that is prompted or unsure"],
     ["Ctrl wheel, + −", "Zoom"], ["Middle drag", "Pan"], ["F", "Fit"], ["Q", "Four equal views"],
     ["Right drag", "Window: wider, brighter"],
     ["1 … 6", WINDOWS.map(({ name }) => name).join(", ")], ["0", "Window as opened"], ["X", "Hide all masks"],
   ]],
-  ["Objects", [["N", "New object"], [", .", "Object before, after"], ["?", "This sheet"]]],
+  ["Objects", [["N", "New object"], [", .", "Previous, next object"], ["?", "This sheet"]]],
 ];
 
 const PLAIN = {
@@ -54,9 +52,10 @@ const PLAIN = {
 };
 const WITH_CONTROL = { z: undo, Z: redo, y: redo, s: () => saveVersion("in work") };
 
-/** Listen to the keyboard. */
+/** Listen to the keyboard, and to the button for its sheet. */
 export function listenToKeys() {
   fillSheet();
+  byId("help").addEventListener("click", openSheet);
   document.addEventListener("keydown", (event) => {
     if (document.querySelector("dialog[open]") || isTyping(event.target)) return;
     if (event.key === "?") return act(event, openSheet);
@@ -72,24 +71,22 @@ export function listenToKeys() {
   });
 }
 
-/** Show what the keys do. */
-export function openSheet() {
-  by("sheet").showModal();
+function openSheet() {
+  byId("sheet").showModal();
 }
 
-function act(event, does) {
-  if (!does) return;
+function act(event, action) {
+  if (!action) return;
   event.preventDefault();
-  does();
+  action();
 }
 
 function stop() {
   for (const menu of all("details.menu[open]")) menu.open = false;
   const view = drawingView();
-  if (cancel() || !view) return;
+  if (cancelPropagation() || !view) return;
   corner = null;
-  view.sketch = null;
-  view.draw();
+  view.setSketch(null);
 }
 
 function step(slices) {
@@ -103,10 +100,8 @@ function moveCrosshair(key) {
   const [u, v] = fromVoxel(view.plane, state.crosshair);
   const du = { ArrowLeft: -1, ArrowRight: 1 }[key] ?? 0;
   const dv = { ArrowUp: -1, ArrowDown: 1 }[key] ?? 0;
-  const keep = (value, size) => Math.min(size - 1, Math.max(0, value));
-  change({
-    crosshair: toVoxel(view.plane, keep(u + du, view.plane.width), keep(v + dv, view.plane.height), view.slice),
-  });
+  const { width, height } = view.plane;
+  change({ crosshair: toVoxel(view.plane, clampIndex(u + du, width), clampIndex(v + dv, height), view.slice) });
   if (corner) sketchBox(view);
 }
 
@@ -115,26 +110,25 @@ function drawAtCrosshair(isOutside) {
   const view = drawingView();
   const at = fromVoxel(view.plane, state.crosshair);
   if (state.tool === "point") {
-    pointAt(view, at, isOutside ? 0 : 1);
+    addPoint(view, at, isOutside ? 0 : 1);
   } else if (state.tool === "box" && (!corner || corner.slice !== shownSlice())) {
     corner = { slice: shownSlice(), at };
     sketchBox(view);
   } else if (state.tool === "box") {
     const box = sliceBox(view.plane, corner.at, at);
     corner = null;
-    view.sketch = null;
-    prompt({ slice: shownSlice(), box }, "box");
+    view.setSketch(null);
+    addPrompt({ slice: shownSlice(), box }, "box");
   }
 }
 
 function sketchBox(view) {
-  view.sketch = { box: [corner.at, fromVoxel(view.plane, state.crosshair)] };
-  view.draw();
+  view.setSketch({ box: [corner.at, fromVoxel(view.plane, state.crosshair)] });
 }
 
-function nextObject(by) {
+function nextObject(direction) {
   const at = state.objects.findIndex((object) => object.number === state.current);
-  const next = state.objects[(at + by + state.objects.length) % state.objects.length];
+  const next = state.objects[(at + direction + state.objects.length) % state.objects.length];
   if (next) change({ current: next.number });
 }
 
@@ -151,22 +145,9 @@ function needsKey(target, key) {
 }
 
 function fillSheet() {
-  const body = by("sheet-body");
   for (const [title, entries] of SHEET) {
-    const part = document.createElement("section");
-    const head = document.createElement("h3");
-    head.textContent = title;
-    const list = document.createElement("dl");
-    for (const [keys, text] of entries) {
-      const term = document.createElement("dt");
-      const key = document.createElement("kbd");
-      key.textContent = keys;
-      term.append(key);
-      const meaning = document.createElement("dd");
-      meaning.textContent = text;
-      list.append(term, meaning);
-    }
-    part.append(head, list);
-    body.append(part);
+    const list = make("dl");
+    for (const [keys, text] of entries) list.append(make("dt", {}, make("kbd", {}, keys)), make("dd", {}, text));
+    byId("sheet-body").append(make("section", {}, make("h3", {}, title), list));
   }
 }

@@ -1,46 +1,41 @@
-/** The page: puts its parts together and starts it. */
+/** The entry of the page: puts its parts together and starts it. */
 
+import { sendEvents, whenServerReturns } from "./background.js";
 import { isDraftWaiting, saveDraft } from "./drafts.js";
-import { sendEvents } from "./clock.js";
-import { acceptFiles } from "./dropping.js";
 import { listenToKeys } from "./keys.js";
-import { showBar } from "./bar.js";
-import { showCases } from "./cases.js";
-import { showMeasurements } from "./measurements.js";
-import { showObjects } from "./objects.js";
-import { by } from "./page_parts.js";
+import { showStrip } from "./navigation.js";
+import { reopenLast } from "./opening.js";
+import { byId } from "./page.js";
+import { showMeasurements, showObjects, showProgress } from "./panel.js";
 import { showPlanes } from "./plane_panes.js";
-import { onReturn } from "./presence.js";
-import { resume } from "./opening.js";
-import { showProgress } from "./progress.js";
 import { showRounds } from "./rounds.js";
-import { showSolid } from "./solid.js";
-import { showStrip } from "./strip.js";
-import { showTools } from "./tools.js";
-import { showTour, offerTour } from "./tour.js";
-import { greet } from "./user.js";
+import { refreshMasks, runTask } from "./session.js";
+import { acceptFiles, showCases } from "./start_page.js";
 import { state, watch } from "./state.js";
-import { inTurn, refreshMasks } from "./work.js";
+import { showBar, showTools } from "./toolbar.js";
+import { offerTour, showTour } from "./tour.js";
+import { loadUser } from "./user.js";
+import { show3D } from "./view_3d.js";
 
 async function startPage() {
   watch(["opened"], () => {
-    by("start").hidden = state.opened !== null;
-    by("work").hidden = state.opened === null;
+    byId("start").hidden = state.opened !== null;
+    byId("work").hidden = state.opened === null;
     document.body.dataset.opened = state.opened?.kind ?? "";
   });
-  watch(["isServerAway"], () => (by("away").hidden = !state.isServerAway));
+  watch(["isServerAway"], () => (byId("away").hidden = !state.isServerAway));
   for (const show of [showBar, showCases, showTools, showPlanes, showStrip, showObjects, showProgress]) show();
-  for (const show of [showMeasurements, showSolid, showTour, showRounds]) show();
+  for (const show of [showMeasurements, show3D, showTour, showRounds]) show();
   acceptFiles();
   listenToKeys();
-  // A session that ended meanwhile is opened again by the first call that misses it.
-  onReturn(() => (state.session ? inTurn("Picking up the work", refreshMasks) : greet()));
+  // The first request that finds the session ended opens it again.
+  whenServerReturns(() => (state.session ? runTask("Refreshing the masks", refreshMasks) : loadUser()));
   window.addEventListener("pagehide", () => {
     if (isDraftWaiting()) saveDraft(true);
     sendEvents(true);
   });
-  await greet();
-  await resume();
+  await loadUser();
+  await reopenLast();
   if (!state.opened) offerTour();
   document.body.dataset.ready = "yes";
 }

@@ -1,6 +1,12 @@
-/** The masks of all objects, kept slice by slice as small as they are. */
+/** The masks of all objects slice by slice, and the run lengths in which they travel. */
 
-import { decodeRle, encodeRle } from "./rle.js";
+import { sliceAxes } from "./planes.js";
+import { stridesOf } from "./volume.js";
+
+const BITS = 0x1f;
+const SIGN = 0x10;
+const MORE = 0x20;
+const FIRST = 48;
 
 /**
  * @typedef {Object} Patch  The part of a slice that holds an object.
@@ -23,12 +29,12 @@ export class Masks {
     this.objects = new Map();
   }
 
-  /** Take a slice's mask from run lengths; without any the object is not there. */
+  /** Set a slice's mask from run lengths; without any the object is not there. */
   set(object, slice, rle) {
     this.setMask(object, slice, rle ? decodeRle(rle, this.height, this.width) : null);
   }
 
-  /** Take a slice's mask, a byte a pixel, row by row. */
+  /** Set a slice's mask, a byte a pixel, row by row. */
   setMask(object, slice, mask) {
     let slices = this.objects.get(object);
     if (!slices) this.objects.set(object, (slices = new Map()));
@@ -42,7 +48,7 @@ export class Masks {
     return this.objects.get(object)?.get(slice);
   }
 
-  /** The whole slice as a byte a pixel, a copy. */
+  /** A copy of the whole slice, a byte a pixel. */
   mask(object, slice) {
     const whole = new Uint8Array(this.height * this.width);
     const patch = this.patch(object, slice);
@@ -66,7 +72,7 @@ export class Masks {
     return count;
   }
 
-  forget(object) {
+  remove(object) {
     this.objects.delete(object);
   }
 
@@ -110,4 +116,103 @@ function patchOf(mask, height, width) {
     }
   }
   return patch;
+}
+
+/**
+ * Write a mask as the compressed run lengths of COCO.
+ * @param {Uint8Array} mask  Row by row, not 0 inside.
+ * @param {number} height
+ * @param {number} width
+ */
+export function encodeRle(mask, height, width) {
+  const runs = [];
+  let value = 0;
+  let length = 0;
+  for (let x = 0; x < width; x++) {
+    for (let y = 0; y < height; y++) {
+      const here = mask[y * width + x] ? 1 : 0;
+      if (here !== value) {
+        runs.push(length);
+        length = 0;
+        value = here;
+      }
+      length++;
+    }
+  }
+  runs.push(length);
+  let text = "";
+  runs.forEach((run, i) => {
+    // From the fourth on: the difference to the last but one.
+    let rest = i > 2 ? run - runs[i - 2] : run;
+    for (;;) {
+      const group = rest & BITS;
+      rest >>= 5;
+      const isLast = rest === (group & SIGN ? -1 : 0);
+      text += String.fromCharCode(group + (isLast ? 0 : MORE) + FIRST);
+      if (isLast) break;
+    }
+  });
+  return text;
+}
+
+/**
+ * Read the compressed run lengths of COCO.
+ * @param {string} text
+ * @param {number} height
+ * @param {number} width
+ * @returns {Uint8Array} Row by row, 0 or 1.
+ */
+export function decodeRle(text, height, width) {
+  const mask = new Uint8Array(height * width);
+  const runs = [];
+  let at = 0;
+  let i = 0;
+  while (i < text.length) {
+    let value = 0;
+    let shift = 0;
+    let code;
+    do {
+      code = text.charCodeAt(i++) - FIRST;
+      value |= (code & BITS) << shift;
+      shift += 5;
+    } while (code & MORE);
+    if (code & SIGN && shift < 32) value |= -1 << shift;
+    if (runs.length > 2) value += runs[runs.length - 2];
+    if (runs.length % 2) fillColumns(mask, at, value, height, width);
+    runs.push(value);
+    at += value;
+  }
+  return mask;
+}
+
+function fillColumns(mask, start, length, height, width) {
+  for (let at = start; at < start + length; at++) mask[(at % height) * width + Math.floor(at / height)] = 1;
+}
+
+/**
+ * The labels of a file as prompts: a mask for each object on each slice.
+ * @param {import("./volume.js").Volume} labels  0 outside, an object's number inside.
+ * @param {number} axis  Along which slices are stacked.
+ * @returns {import("./history.js").PromptStep[]}
+ */
+export function promptsFromLabels(labels, axis) {
+  const axes = sliceAxes(axis);
+  const strides = stridesOf(labels.size);
+  const [width, height] = [labels.size[axes.x], labels.size[axes.y]];
+  /** @type {import("./history.js").PromptStep[]} */
+  const steps = [];
+  for (let slice = 0; slice < labels.size[axis]; slice++) {
+    /** @type {Map<number, Uint8Array>} */
+    const masks = new Map();
+    for (let y = 0, at = 0; y < height; y++) {
+      for (let x = 0; x < width; x++, at++) {
+        const object = labels.voxels[slice * strides[axis] + y * strides[axes.y] + x * strides[axes.x]];
+        if (!object) continue;
+        if (!masks.has(object)) masks.set(object, new Uint8Array(width * height));
+        masks.get(object)[at] = 1;
+      }
+    }
+    for (const [object, mask] of masks) steps.push({ kind: "prompt", object, slice, mask: encodeRle(mask, height, width) });
+  }
+  return steps.sort((a, b) => a.object - b.object);
 }

@@ -1,235 +1,128 @@
-/** Open a scan, and open it again where the work on it stood. */
+/** Open a scan, a case or a file, and close it. */
 
 import { ApiError } from "./api.js";
-import { keptWork } from "./browser_store.js";
-import { note, sendEvents } from "./clock.js";
-import { draftNow, followDraft, forgetDraft, lastOpened, saveDraft, saveDraftSoon } from "./drafts.js";
-import { objectsIn, promptedSlices } from "./history.js";
-import { dropLock, holdLock } from "./locks.js";
-import { Masks } from "./masks.js";
-import { readNifti } from "./nifti.js";
-import { askPerson, say } from "./notices.js";
-import { planesOf } from "./planes.js";
-import { stepsOf } from "./label_steps.js";
-import * as project from "./project.js";
-import * as sessions from "./sessions.js";
-import { change, plainObject, state } from "./state.js";
-import { inTurn, propagateNow, refreshMasks } from "./work.js";
-
-/** @type {{path?: string, blob?: Blob, name: string}|null} What the session is opened from. */
-let source = null;
+import { keepLock, recordEvent, sendEvents, stopLock } from "./background.js";
+import { endDraft, lastOpened, saveDraft, saveDraftSoon, startDraft, storedFile } from "./drafts.js";
+import { promptsFromLabels } from "./masks.js";
+import { askQuestion, showNotice } from "./page.js";
+import * as server from "./routes.js";
+import { changePlane, repeatSteps, runTask, startSession } from "./session.js";
+import { change, makeObject, state } from "./state.js";
+import { readNifti } from "./volume.js";
 
 /** Open a dropped file, or the tour's. */
 export function openFile(blob, name, kind = "file", draft = null) {
-  return inTurn(`Opening ${name}`, async () => {
-    await leaveNow();
+  return runTask(`Opening ${name}`, async () => {
+    await closeNow();
     try {
-      await start({ blob, name }, { kind, id: name, name, state: "" }, draft);
+      await startSession({ blob, name }, { kind, id: name, name, state: "" }, draft);
     } catch (error) {
       if (error instanceof ApiError && error.isAway) throw error;
       throw new Error(`${name} could not be opened. ${error.message}`);
     }
-    await followDraft(blob, draft !== null);
+    await startDraft(blob, draft !== null);
     saveDraftSoon();
   });
 }
 
-/** Take a case of the project and open its scan. */
+/** Lock a case of the project and open its scan. */
 export function openCase(id) {
-  return inTurn("Opening the case", async () => {
-    await leaveNow();
+  return runTask("Opening the case", async () => {
+    await closeNow();
     const name = state.project?.cases.find((one) => one.id === id)?.name ?? id;
-    const taken = await takeCase(id, name);
+    const { path, state: caseState, versions, draft } = await lockCase(id, name);
     try {
-      await start(
-        { path: taken.path, name },
-        { kind: "case", id, name, state: taken.state, versions: taken.versions },
-        draftOf(taken),
+      await startSession(
+        { path, name }, { kind: "case", id, name, state: caseState, versions }, isOutdated(draft, versions) ? null : draft,
       );
-      const latest = taken.versions.at(-1);
-      if (latest && !state.log.length) await takeVersion(id, latest);
+      const latest = versions.at(-1);
+      if (latest && !state.log.length) await openVersion(id, latest);
     } catch (error) {
-      await project.releaseCase(id, state.user).catch(() => {});
+      await server.releaseCase(id, state.user).catch(() => {});
       throw error;
     }
-    holdLock(id);
-    await followDraft(null, taken.draft !== null);
-    note("open");
+    keepLock(id);
+    await startDraft(null, draft !== null);
+    recordEvent("open");
   });
 }
 
-async function takeCase(id, name) {
-  try {
-    return await project.openCase(id, state.user);
-  } catch (error) {
-    if (!(error instanceof ApiError) || error.status !== 409) throw error;
-    change({ project: await project.readProject() });
-    const lock = state.project.cases.find((one) => one.id === id)?.lock;
-    if (!lock) throw error;
-    const until = new Date(lock.until).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
-    throw new Error(`${lock.user} is at work on ${name}. It is free when ${lock.user} closes it, or at ${until} if nothing is done there.`);
-  }
-}
-
-/** Draw on the slices of another plane: what was drawn so far belongs to the slices of this one and goes. */
-export async function drawIn(plane) {
+/** Send prompts to the slices of another plane; the prompts so far belong to the old slices and are deleted. */
+export async function drawOnPlane({ name }) {
   if (state.log.length) {
-    const answer = await askPerson({
-      title: `Draw on ${plane.name} slices`,
-      text: "What was drawn so far belongs to the slices of the other plane. It is forgotten; export it first to keep it.",
-      yes: "Begin anew",
+    const answer = await askQuestion({
+      title: `Draw on ${name} slices`,
+      text: "Your prompts belong to the slices of the other plane. They are deleted with their masks. Export the masks first to keep them.",
+      yes: "Delete and change",
     });
     if (answer === null) return;
   }
-  await inTurn(`Opening ${plane.name} slices`, async () => {
-    const { session } = state;
-    await start(source, state.opened, { ...draftNow(), sessionId: null, log: [], plane: plane.name });
-    sessions.closeSession(session.id).catch(() => {});
+  await runTask(`Opening ${name} slices`, async () => {
+    await changePlane(name);
     saveDraftSoon();
   });
 }
 
-/** Go back to what was open when the page was left. */
-export async function resume() {
+/** Open again what was open when the page was left. */
+export async function reopenLast() {
   const last = lastOpened();
   if (!last) return;
   if (last.kind === "case") {
     if (state.user && state.project?.cases.some((one) => one.id === last.id)) await openCase(last.id);
     return;
   }
-  const kept = await keptWork().catch(() => null);
-  if (kept) await openFile(kept.blob, kept.name, kept.kind, kept.draft);
+  const file = await storedFile().catch(() => null);
+  if (file) await openFile(file.blob, file.name, file.kind, file.draft);
 }
 
 /** Close what is open and show the list. */
-export function leave() {
-  return inTurn("Closing", async () => {
-    await leaveNow();
-    forgetDraft();
+export function closeScan() {
+  return runTask("Closing", async () => {
+    await closeNow();
+    endDraft();
   });
 }
 
-async function leaveNow() {
+async function closeNow() {
   if (!state.opened) return;
   await saveDraft();
   await sendEvents();
   const { opened, session } = state;
-  dropLock();
+  stopLock();
   change({ opened: null, session: null, volume: null, planes: [], masks: null, log: [], undone: [], measurements: [] });
-  if (session) await sessions.closeSession(session.id).catch(() => {});
-  if (opened.kind === "case") await project.releaseCase(opened.id, state.user).catch(() => {});
+  if (session) await server.closeSession(session.id).catch(() => {});
+  if (opened.kind === "case") await server.releaseCase(opened.id, state.user).catch(() => {});
 }
 
-/** Open the same scan in a new session and repeat all steps; a new window is the network's as well. */
-export async function reopen({ window = null }) {
-  const draft = draftNow();
-  const old = state.session.id;
-  const session = await sessions.openSession(source, window ?? draft.networkWindow, draft.plane);
-  change({ session });
-  sessions.closeSession(old).catch(() => {});
-  await replay(draft.log);
-}
-
-async function start(from, opened, draft) {
-  source = from;
-  const { session, isOld } = await sessionFor(from, draft);
-  const volume = await readNifti(await sessions.readVolume(session.id));
-  const { x, y, z } = { x: volume.size[0], y: volume.size[1], z: volume.size[2] };
-  const [, height, width] = session.shape;
-  const planes = planesOf(volume).sort((a, b) => Number(b.axis === session.axis) - Number(a.axis === session.axis));
-  change({
-    opened, session, volume, planes,
-    plane: draft?.plane ?? null,
-    masks: new Masks(height, width),
-    masksAt: state.masksAt + 1,
-    confidence: {}, log: [], undone: [], measurements: [],
-    crosshair: draft?.crosshair ?? [x >> 1, y >> 1, z >> 1],
-    window: draft?.window ?? session.window,
-    objects: draft?.objects?.length ? draft.objects : [plainObject(1)],
-    current: draft?.current ?? 1,
-    isBaseline: draft?.isBaseline ?? false,
-    target: null,
-    tool: "box",
-  });
-  if (isOld) {
-    change({ log: draft.log });
-    await refreshMasks();
-  } else if (draft?.log?.length) {
-    await replay(draft.log);
-  }
-}
-
-/** The session that the draft was made in, if it is alive and agrees with it, or a new one. */
-async function sessionFor(from, draft) {
-  if (draft?.sessionId) {
-    try {
-      const session = await sessions.readSession(draft.sessionId);
-      if (agrees(session, draft.log)) return { session, isOld: true };
-    } catch (error) {
-      if (!(error instanceof ApiError) || error.isAway) throw error;
-    }
-  }
-  return { session: await sessions.openSession(from, draft?.networkWindow ?? null, draft?.plane ?? null), isOld: false };
-}
-
-function agrees(session, log) {
-  const said = objectsIn(log).map((object) => [object, promptedSlices(log, object)]);
-  const known = session.objects.map((object) => [
-    object.number, object.prompts.map((prompt) => prompt.slice).sort((a, b) => a - b),
-  ]);
-  const sorted = (pairs) => JSON.stringify(pairs.sort((a, b) => a[0] - b[0]));
-  return sorted(said) === sorted(known);
-}
-
-/** Do all steps again, so that the masks are those that they were. */
-async function replay(log) {
+async function lockCase(id, name) {
   try {
-    change({ log: [] });
-    state.masks.clear();
-    for (const [at, step] of log.entries()) {
-      change({ work: { text: `Repeating step ${at + 1} of ${log.length}`, done: at, of: log.length, canCancel: false } });
-      await repeat(step);
-    }
-    if (log.length) await refreshMasks();
-  } finally {
-    change({ log, masksAt: state.masksAt + 1 });
+    return await server.openCase(id, state.user);
+  } catch (error) {
+    if (!(error instanceof ApiError) || error.status !== 409) throw error;
+    change({ project: await server.readProject() });
+    const lock = state.project.cases.find((one) => one.id === id)?.lock;
+    if (!lock) throw error;
+    const until = new Date(lock.until).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+    throw new Error(`${lock.user} is at work on ${name}. You can open it when ${lock.user} closes it, or at ${until} if ${lock.user} does nothing until then.`);
   }
 }
 
-async function repeat(step) {
-  const { id } = state.session;
-  if (step.kind === "propagate") {
-    await propagateNow(step.slices ?? Infinity);
-    return;
-  }
-  if (step.kind === "remove") {
-    await sessions.removeFrom(id, step.object, step.slice);
-  } else {
-    const found = await sessions.addPrompt(id, step);
-    state.masks.set(step.object, step.slice, found.mask);
-  }
-  change({ log: [...state.log, step], masksAt: state.masksAt + 1 });
-}
-
-/** The unsaved work, unless somebody else has saved a version since. */
-function draftOf({ draft, versions }) {
+/** Whether somebody else has saved a version since the draft was written. */
+function isOutdated(draft, versions) {
   const newer = versions.find((version) => version.version > (draft?.base ?? 0) && version.author !== state.user);
-  if (!draft || !newer) return draft;
-  say(`${newer.author} has saved version ${newer.version} since you were here; it is what you see.`);
-  return null;
+  if (!draft || !newer) return false;
+  showNotice(`${newer.author} has saved version ${newer.version} since your last visit. You see this version.`);
+  return true;
 }
 
-/** Go on from the masks of a version, be it a person's or a proposal: each slice is said as it is. */
-async function takeVersion(id, version) {
-  const labels = await readNifti(await project.readVersion(id, version.version));
-  const numbers = Object.keys(version.objects).map(Number);
-  change({
-    objects: numbers.length
-      ? numbers.map((number) => ({ ...plainObject(number), ...namedIn(version.objects[number]) }))
-      : state.objects,
-    current: numbers[0] ?? 1,
+/** Go on from a version, a person's or a proposal: each of its masks becomes a prompt. */
+async function openVersion(id, { version, objects }) {
+  const labels = await readNifti(await server.readVersion(id, version));
+  const numbers = Object.keys(objects).map(Number);
+  const named = numbers.map((number) => {
+    const { name, colour } = objects[number];
+    return { ...makeObject(number), ...(name && { name }), ...(colour && { colour }) };
   });
-  await replay(stepsOf(labels, state.session.axis));
+  change({ objects: named.length ? named : state.objects, current: numbers[0] ?? 1 });
+  await repeatSteps(promptsFromLabels(labels, state.session.axis));
 }
-
-const namedIn = ({ name, colour }) => ({ ...(name && { name }), ...(colour && { colour }) });

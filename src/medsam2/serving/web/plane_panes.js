@@ -1,12 +1,12 @@
-/** The three planes side by side, and what is under the pointer. */
+/** The three planes side by side, and the voxel under the pointer. */
 
 import { listenTo } from "./gestures.js";
-import { valueAt } from "./greys.js";
-import { drawIn } from "./opening.js";
-import { all, by } from "./page_parts.js";
+import { drawOnPlane } from "./opening.js";
+import { all, byId } from "./page.js";
 import { PlaneView } from "./plane_view.js";
 import { toVoxel } from "./planes.js";
 import { state, watch } from "./state.js";
+import { valueAt } from "./volume.js";
 
 /** @type {PlaneView[]} */
 const views = [];
@@ -17,22 +17,21 @@ export function showPlanes() {
     const view = new PlaneView(pane, Number(pane.dataset.place));
     views.push(view);
     listenTo(view);
-    view.canvas.addEventListener("pointermove", (event) => probe(view, event));
-    pane.querySelector(".draw-here")?.addEventListener("click", () => drawIn(view.plane));
+    view.canvas.addEventListener("pointermove", (event) => showVoxel(view, event));
+    pane.querySelector(".draw-here")?.addEventListener("click", () => drawOnPlane(view.plane));
   }
   const shown = ["volume", "planes", "crosshair", "window", "masksAt", "objects", "current", "log", "areMasksShown", "target"];
-  let isAsked = false;
+  let isPending = false;
   watch(shown, () => {
-    if (isAsked) return;
-    isAsked = true;
+    if (isPending) return;
+    isPending = true;
     requestAnimationFrame(() => {
-      isAsked = false;
+      isPending = false;
       for (const view of views) view.draw();
     });
   });
   watch(["volume"], fitAll);
-  const layout = by("layout");
-  layout.addEventListener("click", changeLayout);
+  byId("layout").addEventListener("click", changeLayout);
 }
 
 /** Show whole slices everywhere. */
@@ -47,8 +46,8 @@ export function zoomAll(factor) {
 
 /** One large view and three small ones, or four of one size. */
 export function changeLayout() {
-  const isQuad = by("views").classList.toggle("quad");
-  by("layout").setAttribute("aria-pressed", String(isQuad));
+  const isQuad = byId("views").classList.toggle("quad");
+  byId("layout").setAttribute("aria-pressed", String(isQuad));
 }
 
 /** The view that has the keyboard, else the one to draw on. */
@@ -61,14 +60,12 @@ export function drawingView() {
   return views.find((view) => view.isDrawing);
 }
 
-function probe(view, event) {
+function showVoxel(view, event) {
   if (!state.volume) return;
-  const frame = view.canvas.getBoundingClientRect();
-  const [u, v] = view.toSlice(event.clientX - frame.left, event.clientY - frame.top).map(Math.round);
+  const [u, v] = view.toSlice(...view.pointOf(event)).map(Math.round);
   const isInside = u >= 0 && v >= 0 && u < view.plane.width && v < view.plane.height;
-  const voxel = toVoxel(view.plane, u, v, view.slice);
-  const value = isInside ? valueAt(state.volume, voxel) : NaN;
-  by("probe").textContent = isInside
-    ? `x ${voxel[0]}  y ${voxel[1]}  z ${voxel[2]}   value ${Number(value.toFixed(2))}`
+  const [x, y, z] = toVoxel(view.plane, u, v, view.slice);
+  byId("probe").textContent = isInside
+    ? `x ${x}  y ${y}  z ${z}   value ${Number(valueAt(state.volume, [x, y, z]).toFixed(2))}`
     : "";
 }

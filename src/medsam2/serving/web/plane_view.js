@@ -1,15 +1,13 @@
-/** One plane of the scan on a canvas: the slice, the masks, what was drawn, the crosshair. */
+/** One plane of the scan on a canvas: the slice, the masks, the prompts, the crosshair. */
 
-import { cutMask, outlineOf, shownPoint, tint } from "./cuts.js";
-import { sliceImage } from "./greys.js";
-import { fromVoxel } from "./planes.js";
 import { promptsOn } from "./history.js";
-import { state } from "./state.js";
+import { fromVoxel, shownPoint } from "./planes.js";
+import { maskOnPlane, outlineOf, sliceImage, tint } from "./slice_image.js";
+import { PROMPT_COLOUR, state } from "./state.js";
 
 const FILL_ALPHA = 56;
 const MARGIN = 0.97;
 const MAX_ZOOM = 40;
-const PROMPT_COLOUR = "#ffe066";
 const TARGET_COLOUR = "#7cc4ff";
 const POINT_COLOURS = { 1: "#5dff9b", 0: "#ff8f8f" };
 
@@ -25,12 +23,12 @@ export class PlaneView {
     this.canvas = pane.querySelector("canvas");
     this.zoom = 1;
     this.shift = [0, 0];
-    /** What a gesture is drawing: {box: [[u, v], [u, v]]} or {ring: [u, v], radius}. */
+    /** What a gesture draws: {box: [[u, v], [u, v]]} or {ring: [u, v], radius}. */
     this.sketch = null;
-    this.greys = document.createElement("canvas");
+    this.image = document.createElement("canvas");
     this.tints = document.createElement("canvas");
-    this.drawnGreys = "";
-    this.drawnMasks = "";
+    this.imageKey = "";
+    this.masksKey = "";
     /** @type {{colour: string, path: Path2D, isCurrent: boolean}[]} */
     this.outlines = [];
     new ResizeObserver(() => this.draw()).observe(this.canvas);
@@ -44,7 +42,7 @@ export class PlaneView {
     return state.crosshair[this.plane.axis];
   }
 
-  /** Whether prompts are drawn here. */
+  /** Whether prompts go to this plane. */
   get isDrawing() {
     return this.plane?.axis === state.session?.axis;
   }
@@ -88,7 +86,22 @@ export class PlaneView {
     return [(x - frame.left) / frame.scaleX - 0.5, (y - frame.top) / frame.scaleY - 0.5];
   }
 
-  /** Draw it anew. */
+  /**
+   * Where a pointer event is on the canvas, in CSS pixels.
+   * @returns {[number, number]}
+   */
+  pointOf(event) {
+    const frame = this.canvas.getBoundingClientRect();
+    return [event.clientX - frame.left, event.clientY - frame.top];
+  }
+
+  /** Show what a gesture draws, or nothing. */
+  setSketch(sketch) {
+    this.sketch = sketch;
+    this.draw();
+  }
+
+  /** Draw everything again. */
   draw() {
     const ratio = window.devicePixelRatio || 1;
     const { canvas } = this;
@@ -98,7 +111,7 @@ export class PlaneView {
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, width, height);
     if (!state.volume || !this.plane || !width) return;
-    this.prepareGreys();
+    this.prepareImage();
     this.prepareMasks();
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     const frame = this.frame();
@@ -106,7 +119,7 @@ export class PlaneView {
     context.imageSmoothingQuality = "high";
     /** @type {[number, number, number, number]} */
     const place = [frame.left, frame.top, this.plane.width * frame.scaleX, this.plane.height * frame.scaleY];
-    context.drawImage(this.greys, ...place);
+    context.drawImage(this.image, ...place);
     if (state.areMasksShown) this.drawMasks(context, frame, place);
     this.drawCrosshair(context, frame);
     if (this.isDrawing) this.drawPrompts(context, frame);
@@ -114,29 +127,29 @@ export class PlaneView {
     this.label();
   }
 
-  prepareGreys() {
+  prepareImage() {
     const key = [state.session.id, this.plane.axis, this.slice, ...state.window].join();
-    if (key === this.drawnGreys) return;
-    this.drawnGreys = key;
-    Object.assign(this.greys, { width: this.plane.width, height: this.plane.height });
-    this.greys.getContext("2d").putImageData(sliceImage(state.volume, this.plane, this.slice, state.window), 0, 0);
+    if (key === this.imageKey) return;
+    this.imageKey = key;
+    Object.assign(this.image, { width: this.plane.width, height: this.plane.height });
+    this.image.getContext("2d").putImageData(sliceImage(state.volume, this.plane, this.slice, state.window), 0, 0);
   }
 
   prepareMasks() {
     const looks = state.objects.map((object) => [object.number, object.colour, object.isHidden].join(":"));
     const key = [state.session.id, state.masksAt, this.slice, state.current, ...looks].join();
-    if (key === this.drawnMasks || !state.masks) return;
-    this.drawnMasks = key;
+    if (key === this.masksKey || !state.masks) return;
+    this.masksKey = key;
     const { width, height } = this.plane;
     const image = new ImageData(width, height);
     this.outlines = [];
     for (const object of state.objects) {
       if (object.isHidden) continue;
-      const cut = cutMask(state.masks, object.number, state.session.axis, this.plane, this.slice);
-      if (!cut) continue;
-      tint(image, cut, object.colour, FILL_ALPHA);
+      const mask = maskOnPlane(state.masks, object.number, state.session.axis, this.plane, this.slice);
+      if (!mask) continue;
+      tint(image, mask, object.colour, FILL_ALPHA);
       const isCurrent = object.number === state.current;
-      this.outlines.push({ colour: object.colour, path: outlineOf(cut, width, height), isCurrent });
+      this.outlines.push({ colour: object.colour, path: outlineOf(mask, width, height), isCurrent });
     }
     Object.assign(this.tints, { width, height });
     this.tints.getContext("2d").putImageData(image, 0, 0);

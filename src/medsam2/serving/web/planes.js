@@ -1,4 +1,8 @@
-/** How the three planes of a scan are turned to be looked at, and where a point of the screen lies in it. */
+/**
+ * The three planes of a scan: how they are turned for the screen, and where a point of the screen lies.
+ *
+ * A point (u, v) is a pixel of the shown slice, (x, y) one of the session's slice, a voxel (x, y, z) one of the file.
+ */
 
 /**
  * @typedef {Object} Plane
@@ -15,7 +19,7 @@
  * @property {string[]} sides  Letters of the left, right, upper and lower edge.
  */
 
-// Right, front and head of the patient; what runs to the right and down on the screen, and its sense.
+// Right, front and head of the patient: what runs to the right and down on the screen, and its sense.
 const NAMES = ["sagittal", "coronal", "axial"];
 const ACROSS = [{ axis: 1, sense: -1 }, { axis: 0, sense: -1 }, { axis: 0, sense: -1 }];
 const DOWN = [{ axis: 2, sense: -1 }, { axis: 2, sense: -1 }, { axis: 1, sense: -1 }];
@@ -23,7 +27,7 @@ const LETTERS = [["L", "R"], ["P", "A"], ["I", "S"]];
 
 /**
  * The planes of a volume, one for each file axis.
- * @param {import("./nifti.js").Volume} volume
+ * @param {import("./volume.js").Volume} volume
  * @returns {Plane[]}
  */
 export function planesOf(volume) {
@@ -73,12 +77,12 @@ function directionsOf(affine) {
 }
 
 /**
- * Where a point of a shown slice lies in the volume. Pixel centres are whole numbers on both sides.
+ * The voxel at a point of a shown slice. Pixel centres are whole numbers on both sides.
  * @param {Plane} plane
  * @param {number} u  Across the screen, in pixels of the slice.
  * @param {number} v  Down.
  * @param {number} slice
- * @returns {[number, number, number]} (x, y, z)
+ * @returns {[number, number, number]}
  */
 export function toVoxel(plane, u, v, slice) {
   /** @type {[number, number, number]} */
@@ -90,7 +94,7 @@ export function toVoxel(plane, u, v, slice) {
 }
 
 /**
- * Undo `toVoxel`: the point (u, v) at which a voxel is shown.
+ * The inverse of `toVoxel`: the point (u, v) at which a voxel is shown.
  * @returns {[number, number]}
  */
 export function fromVoxel(plane, voxel) {
@@ -104,3 +108,46 @@ export function sliceAxes(axis) {
   const [x, y] = [0, 1, 2].filter((other) => other !== axis);
   return { x, y };
 }
+
+/**
+ * A box on the screen as the session takes it: pixels of the slice, both ends inside it.
+ * @param {Plane} plane
+ * @param {[number, number]} from  A corner, (u, v).
+ * @param {[number, number]} to  The opposite one.
+ * @returns {number[]} [x_min, y_min, x_max, y_max]
+ */
+export function sliceBox(plane, from, to) {
+  const [x0, y0] = slicePoint(plane, from[0], from[1]);
+  const [x1, y1] = slicePoint(plane, to[0], to[1]);
+  return [Math.min(x0, x1), Math.min(y0, y1), Math.max(x0, x1), Math.max(y0, y1)];
+}
+
+/** The nearest pixel (x, y) of the session's slice to a point (u, v). */
+export function slicePoint(plane, u, v) {
+  const voxel = toVoxel(plane, ...nearestPixel(plane, u, v), 0);
+  const { x, y } = sliceAxes(plane.axis);
+  return [voxel[x], voxel[y]];
+}
+
+/**
+ * The inverse of `slicePoint`.
+ * @returns {[number, number]} (u, v)
+ */
+export function shownPoint(plane, x, y) {
+  const axes = sliceAxes(plane.axis);
+  const voxel = [0, 0, 0];
+  voxel[axes.x] = x;
+  voxel[axes.y] = y;
+  return fromVoxel(plane, voxel);
+}
+
+/**
+ * The pixel of the shown slice that is nearest to a point.
+ * @returns {[number, number]} (u, v)
+ */
+export function nearestPixel(plane, u, v) {
+  return [clampIndex(Math.round(u), plane.width), clampIndex(Math.round(v), plane.height)];
+}
+
+/** The index from 0 to `size` - 1 that is nearest. */
+export const clampIndex = (index, size) => Math.min(size - 1, Math.max(0, index));

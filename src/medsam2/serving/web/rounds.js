@@ -1,108 +1,84 @@
-/** Rounds of learning: start one on the done cases, follow it, use what came out or go back. */
+/** Rounds of fine-tuning: start one on the done cases, follow it, use the new weights or go back. */
 
-import { say, sayFault } from "./notices.js";
-import { by } from "./page_parts.js";
-import { actOnRounds, readRounds } from "./project.js";
+import { sentence } from "./api.js";
+import { byId, make, makeButton, showError, showNotice } from "./page.js";
+import { changeRounds, readRounds } from "./routes.js";
 import { state, watch } from "./state.js";
 import { requireUser } from "./user.js";
 
-const ASK_EVERY_MS = 3000;
+const READ_EVERY_MS = 3000;
 
-/** What the page calls the states of a round. */
-const STATES = { ready: "new weights are ready", stopped: "stopped", failed: "failed" };
+/** The states of a round in words; the message of a running one is enough. */
+const STATES = { ready: "New weights are ready. ", stopped: "Stopped. ", failed: "Failed. " };
 
 let timer = 0;
 
 /** Show the latest round on the start page. */
 export function showRounds() {
-  by("improve").addEventListener("click", improve);
+  const done = "The model is fine-tuned on the done cases in the background. You can go on working.";
+  byId("improve").addEventListener("click", () => act("start", undefined, done));
   watch(["project", "opened"], () => {
-    by("improve").hidden = state.project === null;
+    byId("improve").hidden = state.project === null;
     if (state.project && !state.opened) follow();
     else clearTimeout(timer);
   });
 }
 
-async function improve() {
+async function act(action, round, done) {
   if (!(await requireUser())) return;
   try {
-    await actOnRounds("start", state.user);
-    say("The model learns from the done cases in the background; you can go on.");
-    follow();
+    await changeRounds(action, state.user, round);
+    showNotice(done);
   } catch (error) {
-    sayFault(error);
+    showError(error);
   }
+  follow();
 }
 
 async function follow() {
   clearTimeout(timer);
-  const place = by("round");
-  const improving = by("improve");
+  const place = byId("round");
+  const improve = byId("improve");
   try {
     const { rounds, obstacle } = await readRounds();
-    improving.disabled = Boolean(obstacle);
-    improving.title = obstacle ?? "Learn from the cases that are done, in the background";
+    improve.disabled = Boolean(obstacle);
+    improve.title = obstacle ?? "Fine-tune the model on the done cases, in the background";
     const latest = rounds.at(-1);
     const isRunning = latest?.state === "running";
-    by("obstacle").hidden = !obstacle || isRunning;
-    by("obstacle").textContent = obstacle ? `To improve the model: ${obstacle}.` : "";
-    // A newer round that came to nothing must not hide the way back from the one in use.
+    byId("obstacle").hidden = !obstacle || isRunning;
+    byId("obstacle").textContent = obstacle ? `To improve the model: ${obstacle}.` : "";
+    // The way back from the weights in use stays, whatever became of a newer round.
     const inUse = rounds.find((one) => one.in_use && one !== latest);
     place.hidden = !latest;
-    place.replaceChildren(...[latest, inUse].filter(Boolean).map(line));
-    if (isRunning) timer = setTimeout(follow, ASK_EVERY_MS);
+    place.replaceChildren(...[latest, inUse].filter(Boolean).map(rowFor));
+    if (isRunning) timer = setTimeout(follow, READ_EVERY_MS);
   } catch (error) {
     place.hidden = true;
     // A server without training has no rounds.
-    improving.hidden ||= error.status === 404;
+    improve.hidden ||= error.status === 404;
   }
 }
 
-function line(round) {
-  const row = document.createElement("p");
-  const text = document.createElement("span");
-  const stands = round.state in STATES ? `${STATES[round.state]}. ` : "";  // a running one says what it does
-  text.textContent = `Round ${round.round}: ${stands}${sentence(round.message)}${compared(round)}`;
-  row.append(text);
+function rowFor(round) {
+  const message = round.message ? `${sentence(round.message)} ` : "";
+  const row = make("p", {}, make("span", {}, `Round ${round.round}: ${STATES[round.state] ?? ""}${message}${comparisonOf(round)}`));
+  const addButton = (label, action, done) => row.append(makeButton(label, () => act(action, round.round, done)));
   if (round.state === "running") {
-    const bar = document.createElement("progress");
-    Object.assign(bar, { max: 1, value: round.progress ?? 0 });
-    bar.setAttribute("aria-label", "Progress of the round");
-    row.append(bar);
+    row.append(make("progress", { max: 1, value: round.progress ?? 0, "aria-label": "Progress of the round" }));
   }
-  if (round.state === "stopped") row.append(button("Go on", "go on", round, "It goes on where it was."));
+  if (round.state === "stopped") addButton("Go on", "go on", "The round goes on where it stopped.");
   if (round.state === "ready" && round.in_use) {
-    row.append(button("Go back to the weights before", "back", round, "The weights before are in use again."));
+    addButton("Go back to the old weights", "back", "The old weights are in use again.");
   } else if (round.state === "ready") {
-    const label = isWorse(round) ? "Use them all the same" : "Use the new weights";
-    row.append(button(label, "use", round, "The new weights make the next proposals."));
+    addButton(isWorse(round) ? "Use the new weights anyway" : "Use the new weights", "use", "The new weights make the next proposals.");
   }
   return row;
 }
 
-function button(label, action, round, done) {
-  const made = document.createElement("button");
-  made.type = "button";
-  made.textContent = label;
-  made.addEventListener("click", async () => {
-    if (!(await requireUser())) return;
-    try {
-      await actOnRounds(action, state.user, round.round);
-      say(done);
-    } catch (error) {
-      sayFault(error);
-    }
-    follow();
-  });
-  return made;
-}
-
-const sentence = (text) => (text ? `${text[0].toUpperCase()}${text.slice(1)}. ` : "");
-
 const isWorse = ({ before, after }) => Boolean(before && after) && after.Dice < before.Dice;
 
-/** What was measured on held-out cases with the weights before and with the new ones. */
-function compared(round) {
+/** The measures on held-out cases with the old and with the new weights. */
+function comparisonOf(round) {
   const { before, after } = round;
   const parts = Object.keys(after ?? {})
     .filter((measure) => before && measure in before)

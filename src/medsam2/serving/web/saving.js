@@ -1,16 +1,15 @@
-/** Give the work away: a version for the project, or a file for the person. */
+/** Save the masks: as a version in the project, or as a file. */
 
-import { note, sendEvents } from "./clock.js";
+import { recordEvent, sendEvents } from "./background.js";
 import { saveDraft } from "./drafts.js";
+import { base64, saveFile } from "./files.js";
 import { isCorrected, isStale, objectsIn } from "./history.js";
-import { askPerson, say } from "./notices.js";
-import * as project from "./project.js";
-import { saveFile } from "./save_file.js";
-import { exportMasks } from "./sessions.js";
+import { askQuestion, showNotice } from "./page.js";
+import * as server from "./routes.js";
+import { inSession, propagateNow, runTask } from "./session.js";
 import { change, state } from "./state.js";
-import { inSession, inTurn, propagateNow } from "./work.js";
 
-/** The forms of `medsam2 segment`, and what people call them. */
+/** The types of `medsam2 segment`, with their names in the menu. */
 export const EXPORTS = [
   { type: "nifti", label: "NIfTI (.nii.gz)" },
   { type: "nrrd", label: "NRRD" },
@@ -23,79 +22,70 @@ export const EXPORTS = [
 
 /** Save a file with the masks. */
 export function exportAs(type) {
-  return inTurn("Writing the file", async () => {
-    requireMask();
-    await findAgain();
-    const { blob, name } = await inSession((id) => exportMasks(id, type, namesOf()));
-    note("export");
+  return runTask("Writing the file", async () => {
+    await requireMasks();
+    const { blob, name } = await exportMasks(type);
+    recordEvent("export");
     saveFile(blob, name);
-    say(`Saved ${name}.`);
+    showNotice(`Saved ${name}.`);
   });
 }
 
-/** Keep a version of the masks in the project; the case is done, or still in work. */
+/** Add a version of the masks to the project; the case is done, or still in work. */
 export function saveVersion(caseState) {
   if (state.opened?.kind !== "case") {
-    say("This scan belongs to no project: export its masks instead.");
+    showNotice("This scan is not in a project. Export its masks instead.");
     return Promise.resolve();
   }
-  return inTurn("Saving", async () => {
-    requireMask();
-    await findAgain();
+  return runTask("Saving", async () => {
+    await requireMasks();
     const { id } = state.opened;
-    note("save");
+    recordEvent("save");
     await sendEvents();
-    const { blob } = await inSession((session) => exportMasks(session, "nifti", namesOf()));
+    const { blob } = await exportMasks("nifti");
     const objects = Object.fromEntries(state.objects.map(({ number, name, colour }) => [number, { name, colour }]));
-    const saved = await project.addVersion(id, {
-      user: state.user, session: state.session.id, objects, mask: await base64(blob), prompts: state.isBaseline ? [] : state.log, state: caseState,
+    const saved = await server.addVersion(id, {
+      user: state.user, session: state.session.id, objects, mask: await base64(blob),
+      prompts: state.isBaseline ? [] : state.log, state: caseState,
     });
     const versions = [...(state.opened.versions ?? []), saved];
-    change({ opened: { ...state.opened, state: saved.state, versions }, project: await project.readProject() });
+    change({ opened: { ...state.opened, state: saved.state, versions }, project: await server.readProject() });
     await saveDraft();
-    say(`Saved as version ${saved.version}; the case is ${saved.state}.`);
+    showNotice(`Saved as version ${saved.version}. The case is ${saved.state}.`);
   });
 }
 
-/** Accept or send back a case that is done. */
-export async function judge(verdict) {
-  const comment = await askPerson({
-    title: verdict === "reviewed" ? "Accept this mask" : "Send this case back",
-    text: verdict === "reviewed" ? "It counts as reviewed." : "Say in a few words what is to be changed.",
-    field: "Comment", yes: verdict === "reviewed" ? "Accept" : "Send back", isOptional: verdict === "reviewed",
+/** Review a case that is done: it becomes "reviewed" or "rejected". */
+export async function reviewCase(verdict) {
+  const isAccepted = verdict === "reviewed";
+  const comment = await askQuestion({
+    title: isAccepted ? "Accept this mask" : "Send this case back",
+    text: isAccepted ? "The case counts as reviewed." : "Write in a few words what is to be changed.",
+    field: "Comment", yes: isAccepted ? "Accept" : "Send back", isOptional: isAccepted,
   });
   if (comment === null) return;
-  await inTurn("Saving the verdict", async () => {
+  await runTask("Saving the review", async () => {
     const { id } = state.opened;
-    await project.setState(id, state.user, verdict, comment);
-    change({ opened: { ...state.opened, state: verdict }, project: await project.readProject() });
-    say(`The case is ${verdict}.`);
+    await server.setCaseState(id, state.user, verdict, comment);
+    change({ opened: { ...state.opened, state: verdict }, project: await server.readProject() });
+    showNotice(`The case is ${verdict}.`);
   });
 }
 
-function namesOf() {
+/** Check that there are masks, and propagate corrections first: what is saved is what is shown. */
+async function requireMasks() {
+  if (!objectsIn(state.log).length) throw new Error("There is no mask yet. Draw a box first.");
+  if (state.isBaseline || !isCorrected(state.log)) return;
+  const { task } = state;
+  change({ task: { ...task, text: "Propagating" } });
+  await propagateNow();
+  if (isStale(state.log)) throw new Error("Propagation was stopped, so nothing was saved.");
+  change({ task });
+}
+
+function exportMasks(type) {
   const numbers = objectsIn(state.log);
   const named = state.objects.filter(({ number }) => numbers.includes(number));
-  return Object.fromEntries(named.map(({ number, name }) => [number, name]));
-}
-
-function requireMask() {
-  if (!objectsIn(state.log).length) throw new Error("There is no mask yet: draw a box first.");
-}
-
-/** Carry corrections to the other slices first: what is saved is what is shown. */
-async function findAgain() {
-  if (state.isBaseline || !isCorrected(state.log)) return;
-  const { work } = state;
-  change({ work: { ...work, text: "Propagating" } });
-  await propagateNow();
-  if (isStale(state.log)) throw new Error("Stopped before the end, so nothing was saved.");
-  change({ work });
-}
-
-async function base64(blob) {
-  const bytes = new Uint8Array(await blob.arrayBuffer());
-  let text = "";
-  for (let at = 0; at < bytes.length; at += 0x8000) text += String.fromCharCode(...bytes.subarray(at, at + 0x8000));
-  return btoa(text);
+  const names = Object.fromEntries(named.map(({ number, name }) => [number, name]));
+  return inSession((id) => server.exportMasks(id, type, names));
 }

@@ -1,39 +1,34 @@
-/** Who sits in front of the page, and what project they find. */
+/** Who annotates, and the project that they find. */
 
-import { ApiError, keepKey } from "./api.js";
-import { askPerson, say, sayFault } from "./notices.js";
-import { serverIsAway } from "./presence.js";
-import { readProject } from "./project.js";
+import { ApiError, storeKey } from "./api.js";
+import { noteServerAway } from "./background.js";
+import { askQuestion, showError, showNotice } from "./page.js";
+import { readProject } from "./routes.js";
 import { change, state } from "./state.js";
 
 const NAME = "medsam2.user";
 const PATTERN = "[A-Za-z0-9._ \\-]{1,64}";
 
-/** Find out who annotates and what there is to annotate. */
-export async function greet() {
+/** Read who annotates and what there is to annotate. */
+export async function loadUser() {
   change({ user: localStorage.getItem(NAME) ?? "" });
   await refreshProject();
 }
 
-/** Take the project's list anew. */
+/** Read the project again. */
 export async function refreshProject() {
   try {
     change({ project: await readProject() });
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
-    if (error.isAway) {
-      serverIsAway();
-    } else if (error.status === 401 || error.status === 403) {
-      await askForKey(error);
-    } else if (error.status === 404) {
-      change({ project: null });
-    } else {
-      sayFault(error);
-    }
+    if (error.isAway) noteServerAway();
+    else if (error.status === 401 || error.status === 403) await askForKey(error);
+    else if (error.status === 404) change({ project: null });
+    else showError(error);
   }
 }
 
-/** The name of the person, asked for if it is not known; "" if they do not say. */
+/** The name of the person; asks for it if it is unknown, and is "" if there is no answer. */
 export async function requireUser() {
   if (!state.user) await askForUser();
   return state.user;
@@ -41,15 +36,15 @@ export async function requireUser() {
 
 /** Ask who annotates. */
 export async function askForUser() {
-  const known = state.project?.users?.length ? ` Known here: ${state.project.users.join(", ")}.` : "";
-  const name = await askPerson({
+  const known = state.project?.users?.length ? ` Known names: ${state.project.users.join(", ")}.` : "";
+  const name = await askQuestion({
     title: "Who annotates?",
-    text: `The name stands beside your masks and your time.${known}`,
-    field: "Name (letters, digits, . _ - and spaces)", value: state.user, yes: "That is me", pattern: PATTERN,
+    text: `Your masks and your time are stored with your name.${known}`,
+    field: "Name (letters, digits, . _ - and spaces)", value: state.user, yes: "Use this name", pattern: PATTERN,
   });
   if (!name) return;
   if (state.opened?.kind === "case" && name !== state.user) {
-    say("Go back to the list first: this case is held by the other name.");
+    showNotice("The open case is locked under the other name. Go back to the list first.");
     return;
   }
   localStorage.setItem(NAME, name);
@@ -57,10 +52,10 @@ export async function askForUser() {
 }
 
 async function askForKey(error) {
-  const key = await askPerson({
-    title: "This server needs a key", text: error.message, field: "Key", type: "password", yes: "Use it",
+  const key = await askQuestion({
+    title: "This server needs a key", text: error.message, field: "Key", type: "password", yes: "Use this key",
   });
   if (!key) return;
-  keepKey(key);
+  storeKey(key);
   await refreshProject();
 }

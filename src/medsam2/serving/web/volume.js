@@ -1,4 +1,4 @@
-/** Read the voxels and the place in space of a scan from a NIfTI file. */
+/** A scan: its voxels and its place in space, read from a NIfTI file, and its grey values. */
 
 /**
  * @typedef {Object} Volume
@@ -10,7 +10,7 @@
  * @property {number[]} spacing  Millimetres along x, y and z of the file.
  */
 
-const KINDS = {
+const TYPES = {
   2: Uint8Array, 4: Int16Array, 8: Int32Array, 16: Float32Array, 64: Float64Array,
   256: Int8Array, 512: Uint16Array, 768: Uint32Array,
 };
@@ -26,15 +26,15 @@ export async function readNifti(bytes) {
   const file = start[0] === 0x1f && start[1] === 0x8b ? await unpack(bytes) : bytes;
   const view = new DataView(file);
   const isLittle = view.getInt32(0, true) === HEADER_SIZE;
-  if (!isLittle && view.getInt32(0, false) !== HEADER_SIZE) throw new Error("The server's volume is no NIfTI file.");
-  const Kind = KINDS[view.getInt16(70, isLittle)];
-  if (!Kind) throw new Error(`Voxels of NIfTI's kind ${view.getInt16(70, isLittle)} cannot be shown.`);
+  if (!isLittle && view.getInt32(0, false) !== HEADER_SIZE) throw new Error("The server's answer is no NIfTI file.");
+  const Type = TYPES[view.getInt16(70, isLittle)];
+  if (!Type) throw new Error(`The page cannot show voxels of NIfTI's type ${view.getInt16(70, isLittle)}.`);
   const [x, y, z] = [42, 44, 46].map((at) => Math.max(1, view.getInt16(at, isLittle)));
   const slope = view.getFloat32(112, isLittle);
   const affine = affineOf(view, isLittle);
   return {
     size: [x, y, z],
-    voxels: voxelsOf(file, Kind, view.getFloat32(108, isLittle), x * y * z, isLittle),
+    voxels: voxelsOf(file, Type, view.getFloat32(108, isLittle), x * y * z, isLittle),
     slope: slope || 1,
     shift: slope ? view.getFloat32(116, isLittle) : 0,
     affine,
@@ -42,20 +42,44 @@ export async function readNifti(bytes) {
   };
 }
 
+/**
+ * Steps in `voxels` along x, y and z of the file.
+ * @param {number[]} size  As a volume's.
+ */
+export const stridesOf = ([nx, ny]) => [1, nx, nx * ny];
+
+/** The grey value of a voxel (x, y, z), in the scan's own units. */
+export function valueAt(volume, [x, y, z]) {
+  const strides = stridesOf(volume.size);
+  return volume.voxels[x + y * strides[1] + z * strides[2]] * volume.slope + volume.shift;
+}
+
+/** The least and the greatest grey value, of a sample of a large scan. */
+export function rangeOf(volume) {
+  const step = Math.max(1, Math.floor(volume.voxels.length / 500_000));
+  let [low, high] = [Infinity, -Infinity];
+  for (let at = 0; at < volume.voxels.length; at += step) {
+    const value = volume.voxels[at];
+    if (value < low) low = value;
+    if (value > high) high = value;
+  }
+  return [low * volume.slope + volume.shift, high * volume.slope + volume.shift];
+}
+
 async function unpack(bytes) {
   return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
 }
 
-function voxelsOf(file, Kind, offset, count, isLittle) {
-  const size = Kind.BYTES_PER_ELEMENT;
-  // A view where that can be: a large scan should not be in memory twice.
-  if (isLittle && offset % size === 0) return new Kind(file, offset, count);
+function voxelsOf(file, Type, offset, count, isLittle) {
+  const size = Type.BYTES_PER_ELEMENT;
+  // A view where possible: a large scan should not be in memory twice.
+  if (isLittle && offset % size === 0) return new Type(file, offset, count);
   const bytes = file.slice(offset, offset + count * size);
   if (!isLittle && size > 1) {
     const all = new Uint8Array(bytes);
     for (let at = 0; at < all.length; at += size) all.subarray(at, at + size).reverse();
   }
-  return new Kind(bytes, 0, count);
+  return new Type(bytes, 0, count);
 }
 
 function affineOf(view, isLittle) {

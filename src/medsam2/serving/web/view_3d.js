@@ -1,19 +1,82 @@
-/** A smooth surface around a mask: the method of surface nets, a vertex in each cell that the border crosses. */
+/** The 3D view: a smooth surface around each mask, found by surface nets and drawn by NiiVue. */
 
+import { byId } from "./page.js";
 import { sliceAxes } from "./planes.js";
+import { rgbOf } from "./slice_image.js";
+import { state, watch } from "./state.js";
 
+const WAIT_MS = 250;
+const BACKGROUND = [0.043, 0.055, 0.075, 1];
+const RENDER = 4; // NiiVue's number of the 3D view
 const LARGEST_SIDE = 96;
 const LEVEL = 0.5;
+
+/** @type {Promise<{niivue: any, Mesh: any}>|null} */
+let loading = null;
+let timer = 0;
+/** What the shown surfaces were made of. */
+let drawnKey = "";
+
+/** Show the objects as soon as there are masks on several slices. */
+export function show3D() {
+  watch(["masksAt", "objects", "task", "session"], () => {
+    clearTimeout(timer);
+    // While slices arrive, the processor has better things to do.
+    if (state.session && !state.task) timer = setTimeout(draw, WAIT_MS);
+  });
+}
+
+async function draw() {
+  const shown = state.objects.filter((object) => !object.isHidden && (state.masks?.slices(object.number).length ?? 0) > 1);
+  const text = byId("solid-text");
+  text.hidden = shown.length > 0;
+  const key = JSON.stringify([state.session?.id, state.masksAt, shown.map((object) => [object.number, object.colour])]);
+  if (key === drawnKey || (!shown.length && !loading)) return;
+  drawnKey = key;
+  try {
+    loading ??= start();
+    const { niivue, Mesh } = await loading;
+    for (const mesh of [...niivue.meshes]) niivue.removeMesh(mesh);
+    for (const object of shown) {
+      const surface = surfaceOf(state.masks, object.number, state.session.axis, state.volume);
+      if (surface) niivue.addMesh(meshOf(Mesh, niivue.gl, object, surface));
+    }
+    niivue.drawScene();
+    document.body.dataset.solids = String(niivue.meshes.length);
+  } catch (error) {
+    text.hidden = false;
+    text.textContent = "This browser cannot draw in 3D: WebGL 2 is missing or switched off.";
+    console.warn(error);
+  }
+}
+
+async function start() {
+  // @ts-ignore: NiiVue is here without its types.
+  const { Niivue, NVMesh } = await import("./niivue.js");
+  const niivue = new Niivue({
+    backColor: BACKGROUND, show3Dcrosshair: false, isOrientCube: true, dragAndDropEnabled: false, loadingText: "", logLevel: "error",
+    isResizeCanvas: true,
+  });
+  await niivue.attachToCanvas(byId("solid"));
+  niivue.setSliceType(RENDER);
+  niivue.setRenderAzimuthElevation(160, 15);
+  return { niivue, Mesh: NVMesh };
+}
+
+function meshOf(Mesh, gl, object, { points, triangles }) {
+  const colour = new Uint8Array([...rgbOf(object.colour), 255]);
+  return new Mesh(points, triangles, object.name, colour, 1, true, gl);
+}
 
 /**
  * The surface of an object in the scan's space.
  * @param {import("./masks.js").Masks} masks
  * @param {number} object
  * @param {number} axis  Along which slices are stacked.
- * @param {import("./nifti.js").Volume} volume
+ * @param {import("./volume.js").Volume} volume
  * @returns {{points: Float32Array, triangles: Uint32Array}|null} Points in mm, right, front, head.
  */
-export function surfaceOf(masks, object, axis, volume) {
+function surfaceOf(masks, object, axis, volume) {
   const field = fieldOf(masks.objects.get(object));
   if (!field) return null;
   for (const along of [0, 1, 2]) blur(field, along);

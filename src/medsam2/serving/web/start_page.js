@@ -1,0 +1,148 @@
+/** The page before a scan is open: the project's cases, and files that are dropped or chosen. */
+
+import { hasKey } from "./api.js";
+import { droppedFiles, saveFile, zipFiles } from "./files.js";
+import { openCase, openFile } from "./opening.js";
+import { byId, make, makeButton, showError, showNotice } from "./page.js";
+import { readProject, readReport, readThumbnail, showReport } from "./routes.js";
+import { change, state, watch } from "./state.js";
+import { requireUser } from "./user.js";
+
+const REFRESH_MS = 10_000;
+const ALL = "all";
+
+/** @type {Map<string, Promise<string>>} Addresses of pictures by case. */
+const pictures = new Map();
+let filter = ALL;
+
+/** Show the list, and refresh it while it is visible. */
+export function showCases() {
+  const select = byId("filter");
+  select.addEventListener("change", () => {
+    filter = select.value;
+    draw();
+  });
+  byId("report").addEventListener("click", openReport);
+  watch(["project", "user", "opened"], draw);
+  setInterval(refresh, REFRESH_MS);
+}
+
+/** Accept files that are dropped on the page or chosen. */
+export function acceptFiles() {
+  const input = byId("file");
+  byId("choose").addEventListener("click", () => input.click());
+  input.addEventListener("change", async () => {
+    const files = [...input.files];
+    input.value = "";
+    await openFiles(files);
+  });
+  let depth = 0;
+  const markDrag = (newDepth) => {
+    depth = newDepth;
+    document.body.classList.toggle("is-dragging", depth > 0);
+  };
+  document.addEventListener("dragenter", () => markDrag(depth + 1));
+  document.addEventListener("dragleave", () => markDrag(depth - 1));
+  document.addEventListener("dragover", (event) => event.preventDefault());
+  document.addEventListener("drop", async (event) => {
+    event.preventDefault();
+    markDrag(0);
+    await openFiles(await droppedFiles(event.dataTransfer));
+  });
+}
+
+async function openFiles(files) {
+  const visible = files.filter((file) => !file.name.startsWith(".") && file.name !== "DICOMDIR");
+  if (!visible.length) showNotice("The drop contains no file.", "error");
+  else if (visible.length === 1) await openFile(visible[0], visible[0].name);
+  else await openFile(await zipFiles(visible), `${visible.length} files.zip`);
+}
+
+async function refresh() {
+  if (!state.project || state.opened || document.hidden || state.isServerAway) return;
+  try {
+    const project = await readProject();
+    if (JSON.stringify(project) !== JSON.stringify(state.project)) change({ project });
+  } catch {
+    // The person's next step shows what is wrong.
+  }
+}
+
+function draw() {
+  const { project } = state;
+  const title = byId("start-title");
+  const text = byId("start-text");
+  for (const id of ["cases", "filter-label", "report"]) byId(id).hidden = project === null;
+  if (!project) {
+    title.textContent = "Open a scan";
+    text.textContent = "The server was started without a folder. Export your masks: no project keeps them.";
+    return;
+  }
+  const count = project.cases.length;
+  const finished = project.cases.filter((one) => one.state === "done" || one.state === "reviewed").length;
+  title.textContent = project.name;
+  text.textContent = count
+    ? `${count} ${count === 1 ? "case" : "cases"}, ${finished} done.`
+    : "This folder has no scans. Put scans there and start the server again, or drop a scan here.";
+  fillFilter(project.cases);
+  const shown = project.cases.filter((one) => filter === ALL || one.state === filter);
+  byId("cases").replaceChildren(...shown.map((one) => make("li", {}, cardFor(one))));
+}
+
+function fillFilter(cases) {
+  const select = byId("filter");
+  const choices = [ALL, ...[...new Set(cases.map((one) => one.state))].sort()];
+  if (!choices.includes(filter)) filter = ALL;
+  select.replaceChildren(...choices.map((choice) => new Option(choice === ALL ? "all cases" : choice, choice)));
+  select.value = filter;
+}
+
+function cardFor(one) {
+  const open = async () => {
+    if (await requireUser()) await openCase(one.id);
+  };
+  const picture = make("img", { alt: "", width: 160, height: 120, decoding: "async" });
+  showPicture(picture, one.id);
+  const user = one.lock?.user;
+  const isOthers = Boolean(user) && user !== state.user;
+  const card = makeButton("", open, { className: "card", dataset: { case: one.id } });
+  card.append(
+    picture,
+    make("span", { className: "card-name" }, one.name),
+    make("span", { className: "chip", dataset: { state: one.state } }, one.state),
+    make("span", { className: "card-facts" }, factsOf(one)),
+    make("span", { className: isOthers ? "card-owner is-other" : "card-owner" }, isOthers ? `${user} has it` : one.owner ?? ""),
+  );
+  return card;
+}
+
+function factsOf(one) {
+  const facts = [];
+  if (one.num_slices) facts.push(`${one.num_slices} slices`);
+  if (one.objects?.length) facts.push(`${one.objects.length} ${one.objects.length === 1 ? "object" : "objects"}`);
+  if (one.active_s >= 1) facts.push(one.active_s < 60 ? `${Math.round(one.active_s)} s` : `${Math.round(one.active_s / 60)} min`);
+  return facts.join(" · ");
+}
+
+async function showPicture(picture, id) {
+  try {
+    if (!pictures.has(id)) pictures.set(id, readThumbnail(id).then((blob) => URL.createObjectURL(blob)));
+    picture.src = await pictures.get(id);
+  } catch {
+    pictures.delete(id);
+    picture.classList.add("is-missing");
+  }
+}
+
+/** Open the time report; with a key it is saved instead, as a new tab cannot send the key. */
+async function openReport() {
+  if (!hasKey()) {
+    showReport();
+    return;
+  }
+  try {
+    saveFile(await readReport(), "report.html");
+  } catch (error) {
+    showError(error);
+  }
+}
