@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -14,13 +15,14 @@ SRC = Path(__file__).resolve().parents[1] / "src" / "medsam2"
 ROOT = "__init__"
 
 # The chain cli -> training -> evaluation -> inference -> tracking -> model, its leaves and its neighbours.
-LEAVES = {"errors", "imaging", "prompts"}
+LEAVES = {"errors", "imaging", "measure", "prompts"}
 INFERENCE = {*LEAVES, "model", "checkpoints", "tracking"}
 EVALUATION = {*INFERENCE, "inference", "synthesis"}
 TRAINING = {*EVALUATION, "evaluation"}
 MAY_IMPORT = {
     "errors": set(),
     "imaging": {"errors"},
+    "measure": {"errors", "imaging"},
     "prompts": {"errors"},
     "synthesis": {"errors"},
     "client": {*LEAVES, "proxies"},
@@ -49,6 +51,10 @@ ONLY_HERE = {"synthesis": {"numpy", "scipy"}}  # beside the standard library
 READS_ENVIRONMENT = {"checkpoints.py", "serving/settings.py"}
 BANNED_NAMES = {"utils", "util", "helpers", "helper", "misc", "common", "base", "core", "manager"}
 MAX_LINES = 400
+
+WEB = SRC / "serving" / "web"
+WEB_ENTRY = "main.js"
+WEB_MIN_LINES = 40
 
 Rule = Callable[[str, ast.Module], Iterator[str]]
 
@@ -247,11 +253,58 @@ def test_what_is_allowed_is_allowed(path: str, source: str) -> None:
 def test_the_table_of_rooms_is_the_chain_of_the_design() -> None:
     for place, room in enumerate(CHAIN):
         assert MAY_IMPORT[room].isdisjoint(CHAIN[: place + 1]), room
-    # No ring anywhere: taking away rooms that import nothing that is left takes all away.
-    left = dict(MAY_IMPORT)
-    while free := {room for room, others in left.items() if others.isdisjoint(left)}:
-        left = {room: others for room, others in left.items() if room not in free}
-    assert left == {}
+    assert bound_in_circles(MAY_IMPORT) == set()
+
+
+def bound_in_circles(imports: Mapping[str, Set[str]]) -> set[str]:
+    """Names on circles of imports, and the names that need them: taking away what is free leaves these."""
+    left = dict(imports)
+    while free := {name for name, others in left.items() if others.isdisjoint(left)}:
+        left = {name: others for name, others in left.items() if name not in free}
+    return set(left)
+
+
+def imported_scripts(text: str) -> set[str]:
+    """Files that a script imports; what its comments import are types."""
+    code = re.sub(r"/\*.*?\*/|^\s*//.*?$", "", text, flags=re.DOTALL | re.MULTILINE)
+    statement = r"""(?:^(?:import|export)\b[^"';]*\bfrom|^import|\bimport\()\s*["']\./([^"']+)["']"""
+    return set(re.findall(statement, code, re.MULTILINE))
+
+
+SCRIPTS = {path.name: path.read_text("utf-8") for path in sorted(WEB.glob("*.js"))}
+
+
+def test_the_page_has_no_circle_of_imports() -> None:
+    imports = {name: imported_scripts(text) for name, text in SCRIPTS.items()}
+    assert bound_in_circles(imports) == set()
+    missing = {other for others in imports.values() for other in others if not (WEB / other).exists()}
+    assert missing == {"niivue.js"}  # it is there packed
+    assert SCRIPTS.keys() - {other for others in imports.values() for other in others} == {WEB_ENTRY}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_scripts_are_neither_long_nor_short(name: str) -> None:
+    num_lines = len(SCRIPTS[name].splitlines())
+    assert num_lines <= MAX_LINES
+    assert num_lines >= WEB_MIN_LINES or name == WEB_ENTRY
+
+
+def test_imports_of_scripts_are_read() -> None:
+    text = """
+/** @type {import("./types.js").Plane} */
+import { a } from "./a.js";
+import {
+  b,
+  c,
+} from './b.js';
+import "./c.js";
+export { d } from "./d.js";
+// import { e } from "./e.js";
+const { f } = await import("./f.js");
+export const path = "./no_import.js";
+"""
+    assert imported_scripts(text) == {"a.js", "b.js", "c.js", "d.js", "f.js"}
+    assert bound_in_circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == {"a", "b", "c"}
 
 
 def test_no_test_file_is_called_like_another() -> None:
