@@ -16,6 +16,7 @@ MAIN = Path(pages.__file__).parent / "web" / "main.js"
 OPTIONS = (
     "--noEmit", "--allowJs", "--checkJs", "--target", "es2023", "--module", "esnext",
     "--moduleResolution", "bundler", "--lib", "es2023,dom,dom.iterable", "--strict", "false",
+    "--noUnusedLocals", "--noUnusedParameters",
 )  # fmt: skip
 
 
