@@ -20,14 +20,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from medsam2.annotation.agreement import dice
+from medsam2.annotation.attempts import dice
 from medsam2.annotation.cases import Case, change_state, list_cases, open_case, release
 from medsam2.annotation.improvement import Rounds
 from medsam2.annotation.journal import log_events
-from medsam2.annotation.plans import LabelledScan, Plan
 from medsam2.annotation.project import Project, add_scans, create_project
 from medsam2.annotation.report import write_report
-from medsam2.annotation.rounds import Outcome
+from medsam2.annotation.rounds import LabelledScan, Outcome, Plan
 from medsam2.annotation.versions import Weights, add_proposal, save_version
 from medsam2.checkpoints import file_digest, load_network, resolve, save_weights
 from medsam2.evaluation.cost import TimeModel

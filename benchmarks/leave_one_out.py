@@ -30,13 +30,13 @@ import torch
 
 from medsam2.cli.main import run as medsam2
 from medsam2.errors import InputError
-from medsam2.evaluation.protocol import Case, read_cases
+from medsam2.evaluation.cases import Case, read_cases
 from medsam2.evaluation.runner import run_cases
 from medsam2.inference.predictor import load
 from medsam2.training.bank import MANIFEST, list_entries, use_bank
+from medsam2.training.comparison import write_held_out
 from medsam2.training.config import TrainConfig, read_recipe
 from medsam2.training.devices import Devices
-from medsam2.training.held_out import write_held_out
 from medsam2.training.loop import Trainer
 
 RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "compact-finetune.toml"

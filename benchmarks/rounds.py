@@ -23,17 +23,17 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from medsam2.evaluation.extent import TARGET_DICE
-from medsam2.evaluation.protocol import Case, read_cases
-from medsam2.evaluation.rounds import RunOptions
+from medsam2.evaluation.cases import Case, read_cases
+from medsam2.evaluation.metrics import TARGET_DICE
 from medsam2.evaluation.runner import run_cases
+from medsam2.evaluation.simulated_user import RunOptions
 from medsam2.imaging import io
 from medsam2.imaging.volume import Volume
 from medsam2.inference.predictor import Predictor, load
 from medsam2.prompts.simulate import tight_box
 from medsam2.synthesis.stack import generate_stack
 from medsam2.training.config import TrainConfig, read_recipe
-from medsam2.training.rounds.folder import read_folder, round_folder
+from medsam2.training.rounds.proposals import read_folder, round_folder
 from medsam2.training.rounds.work import RoundOptions, begin_from, look_at, put_forward, start_training
 
 SHAPE = (14, 112, 112)

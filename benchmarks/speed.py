@@ -32,9 +32,8 @@ from torch import Tensor, nn
 
 from medsam2.imaging.volume import Volume
 from medsam2.inference.fast.network import FastNetwork
-from medsam2.inference.options import InferenceOptions
 from medsam2.inference.predictor import Predictor, load
-from medsam2.inference.runtime import start_runtime
+from medsam2.inference.runtime import InferenceOptions, start_runtime
 from medsam2.inference.session import Session
 from medsam2.model.config import PRESETS
 from medsam2.model.network import ImageFeatures, MemoryTokens, Network

@@ -22,8 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-from medsam2.imaging.video import open_video
-from medsam2.imaging.video_writer import VideoWriter
+from medsam2.imaging.video.outputs import VideoWriter
+from medsam2.imaging.video.read import open_video
 
 FPS = 30.0
 DISC_BOX = (230.0, 150.0, 410.0, 330.0)

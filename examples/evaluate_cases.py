@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import medsam2
-from medsam2.evaluation.protocol import read_cases
+from medsam2.evaluation.cases import read_cases
 from medsam2.evaluation.report import write_csv
 from medsam2.evaluation.runner import run_cases
 from medsam2.prompts.simulate import tight_box

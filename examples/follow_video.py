@@ -10,7 +10,7 @@ import sys
 import numpy as np
 
 import medsam2
-from medsam2.imaging.video import open_video
+from medsam2.imaging.video.read import open_video
 
 FRAME = 0
 BOX = (28, 12, 72, 52)  # x_min, y_min, x_max, y_max in pixels of the frame

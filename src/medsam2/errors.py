@@ -1,14 +1,6 @@
-"""What can go wrong, as types a caller can catch.
+"""What can go wrong, as types a caller can catch."""
 
-MedSAM2Error
-├── InputError            something the caller gave is not usable; the message says what would be
-│   ├── UnsupportedFormat   the file is not, or not completely, in a format we read
-│   ├── GeometryError       a grid that is impossible, or two grids that should agree and do not
-│   └── PromptError         a box, point, mask or slice that does not lie in the image
-├── CheckpointError       weights that are missing, damaged or of another network
-├── SessionError          an operation the session's state does not allow
-└── ServerError           a server that is not there, is busy or has failed; trying again may do
-"""
+from __future__ import annotations
 
 
 class MedSAM2Error(Exception):
@@ -50,3 +42,35 @@ class ServerError(MedSAM2Error):
     def __init__(self, text: str, *, retry_after_s: int | None = None) -> None:
         super().__init__(text)
         self.retry_after_s = retry_after_s
+
+
+_LONGEST = 200
+
+
+def in_a_line(said: object) -> str:
+    """Return how a text begins: its first line, not too long, with nothing that cannot be printed."""
+    line = next(iter(str(said).splitlines()), "")[:_LONGEST]
+    return line if line.isprintable() else repr(line)
+
+
+class Conflict(MedSAM2Error):
+    """Somebody else holds the case, or its state does not allow it.
+
+    Args:
+        text: One sentence.
+        holder: Who holds the case, if that is the reason.
+        until_ms: Until when, in milliseconds since 1970 (UTC).
+    """
+
+    def __init__(self, text: str, *, holder: str | None = None, until_ms: int | None = None) -> None:
+        super().__init__(text)
+        self.holder = holder
+        self.until_ms = until_ms
+
+
+class UnknownCase(InputError):
+    """The project has no such case, or the case no such version."""
+
+
+class DatabaseAway(MedSAM2Error):
+    """The project's database does not answer."""

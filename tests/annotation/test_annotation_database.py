@@ -12,8 +12,17 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, inspect, text
 
-from medsam2.annotation.database import MIGRATIONS, insert_new, open_engine, replace_row, transaction, upgrade
-from medsam2.annotation.tables import DRAFTS, METADATA, PROJECTS
+from medsam2.annotation.database import (
+    DRAFTS,
+    METADATA,
+    MIGRATIONS,
+    PROJECTS,
+    insert_new,
+    open_engine,
+    replace_row,
+    transaction,
+    upgrade,
+)
 from medsam2.errors import InputError
 
 TABLES = {"projects", "cases", "versions", "drafts", "changes", "events", "rounds", "alembic_version"}

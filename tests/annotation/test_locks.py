@@ -11,21 +11,18 @@ from pathlib import Path
 import pytest
 
 from medsam2.annotation.cases import change_state, find_case, list_users, open_case, release, renew
-from medsam2.annotation.conflict import Conflict, UnknownCase
-from medsam2.annotation.drafts import MAX_BYTES, find_draft, keep_draft
-from medsam2.annotation.journal import list_events, log_events
+from medsam2.annotation.journal import MAX_BYTES, find_draft, keep_draft, list_events, log_events
 from medsam2.annotation.overview import Overview
-from medsam2.annotation.project import LOCK_S, Project
-from medsam2.annotation.states import MAY_FOLLOW, STATES, check_change
+from medsam2.annotation.project import LOCK_S, MAY_FOLLOW, STATES, Project, check_change
 from medsam2.annotation.versions import save_version
-from medsam2.errors import InputError
+from medsam2.errors import Conflict, InputError, UnknownCase
 
 # Two processes, forked after the imports so that they start at the same moment.
 TAKE_ALL = """
 import os, sys
 from pathlib import Path
 from medsam2.annotation.cases import open_case
-from medsam2.annotation.conflict import Conflict
+from medsam2.errors import Conflict
 from medsam2.annotation.project import open_project
 
 def race(user):

@@ -16,9 +16,8 @@ import numpy as np
 import pytest
 
 from medsam2.annotation.cases import find_case, open_case, release
-from medsam2.annotation.checking import check_files
-from medsam2.annotation.conflict import Conflict, UnknownCase
-from medsam2.annotation.drafts import find_draft, keep_draft
+from medsam2.annotation.journal import find_draft, keep_draft
+from medsam2.annotation.overview import check_files
 from medsam2.annotation.project import Project, open_project
 from medsam2.annotation.proposals import masks_in, propose
 from medsam2.annotation.versions import (
@@ -29,7 +28,7 @@ from medsam2.annotation.versions import (
     read_version,
     save_version,
 )
-from medsam2.errors import GeometryError, InputError
+from medsam2.errors import Conflict, GeometryError, InputError, UnknownCase
 from medsam2.imaging.io import read, write
 from medsam2.imaging.volume import Volume
 

@@ -13,9 +13,9 @@ import SimpleITK
 from PIL import Image
 
 from medsam2.annotation.cases import list_cases
+from medsam2.annotation.layout import thumbnail
 from medsam2.annotation.names import check_case_name
 from medsam2.annotation.project import Project, add_scans, create_project, open_project
-from medsam2.annotation.thumbnails import thumbnail
 from medsam2.errors import InputError
 
 DICOM = Path(__file__).resolve().parents[2].parent / "shared" / "data"

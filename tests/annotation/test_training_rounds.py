@@ -10,21 +10,23 @@ from pathlib import Path
 import pytest
 
 from medsam2.annotation.cases import open_case
-from medsam2.annotation.conflict import Conflict
 from medsam2.annotation.improvement import Rounds
 from medsam2.annotation.journal import list_events, log_events
-from medsam2.annotation.plans import LabelledScan, Plan, finished_scans, split
 from medsam2.annotation.project import Project, open_project
 from medsam2.annotation.rounds import (
     Ended,
+    LabelledScan,
     Outcome,
+    Plan,
+    finished_scans,
     list_rounds,
     record_life,
     record_start,
     round_in_use,
+    split,
 )
 from medsam2.annotation.versions import save_version
-from medsam2.errors import InputError
+from medsam2.errors import Conflict, InputError
 from medsam2.imaging.volume import Volume
 
 Train = Callable[[Plan, Callable[[float, str], None]], Outcome]

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from medsam2.batch.cases import Case
-from medsam2.batch.records import Task
-from medsam2.batch.settings import BatchSettings
+from medsam2.batch.records import BatchSettings, Task
 from medsam2.errors import InputError
 
 

@@ -10,19 +10,19 @@ from pathlib import Path
 import pytest
 
 from medsam2.batch.cases import Case
-from medsam2.batch.fingerprint import fingerprint
 from medsam2.batch.records import (
+    BatchSettings,
     CaseRecord,
     Fault,
     ObjectRecord,
     Task,
+    fingerprint,
     keep_record,
     masks_folder,
     read_record,
     working_in,
 )
 from medsam2.batch.run import check_apart, plan_run
-from medsam2.batch.settings import BatchSettings
 from medsam2.errors import InputError
 
 SETTINGS = BatchSettings()

@@ -13,8 +13,7 @@ import pytest
 
 from medsam2.batch.cases import Case
 from medsam2.batch.processes import run_in_processes
-from medsam2.batch.records import CaseRecord, Fault, Task, read_record, working_in
-from medsam2.batch.settings import BatchSettings
+from medsam2.batch.records import BatchSettings, CaseRecord, Fault, Task, read_record, working_in
 from medsam2.errors import InputError
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from medsam2.batch.cases import Case
-from medsam2.batch.page import MAX_ROWS, write_page
 from medsam2.batch.records import (
     CaseRecord,
     Fault,
@@ -21,7 +20,7 @@ from medsam2.batch.records import (
     masks_folder,
     working_in,
 )
-from medsam2.batch.results import Summary, each_result, sentences, write_results
+from medsam2.batch.results import MAX_ROWS, Summary, each_result, sentences, write_page, write_results
 
 CaseMaker = Callable[..., Case]
 

@@ -11,9 +11,8 @@ import pytest
 import SimpleITK
 
 from medsam2.batch.cases import Case
-from medsam2.batch.records import CaseRecord, Fault, Task
+from medsam2.batch.records import BatchSettings, CaseRecord, Fault, Task
 from medsam2.batch.segmenting import attempt
-from medsam2.batch.settings import BatchSettings
 from medsam2.imaging.io import read, write
 from medsam2.inference.predictor import Predictor
 

@@ -15,9 +15,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from medsam2.cli.annotate import annotate
+from medsam2.cli.annotate import STRUCTURE, annotate, make_tour
 from medsam2.cli.main import run
-from medsam2.cli.tour import STRUCTURE, make_tour
 
 PATIENCE_S = 120
 

@@ -28,7 +28,7 @@ from medsam2.errors import InputError
 from medsam2.imaging.cut import Cut
 from medsam2.imaging.io import read, write
 from medsam2.imaging.outputs.write import write_labels
-from medsam2.inference.options import InferenceOptions
+from medsam2.inference.runtime import InferenceOptions
 from medsam2.inference.session import Session
 from medsam2.prompts.types import prompt_from
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from medsam2.cli.main import run
-from medsam2.imaging.video import open_video
+from medsam2.imaging.video.read import open_video
 
 pytest.importorskip("av", reason="needs the extra video")
 

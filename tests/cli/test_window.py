@@ -6,7 +6,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from medsam2.cli.window import OPTION, WindowCommand, parse_window
+from medsam2.cli.options import OPTION, WindowCommand, parse_window
 
 
 @click.command(cls=WindowCommand)

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import medsam2
-from medsam2.client.events import events_of
-from medsam2.client.score import ScoredMask
+from medsam2.client.client import ScoredMask
+from medsam2.client.connection import events_of
 from medsam2.errors import InputError, ServerError
 from medsam2.imaging.volume import Volume
 from medsam2.inference.predictor import Predictor

@@ -11,7 +11,7 @@ import pytest
 import SimpleITK
 
 import medsam2
-from medsam2.client.score import ScoredMask
+from medsam2.client.client import ScoredMask
 from medsam2.errors import InputError
 from medsam2.imaging.volume import Volume
 

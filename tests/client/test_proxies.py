@@ -178,7 +178,7 @@ def test_viewers_archive_on_this_machine_passes_no_proxy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("dicomweb_client", reason="the extra dicomweb is not installed")
-    from medsam2.serving.faults import Fault
+    from medsam2.serving.http_errors import Fault
     from medsam2.serving.monailabel.dicomweb import Address, Archive
 
     monkeypatch.setenv("ALL_PROXY", f"http://{proxy.address}")

@@ -10,7 +10,7 @@ import pytest
 import SimpleITK
 from PIL import Image
 
-from medsam2.evaluation.protocol import Case
+from medsam2.evaluation.cases import Case
 from medsam2.imaging import io
 from medsam2.imaging.geometry import restore_axes, slices_along
 from medsam2.imaging.volume import Volume

@@ -13,7 +13,7 @@ from medsam2.imaging.volume import Volume
 from medsam2.inference.predictor import Predictor
 from medsam2.inference.runtime import Runtime
 from medsam2.tracking.memory import FrameMemory, MemoryBank
-from medsam2.tracking.select import Place
+from medsam2.tracking.policies import Place
 
 
 def _score(arm: str, subject: str, dice: float) -> ArmScore:

@@ -10,9 +10,8 @@ from scipy import stats
 from medsam2.errors import InputError
 from medsam2.evaluation.comparison import TESTED, compare_runs, unit_of
 from medsam2.evaluation.cost import SIMULATED, TimeModel, annotation_cost
-from medsam2.evaluation.runner import CaseResult, Step
-from medsam2.evaluation.scoring import Scores
-from medsam2.evaluation.strata import stratify
+from medsam2.evaluation.runner import CaseResult, Scores, Step
+from medsam2.evaluation.summary import stratify
 
 
 def run(

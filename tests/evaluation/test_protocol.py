@@ -6,7 +6,7 @@ import re
 import pytest
 
 from medsam2.errors import InputError
-from medsam2.evaluation.protocol import read_cases
+from medsam2.evaluation.cases import read_cases
 
 ENTRY = {
     "name": "liver",

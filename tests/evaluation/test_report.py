@@ -9,8 +9,7 @@ import pytest
 
 from medsam2.errors import InputError
 from medsam2.evaluation.report import TABLE_HEADER, as_json, as_table, write_csv, write_steps_csv
-from medsam2.evaluation.runner import CaseResult, Step
-from medsam2.evaluation.scoring import Scores
+from medsam2.evaluation.runner import CaseResult, Scores, Step
 from medsam2.evaluation.summary import summarise
 
 SCORES = {

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from medsam2.evaluation.baseline import EllipsoidSegmenter
-from medsam2.evaluation.rounds import RunOptions, ask, auc, first_prompt
+from medsam2.evaluation.cases import read_task
 from medsam2.evaluation.runner import run_cases
-from medsam2.evaluation.task import read_task
+from medsam2.evaluation.simulated_user import RunOptions, ask, auc, first_prompt
 from medsam2.imaging.geometry import slices_along
 from medsam2.inference.predictor import Predictor
 

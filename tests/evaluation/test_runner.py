@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from medsam2.errors import InputError
-from medsam2.evaluation.rounds import RunOptions
-from medsam2.evaluation.runner import CaseResult, run_cases
-from medsam2.evaluation.scoring import Scores
+from medsam2.evaluation.cases import read_task
+from medsam2.evaluation.runner import CaseResult, Scores, run_cases
+from medsam2.evaluation.simulated_user import RunOptions
 from medsam2.evaluation.summary import summarise
-from medsam2.evaluation.task import read_task
 from medsam2.imaging.geometry import restore_axes, slices_along
 from medsam2.prompts.simulate import tight_box
 

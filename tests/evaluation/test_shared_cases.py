@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 
 from medsam2.evaluation.baseline import EllipsoidSegmenter
+from medsam2.evaluation.cases import read_cases, read_task
+from medsam2.evaluation.experiment import Arm, Masks, conclude, run_arms_of
 from medsam2.evaluation.metrics import measure
-from medsam2.evaluation.protocol import read_cases
-from medsam2.evaluation.publish import prepare_folder, publish
-from medsam2.evaluation.rounds import RunOptions
+from medsam2.evaluation.report import prepare_folder, publish
 from medsam2.evaluation.runner import run_cases
-from medsam2.evaluation.study import Arm, Masks, conclude, run_arms_of
-from medsam2.evaluation.task import read_task
+from medsam2.evaluation.simulated_user import RunOptions
 from medsam2.imaging.geometry import slices_along
 from medsam2.inference.predictor import load
 from medsam2.prompts.simulate import tight_box

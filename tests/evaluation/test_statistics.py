@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from medsam2.evaluation.statistics import (
+from medsam2.evaluation.comparison import (
     MIN_CLUSTERS,
     cluster_means,
     estimate_mean,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medsam2.errors import GeometryError, InputError, PromptError
-from medsam2.evaluation.task import choose_box, read_task
+from medsam2.evaluation.cases import choose_box, read_task
 from medsam2.imaging import io
 from medsam2.imaging.geometry import slices_along
 from medsam2.imaging.volume import Volume

@@ -9,7 +9,8 @@ import pytest
 import SimpleITK
 
 from medsam2.errors import InputError, UnsupportedFormat
-from medsam2.imaging import archive, io
+from medsam2.imaging import io
+from medsam2.imaging.formats import archive
 from medsam2.imaging.volume import Volume
 
 ARRAY = np.random.default_rng(5).integers(-500, 500, (4, 5, 6)).astype(np.int16)

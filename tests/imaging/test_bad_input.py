@@ -16,7 +16,7 @@ from PIL import Image
 
 from medsam2.errors import InputError, UnsupportedFormat
 from medsam2.imaging import io
-from medsam2.imaging.content import kind_of_content
+from medsam2.imaging.formats.archive import kind_of_content
 from medsam2.imaging.volume import LARGEST_VOLUME_BYTES, Volume
 
 ARRAY = np.random.default_rng(5).integers(0, 500, (4, 5, 6)).astype(np.int16)

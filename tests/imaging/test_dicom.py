@@ -5,7 +5,7 @@ import pytest
 import SimpleITK
 
 from medsam2.errors import GeometryError, InputError, UnsupportedFormat
-from medsam2.imaging import dicom
+from medsam2.imaging.dicom import read as dicom
 
 ARRAY = np.random.default_rng(5).integers(-1000, 1000, (5, 6, 8)).astype(np.int16)
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)

@@ -6,7 +6,7 @@ import SimpleITK
 from pydicom.uid import MediaStorageDirectoryStorage
 
 from medsam2.errors import UnsupportedFormat
-from medsam2.imaging import dicom
+from medsam2.imaging.dicom import read as dicom
 
 ARRAY = np.random.default_rng(5).integers(0, 2000, (5, 6, 8)).astype(np.uint16)
 INSTEAD = {

@@ -7,7 +7,7 @@ from pydicom import Dataset
 from pydicom.uid import MRImageStorage, NuclearMedicineImageStorage, PositronEmissionTomographyImageStorage
 
 from medsam2.errors import UnsupportedFormat
-from medsam2.imaging import dicom
+from medsam2.imaging.dicom import read as dicom
 from medsam2.imaging.intensity import resolve_window
 
 ARRAY = np.random.default_rng(5).integers(1, 2000, (5, 6, 8)).astype(np.uint16)

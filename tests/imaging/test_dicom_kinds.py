@@ -24,9 +24,10 @@ from pydicom.uid import (
 )
 
 from medsam2.errors import GeometryError, InputError, UnsupportedFormat
-from medsam2.imaging import dicom, io
-from medsam2.imaging import dicom_series as series_module
+from medsam2.imaging import io
 from medsam2.imaging import volume as volume_module
+from medsam2.imaging.dicom import read as dicom
+from medsam2.imaging.dicom import series as series_module
 from medsam2.imaging.intensity import resolve_window
 
 ARRAY = np.random.default_rng(5).integers(0, 2000, (5, 6, 8)).astype(np.uint16)

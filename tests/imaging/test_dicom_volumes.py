@@ -10,7 +10,7 @@ from pydicom import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from medsam2.errors import GeometryError, InputError
-from medsam2.imaging import dicom
+from medsam2.imaging.dicom import read as dicom
 
 NUM = 6
 ARRAY = np.arange(NUM, dtype=np.int16)[:, None, None] + np.zeros((1, 6, 8), np.int16)

@@ -8,8 +8,7 @@ import pytest
 
 from medsam2.errors import GeometryError
 from medsam2.imaging.geometry import orientation_code
-from medsam2.imaging.grids import match_order
-from medsam2.imaging.volume import Volume
+from medsam2.imaging.volume import Volume, match_order
 
 ORDERS = list(product(permutations(range(3)), product((1, -1), repeat=3)))
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from medsam2.errors import InputError, UnsupportedFormat
-from medsam2.imaging import mapped, nifti, voxels
+from medsam2.imaging.formats import nifti, voxels
+from medsam2.imaging.formats import voxels as mapped
+from medsam2.imaging.formats.voxels import release, spill
 from medsam2.imaging.intensity import check_intensities, resolve_window
-from medsam2.imaging.mapped import release, spill
 
 
 def _resident_kib(kind: str) -> int:

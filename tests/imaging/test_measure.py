@@ -12,14 +12,14 @@ from scipy.spatial import ConvexHull
 from skimage.measure import regionprops
 
 from medsam2.errors import GeometryError, InputError
-from medsam2.imaging.measure import (
+from medsam2.imaging.volume import Volume
+from medsam2.measure.sizes import (
     Diameters,
     diameters,
     longest_diameter_mm,
     measure_objects,
     volume_ml,
 )
-from medsam2.imaging.volume import Volume
 
 SPACING = (0.7, 0.9, 2.5)
 

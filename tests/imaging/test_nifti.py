@@ -10,7 +10,8 @@ import pytest
 import SimpleITK
 
 from medsam2.errors import InputError, UnsupportedFormat
-from medsam2.imaging import io, nifti
+from medsam2.imaging import io
+from medsam2.imaging.formats import nifti
 from medsam2.imaging.geometry import orientation_code
 from medsam2.imaging.volume import Volume
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from medsam2.errors import GeometryError, InputError, UnsupportedFormat
-from medsam2.imaging import nifti
+from medsam2.imaging.formats import nifti
 
 ARRAY = np.random.default_rng(3).integers(0, 1000, (20, 16, 12)).astype(np.int16)
 

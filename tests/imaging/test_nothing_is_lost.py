@@ -22,7 +22,7 @@ NAMES = (
     *("picture.png", "statistics.json", "statistics.csv", "report.json", "video", "weights.safetensors"),
 )
 DISK_BYTES, PAGE_BYTES = 1 << 20, 4096
-VARYING_BYTES = {"video": 200, "seg.dcm": 200, "rtstruct.dcm": 200}  # an encoder's, and the digits of new UIDs
+VARYING_BYTES = {"video": 200, "seg.dcm": 200, "rtstruct.dcm": 200}  # and new UIDs
 
 
 def make_writers(work: Path) -> dict[str, Callable[[Path], object]]:
@@ -32,13 +32,12 @@ def make_writers(work: Path) -> dict[str, Callable[[Path], object]]:
 
     from medsam2.checkpoints import save_weights
     from medsam2.cli.run_report import FileFacts, RunReport, WeightsFacts, WindowFacts
-    from medsam2.imaging.measure import ObjectStatistics
-    from medsam2.imaging.outputs.statistics import write_statistics
     from medsam2.imaging.outputs.write import write_labels
-    from medsam2.imaging.preview import write_preview
     from medsam2.imaging.replacing import filling
-    from medsam2.imaging.video_writer import VideoWriter
+    from medsam2.imaging.video.outputs import VideoWriter
     from medsam2.imaging.volume import Volume
+    from medsam2.measure.preview import write_preview
+    from medsam2.measure.sizes import ObjectStatistics, write_statistics
     from medsam2.model.config import TINY_512
 
     chance = np.random.default_rng(0)

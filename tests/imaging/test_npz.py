@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from medsam2.errors import GeometryError, InputError, UnsupportedFormat
-from medsam2.imaging import io, npz, voxels
+from medsam2.imaging import io
+from medsam2.imaging.formats import npz, voxels
 
 IMGS = np.random.default_rng(5).integers(0, 256, (4, 5, 6)).astype(np.uint8)
 GTS = (IMGS > 200).astype(np.uint8)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from skimage.draw import polygon
 
-from medsam2.imaging.outputs.contours import outlines
+from medsam2.imaging.outputs.rtstruct import outlines
 
 
 def winding_numbers(outline, shape):

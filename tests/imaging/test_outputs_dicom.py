@@ -20,7 +20,8 @@ from pydicom.uid import (
 from skimage.draw import polygon
 
 from medsam2.errors import GeometryError, InputError
-from medsam2.imaging import dicom, io
+from medsam2.imaging import io
+from medsam2.imaging.dicom import read as dicom
 from medsam2.imaging.outputs.segments import Code, Segment
 from medsam2.imaging.outputs.write import write_labels
 from medsam2.imaging.volume import Volume

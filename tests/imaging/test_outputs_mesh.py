@@ -8,8 +8,8 @@ import trimesh
 
 from medsam2.errors import InputError
 from medsam2.imaging.geometry import flip_ras_lps
+from medsam2.imaging.outputs.mesh import smooth, surface_of
 from medsam2.imaging.outputs.write import write_labels
-from medsam2.imaging.surface import smooth, surface_of
 from medsam2.imaging.volume import Volume
 
 SPACING = (0.8, 1.0, 2.0)

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from medsam2.errors import UnsupportedFormat
-from medsam2.imaging.measure import measure_objects
-from medsam2.imaging.outputs.statistics import write_statistics
 from medsam2.imaging.volume import Volume
+from medsam2.measure.sizes import measure_objects, write_statistics
 
 
 @pytest.fixture

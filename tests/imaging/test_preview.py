@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from medsam2.errors import InputError
-from medsam2.imaging.preview import BOX, KEY_SIDE, OUTLINE, draw_preview, write_preview
+from medsam2.measure.preview import BOX, KEY_SIDE, OUTLINE, draw_preview, write_preview
 
 
 def _stack() -> tuple[np.ndarray, np.ndarray]:

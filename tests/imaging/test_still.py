@@ -6,7 +6,7 @@ import SimpleITK
 from PIL import Image
 
 from medsam2.errors import InputError, UnsupportedFormat
-from medsam2.imaging import still
+from medsam2.imaging.formats import still
 
 GREYS = np.random.default_rng(5).integers(0, 256, (7, 9)).astype(np.uint8)
 

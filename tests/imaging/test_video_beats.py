@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medsam2.imaging.video_beats import find_beats
-from medsam2.imaging.video_curve import draw_curve
+from medsam2.measure.cardiac import draw_curve, find_beats
 
 FPS = 30
 TIMES = np.arange(90) / FPS

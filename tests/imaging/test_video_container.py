@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from medsam2.errors import InputError, UnsupportedFormat
-from medsam2.imaging import video_facts
-from medsam2.imaging.video import open_video
+from medsam2.imaging.video import frames as video_facts
+from medsam2.imaging.video.read import open_video
 
 av = pytest.importorskip("av", reason="needs the extra video")
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from medsam2.errors import InputError, UnsupportedFormat
-from medsam2.imaging import video_facts
-from medsam2.imaging.video import open_video
+from medsam2.imaging.video import frames as video_facts
+from medsam2.imaging.video.read import open_video
 
 pydicom = pytest.importorskip("pydicom", reason="needs the extra dicom")
 pytest.importorskip("av", reason="needs the extra video")

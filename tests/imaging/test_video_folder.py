@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from medsam2.errors import GeometryError, UnsupportedFormat
-from medsam2.imaging.video import open_video
+from medsam2.imaging.video.read import open_video
 
 
 def _write(folder: Path, numbers: list[int]) -> list[np.ndarray]:

@@ -12,11 +12,10 @@ import pytest
 from PIL import Image
 
 from medsam2.errors import InputError
-from medsam2.imaging import video_writer
 from medsam2.imaging.replacing import filling
-from medsam2.imaging.video import open_video
-from medsam2.imaging.video_outputs import MAX_STACK, VideoOutputs, check_stack
-from medsam2.imaging.video_overlay import COLOURS, draw_overlay
+from medsam2.imaging.video import outputs as video_writer
+from medsam2.imaging.video.outputs import COLOURS, MAX_STACK, VideoOutputs, check_stack, draw_overlay
+from medsam2.imaging.video.read import open_video
 
 av = pytest.importorskip("av", reason="needs the extra video")
 

@@ -14,11 +14,10 @@ from medsam2.imaging.volume import Volume
 from medsam2.inference import zoom
 from medsam2.inference.carried_track import CarriedTrack
 from medsam2.inference.features import SliceFeatures
-from medsam2.inference.options import InferenceOptions
-from medsam2.inference.postprocess import to_slice, to_view
+from medsam2.inference.masks import to_slice, to_view
 from medsam2.inference.predictor import Predictor
 from medsam2.inference.propagate import visit
-from medsam2.inference.runtime import Runtime, start_runtime
+from medsam2.inference.runtime import InferenceOptions, Runtime, start_runtime
 from medsam2.inference.session import Session
 from medsam2.inference.track import start_track
 from medsam2.inference.zoom import View, view_of_mask, view_of_prompt, whole_slice

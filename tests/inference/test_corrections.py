@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from medsam2.imaging.volume import Volume
-from medsam2.inference.corrections import keep_reaching, merge_clicks
-from medsam2.inference.options import InferenceOptions
+from medsam2.inference.carried_track import keep_reaching, merge_clicks
 from medsam2.inference.predictor import Predictor
-from medsam2.inference.runtime import start_runtime
+from medsam2.inference.runtime import InferenceOptions, start_runtime
 from medsam2.inference.session import Session
 from medsam2.inference.zoom import grow_to, square_view
 from medsam2.model.compact.network import CompactNetwork

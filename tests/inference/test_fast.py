@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from medsam2.inference.fast import products
-from medsam2.inference.fast.layout import window_layout
 from medsam2.inference.fast.network import FastNetwork
+from medsam2.inference.fast.trunk import window_layout
 from medsam2.model.config import TINY_512, ModelConfig
 from medsam2.model.network import ImageFeatures, MemoryTokens, Network
 

@@ -13,11 +13,10 @@ from medsam2.imaging.volume import Volume
 from medsam2.inference import zoom
 from medsam2.inference.carried_track import CarriedTrack
 from medsam2.inference.features import SliceFeatures
-from medsam2.inference.found_slices import ARCHIVE_DISTANCE
-from medsam2.inference.options import InferenceOptions
+from medsam2.inference.masks import ARCHIVE_DISTANCE
 from medsam2.inference.predictor import Predictor
 from medsam2.inference.propagate import visit
-from medsam2.inference.runtime import Runtime, start_runtime
+from medsam2.inference.runtime import InferenceOptions, Runtime, start_runtime
 from medsam2.inference.session import Session
 from medsam2.inference.track import start_track
 from medsam2.model.compact.network import CompactNetwork

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medsam2.inference.held import Held
+from medsam2.inference.features import Held
 from medsam2.inference.predictor import Predictor
 from medsam2.inference.session import Session
 

@@ -9,9 +9,8 @@ import torch
 from medsam2.errors import PromptError, SessionError
 from medsam2.imaging.volume import Volume
 from medsam2.inference import sam_track
-from medsam2.inference.options import InferenceOptions
 from medsam2.inference.predictor import Predictor
-from medsam2.inference.runtime import Runtime
+from medsam2.inference.runtime import InferenceOptions, Runtime
 from medsam2.inference.session import Session
 
 EVERYWHERE = InferenceOptions(zoom=False, keep_component=False, stop_after=0)

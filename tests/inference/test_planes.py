@@ -9,9 +9,8 @@ import pytest
 
 from medsam2.errors import SessionError
 from medsam2.imaging.volume import Volume
-from medsam2.inference.options import InferenceOptions
 from medsam2.inference.predictor import Predictor
-from medsam2.inference.runtime import Runtime
+from medsam2.inference.runtime import InferenceOptions, Runtime
 from medsam2.inference.session import Session
 
 ORDERS = [

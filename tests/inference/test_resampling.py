@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from medsam2.inference.postprocess import fill_logit_holes, keep_prompted, to_slice, to_view
-from medsam2.inference.preprocess import cut, normalise, resample_mask, resample_slice
+from medsam2.inference.features import cut, normalise, resample_mask, resample_slice
+from medsam2.inference.masks import fill_logit_holes, keep_prompted, to_slice, to_view
 from medsam2.inference.zoom import View, whole_slice
 from medsam2.model.network import ABSENT_LOGIT
 from medsam2.prompts.types import Box, MaskPrompt, Point, Prompt

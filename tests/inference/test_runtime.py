@@ -7,8 +7,7 @@ import torch
 
 from medsam2.errors import InputError
 from medsam2.inference.fast.network import FastNetwork
-from medsam2.inference.options import InferenceOptions
-from medsam2.inference.runtime import start_runtime
+from medsam2.inference.runtime import InferenceOptions, start_runtime
 from medsam2.model.compact.network import CompactNetwork
 from medsam2.model.network import Network
 

@@ -17,14 +17,13 @@ from torch import nn
 
 from medsam2.errors import GeometryError, InputError, PromptError, SessionError
 from medsam2.imaging.volume import Volume
-from medsam2.inference.options import InferenceOptions
+from medsam2.inference.features import normalise
 from medsam2.inference.predictor import Predictor
-from medsam2.inference.preprocess import normalise
-from medsam2.inference.runtime import Runtime, start_runtime
+from medsam2.inference.runtime import InferenceOptions, Runtime, start_runtime
 from medsam2.inference.session import Session
 from medsam2.model.network import Network
 from medsam2.tracking.memory import MemoryBank
-from medsam2.tracking.select import recent
+from medsam2.tracking.policies import recent
 from medsam2.tracking.step import PromptTensors, remember, track_frame
 
 EVERYWHERE = InferenceOptions(zoom=False, keep_component=False, stop_after=0)

@@ -10,10 +10,9 @@ import pytest
 from medsam2.errors import SessionError
 from medsam2.imaging.cut import Cut
 from medsam2.imaging.volume import Volume
-from medsam2.inference.options import InferenceOptions
 from medsam2.inference.predictor import Predictor
-from medsam2.inference.runtime import Runtime
-from medsam2.inference.turn import filed_prompt, shown_prompt
+from medsam2.inference.runtime import InferenceOptions, Runtime
+from medsam2.inference.zoom import filed_prompt, shown_prompt
 from medsam2.prompts.types import prompt_from
 
 BOX = (18.0, 12.0, 37.0, 25.0)

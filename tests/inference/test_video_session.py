@@ -13,13 +13,11 @@ from torch import nn
 from medsam2.errors import InputError, PromptError, SessionError
 from medsam2.imaging.intensity import Window
 from medsam2.imaging.volume import Volume
-from medsam2.inference.features import SliceFeatures
-from medsam2.inference.found_slices import ARCHIVE_DISTANCE
-from medsam2.inference.options import InferenceOptions
+from medsam2.inference.features import PIXEL_MEAN, PIXEL_STD, SliceFeatures
+from medsam2.inference.masks import ARCHIVE_DISTANCE
 from medsam2.inference.predictor import Predictor
-from medsam2.inference.preprocess import PIXEL_MEAN, PIXEL_STD
 from medsam2.inference.propagate import visit
-from medsam2.inference.runtime import Runtime, start_runtime
+from medsam2.inference.runtime import InferenceOptions, Runtime, start_runtime
 from medsam2.inference.track import start_track
 from medsam2.inference.video import FrameMasks
 from medsam2.inference.zoom import View, whole_slice

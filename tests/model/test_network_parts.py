@@ -9,7 +9,7 @@ import torch
 
 from medsam2.errors import CheckpointError
 from medsam2.model.config import TINY_512
-from medsam2.model.hiera import from_windows, to_windows
+from medsam2.model.image_encoder import from_windows, to_windows
 from medsam2.model.mask_decoder import _prefer_stable
 from medsam2.model.network import ImageFeatures, MemoryTokens, Network, PromptEmbedding
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from medsam2.model.position import (
+from medsam2.model.layers import (
     RandomFourierEncoding,
     axial_rotation,
     distance_encoding,

@@ -15,7 +15,7 @@ import torch
 from medsam2.model.config import ModelConfig
 from medsam2.model.network import ImageFeatures, MemoryTokens, Network
 from medsam2.tracking.memory import MemoryBank
-from medsam2.tracking.select import recent
+from medsam2.tracking.policies import recent
 from medsam2.tracking.step import PromptTensors, remember, track_frame
 
 pytest.importorskip("transformers", reason="the second oracle is the transformers package")

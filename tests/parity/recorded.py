@@ -13,8 +13,7 @@ import torch
 
 from medsam2.imaging.cut import Cut
 from medsam2.imaging.volume import Volume
-from medsam2.inference.options import InferenceOptions
-from medsam2.inference.runtime import Runtime, start_runtime
+from medsam2.inference.runtime import InferenceOptions, Runtime, start_runtime
 from medsam2.inference.session import Session
 from medsam2.model.config import TINY_512
 from medsam2.model.network import Network

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from medsam2.inference.preprocess import normalise
+from medsam2.inference.features import normalise
 
 _HERE = Path(__file__).resolve().parent
 

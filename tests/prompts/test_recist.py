@@ -7,8 +7,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from medsam2.errors import PromptError
-from medsam2.prompts.recist import SHORT_OVER_LONG, RecistLine, box_around, line_in_mask, points_along
 from medsam2.prompts.simulate import tight_box
+from medsam2.prompts.statements import SHORT_OVER_LONG, RecistLine, box_around, line_in_mask, points_along
 
 SHAPE = (200, 240)
 

@@ -19,7 +19,7 @@ import uvicorn
 from medsam2.inference.predictor import Predictor, load
 from medsam2.inference.runtime import Runtime
 from medsam2.serving.app import Extension
-from medsam2.serving.monailabel.training import Trainer
+from medsam2.serving.monailabel.tasks import Trainer
 from medsam2.serving.run import listen, server_for
 from medsam2.serving.settings import ServerSettings, load_settings
 

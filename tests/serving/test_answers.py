@@ -11,7 +11,7 @@ import pytest
 
 from medsam2.imaging.volume import Volume
 from medsam2.serving.answers import Found, answer_text, compressed, wants_gzip
-from medsam2.serving.faults import Fault
+from medsam2.serving.http_errors import Fault
 from medsam2.serving.rows import Row
 
 

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from medsam2.serving.addresses import check_address, target_of
-from medsam2.serving.faults import Fault
-from medsam2.serving.fetch import MAX_REDIRECTS, fetch
+from medsam2.serving.fetch import MAX_REDIRECTS, check_address, fetch, target_of
+from medsam2.serving.http_errors import Fault
 from medsam2.serving.settings import ServerSettings, load_settings
 
 FILE = b"voxels" * 1000

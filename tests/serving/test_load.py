@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from medsam2.serving.admission import MemoryBudget, Places, Reservation
-from medsam2.serving.faults import Fault
+from medsam2.serving.http_errors import Fault
+from medsam2.serving.limits import MemoryBudget, Places, Reservation
 
 
 def test_a_full_queue_says_when_to_come_again_and_nothing_is_lost(serve, table) -> None:

@@ -6,7 +6,7 @@ import io
 import json
 import logging
 
-from medsam2.serving.logs import LOGGERS, fields, log_lines_to
+from medsam2.serving.observe import LOGGERS, fields, log_lines_to
 
 
 def test_lines_are_json_with_fields_and_without_messages_of_exceptions() -> None:

@@ -14,8 +14,8 @@ import pytest
 
 import medsam2
 from medsam2.imaging.volume import Volume
-from medsam2.inference.options import InferenceOptions
 from medsam2.inference.predictor import Predictor
+from medsam2.inference.runtime import InferenceOptions
 
 Table = dict[str, list[object]]
 

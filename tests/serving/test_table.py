@@ -8,9 +8,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from medsam2.serving.faults import Fault
-from medsam2.serving.rows import read_row
-from medsam2.serving.table import COLUMNS, WRAPPERS, read_table
+from medsam2.serving.http_errors import Fault
+from medsam2.serving.rows import COLUMNS, WRAPPERS, read_row, read_table
 
 MAX_ROWS = 5
 LONGEST_SENTENCE = 700

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from medsam2.serving.threads import Threads
+from medsam2.serving.service import Threads
 
 
 @pytest.fixture

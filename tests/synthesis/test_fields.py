@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medsam2.synthesis.fields import Grid, paint, smooth_field, soft_occupancy
+from medsam2.synthesis.render import Grid, paint, smooth_field, soft_occupancy
 
 GRID = Grid(shape=(10, 60, 80), spacing_mm=(0.5, 1.0, 3.0), thickness_mm=3.0)
 

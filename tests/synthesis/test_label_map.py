@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from medsam2.errors import InputError
-from medsam2.synthesis.fields import Grid
 from medsam2.synthesis.label_map import LabelMap, Pose, cut_map, draw_cut, make_label_map
+from medsam2.synthesis.render import Grid
 
 SHAPE = (9, 14, 17)  # (z, y, x)
 SPACING_MM = (1.5, 1.25, 2.0)  # (x, y, z)

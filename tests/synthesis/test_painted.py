@@ -7,12 +7,18 @@ import pytest
 from scipy import ndimage
 
 from medsam2.synthesis.contrasts import Contrast, find_pairs
-from medsam2.synthesis.fields import Grid
-from medsam2.synthesis.joining import Group, count_contacts, draw_alike, draw_groups
 from medsam2.synthesis.label_map import LabelMap, make_label_map
 from medsam2.synthesis.lesions import Lesion, add_lesions
-from medsam2.synthesis.listing import list_objects, outline_contrast
+from medsam2.synthesis.listing import (
+    Group,
+    count_contacts,
+    draw_alike,
+    draw_groups,
+    list_objects,
+    outline_contrast,
+)
 from medsam2.synthesis.painted import Anatomy, PaintedStack, paint_greys, paint_stack
+from medsam2.synthesis.render import Grid
 
 SHAPE = (16, 64, 64)
 NAMES = {1: "body", 2: "liver", 3: "kidney, left", 4: "kidney, right", 5: "vessel"}

@@ -5,7 +5,7 @@ import pytest
 
 from medsam2.synthesis import shapes
 from medsam2.synthesis.body import Body
-from medsam2.synthesis.fields import Grid
+from medsam2.synthesis.render import Grid
 from medsam2.synthesis.scene import Scene, add, cut_out, fill_values, fit, new_scene, surroundings
 from medsam2.synthesis.tissues import Tissue
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from medsam2.synthesis import shapes
-from medsam2.synthesis.fields import Grid
+from medsam2.synthesis.render import Grid
 from medsam2.synthesis.scene import cut_out
 from medsam2.synthesis.shapes import Shape
 

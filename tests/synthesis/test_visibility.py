@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from medsam2.synthesis.visibility import tidy_labels
+from medsam2.synthesis.stack import tidy_labels
 
 
 def test_what_cannot_be_seen_or_prompted_is_dropped_and_the_rest_renumbered() -> None:

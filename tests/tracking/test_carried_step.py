@@ -13,8 +13,7 @@ from medsam2.model.compact.network import CompactNetwork
 from medsam2.tracking.carried import Answer, answer_slice, draw_slice, recall
 from medsam2.tracking.memory import FrameMemory, MemoryBank
 from medsam2.tracking.planes import Known, PromptPlanes, Sight, as_planes
-from medsam2.tracking.select import Place, Recent, Selection
-from medsam2.tracking.traits import describe
+from medsam2.tracking.policies import Place, Recent, Selection, describe
 
 SIZE = 64
 

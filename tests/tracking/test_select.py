@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from medsam2.tracking.memory import FrameMemory, MemoryBank
-from medsam2.tracking.select import recent
+from medsam2.tracking.policies import recent
 
 
 def _memory(z: int) -> FrameMemory:

@@ -12,14 +12,11 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from medsam2.imaging.volume import Volume
-from medsam2.inference.options import InferenceOptions
 from medsam2.inference.predictor import Predictor
-from medsam2.inference.runtime import Runtime
+from medsam2.inference.runtime import InferenceOptions, Runtime
 from medsam2.inference.session import Session
 from medsam2.tracking.memory import FrameMemory, MemoryBank, Traits
-from medsam2.tracking.select import Place, Policy
-from medsam2.tracking.self_sorting import SelfSorting
-from medsam2.tracking.traits import describe, pool
+from medsam2.tracking.policies import Place, Policy, SelfSorting, describe, pool
 
 SIDE = 4
 OFFICIAL = SelfSorting(capacity=None, least_confidence=-math.inf, num_recent=6)

@@ -8,7 +8,7 @@ from torch import nn
 
 from medsam2.model.network import ABSENT_LOGIT, ImageFeatures, Network
 from medsam2.tracking.memory import MemoryBank
-from medsam2.tracking.select import recent
+from medsam2.tracking.policies import recent
 from medsam2.tracking.step import PromptTensors, remember, track_frame
 
 BOX = PromptTensors(points=torch.tensor([[[16.0, 20.0], [44.0, 40.0]]]), labels=torch.tensor([[2, 3]]))

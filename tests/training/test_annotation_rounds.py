@@ -14,11 +14,23 @@ from medsam2.imaging.volume import Volume
 from medsam2.inference.predictor import Predictor
 from medsam2.inference.runtime import Runtime
 from medsam2.training.config import PhaseConfig, TrainConfig
-from medsam2.training.rounds.folder import WaitingScan, read_folder, round_folder
-from medsam2.training.rounds.order import in_order
-from medsam2.training.rounds.places import prompts_at, usual_places
-from medsam2.training.rounds.proposals import Proposal, propose
-from medsam2.training.rounds.work import RoundOptions, begin_from, look_at, put_forward, start_training
+from medsam2.training.rounds.proposals import (
+    Proposal,
+    WaitingScan,
+    prompts_at,
+    propose,
+    read_folder,
+    round_folder,
+    usual_places,
+)
+from medsam2.training.rounds.work import (
+    RoundOptions,
+    begin_from,
+    in_order,
+    look_at,
+    put_forward,
+    start_training,
+)
 
 SHAPE = (6, 48, 56)
 CONFIG = TrainConfig(

@@ -12,9 +12,8 @@ import torch
 
 from medsam2.errors import InputError
 from medsam2.training import clips as clips_module
-from medsam2.training.clips import FollowBatch, draw_clips
+from medsam2.training.clips import FollowBatch, Mixture, draw_clips
 from medsam2.training.config import DataConfig
-from medsam2.training.mixture import Mixture
 
 GREY_STEP = 5  # between slices of a stack whose greys are the slices' numbers
 LARGE = DataConfig(zoom=(2.0, 2.0), min_side=(1, 1), center_shift=0.0)

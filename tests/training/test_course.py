@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from medsam2.model.attention import RotaryAttention
 from medsam2.model.compact.network import CompactNetwork
 from medsam2.model.config import PRESETS
+from medsam2.model.layers import RotaryAttention
 from medsam2.model.network import Network
-from medsam2.training.chance import chance_of_step
 from medsam2.training.config import DataConfig, LossConfig, PhaseConfig, PromptConfig, TrainConfig
 from medsam2.training.course import ClipCourse, FollowCourse, course_of
-from medsam2.training.losses import term_weights
+from medsam2.training.data import chance_of_step
+from medsam2.training.optimisation import term_weights
 
 CPU = torch.device("cpu")
 PHASE = PhaseConfig(name="clips", steps=9, image_size=64, batch=2, clip_length=3, learning_rate=1e-3)

@@ -13,9 +13,8 @@ from medsam2.errors import InputError
 from medsam2.training.bank import build_bank, entry_of, load_stack, stack_path, use_bank
 from medsam2.training.config import DataConfig, PhaseConfig, TrainConfig
 from medsam2.training.data import draw_batch
-from medsam2.training.datasets.crops import MIN_SLICES, plan_parts
 from medsam2.training.datasets.layouts import read_data_set
-from medsam2.training.datasets.objects import find_objects
+from medsam2.training.datasets.objects import MIN_SLICES, find_objects, plan_parts
 from medsam2.training.datasets.prepare import PreparedCase, PrepareOptions, prepare
 from medsam2.training.datasets.splits import split_by_patient
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from medsam2.model.compact.network import PLANES, CompactNetwork
 from medsam2.tracking.planes import PromptPlanes, Sight, as_planes
-from medsam2.training.chance import chance_of_step
 from medsam2.training.clips import FollowBatch
 from medsam2.training.config import LossConfig, PromptConfig
+from medsam2.training.data import chance_of_step
 from medsam2.training.follow import FollowLearner, Recalled, Walk, Walked
 
 SIZE = 64

@@ -11,8 +11,7 @@ import pytest
 
 from medsam2.model.compact.network import CompactNetwork
 from medsam2.training.config import DataConfig, PhaseConfig, TrainConfig
-from medsam2.training.follow_validation import validate_follow
-from medsam2.training.validation import Validation
+from medsam2.training.validation import Validation, validate_follow
 
 LENGTH = 3
 CONFIG = TrainConfig(

@@ -9,11 +9,9 @@ import numpy as np
 import pytest
 
 from medsam2.checkpoints import load_network, save_weights, shipped_path
-from medsam2.evaluation.protocol import OTHER, read_cases
-from medsam2.evaluation.task import read_task
+from medsam2.evaluation.cases import OTHER, read_cases, read_task
 from medsam2.training.bank import MANIFEST
-from medsam2.training.comparison import compare_weights, write_comparison
-from medsam2.training.held_out import write_held_out
+from medsam2.training.comparison import compare_weights, write_comparison, write_held_out
 
 SPACING_MM = (0.8, 0.9, 3.0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medsam2.training.intensities import change_as_modality
+from medsam2.training.augment import change_as_modality
 
 CLIP = np.random.default_rng(0).integers(40, 200, (3, 48, 48)).astype(np.uint8)
 MODALITIES = ("CT", "MR", "US", None)

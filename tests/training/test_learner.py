@@ -10,8 +10,8 @@ from torch import Tensor
 from medsam2.model.network import Network
 from medsam2.tracking.step import FrameResult, track_frame
 from medsam2.training import learner as learner_module
-from medsam2.training.chance import chance_of_step
 from medsam2.training.config import LossConfig, PromptConfig
+from medsam2.training.data import chance_of_step
 from medsam2.training.learner import ClipLearner
 
 BATCH, LENGTH, SIZE = 6, 4, 64

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from medsam2.errors import InputError
-from medsam2.evaluation.protocol import read_cases
+from medsam2.evaluation.cases import read_cases
 from medsam2.training.bank import MANIFEST, use_bank
 from medsam2.training.config import read_recipe
 from medsam2.training.loop import Trainer

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from medsam2.training.config import LossConfig
-from medsam2.training.losses import TERMS, FrameLoss, frame_loss, term_weights
+from medsam2.training.optimisation import TERMS, FrameLoss, frame_loss, term_weights
 
 PLAIN = LossConfig(focal_alpha=0.5, focal_gamma=0.0)
 PRESENT = torch.tensor([[4.0]])

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from medsam2.errors import InputError
+from medsam2.training.clips import Mixture
 from medsam2.training.config import DataConfig
-from medsam2.training.mixture import Mixture
 
 DRAWS = 4000
 TOLERANCE = 0.04  # five standard deviations of a share of so many draws

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from medsam2.training.augment import move
 from medsam2.training.config import AugmentConfig
-from medsam2.training.motion import move
 
 SIDE, LENGTH = 64, 3
 

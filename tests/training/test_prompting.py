@@ -12,7 +12,7 @@ from medsam2.prompts.types import Point
 from medsam2.tracking.planes import PromptPlanes, click_radius, draw_prompt
 from medsam2.tracking.step import PromptTensors
 from medsam2.training.config import PromptConfig
-from medsam2.training.prompting import correct, prompt_clips, stamp
+from medsam2.training.user import correct, prompt_clips, stamp
 
 SIZE = 64
 COUNT = 120

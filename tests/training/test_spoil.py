@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from medsam2.training.augment import spoil
 from medsam2.training.config import PromptConfig
-from medsam2.training.spoil import spoil
 
 COUNT, SIZE = 200, 64
 

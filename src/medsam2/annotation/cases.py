@@ -7,11 +7,10 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection, RowMapping, and_, func, or_, select, update
 
-from medsam2.annotation.conflict import Conflict, UnknownCase
+from medsam2.annotation.database import CASES, CHANGES, DRAFTS, EVENTS, VERSIONS
 from medsam2.annotation.names import check_comment, check_user
-from medsam2.annotation.project import Project
-from medsam2.annotation.states import IN_WORK, NEW, OPENS_TO_WORK, REVIEWED, check_change
-from medsam2.annotation.tables import CASES, CHANGES, DRAFTS, EVENTS, VERSIONS
+from medsam2.annotation.project import IN_WORK, NEW, OPENS_TO_WORK, REVIEWED, Project, check_change
+from medsam2.errors import Conflict, UnknownCase
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,22 +1,142 @@
-"""What a project's record amounts to: time by round, saving, agreement, pictures; all that a report shows."""
+"""What a project's record shows: time by round, saving, agreement, pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
-from medsam2.annotation.agreement import Agreement, between_authors, with_proposals
-from medsam2.annotation.attempts import Attempt, Record, gather
+from medsam2.annotation.attempts import Agreement, Attempt, Record, between_authors, gather, with_proposals
 from medsam2.annotation.clock import LOOKING
+from medsam2.annotation.layout import find_picture, keep_picture, outlined
 from medsam2.annotation.project import Project
-from medsam2.annotation.saving import Mean, Saving, compare, mean_of, seconds_by_case
-from medsam2.annotation.stored import find_picture, keep_picture
-from medsam2.annotation.thumbnails import outlined
 from medsam2.annotation.versions import Version, latest_done, read_version
 from medsam2.errors import MedSAM2Error
 from medsam2.imaging.io import read
+
+NUM_RESAMPLES = 9_999
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mean:
+    """A mean over cases and 95 % of its bootstrap; no interval with fewer than two cases."""
+
+    value: float
+    interval: tuple[float, float] | None
+    num_cases: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saving:
+    """The part of the time without the model that was not needed with it."""
+
+    value: float
+    """1 - seconds with / seconds without; negative if it took longer."""
+    interval: tuple[float, float] | None
+    """95 % of a bootstrap over cases; None with fewer than two."""
+    is_paired: bool
+    """Whether the same cases were done both ways; otherwise the means of two groups are compared."""
+    num_with: int
+    num_without: int
+    with_s: float
+    """Mean seconds a case with the model."""
+    without_s: float
+    pairs: tuple[tuple[str, float, float], ...]
+    """Case, seconds without, seconds with, where it was done both ways."""
+    num_baseline_first: int
+    """Pairs of which the way without the model came first."""
+
+
+def seconds_by_case(attempts: Sequence[Attempt]) -> dict[str, float]:
+    """Return case -> active seconds of a finished attempt, the mean where several users did it."""
+    found: dict[str, list[float]] = {}
+    for attempt in attempts:
+        if attempt.is_finished:
+            found.setdefault(attempt.case, []).append(attempt.active_s)
+    return {case: float(np.mean(seconds)) for case, seconds in found.items()}
+
+
+def mean_of(values: Sequence[float], *, seed: int = 0) -> Mean | None:
+    """Return the mean of what cases took; None of none."""
+    if not values:
+        return None
+    array = np.asarray(values, np.float64)
+    interval = _bootstrap((array,), lambda values, axis=-1: values.mean(axis=axis), seed, is_paired=False)
+    return Mean(value=float(array.mean()), interval=interval, num_cases=len(array))
+
+
+def compare(attempts: Sequence[Attempt], *, seed: int = 0) -> Saving | None:
+    """Compare finished attempts with the model and without it.
+
+    Where at least two cases were done both ways only these count, in pairs, and a bootstrap draws cases.
+    Otherwise the means of all cases of each kind are compared, and the bootstrap draws from each.
+
+    Returns:
+        None if one of the two was not logged: then nothing can be said.
+    """
+    with_model = seconds_by_case([one for one in attempts if not one.baseline])
+    without = seconds_by_case([one for one in attempts if one.baseline])
+    if not with_model or not without or sum(without.values()) <= 0:
+        return None
+    both = sorted(with_model.keys() & without.keys())
+    is_paired = len(both) >= 2 or (bool(both) and len(with_model) == len(without) == 1)
+    ours = np.array([with_model[case] for case in (both if is_paired else with_model)])
+    theirs = np.array([without[case] for case in (both if is_paired else without)])
+    if theirs.sum() <= 0:
+        return None
+    interval = _bootstrap(
+        (ours, theirs),
+        lambda o, t, axis=-1: 1 - o.mean(axis=axis) / t.mean(axis=axis),
+        seed,
+        is_paired=is_paired,
+    )
+    return Saving(
+        value=float(1 - ours.mean() / theirs.mean()),
+        interval=interval,
+        is_paired=is_paired,
+        num_with=len(ours),
+        num_without=len(theirs),
+        with_s=float(ours.mean()),
+        without_s=float(theirs.mean()),
+        pairs=tuple((case, without[case], with_model[case]) for case in both),
+        num_baseline_first=sum(_baseline_came_first(attempts, case) for case in both),
+    )
+
+
+def _baseline_came_first(attempts: Sequence[Attempt], case: str) -> bool:
+    starts = {
+        baseline: min(
+            one.started_ms for one in attempts
+            if one.case == case and one.baseline is baseline and one.is_finished
+        )
+        for baseline in (True, False)
+    }  # fmt: skip
+    return starts[True] < starts[False]
+
+
+def _bootstrap(
+    data: tuple[np.ndarray, ...], statistic: Callable[..., np.ndarray], seed: int, *, is_paired: bool
+) -> tuple[float, float] | None:
+    """95 % of a statistic over cases drawn with replacement; in pairs a case's numbers stay together."""
+    if min(len(values) for values in data) < 2:
+        return None
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = stats.bootstrap(
+            data,
+            statistic,
+            paired=is_paired,
+            vectorized=True,
+            n_resamples=NUM_RESAMPLES,
+            method="percentile",  # the others divide by a spread that is 0 where all cases agree
+            rng=np.random.default_rng(seed),
+        ).bootstrap_distribution
+    # A draw of nothing but cases that took no time without the model compares with nothing.
+    low, high = np.percentile(found[np.isfinite(found)], [100 * (1 - LEVEL) / 2, 100 * (1 + LEVEL) / 2])
+    return float(low), float(high)
+
 
 MAX_PICTURES = 12
 

@@ -8,30 +8,34 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from medsam2.annotation.conflict import Conflict, DatabaseAway
 from medsam2.annotation.layout import HIDDEN
 from medsam2.annotation.names import check_user
-from medsam2.annotation.plans import FEWEST_CASES, Plan, finished_scans, keep_plan, read_plan, split
 from medsam2.annotation.project import FIRST_ROUND, Project
 from medsam2.annotation.rounds import (
     FAILED,
+    FEWEST_CASES,
     READY,
     RUNNING,
     SERVER_ENDED,
     STOPPED,
     Ended,
     Improver,
+    Plan,
     Round,
     current_round,
+    finished_scans,
+    keep_plan,
     list_rounds,
     previous_round,
+    read_plan,
     record_going_on,
     record_life,
     record_start,
     record_use,
+    split,
 )
 from medsam2.annotation.versions import digest
-from medsam2.errors import InputError, MedSAM2Error
+from medsam2.errors import Conflict, DatabaseAway, InputError, MedSAM2Error
 
 _BEAT_S = 10.0
 _SAID_EVERY_S = 1.0

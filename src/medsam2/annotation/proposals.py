@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medsam2.annotation.cases import Case, list_cases
-from medsam2.annotation.conflict import Conflict
 from medsam2.annotation.names import DEFAULT_COLOUR
-from medsam2.annotation.project import Project
-from medsam2.annotation.states import NEW, PROPOSED
+from medsam2.annotation.project import NEW, PROPOSED, Project
 from medsam2.annotation.versions import Weights, add_proposal
-from medsam2.errors import InputError, MedSAM2Error, PromptError
+from medsam2.errors import Conflict, InputError, MedSAM2Error, PromptError
 from medsam2.imaging.io import READ_SUFFIXES, read
 from medsam2.imaging.volume import Volume
 

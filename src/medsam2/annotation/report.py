@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from medsam2.annotation.agreement import Agreement
+from medsam2.annotation.attempts import Agreement
 from medsam2.annotation.cases import moment
 from medsam2.annotation.clock import NO_OBJECT
 from medsam2.annotation.findings import Findings, find

@@ -18,7 +18,8 @@ import numpy as np
 from sqlalchemy import RowMapping, delete, func, select, update
 
 from medsam2.annotation.cases import Case, find_case, holder_of, record_change, row_of, take_lock
-from medsam2.annotation.conflict import Conflict, UnknownCase
+from medsam2.annotation.database import CASES, DRAFTS, PROJECTS
+from medsam2.annotation.database import VERSIONS as ROWS
 from medsam2.annotation.layout import (
     MASK_SUFFIX,
     VERSIONS,
@@ -30,14 +31,10 @@ from medsam2.annotation.layout import (
     version_path,
 )
 from medsam2.annotation.names import DEFAULT_COLOUR, MAX_LABEL, check_objects, check_user
-from medsam2.annotation.project import Project
-from medsam2.annotation.states import DONE, IN_WORK, NEW, PROPOSED
-from medsam2.annotation.tables import CASES, DRAFTS, PROJECTS
-from medsam2.annotation.tables import VERSIONS as ROWS
-from medsam2.errors import InputError
-from medsam2.imaging.grids import match_order
+from medsam2.annotation.project import DONE, IN_WORK, NEW, PROPOSED, Project
+from medsam2.errors import Conflict, InputError, UnknownCase
 from medsam2.imaging.io import read, write
-from medsam2.imaging.volume import Volume
+from medsam2.imaging.volume import Volume, match_order
 
 MAX_PROMPT_BYTES = 4 * 2**20
 """Of the prompts of one version, as JSON."""

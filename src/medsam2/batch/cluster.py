@@ -13,9 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from medsam2.batch.records import CaseRecord, Fault, Task, keep_record, masks_folder
+from medsam2.batch.records import BatchSettings, CaseRecord, Fault, Task, keep_record, masks_folder
 from medsam2.batch.segmenting import attempt, open_predictor
-from medsam2.batch.settings import BatchSettings
 from medsam2.errors import InputError, MedSAM2Error
 from medsam2.imaging.replacing import replacing
 

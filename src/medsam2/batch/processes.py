@@ -13,8 +13,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from medsam2.batch.records import CaseRecord, Fault, Task, keep_record, masks_folder
-from medsam2.batch.settings import BatchSettings
+from medsam2.batch.records import BatchSettings, CaseRecord, Fault, Task, keep_record, masks_folder
 from medsam2.errors import MedSAM2Error
 
 MAX_FALSE_STARTS = 3

@@ -1,4 +1,4 @@
-"""What is kept beside each mask: how it came about, and the fingerprint of what it came from."""
+"""What is kept beside each mask: how it was made, and the fingerprint of what it came from."""
 
 from __future__ import annotations
 
@@ -7,12 +7,72 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import TextIO
 
 from medsam2.batch.cases import Case
+from medsam2.batch.storage import state_of
 from medsam2.errors import InputError
 from medsam2.imaging.replacing import replacing
+
+DEFAULT_DOWNLOAD_MIB = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchSettings:
+    """For all cases; where a row of the table says otherwise, the row is followed."""
+
+    weights: str = "compact"
+    """Name or file."""
+    window: str | tuple[float, float] | None = None
+    plane: str | None = None
+    frame: int | None = None
+    series: str | None = None
+    memory: str = "recent"
+    keep_component: bool | None = None
+    stop_after: int | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    output_type: str = "nifti"
+    """A key of `imaging.outputs.write.SUFFIXES`."""
+    preview: bool = False
+    """Whether each case gets a picture too."""
+    max_download_mib: int = DEFAULT_DOWNLOAD_MIB
+    """The most that is fetched of one image or mask."""
+
+
+_FORMAT = 1  # of what is digested
+# Where it is computed and what may be fetched change nothing that a batch should be done again for.
+_NOT_LOOKED_AT = ("weights", "device", "max_download_mib")
+
+
+def fingerprint(case: Case, settings: BatchSettings, weights_sha256: str) -> str:
+    """Return the SHA-256 of the image's name, size and time, the prompts, the weights and the options.
+
+    Files that prompts and masks refer to count as the image does. Nothing of them is read.
+
+    Raises:
+        InputError: One of the files is not there.
+    """
+    places = [case.place, *case.mask_places, *([] if case.source is None else [case.source])]
+    options = {name: value for name, value in asdict(settings).items() if name not in _NOT_LOOKED_AT}
+    content = {
+        "format": _FORMAT,
+        "case": {
+            "image": case.image,
+            "plane": case.plane,
+            "frame": case.frame,
+            "series": case.series,
+            "source": case.source,
+        },
+        "files": [state_of(place) for place in places],
+        "prompts": [sorted((key, repr(value)) for key, value in row.values.items()) for row in case.rows],
+        "weights": weights_sha256,
+        "options": options,
+    }
+    return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
 
 MASKS = "masks"
 LOCK = ".medsam2-batch"

@@ -8,9 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medsam2.batch.cases import Case
-from medsam2.batch.fingerprint import fingerprint
-from medsam2.batch.records import CaseRecord, Fault, Tally, Task, masks_folder, read_record
-from medsam2.batch.settings import BatchSettings
+from medsam2.batch.records import (
+    BatchSettings,
+    CaseRecord,
+    Fault,
+    Tally,
+    Task,
+    fingerprint,
+    masks_folder,
+    read_record,
+)
 from medsam2.batch.storage import is_url
 from medsam2.errors import InputError
 

@@ -15,21 +15,20 @@ from pathlib import Path
 import torch
 
 from medsam2.batch.cases import Case, is_mask, place_of
-from medsam2.batch.records import CaseRecord, Fault, ObjectRecord, Task
-from medsam2.batch.settings import BatchSettings
+from medsam2.batch.records import BatchSettings, CaseRecord, Fault, ObjectRecord, Task
 from medsam2.batch.storage import at_hand, is_url, shown
 from medsam2.batch.table import Row
 from medsam2.errors import InputError, MedSAM2Error, PromptError, UnsupportedFormat
-from medsam2.evaluation.peak import watched_memory
-from medsam2.imaging.dicom import series_files
+from medsam2.evaluation.provenance import watched_memory
+from medsam2.imaging.dicom.read import series_files
+from medsam2.imaging.dicom.slices import Source
 from medsam2.imaging.io import read
-from medsam2.imaging.outputs.dicom_slices import Source
 from medsam2.imaging.outputs.write import NEEDS_SOURCE, SUFFIXES, write_labels
-from medsam2.imaging.preview import write_preview
-from medsam2.inference.options import InferenceOptions
 from medsam2.inference.predictor import Predictor, load
 from medsam2.inference.prompting import add_prompts, prompts_of
+from medsam2.inference.runtime import InferenceOptions
 from medsam2.inference.session import Session
+from medsam2.measure.preview import write_preview
 from medsam2.prompts.files import claim_of
 from medsam2.prompts.statements import Prompts, number_objects
 

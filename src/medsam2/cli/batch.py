@@ -13,19 +13,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from medsam2.cli.grouped import grouped
 from medsam2.cli.messages import EXIT_FAILED, say
+from medsam2.cli.options import WindowCommand, grouped
 from medsam2.cli.outputs import KINDS
 from medsam2.cli.segment import WayOptions, way_options
-from medsam2.cli.window import WindowCommand
 from medsam2.errors import InputError
 
 if TYPE_CHECKING:
     from medsam2.batch.cases import Case
-    from medsam2.batch.records import CaseRecord, Fault
+    from medsam2.batch.records import BatchSettings, CaseRecord, Fault
     from medsam2.batch.results import Summary
     from medsam2.batch.run import Engine, Plan
-    from medsam2.batch.settings import BatchSettings
 
 CASE_MARK = "{case}"
 
@@ -108,9 +106,8 @@ def batch(ctx: click.Context, table: Path, options: BatchOptions, way: WayOption
     FOLDER; run again, only what is missing, has failed or has changed since is done. The exit code is 1 if a
     case has failed.
     """
-    from medsam2.batch.page import write_page
     from medsam2.batch.records import working_in
-    from medsam2.batch.results import each_result, write_results
+    from medsam2.batch.results import each_result, write_page, write_results
     from medsam2.batch.run import check_apart, plan_run
 
     started = time.perf_counter()
@@ -133,7 +130,7 @@ def batch(ctx: click.Context, table: Path, options: BatchOptions, way: WayOption
 
 
 def _settings(options: BatchOptions, way: WayOptions) -> BatchSettings:
-    from medsam2.batch.settings import BatchSettings
+    from medsam2.batch.records import BatchSettings
     from medsam2.imaging.intensity import WINDOW_PRESETS
 
     if isinstance(way.window, str) and way.window not in WINDOW_PRESETS:
@@ -150,9 +147,8 @@ def _settings(options: BatchOptions, way: WayOptions) -> BatchSettings:
 
 def _read_cases(table: Path, options: BatchOptions) -> Sequence[Case]:
     """Everything about the table that can be wrong is said before anything runs."""
-    from medsam2.batch.cases import cases_of, check_meshes
+    from medsam2.batch.cases import cases_of, check_meshes, find_images
     from medsam2.batch.table import read_rows
-    from medsam2.batch.wildcards import find_images
 
     images = None if options.pattern is None else find_images(options.pattern)
     cases = cases_of(read_rows(table), folder=table.parent, key=options.key, images=images)
@@ -253,8 +249,7 @@ def _print(summary: Summary, folder: Path, as_json: bool) -> None:
 
 
 def _lines(summary: Summary, folder: Path, as_json: bool) -> Iterator[str]:
-    from medsam2.batch.page import PAGE
-    from medsam2.batch.results import NUMBERS, TABLE, sentences
+    from medsam2.batch.results import NUMBERS, PAGE, TABLE, sentences
 
     places = {"table": TABLE, "numbers": NUMBERS, "report": PAGE}
     if as_json:

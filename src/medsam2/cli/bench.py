@@ -65,9 +65,8 @@ def memory(
 
 def _subjects(cases: Path | None, generated: int, seed: int) -> Iterator[Subject]:
     from medsam2.evaluation.ablation import subject_of
+    from medsam2.evaluation.cases import read_cases, read_task
     from medsam2.evaluation.generated import long_objects
-    from medsam2.evaluation.protocol import read_cases
-    from medsam2.evaluation.task import read_task
 
     for case in [] if cases is None else read_cases(cases):
         if case.axis is not None:
@@ -77,7 +76,7 @@ def _subjects(cases: Path | None, generated: int, seed: int) -> Iterator[Subject
 
 def _strata(scores: Sequence[ArmScore]) -> Iterator[tuple[str, list[ArmScore]]]:
     """All objects, then apart: the short ones, generated and real long ones, those with a gap."""
-    from medsam2.evaluation.ablation import SHORT_OBJECT
+    from medsam2.evaluation.summary import SHORT_OBJECT
 
     is_short = {score.subject: score.num_slices <= SHORT_OBJECT for score in scores}
     strata = {

@@ -126,7 +126,7 @@ def _generated_case(output: Path, structure: str, seed: int) -> _Case:
 def _segment(case: _Case, predictor: Predictor) -> dict[str, object]:
     """Segment, keep scan, mask and picture, and return what `--json` prints."""
     from medsam2.imaging.io import write
-    from medsam2.imaging.measure import longest_diameter_mm
+    from medsam2.measure.sizes import longest_diameter_mm
     from medsam2.prompts.simulate import tight_box
 
     key_slice = int(case.reference.sum(axis=(1, 2)).argmax())
@@ -156,7 +156,7 @@ def _segment(case: _Case, predictor: Predictor) -> dict[str, object]:
 
 def _draw(case: _Case, found: np.ndarray, key_slice: int, box: tuple[float, float, float, float]) -> None:
     from medsam2.imaging.intensity import resolve_window, to_uint8
-    from medsam2.imaging.preview import draw_preview, write_preview
+    from medsam2.measure.preview import draw_preview, write_preview
 
     window = resolve_window(case.volume, case.window)
     spacing_x, spacing_y, _ = case.volume.spacing

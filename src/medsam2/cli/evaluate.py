@@ -13,15 +13,15 @@ import click
 from click.core import ParameterSource
 
 from medsam2.cli.messages import EXIT_FAILED, say
-from medsam2.cli.precision import precision_option
+from medsam2.cli.options import precision_option
 from medsam2.errors import InputError
 
 if TYPE_CHECKING:
     from medsam2.evaluation.cost import TimeModel
+    from medsam2.evaluation.experiment import Arm, Study
     from medsam2.evaluation.provenance import Provenance
-    from medsam2.evaluation.rounds import RunOptions
     from medsam2.evaluation.runner import CaseResult
-    from medsam2.evaluation.study import Arm, Study
+    from medsam2.evaluation.simulated_user import RunOptions
     from medsam2.evaluation.summary import Summary
 
 NETWORK = "network"
@@ -111,11 +111,11 @@ def evaluate(
     --protocol says, and gets its Dice, its surface Dice at 2 mm and its HD95; pictures without a spacing are
     measured in pixels. A case that fails does not stop the rest; the exit code is then 1.
     """
+    from medsam2.evaluation.cases import read_cases
+    from medsam2.evaluation.experiment import Masks, conclude, run_arms_of
     from medsam2.evaluation.metrics import TOLERANCE
-    from medsam2.evaluation.protocol import read_cases
     from medsam2.evaluation.report import write_csv
-    from medsam2.evaluation.rounds import RunOptions
-    from medsam2.evaluation.study import Masks, conclude, run_arms_of
+    from medsam2.evaluation.simulated_user import RunOptions
     from medsam2.evaluation.summary import summarise
 
     is_network = predictor == NETWORK
@@ -157,7 +157,7 @@ def evaluate(
     if csv_path is not None:
         write_csv(mine, csv_path)
     if report is not None:
-        from medsam2.evaluation.publish import PAGE, publish
+        from medsam2.evaluation.report import PAGE, publish
 
         publish(study, report)
         say(f"the report is {report / PAGE}")
@@ -231,9 +231,9 @@ def _second(
 
 
 def _network_arms(networks: Sequence[_Network], options: RunOptions, device: str) -> list[Arm]:
-    from medsam2.evaluation.study import Arm
-    from medsam2.inference.options import InferenceOptions
+    from medsam2.evaluation.experiment import Arm
     from medsam2.inference.predictor import load
+    from medsam2.inference.runtime import InferenceOptions
 
     for one in networks:
         InferenceOptions(memory=one.memory)  # a wrong name is the command line's fault, not each case's
@@ -253,7 +253,7 @@ def _network_arms(networks: Sequence[_Network], options: RunOptions, device: str
 
 def _classical_arm(predictor: str, options: RunOptions) -> Arm:
     from medsam2.evaluation.baseline import EllipsoidSegmenter, RandomWalkerSegmenter
-    from medsam2.evaluation.study import Arm
+    from medsam2.evaluation.experiment import Arm
 
     segmenter = EllipsoidSegmenter() if predictor == "ellipse" else RandomWalkerSegmenter()
     return Arm(name=predictor, segmenter=segmenter, options=options)
@@ -262,7 +262,7 @@ def _classical_arm(predictor: str, options: RunOptions) -> Arm:
 def _prepare(folder: Path, cases: Path, networks: Sequence[_Network], arms: Sequence[Arm]) -> Provenance:
     """Make the report's folder and note what it is made with."""
     from medsam2.evaluation.provenance import describe_run
-    from medsam2.evaluation.publish import prepare_folder
+    from medsam2.evaluation.report import prepare_folder
 
     prepare_folder(folder)
     weights = list(dict.fromkeys(one.weights for one in networks))
@@ -313,7 +313,7 @@ def _watched(results: Iterator[tuple[int, CaseResult]], total: int) -> Iterator[
 
 
 def _print_json(settings: dict[str, object], study: Study) -> None:
-    from medsam2.evaluation.publish import study_json
+    from medsam2.evaluation.report import study_json
 
     found = study_json(study)
     click.echo(json.dumps({"settings": settings, **found}, allow_nan=False))
@@ -327,7 +327,7 @@ def _print_table(results: Sequence[CaseResult], summary: Summary) -> None:
 
 
 def _print_differences(study: Study) -> None:
-    from medsam2.evaluation.strata import PICTURES, SCANS
+    from medsam2.evaluation.summary import PICTURES, SCANS
     from medsam2.evaluation.tables import alike_in_words, comparison_table
 
     if not study.differences:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from medsam2.cli.grouped import grouped
+from medsam2.cli.options import grouped
 from medsam2.errors import InputError
 
 if TYPE_CHECKING:
-    from medsam2.imaging.outputs.dicom_slices import Source
+    from medsam2.imaging.dicom.slices import Source
     from medsam2.imaging.volume import Volume
     from medsam2.inference.session import Session
 
@@ -108,7 +108,7 @@ def source_series(
 
     from pydicom import dcmread
 
-    from medsam2.imaging.dicom import series_files
+    from medsam2.imaging.dicom.read import series_files
     from medsam2.imaging.outputs.dicom_source import match
     from medsam2.imaging.outputs.write import NEEDS_SOURCE, kind_of
 
@@ -130,8 +130,8 @@ def check_places(options: OutputOptions, image: Path) -> None:
         InputError: See `imaging.outputs.write.check_labels_output`, or a picture is no PNG, or see above.
     """
     from medsam2.imaging.io import check_output
+    from medsam2.imaging.outputs.mesh import require_skimage
     from medsam2.imaging.outputs.write import check_labels_output, kind_of
-    from medsam2.imaging.surface import require_skimage
 
     mask = mask_path(options, image)
     check_labels_output(mask, options.output_type, options.source or image)
@@ -223,10 +223,9 @@ def write_outputs(
     Raises:
         InputError: A file cannot be written; those before it are there, each whole.
     """
-    from medsam2.imaging.measure import measure_objects
-    from medsam2.imaging.outputs.statistics import write_statistics
     from medsam2.imaging.outputs.write import write_labels
-    from medsam2.imaging.preview import write_preview
+    from medsam2.measure.preview import write_preview
+    from medsam2.measure.sizes import measure_objects, write_statistics
 
     labels, kind = session.result(), plan.options.output_type
     given = {number: name for number, name in names.items() if name is not None}

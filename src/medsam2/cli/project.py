@@ -101,8 +101,8 @@ def status(ctx: click.Context, folder: Path, as_json: bool) -> None:
     """
     with _opened(folder) as found:
         from medsam2.annotation.cases import list_cases, list_users
-        from medsam2.annotation.checking import check_files
-        from medsam2.annotation.states import STATES
+        from medsam2.annotation.overview import check_files
+        from medsam2.annotation.project import STATES
 
         states = [case.state for case in list_cases(found)]
         counts = {state: states.count(state) for state in STATES}

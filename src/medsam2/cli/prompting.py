@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from medsam2.cli.grouped import grouped
+from medsam2.cli.options import grouped
 from medsam2.errors import PromptError
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def read_asked(options: PromptOptions, volume: Volume, image: Path, axis: int) -
 def _typed(options: PromptOptions, session: Session) -> Prompt:
     """The prompt that stands in the command line itself."""
     from medsam2.inference.prompting import slice_of_mask
-    from medsam2.prompts.recist import RecistLine, box_around
+    from medsam2.prompts.statements import RecistLine, box_around
     from medsam2.prompts.types import check_slice, prompt_from
 
     assert options.slice_index is not None  # as `check_prompts` made sure

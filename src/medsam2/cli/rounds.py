@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from medsam2.cli.messages import say
-from medsam2.cli.window import HELP as WINDOW_HELP
-from medsam2.cli.window import OPTION as WINDOW_OPTION
-from medsam2.cli.window import WindowCommand, parse_window
+from medsam2.cli.options import HELP as WINDOW_HELP
+from medsam2.cli.options import OPTION as WINDOW_OPTION
+from medsam2.cli.options import WindowCommand, parse_window
 
 if TYPE_CHECKING:
     from medsam2.training.loop import Trainer
@@ -61,7 +61,7 @@ def rounds(
     from medsam2.inference.predictor import load
     from medsam2.training.config import read_recipe
     from medsam2.training.datasets.scan import ReadOptions
-    from medsam2.training.rounds.folder import PROPOSED, read_folder, round_folder
+    from medsam2.training.rounds.proposals import PROPOSED, read_folder, round_folder
     from medsam2.training.rounds.work import RoundOptions, begin_from, look_at, put_forward, start_training
 
     config = begin_from(read_recipe(recipe), weights)

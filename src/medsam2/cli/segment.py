@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from medsam2.cli.grouped import grouped
 from medsam2.cli.messages import say
+from medsam2.cli.options import HELP, OPTION, WindowCommand, grouped, parse_window, precision_option
 from medsam2.cli.outputs import (
     OutputOptions,
     OutputPlan,
@@ -22,9 +22,7 @@ from medsam2.cli.outputs import (
     source_series,
     write_outputs,
 )
-from medsam2.cli.precision import precision_option
 from medsam2.cli.prompting import PromptOptions, check_prompts, prompt_options, read_asked
-from medsam2.cli.window import HELP, OPTION, WindowCommand, parse_window
 
 if TYPE_CHECKING:
     from medsam2.cli.run_report import RunReport
@@ -159,8 +157,8 @@ def _choose_axis(volume: Volume, plane: str | None) -> tuple[int, dict[str, obje
 
 def _open(image: Path, volume: Volume, way: WayOptions, window: str | tuple[float, float] | None) -> Session:
     from medsam2.errors import InputError
-    from medsam2.inference.options import InferenceOptions
     from medsam2.inference.predictor import load
+    from medsam2.inference.runtime import InferenceOptions
 
     options = InferenceOptions(
         memory=way.memory, keep_component=way.keep_component, stop_after=way.stop_after

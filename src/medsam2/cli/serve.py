@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from medsam2.cli.messages import say
-from medsam2.cli.precision import precision_option
+from medsam2.cli.options import precision_option
 from medsam2.errors import InputError
 
 _HOSTS_OPTION = "--allow-urls"
@@ -74,7 +74,7 @@ def serve(
     variable MEDSAM2_*; what is given here counts more. The log is JSON lines on standard error.
     """
     try:
-        from medsam2.serving.monailabel.opening import check_studies
+        from medsam2.serving.monailabel.dialect import check_studies
         from medsam2.serving.run import listen, run_server
         from medsam2.serving.settings import is_loopback, load_settings
     except ModuleNotFoundError as error:

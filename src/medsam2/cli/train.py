@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from medsam2.training.config import TrainConfig
     from medsam2.training.loop import Trainer
-    from medsam2.training.progress import Progress
+    from medsam2.training.runs import Progress
 
 
 @click.command()
@@ -115,9 +115,8 @@ def _note(progress: Progress, curves: SummaryWriter) -> None:
 
 def _report(config: TrainConfig, output: Path, bank: Path, device: str, recipe: Path) -> None:
     """Compare the weights before and after on the stacks that were held out."""
-    from medsam2.evaluation.publish import PAGE
-    from medsam2.training.comparison import compare_weights, write_comparison
-    from medsam2.training.held_out import write_held_out
+    from medsam2.evaluation.report import PAGE
+    from medsam2.training.comparison import compare_weights, write_comparison, write_held_out
     from medsam2.training.runs import RunFolder
 
     assert config.initial_weights is not None

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 import click
 
 from medsam2.cli.messages import say
-from medsam2.cli.precision import precision_option
+from medsam2.cli.options import precision_option
 from medsam2.errors import PromptError
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from medsam2.imaging.video import Video
-    from medsam2.imaging.video_beats import Beat
+    from medsam2.imaging.video.read import Video
     from medsam2.inference.video import FrameMasks, VideoSession
+    from medsam2.measure.cardiac import Beat
 
 OBJECT = 1
 CURVE = "area_curve.png"
@@ -76,11 +76,11 @@ def video(
     directions. The folder gets an overlay and a mask video and a table of areas.
     """
     from medsam2.imaging.replacing import check_new_folder, filling
-    from medsam2.imaging.video import open_video
-    from medsam2.imaging.video_folder import ASSUMED_FPS
-    from medsam2.imaging.video_outputs import VideoOutputs, check_stack
-    from medsam2.inference.options import InferenceOptions
+    from medsam2.imaging.video.frames import ASSUMED_FPS
+    from medsam2.imaging.video.outputs import VideoOutputs, check_stack
+    from medsam2.imaging.video.read import open_video
     from medsam2.inference.predictor import load
+    from medsam2.inference.runtime import InferenceOptions
 
     check_new_folder(output)
     _check_prompts(frames, boxes, points, mask)
@@ -180,8 +180,7 @@ def _watched(session: VideoSession) -> Iterator[FrameMasks]:
 
 def _find_beats(opened: Video, areas_px: npt.NDArray[np.int64], picture: Path) -> list[Beat]:
     """Find the beats and draw the curve they are in."""
-    from medsam2.imaging.video_beats import find_beats
-    from medsam2.imaging.video_curve import draw_curve
+    from medsam2.measure.cardiac import draw_curve, find_beats
 
     beats = find_beats(areas_px, opened.times_s)
     pixel_mm2 = _pixel_mm2(opened)

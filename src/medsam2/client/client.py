@@ -2,24 +2,133 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+import numpy as np
 import numpy.typing as npt
 
-from medsam2.client.connection import Connection, json_of
-from medsam2.client.score import ScoredMask, masks_of, table_of
+from medsam2.client.connection import Connection, json_of, problem
 from medsam2.client.session import RemoteSession
-from medsam2.client.upload import file_to_send
 from medsam2.errors import InputError, MedSAM2Error, SessionError
 from medsam2.imaging.intensity import Window, resolve_window
-from medsam2.imaging.io import read
+from medsam2.imaging.io import read, write
+from medsam2.imaging.labels import from_coco_counts
 from medsam2.imaging.volume import Volume
+
+_NIFTI = "scan.nii.gz"
+_OF_TWO_FILES = (".mhd",)
+
+
+@contextmanager
+def file_to_send(
+    scan: str | os.PathLike[str] | Volume, *, as_nifti: bool = False, frame: int | None = None
+) -> Iterator[tuple[Path, int | None]]:
+    """Make one file of a scan, gone afterwards if it was made for this.
+
+    Args:
+        scan: A file as it is, a folder with DICOM files as a .zip, a volume as .nii.gz.
+        as_nifti: Turn every other format into .nii.gz as well.
+        frame: Which volume of a 4D file is meant, from 0.
+
+    Yields:
+        The file, and which frame of it is meant: None where the file holds that frame alone.
+
+    Raises:
+        InputError: There is no such file, it cannot be read or written, or a volume has no such frame.
+    """
+    with tempfile.TemporaryDirectory(prefix="medsam2-") as name:
+        made = Path(name) / _NIFTI
+        if isinstance(scan, Volume):
+            if frame is not None:
+                raise InputError(
+                    f"frame {frame} of a volume that was read already: read the file by this frame"
+                )
+            write(scan, made)
+            yield made, None
+            return
+        path = Path(scan)
+        if not path.exists():
+            raise InputError(f"{path}: no such file")
+        is_nifti = path.name.lower().endswith((".nii", ".nii.gz"))
+        if path.suffix.lower() in _OF_TWO_FILES or (as_nifti and not is_nifti):
+            write(read(path, frame=frame), made)
+            yield made, None
+        elif path.is_dir():
+            yield _packed(path, made.with_suffix(".zip")), frame
+        else:
+            yield path, frame
+
+
+def _packed(folder: Path, archive: Path) -> Path:
+    with zipfile.ZipFile(archive, "x", zipfile.ZIP_DEFLATED, compresslevel=1) as packed:
+        for place, _, names in os.walk(folder):
+            for name in sorted(names):
+                file = Path(place, name)
+                if file.is_file():  # a pipe would be waited for
+                    packed.write(file, file.relative_to(folder))
+    return archive
+
+
+_IMAGE, _FORMAT, _FRAME = "nii_image", "mask_format", "frame"
+_URLS = ("http://", "https://")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ScoredMask:
+    """What a row of the contract's table gave."""
+
+    mask: npt.NDArray[np.bool_]
+    """`(z, y, x)` of the image."""
+    metadata: Mapping[str, object]
+    """As the contract has it: shape, spacing, origin, direction, the prompt."""
+
+
+def table_of(rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
+    """Make rows ready to be sent: images become text, masks come as run lengths.
+
+    Raises:
+        InputError: An image cannot be read, or is none.
+    """
+    return [{**row, **_cells_of(row), _FORMAT: "rle"} for row in rows]
+
+
+def masks_of(answer: object) -> list[ScoredMask | MedSAM2Error]:
+    """Read an answer: an object for one row, a list for several; a row that failed is an exception."""
+    rows: list[Any] = answer if isinstance(answer, list) else [answer]
+    return [problem(row["status"], row["error"]) if "error" in row else _scored(row) for row in rows]
+
+
+def _cells_of(row: Mapping[str, object]) -> dict[str, object]:
+    """A row's image as text, and its frame where that is left to the server."""
+    image, frame = row.get(_IMAGE), row.get(_FRAME)
+    if isinstance(image, str) and image.startswith(_URLS):
+        return {}
+    if not isinstance(image, (str, os.PathLike, Volume)):
+        raise InputError(f"{_IMAGE} is a path, a Volume or a URL, not {type(image).__name__}")
+    if frame is not None and (isinstance(frame, bool) or not isinstance(frame, int)):
+        raise InputError(f"{_FRAME} is a whole number from 0, not {frame!r}")
+    with file_to_send(image, as_nifti=True, frame=frame) as (path, left):
+        text = base64.b64encode(path.read_bytes()).decode("ascii")
+    return {_IMAGE: text, **({} if frame is None else {_FRAME: left})}
+
+
+def _scored(row: Mapping[str, Any]) -> ScoredMask:
+    metadata = row["metadata"]
+    mask = np.zeros(tuple(metadata["shape"][::-1]), bool)
+    for entry in row["mask"]:
+        mask[entry["slice"]] = from_coco_counts(entry["counts"], tuple(entry["size"]))
+    return ScoredMask(mask=mask, metadata=metadata)
+
 
 _Window = str | tuple[float, float] | None
 _SESSIONS = "/v1/sessions"

@@ -1,9 +1,9 @@
-"""Requests to a server; what it refuses comes as the exception that would be raised here."""
+"""Requests to a server and streams of events; refusals come as the exceptions that would be raised here."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, cast
 
@@ -12,6 +12,28 @@ from medsam2.proxies import proxy_for
 
 if TYPE_CHECKING:
     import httpx
+
+
+def events_of(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Name and data of each event of a `text/event-stream`, as it comes.
+
+    Args:
+        lines: Without their ends.
+    """
+    name, data = "message", list[str]()
+    for line in lines:
+        if not line:
+            if data:
+                yield name, "\n".join(data)
+            name, data = "message", []
+            continue
+        field, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if field == "event":
+            name = value
+        elif field == "data":
+            data.append(value)
+
 
 Json = Mapping[str, object]
 _CONNECT_S = 10.0

@@ -12,14 +12,13 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from medsam2.client.connection import Connection, Json, json_of, problem
-from medsam2.client.events import events_of
+from medsam2.client.connection import Connection, Json, events_of, json_of, problem
 from medsam2.errors import InputError, MedSAM2Error, PromptError, SessionError
 from medsam2.imaging.geometry import in_plane_mm, restore_axes
 from medsam2.imaging.intensity import Window
 from medsam2.imaging.labels import coco_counts, from_coco_counts
-from medsam2.imaging.measure import longest_diameter_mm, volume_ml
 from medsam2.imaging.volume import Volume
+from medsam2.measure.sizes import longest_diameter_mm, volume_ml
 from medsam2.prompts.types import Prompt, prompt_from
 
 _Mask = npt.NDArray[np.bool_]

@@ -7,17 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from medsam2.evaluation.cases import XYXY, Task
+from medsam2.evaluation.comparison import estimate_mean, holm, wilcoxon
 from medsam2.evaluation.metrics import measure_dice
-from medsam2.evaluation.protocol import XYXY
-from medsam2.evaluation.statistics import estimate_mean, holm, wilcoxon
-from medsam2.evaluation.task import Task
 from medsam2.imaging.geometry import slices_along
 from medsam2.imaging.volume import Volume
-from medsam2.inference.options import InferenceOptions
 from medsam2.inference.predictor import Predictor
-from medsam2.tracking.select import Policy
-
-SHORT_OBJECT = 7  # slices; up to here all policies look back at the same memories
+from medsam2.inference.runtime import InferenceOptions
+from medsam2.tracking.policies import Policy
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

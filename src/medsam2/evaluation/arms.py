@@ -9,8 +9,7 @@ from types import MappingProxyType
 import numpy as np
 
 from medsam2.tracking.memory import MemoryBank
-from medsam2.tracking.select import NUM_RECENT, Place, Policy, Recent, Selection, with_prompts
-from medsam2.tracking.self_sorting import SelfSorting
+from medsam2.tracking.policies import NUM_RECENT, Place, Policy, Recent, Selection, SelfSorting, with_prompts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from medsam2.errors import InputError
-from medsam2.evaluation.protocol import XYXY
+from medsam2.evaluation.cases import XYXY
 from medsam2.imaging.geometry import restore_axes, slices_along
 from medsam2.imaging.intensity import Window, resolve_window, to_uint8
 from medsam2.imaging.labels import bounding_box

@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from medsam2.errors import InputError
-from medsam2.evaluation.comparison import cluster_of
-from medsam2.evaluation.extent import TARGET_DICE
+from medsam2.evaluation.comparison import Estimate, cluster_of, estimate_saving
+from medsam2.evaluation.metrics import TARGET_DICE
 from medsam2.evaluation.runner import CaseResult
-from medsam2.evaluation.statistics import Estimate, estimate_saving
 
 SIMULATED = (
     "This saving is simulated: prompts were placed by a rule that knows the reference mask, and seconds were "

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medsam2.errors import InputError
-from medsam2.evaluation.comparison import METRICS, PRIMARY, cluster_of, unit_of
+from medsam2.evaluation.comparison import METRICS, PRIMARY, cluster_of, estimate_mean, unit_of
 from medsam2.evaluation.runner import CaseResult, Step
-from medsam2.evaluation.statistics import estimate_mean
-from medsam2.evaluation.strata import PICTURES, SCANS, stratify
+from medsam2.evaluation.summary import PICTURES, SCANS, stratify
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

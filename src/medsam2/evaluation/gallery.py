@@ -8,14 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medsam2.evaluation.protocol import Case
-from medsam2.evaluation.rounds import RunOptions, first_prompt
+from medsam2.evaluation.cases import Case, read_task
+from medsam2.evaluation.experiment import Study
 from medsam2.evaluation.runner import CaseResult
-from medsam2.evaluation.study import Study
-from medsam2.evaluation.task import read_task
+from medsam2.evaluation.simulated_user import RunOptions, first_prompt
 from medsam2.imaging.geometry import slices_along
 from medsam2.imaging.intensity import resolve_window, to_uint8
-from medsam2.imaging.preview import draw_preview
+from medsam2.measure.preview import draw_preview
 
 
 @dataclass(frozen=True, kw_only=True)

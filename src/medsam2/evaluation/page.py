@@ -6,14 +6,12 @@ import base64
 from collections.abc import Iterator, Mapping
 from html import escape
 
-from medsam2.evaluation.comparison import EQUAL, cluster_of
+from medsam2.evaluation.comparison import EQUAL, MIN_CLUSTERS, cluster_of
 from medsam2.evaluation.cost import SIMULATED, TimeModel
+from medsam2.evaluation.experiment import Study, list_limits
 from medsam2.evaluation.figures import draw_boxes, draw_curves, draw_pairs, draw_volumes
 from medsam2.evaluation.gallery import Exhibit
-from medsam2.evaluation.limits import list_limits
-from medsam2.evaluation.statistics import MIN_CLUSTERS
-from medsam2.evaluation.strata import PICTURES, SCANS
-from medsam2.evaluation.study import Study
+from medsam2.evaluation.summary import PICTURES, SCANS
 from medsam2.evaluation.tables import (
     Table,
     alike_in_words,

@@ -6,12 +6,19 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from medsam2.evaluation.comparison import METRICS, TESTED, Difference, cluster_of, unit_of
+from medsam2.evaluation.comparison import (
+    METRICS,
+    TESTED,
+    Difference,
+    Estimate,
+    cluster_of,
+    estimate_mean,
+    unit_of,
+)
 from medsam2.evaluation.cost import CostSummary
+from medsam2.evaluation.experiment import Study
 from medsam2.evaluation.runner import CaseResult
-from medsam2.evaluation.statistics import Estimate, estimate_mean
-from medsam2.evaluation.strata import stratify
-from medsam2.evaluation.study import Study
+from medsam2.evaluation.summary import stratify
 
 NOTHING = "-"
 SIGNIFICANT = 0.05

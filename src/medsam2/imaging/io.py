@@ -7,8 +7,9 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from medsam2.errors import InputError, UnsupportedFormat
-from medsam2.imaging import archive, dicom, itk, mgh, nifti, npz, still
-from medsam2.imaging.content import kind_of_content
+from medsam2.imaging.dicom import read as dicom
+from medsam2.imaging.formats import archive, itk, mgh, nifti, npz, still
+from medsam2.imaging.formats.archive import kind_of_content
 from medsam2.imaging.volume import Volume
 
 _Entry = TypeVar("_Entry")

@@ -12,8 +12,7 @@ from medsam2.errors import GeometryError
 from medsam2.imaging.cut import Cut, cut_of_plane
 from medsam2.imaging.volume import Volume
 from medsam2.inference.features import FrameSource
-from medsam2.inference.options import InferenceOptions
-from medsam2.inference.runtime import Runtime, start_runtime
+from medsam2.inference.runtime import InferenceOptions, Runtime, start_runtime
 from medsam2.inference.session import Session
 from medsam2.inference.video import VideoSession
 from medsam2.model.compact.config import CompactConfig

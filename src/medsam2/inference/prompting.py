@@ -16,8 +16,7 @@ from medsam2.imaging.drawings import DrawnLabel, listed, read_drawing
 from medsam2.imaging.geometry import plane_axis, slices_along
 from medsam2.inference.session import Session
 from medsam2.prompts.drawn import drawn_prompts
-from medsam2.prompts.recist import box_around, points_along
-from medsam2.prompts.statements import MaskFile, Prompts, Statement
+from medsam2.prompts.statements import MaskFile, Prompts, Statement, box_around, points_along
 from medsam2.prompts.types import MAX_OBJECTS, Box, MaskPrompt, Prompt, check_slice
 
 _Stack = npt.NDArray[np.generic]

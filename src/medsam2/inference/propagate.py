@@ -1,14 +1,15 @@
-"""The order in which slices are visited: out from the prompts, upwards, then downwards.
-
-The recurrence of SAM 2 starts both ways from the first prompted slice. A network that carries masks finds
-each slice from the nearest prompted one (`Banks.direction`): between two, ways meet in the middle.
-"""
+"""The order in which slices are visited, and the masks that come of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
-from medsam2.inference.banks import DIRECTIONS, UPWARDS
+import numpy as np
+import numpy.typing as npt
+
+from medsam2.inference.masks import keep_prompted
+from medsam2.inference.state import DIRECTIONS, UPWARDS
 from medsam2.inference.track import ObjectTrack
 
 
@@ -73,3 +74,54 @@ class _Run:
         ):
             self.num_absent = 0
             self.position += self.step
+
+
+def kept_slices(track: ObjectTrack) -> Callable[[int], npt.NDArray[np.bool_]]:
+    """An object's final mask: a function from a slice that was visited to the mask `(y, x)`."""
+    if not track.keeps_component:
+        return track.mask
+    return keep_prompted(track.mask, sorted(track.results), list(track.prompts.values()))
+
+
+def label_slices(tracks: Mapping[int, ObjectTrack]) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
+    """Label the slices in which something was found.
+
+    Where objects overlap, the one whose logit is higher keeps the pixel.
+
+    Args:
+        tracks: Object number, 1 to 255, to object.
+
+    Yields:
+        A slice's index and its labels, uint8 `(y, x)`.
+    """
+    kept = {number: kept_slices(track) for number, track in tracks.items()}
+    for z in sorted({z for track in tracks.values() for z in track.results}):
+        masks = {number: kept[number](z) for number, track in tracks.items() if z in track.results}
+        masks = {number: mask for number, mask in masks.items() if mask.any()}
+        if masks:
+            yield z, join(masks, {number: partial(tracks[number].logits, z) for number in masks})
+
+
+def join(
+    masks: Mapping[int, npt.NDArray[np.bool_]],
+    logits: Mapping[int, Callable[[], npt.NDArray[np.float32]]],
+) -> npt.NDArray[np.uint8]:
+    """Join the masks of one slice to labels; a contested pixel goes to the higher logit.
+
+    Args:
+        masks: Object number to mask `(y, x)`, one at least.
+        logits: Object number to what gives its logits `(y, x)`; asked for only where objects overlap.
+    """
+    shape_yx = next(iter(masks.values())).shape
+    labels = np.zeros(shape_yx, dtype=np.uint8)
+    for number, mask in masks.items():
+        labels[mask] = number
+    contested = sum(mask.astype(np.uint8) for mask in masks.values()) > np.uint8(1)
+    if not np.any(contested):
+        return labels
+    best = np.full(shape_yx, -np.inf, dtype=np.float32)
+    for number, mask in masks.items():
+        heights = np.where(mask, logits[number](), -np.inf)
+        labels[contested & (heights > best)] = number
+        best = np.maximum(best, heights)
+    return labels

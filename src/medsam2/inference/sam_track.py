@@ -8,9 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from medsam2.inference.banks import Banks
-from medsam2.inference.features import SliceFeatures
-from medsam2.inference.found_slices import (
+from medsam2.inference.features import SliceFeatures, prompt_tensors
+from medsam2.inference.masks import (
     ARCHIVE_DISTANCE,
     archive,
     forget_stale,
@@ -19,19 +18,18 @@ from medsam2.inference.found_slices import (
     mask_of,
     other_prompts,
     release_far,
+    to_slice,
+    to_view,
     without_holes,
 )
-from medsam2.inference.options import InferenceOptions
-from medsam2.inference.postprocess import to_slice, to_view
-from medsam2.inference.state import SliceResult, TrackState
-from medsam2.inference.tensors import prompt_tensors
+from medsam2.inference.runtime import InferenceOptions
+from medsam2.inference.state import Banks, SliceResult, TrackState
 from medsam2.inference.zoom import View, grow, grow_to, touches_border, whole_slice, zoom_on
 from medsam2.model.network import ImageFeatures, MemoryTokens, Network
 from medsam2.prompts.types import Prompt
 from medsam2.tracking.memory import FrameMemory
-from medsam2.tracking.select import Place, gather
+from medsam2.tracking.policies import Place, describe, gather
 from medsam2.tracking.step import PromptTensors, remember, track_frame
-from medsam2.tracking.traits import describe
 
 
 class SamTrack:

@@ -15,17 +15,15 @@ from medsam2.errors import PromptError, SessionError
 from medsam2.imaging.cut import Cut
 from medsam2.imaging.geometry import in_plane_mm
 from medsam2.imaging.intensity import Window, check_intensities, resolve_window
-from medsam2.imaging.measure import longest_diameter_mm, volume_ml
-from medsam2.imaging.preview import draw_preview
 from medsam2.imaging.volume import Volume
 from medsam2.inference.features import SliceFeatures
-from medsam2.inference.options import InferenceOptions
-from medsam2.inference.outcome import kept_slices, label_slices
-from medsam2.inference.propagate import visit
-from medsam2.inference.runtime import Runtime
+from medsam2.inference.propagate import kept_slices, label_slices, visit
+from medsam2.inference.runtime import InferenceOptions, Runtime
 from medsam2.inference.state import TrackState
 from medsam2.inference.track import ObjectTrack, start_track
-from medsam2.inference.turn import filed_prompt, shown_prompt
+from medsam2.inference.zoom import filed_prompt, shown_prompt
+from medsam2.measure.preview import draw_preview
+from medsam2.measure.sizes import longest_diameter_mm, volume_ml
 from medsam2.prompts.types import MAX_OBJECTS, Point, Prompt, prompt_from
 from medsam2.tracking.step import FrameResult
 

@@ -7,12 +7,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from medsam2.inference.banks import Banks
 from medsam2.inference.carried_track import CarriedTrack
 from medsam2.inference.features import SliceFeatures
-from medsam2.inference.options import InferenceOptions
+from medsam2.inference.runtime import InferenceOptions
 from medsam2.inference.sam_track import SamTrack
-from medsam2.inference.state import SliceResult, TrackState
+from medsam2.inference.state import Banks, SliceResult, TrackState
 from medsam2.model.compact.network import CompactNetwork
 from medsam2.prompts.types import Prompt
 

@@ -11,11 +11,9 @@ from torch import Tensor, nn
 
 from medsam2.model.config import MEMORY_DIM, NUM_MEMORY_CODES, ModelConfig
 from medsam2.model.image_encoder import ImageEncoder
-from medsam2.model.layers import MLP
+from medsam2.model.layers import MLP, distance_encoding, sine_map
 from medsam2.model.mask_decoder import DecodedMasks, MaskDecoder
-from medsam2.model.memory_attention import MemoryAttention
-from medsam2.model.memory_encoder import MemoryEncoder
-from medsam2.model.position import distance_encoding, sine_map
+from medsam2.model.memory import MemoryAttention, MemoryEncoder
 from medsam2.model.prompt_encoder import LABEL_PADDING, PromptEncoder
 
 MEMORY_SIGMOID_SCALE = 20.0  # SAM 2.1, released weights: a mask enters memory as -10..10

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from medsam2.model.config import ModelConfig
-from medsam2.model.layers import LayerNorm2d
-from medsam2.model.position import RandomFourierEncoding
+from medsam2.model.layers import LayerNorm2d, RandomFourierEncoding
 
 LABEL_PADDING = -1
 LABEL_NEGATIVE = 0

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from medsam2.errors import PromptError
-from medsam2.prompts.recist import PixelMm, box_around, line_in_mask
 from medsam2.prompts.simulate import tight_box
+from medsam2.prompts.statements import PixelMm, box_around, line_in_mask
 from medsam2.prompts.types import MAX_OBJECTS, Box, MaskPrompt, Prompt
 
 DRAWN_AS = ("mask", "box", "recist")

@@ -21,9 +21,9 @@ from pathlib import Path
 
 from medsam2.errors import InputError, PromptError, UnsupportedFormat
 from medsam2.prompts.deeplesion import is_deeplesion, lesions_of
-from medsam2.prompts.entries import Entry, object_number, statement_of, window_of
 from medsam2.prompts.statements import Claim, Prompts, number_objects
 from medsam2.prompts.tables import table_rows, table_text
+from medsam2.prompts.wire import Entry, object_number, statement_of, window_of
 
 MAX_BYTES = 64 * 2**20
 """A prompt file that is larger is refused; the whole table of DeepLesion has 10 MB."""

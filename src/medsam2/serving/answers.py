@@ -15,7 +15,7 @@ import orjson
 from medsam2.imaging.io import write
 from medsam2.imaging.labels import bounding_box, coco_counts
 from medsam2.imaging.volume import Volume
-from medsam2.serving.faults import Fault
+from medsam2.serving.http_errors import Fault
 from medsam2.serving.rows import Row
 
 _PART_SIZE = 1 << 18

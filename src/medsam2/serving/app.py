@@ -1,4 +1,4 @@
-"""The application: routes, and the layers around them."""
+"""The application: routes, the layers around them, and the contract as OpenAPI."""
 
 from __future__ import annotations
 
@@ -12,24 +12,118 @@ from fastapi.middleware.cors import CORSMiddleware
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from medsam2.errors import MedSAM2Error
-from medsam2.serving.description import SCORE_RESPONSES, SCORE_SCHEMA
-from medsam2.serving.faults import Fault, fault_of
 from medsam2.serving.guard import Guard, fault_response
-from medsam2.serving.head import Head
+from medsam2.serving.http_errors import Fault, fault_of
+from medsam2.serving.limits import usage_of
 from medsam2.serving.monailabel.dialect import open_dialect
 from medsam2.serving.monailabel.routes import add_monailabel
 from medsam2.serving.observe import Observer
+from medsam2.serving.rows import MASK_FORMATS, MEMORIES, REQUIRED, WRAPPERS
 from medsam2.serving.score import score
 from medsam2.serving.service import Service
 from medsam2.serving.sessions.routes import session_routes
 from medsam2.serving.settings import ServerSettings
-from medsam2.serving.usage import usage_of
 
 if TYPE_CHECKING:
     from medsam2.inference.predictor import Predictor
-    from medsam2.serving.monailabel.training import Trainer
+    from medsam2.serving.monailabel.tasks import Trainer
+
+
+class Head:
+    """Lets the application see a GET."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_head(message: Message) -> None:
+            if message["type"] != "http.response.body":
+                await send(message)
+            elif not message.get("more_body"):
+                await send({"type": "http.response.body", "body": b""})
+
+        # In the scope itself, not in a copy: layers outside look there for the route.
+        scope["method"] = "GET"
+        try:
+            await self._app(scope, receive, send_head)
+        finally:
+            scope["method"] = "HEAD"
+
+
+_STATUSES = {
+    400: "Not JSON, or not the table.",
+    401: "No key.",
+    403: "The wrong key, or called by a name or a page that is not allowed.",
+    408: "The body arrived too slowly.",
+    413: "Too large.",
+    422: "A value that cannot be; the sentence names row, column, value and what would do.",
+    503: "The queue is full; try again after Retry-After.",
+    504: "Too slow to fetch, to read or to compute.",
+}
+
+
+def _list_of(schema: dict[str, object], about: str) -> dict[str, object]:
+    return {"type": "array", "items": schema, "description": about}
+
+
+def _numbers(count: int) -> dict[str, object]:
+    return {"type": "array", "items": {"type": "number"}, "minItems": count, "maxItems": count}
+
+
+_COLUMNS: dict[str, object] = {
+    "type": "object",
+    "required": list(REQUIRED),
+    "additionalProperties": False,
+    "properties": {
+        "nii_image": _list_of({"type": "string"}, "Base64 of a .nii or .nii.gz file, or a URL of one."),
+        "bbox": _list_of(
+            _numbers(4), "x_min, y_min, x_max, y_max in pixels of the key slice, both ends included."
+        ),
+        "key_slice_idx": _list_of({"type": "integer", "minimum": 0}, "The key slice, in the whole series."),
+        "dicom_window": _list_of(_numbers(2), "Intensities shown as black and as white."),
+        "slice_offset": _list_of({"type": "integer", "minimum": 0}, "The file's first slice in the series."),
+        "points": _list_of({"type": "array", "items": _numbers(2)}, "x, y each, on the key slice."),
+        "point_labels": _list_of({"type": "array", "items": {"enum": [0, 1]}}, "1 inside, 0 outside."),
+        "mask_format": _list_of({"enum": list(MASK_FORMATS)}, "How the mask is written."),
+        "memory": _list_of({"enum": list(MEMORIES)}, "Which slices the model looks back at."),
+        "frame": _list_of({"type": "integer", "minimum": 0}, "Which volume of a 4D file, from 0."),
+    },
+}
+_SPLIT: dict[str, object] = {
+    "type": "object",
+    "required": ["columns", "data"],
+    "properties": {
+        "columns": {"type": "array", "items": {"type": "string"}},
+        "data": {"type": "array", "items": {"type": "array", "items": {}}},
+    },
+}
+_RECORDS: dict[str, object] = {"type": "array", "items": {"type": "object"}}
+
+SCORE_SCHEMA: dict[str, object] = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "minProperties": 1,
+                "properties": {name: {"anyOf": [_COLUMNS, _SPLIT, _RECORDS]} for name in WRAPPERS},
+            }
+        }
+    },
+}
+SCORE_RESPONSES: dict[int | str, dict[str, object]] = {
+    200: {"description": "A mask with its metadata; of several rows a list of masks and errors."},
+    **{status: {"description": text} for status, text in _STATUSES.items()},
+}
+
 
 TITLE = "medsam2"
 SETTINGS_KEY = "medsam2_settings"

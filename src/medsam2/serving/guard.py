@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from medsam2.serving.body import discard_rest, header
-from medsam2.serving.faults import Fault, shown
+from medsam2.serving.http_errors import Fault, shown
+from medsam2.serving.limits import discard_rest, header
 from medsam2.serving.settings import ServerSettings
 
 OPEN_PATHS = ("/healthz", "/readyz", "/ping", "/auth/", "/auth/token")

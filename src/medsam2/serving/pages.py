@@ -12,8 +12,8 @@ from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from medsam2.serving.faults import Fault
 from medsam2.serving.guard import PAGE_PATH, PAGE_PREFIX
+from medsam2.serving.http_errors import Fault
 
 _START = "index.html"
 _GZIP = ".gz"

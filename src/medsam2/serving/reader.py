@@ -18,7 +18,7 @@ import orjson
 from medsam2.errors import MedSAM2Error
 from medsam2.imaging.geometry import ItkGrid
 from medsam2.imaging.volume import Volume
-from medsam2.serving.faults import Fault
+from medsam2.serving.http_errors import Fault
 from medsam2.serving.reading import VOXELS
 from medsam2.serving.settings import MIB, ServerSettings, reader_environment
 

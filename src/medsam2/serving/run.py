@@ -1,23 +1,114 @@
-"""Run the server on an address until it is told to stop."""
+"""Run the server on an address until it is told to stop, with time limits on connections."""
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from medsam2.errors import InputError
-from medsam2.serving.app import Extension, create_app
-from medsam2.serving.logs import log_lines_to
-from medsam2.serving.protocol import PatientProtocol
+from medsam2.serving.app import SETTINGS_KEY, Extension, create_app
+from medsam2.serving.http_errors import Fault
+from medsam2.serving.observe import log_lines_to
 from medsam2.serving.settings import ServerSettings
 
 if TYPE_CHECKING:
     from medsam2.inference.predictor import Predictor
-    from medsam2.serving.monailabel.training import Trainer
+    from medsam2.serving.monailabel.tasks import Trainer
+
+_GRACE_S = 5.0  # the application's own limit on a body comes first, with an answer
+
+
+class PatientProtocol(H11Protocol):
+    """uvicorn's HTTP/1.1, which would wait for ever; a subclass, as that is how uvicorn takes another one."""
+
+    _timer: asyncio.TimerHandle | None = None
+    _waits_for: object = None
+    _send_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def _settings(self) -> ServerSettings:
+        settings = self.app_state[SETTINGS_KEY]
+        assert isinstance(settings, ServerSettings)
+        return settings
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start to wait for headers."""
+        super().connection_made(transport)
+        if len(self.connections) > self._settings.max_connections:
+            self.connections.discard(self)
+            transport.abort()
+            return
+        self._watch_arrival()
+
+    def data_received(self, data: bytes) -> None:
+        """Take data, and see what is still to come."""
+        super().data_received(data)
+        self._watch_arrival()
+
+    def on_response_complete(self) -> None:
+        """Go on to the next request."""
+        super().on_response_complete()
+        self._watch_arrival()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait for nothing any more."""
+        super().connection_lost(exc)
+        for timer in (self._timer, self._send_timer):
+            if timer is not None:
+                timer.cancel()
+
+    def pause_writing(self) -> None:
+        """Give the caller some time to take what was sent."""
+        super().pause_writing()
+        self._send_timer = self.loop.call_later(self._settings.send_timeout_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It was taken."""
+        super().resume_writing()
+        if self._send_timer is not None:
+            self._send_timer.cancel()
+
+    def send_400_response(self, msg: str) -> None:
+        """Say in the contract's form that this is not HTTP."""
+        self._end_with(Fault(400, f"this is not HTTP/1.1: {msg}"))
+
+    def _watch_arrival(self) -> None:
+        """Limit the time in which headers, then the body have to be there, however they trickle in."""
+        state = self.conn.their_state
+        waits_for = (state, self.conn.our_state) if state in (h11.IDLE, h11.SEND_BODY) else None
+        if waits_for == self._waits_for:
+            return
+        self._waits_for = waits_for
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if state is h11.IDLE:
+            self._timer = self.loop.call_later(self._settings.header_timeout_s, self._no_headers)
+        elif state is h11.SEND_BODY:
+            limit_s = self._settings.body_timeout_s + _GRACE_S
+            self._timer = self.loop.call_later(limit_s, self.transport.abort)
+
+    def _no_headers(self) -> None:
+        limit_s = self._settings.header_timeout_s
+        self._end_with(Fault(408, f"no request arrived within {limit_s:g} s"))
+
+    def _end_with(self, fault: Fault) -> None:
+        if self.transport.is_closing():
+            return
+        head = (
+            f"HTTP/1.1 {fault.status} \r\ncontent-type: application/json\r\n"
+            f"content-length: {len(fault.body)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode("ascii") + fault.body)
+        self.transport.close()
+
 
 _BACKLOG = 128
 _KEEP_ALIVE_S = 5

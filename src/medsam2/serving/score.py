@@ -15,17 +15,12 @@ from starlette.types import Receive
 
 from medsam2.errors import MedSAM2Error
 from medsam2.imaging.volume import Volume
-from medsam2.serving.addresses import SCHEMES
-from medsam2.serving.admission import Reservation
 from medsam2.serving.answers import Found, answer_text, compressed, wants_gzip
-from medsam2.serving.body import header, read_body
-from medsam2.serving.encodings import bytes_in
-from medsam2.serving.faults import Fault, choosing_frame, fault_of, in_column, no_room
-from medsam2.serving.fetch import fetch
-from medsam2.serving.rows import Row, read_row
+from medsam2.serving.fetch import SCHEMES, fetch
+from medsam2.serving.http_errors import Fault, choosing_frame, fault_of, in_column, no_room
+from medsam2.serving.limits import Reservation, header, read_body, usage_of
+from medsam2.serving.rows import Cells, Row, bytes_in, read_row, read_table
 from medsam2.serving.service import Service
-from medsam2.serving.table import Cells, read_table
-from medsam2.serving.usage import usage_of
 from medsam2.serving.volumes import read_volume
 
 _GZIP_MAGIC = b"\x1f\x8b"

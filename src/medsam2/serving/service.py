@@ -1,24 +1,194 @@
-"""Everything a server has one of, put together and taken apart."""
+"""Everything a server has one of: the model, the thread that its work is done in, sessions."""
 
 from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from medsam2.serving.admission import MemoryBudget, Places
-from medsam2.serving.meters import Meters
-from medsam2.serving.model import Model
+import numpy as np
+import numpy.typing as npt
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+from medsam2.errors import InputError
+from medsam2.imaging.intensity import check_intensities
+from medsam2.imaging.volume import Volume
+from medsam2.serving.answers import Found
+from medsam2.serving.http_errors import in_column
+from medsam2.serving.limits import MemoryBudget, Places
 from medsam2.serving.reader import ReaderPool
+from medsam2.serving.rows import Row
 from medsam2.serving.sessions.store import Sessions
 from medsam2.serving.settings import MIB, ServerSettings
-from medsam2.serving.threads import Threads
 
 if TYPE_CHECKING:
     from medsam2.inference.predictor import Predictor
+    from medsam2.inference.session import Session
+
+_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+
+
+class Meters:
+    """The meters of one server; a registry of their own, so that two servers in a process do not add up."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.request_seconds = Histogram(
+            "medsam2_request_seconds", "From a request's first byte to its answer's last.", ["path"],
+            buckets=_SECONDS, registry=self.registry,
+        )  # fmt: skip
+        self.requests = Counter(
+            "medsam2_requests", "Requests that were answered.", ["path", "status"], registry=self.registry
+        )
+        self.row_errors = Counter(
+            "medsam2_row_errors", "Rows that got no mask.", ["status"], registry=self.registry
+        )
+        self.model_seconds = Histogram(
+            "medsam2_model_seconds",
+            "A row with the model, sessions' slices in between included.",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.slices = Counter("medsam2_slices", "Slices the model has seen.", registry=self.registry)
+
+    def watch(self, name: str, text: str, value: Callable[[], float]) -> None:
+        """Show a figure that is kept elsewhere."""
+        Gauge(name, text, registry=self.registry).set_function(value)
+
+    def text(self) -> bytes:
+        """Everything, as Prometheus reads it."""
+        return generate_latest(self.registry)
+
+
+_Result = TypeVar("_Result")
+
+
+class Threads:
+    """Some threads that do what is asked for in the order it is asked for."""
+
+    def __init__(self, count: int, name: str) -> None:
+        self._executor = ThreadPoolExecutor(count, thread_name_prefix=name)
+
+    async def run(self, work: Callable[[], _Result]) -> _Result:
+        """Do some work; a caller that is cancelled comes back only when none of it is under way any more.
+
+        So what the work changes is never in two hands, however requests end.
+        """
+        job = self._executor.submit(work)
+        result = asyncio.wrap_future(job)
+        try:
+            return await asyncio.shield(result)
+        except asyncio.CancelledError:
+            if not job.cancel():
+                while not result.done():
+                    with suppress(asyncio.CancelledError):
+                        await asyncio.wait((result,))
+                if not result.cancelled():
+                    result.exception()  # nobody is left to be told
+            raise
+
+    def close(self) -> None:
+        """Let what is at work come to its end."""
+        self._executor.shutdown(wait=True)
+
+
+_Step = tuple[int, Mapping[int, npt.NDArray[np.bool_]]]
+
+
+class Loaded(NamedTuple):
+    """A predictor, and the name or the file of its weights."""
+
+    predictor: Predictor
+    weights: str
+
+
+class Model:
+    """A predictor whose work is done slice by slice, in the order it is asked for.
+
+    Whoever follows objects asks for one slice after the other, so that others' slices come in between: a
+    click waits for a slice of each of them, not for a volume.
+    """
+
+    def __init__(self, predictor: Predictor, weights: str, meters: Meters) -> None:
+        self.loaded = Loaded(predictor, weights)
+        self._meters = meters
+        self._thread = Threads(1, "medsam2-model")
+        self._row = asyncio.Lock()
+
+    @property
+    def predictor(self) -> Predictor:
+        """The one for what begins now."""
+        return self.loaded.predictor
+
+    def take(self, predictor: Predictor, weights: str) -> None:
+        """Let what begins from now on use other weights; open sessions keep those they were opened with."""
+        self.loaded = Loaded(predictor, weights)
+
+    async def run(self, work: Callable[[], _Result]) -> _Result:
+        """Do some work in the model's thread; see `Threads.run`."""
+        return await self._thread.run(work)
+
+    async def step(self, steps: Iterator[_Step]) -> _Step | None:
+        """Follow objects into the next slice; None when there is none left."""
+        step = await self.run(partial(next, steps, None))
+        if step is not None:
+            self._meters.slices.inc()
+        return step
+
+    async def follow(self, session: Session) -> None:
+        """Follow a session's objects through their volume, in turn with others who ask for a whole one."""
+        async with self._row:
+            with self._meters.model_seconds.time():
+                steps = session.propagate()
+                while await self.step(steps) is not None:
+                    pass
+
+    async def segment(self, volume: Volume, row: Row) -> Found:
+        """Segment what a row asks for; if the caller is cancelled, the work ends with the slice at hand.
+
+        Raises:
+            Fault: 422, the image or the prompt is not usable.
+        """
+        async with self._row:  # in turn: the first is not kept waiting for the last
+            started = time.perf_counter()
+            try:
+                session = await self.run(partial(self._begin, volume, row))
+                steps = session.propagate()
+                while await self.step(steps) is not None:
+                    pass
+                return await self.run(lambda: Found.of(session.result(), row))
+            finally:
+                self._meters.model_seconds.observe(time.perf_counter() - started)
+
+    def close(self) -> None:
+        """Let what is at work come to its end."""
+        self._thread.close()
+
+    def _begin(self, volume: Volume, row: Row) -> Session:
+        from medsam2.inference.runtime import InferenceOptions
+
+        try:
+            check_intensities(volume.array)
+        except InputError as error:
+            raise in_column(row.number, "nii_image", error) from None
+        session = self.predictor.session(
+            volume, window=row.window, options=InferenceOptions(memory=row.memory)
+        )
+        session.add(
+            1,
+            slice=row.adjusted_index,
+            box=row.box_xyxy,
+            points=row.points_xy,
+            labels=row.point_labels,
+        )
+        return session
 
 
 class Service:

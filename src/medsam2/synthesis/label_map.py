@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from medsam2.errors import InputError
-from medsam2.synthesis.fields import Floats, Grid, smooth_field
+from medsam2.synthesis.render import Floats, Grid, smooth_field
 
 Labels = npt.NDArray[np.uint16]
 

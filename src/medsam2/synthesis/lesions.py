@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from medsam2.synthesis.fields import Grid, smooth_field
 from medsam2.synthesis.label_map import Labels
+from medsam2.synthesis.render import Grid, smooth_field
 
 Place = npt.NDArray[np.float64]
 """A voxel (z, y, x), in parts of voxels."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from medsam2.synthesis import shapes
-from medsam2.synthesis.fields import Floats, Grid, paint, smooth_field
+from medsam2.synthesis.render import Floats, Grid, paint, smooth_field
 from medsam2.synthesis.scene import Placed, Scene, add, cut_out, fill_values, fit, pick_place, surroundings
 from medsam2.synthesis.shapes import Shape
 from medsam2.synthesis.tissues import Palette, Tissue

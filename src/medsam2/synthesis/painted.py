@@ -7,14 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from medsam2.synthesis.contrasts import Contrast, draw_contrast, find_pairs, match_pairs, shade_lesions
-from medsam2.synthesis.fields import Floats, Grid, smooth_field
-from medsam2.synthesis.joining import Group, count_contacts, draw_alike, draw_groups
+from medsam2.synthesis.contrasts import (
+    Contrast,
+    draw_contrast,
+    find_pairs,
+    match_pairs,
+    paint_surroundings,
+    shade_lesions,
+)
 from medsam2.synthesis.label_map import LabelMap, Labels, cut_map, draw_cut
 from medsam2.synthesis.lesions import Lesion, add_lesions
-from medsam2.synthesis.listing import list_objects
-from medsam2.synthesis.render import finish, render_ct, render_mr
-from medsam2.synthesis.surroundings import paint_surroundings
+from medsam2.synthesis.listing import Group, count_contacts, draw_alike, draw_groups, list_objects
+from medsam2.synthesis.render import Floats, Grid, finish, render_ct, render_mr, smooth_field
 
 SIDE_PX = 176
 SLICES = (32, 40)

@@ -9,8 +9,7 @@ import numpy.typing as npt
 
 from medsam2.synthesis import shapes
 from medsam2.synthesis.body import Body, fill, paint_wall
-from medsam2.synthesis.fields import Floats, Grid, paint, smooth_field, soft_occupancy
-from medsam2.synthesis.render import render_ct
+from medsam2.synthesis.render import Floats, Grid, paint, render_ct, smooth_field, soft_occupancy
 from medsam2.synthesis.scene import Scene, add, cut_out, fit, new_scene
 from medsam2.synthesis.shapes import Shape
 from medsam2.synthesis.tissues import Palette, Tissue

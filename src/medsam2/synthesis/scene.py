@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medsam2.synthesis.body import Body
-from medsam2.synthesis.fields import Floats, Grid, smooth_field, soft_occupancy
+from medsam2.synthesis.render import Floats, Grid, smooth_field, soft_occupancy
 from medsam2.synthesis.shapes import Shape
 from medsam2.synthesis.tissues import Tissue
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medsam2.synthesis.fields import Floats
+from medsam2.synthesis.render import Floats
 
 Level = Callable[[Floats, Floats, Floats], Floats]
 

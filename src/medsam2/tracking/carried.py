@@ -13,7 +13,7 @@ from medsam2.model.compact.memory import CompactMemories, Square, cell_shares
 from medsam2.model.compact.network import CompactNetwork
 from medsam2.tracking.memory import FrameMemory, MemoryBank
 from medsam2.tracking.planes import Sight, as_planes
-from medsam2.tracking.select import Selection
+from medsam2.tracking.policies import Selection
 from medsam2.tracking.step import MASK_PROMPT_LOGIT, FrameResult
 
 DISTANCE_UNIT = 15.0  # slices; distances of object pointers are told in it

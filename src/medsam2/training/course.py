@@ -10,21 +10,18 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from medsam2.model.attention import RotaryAttention
 from medsam2.model.compact.config import CompactConfig
 from medsam2.model.compact.network import CompactNetwork
 from medsam2.model.config import PRESETS, ModelConfig
+from medsam2.model.layers import RotaryAttention
 from medsam2.model.network import Network
-from medsam2.training.chance import Chance
-from medsam2.training.clips import draw_clips
+from medsam2.training.clips import Mixture, draw_clips
 from medsam2.training.config import PhaseConfig, TrainConfig
-from medsam2.training.data import draw_batch
+from medsam2.training.data import Chance, draw_batch
 from medsam2.training.follow import FollowLearner, Walk
-from medsam2.training.follow_validation import validate_follow
 from medsam2.training.learner import ClipLearner
-from medsam2.training.losses import term_weights
-from medsam2.training.mixture import Mixture
-from medsam2.training.validation import Validation, validate
+from medsam2.training.optimisation import term_weights
+from medsam2.training.validation import Validation, validate, validate_follow
 
 Backward = Callable[[Tensor], None]
 

@@ -1,4 +1,4 @@
-"""Clips cut from a bank's stacks: an object, the slices from its key slice outwards, a view."""
+"""Clips cut from a bank's stacks, and the sources of chance of one training step."""
 
 from __future__ import annotations
 
@@ -13,14 +13,44 @@ import torch
 from torch import Tensor
 
 from medsam2.errors import InputError
-from medsam2.inference.preprocess import resample_mask, resample_slice
+from medsam2.inference.features import resample_mask, resample_slice
 from medsam2.inference.zoom import View, square_view, whole_slice
 from medsam2.prompts.simulate import tight_box
+from medsam2.training.augment import change_as_modality, change_intensities, move, turn
 from medsam2.training.bank import BankedStack, load_stack, stack_path
 from medsam2.training.config import DataConfig
-from medsam2.training.intensities import change_as_modality
-from medsam2.training.motion import move
-from medsam2.training.transforms import change_intensities, turn
+
+
+class Chance:
+    """What a batch, or a part of one, is drawn by.
+
+    No dataclass: Lightning Fabric looks through those for tensors to convert, and refuses frozen ones.
+    """
+
+    def __init__(self, *, shared: np.random.Generator, clips: Sequence[np.random.Generator]) -> None:
+        self.shared = shared
+        """Of what all clips of a step have in common: their first prompt's kind, how many clicks follow."""
+        self.clips = tuple(clips)
+        """Of each clip, whichever process it is on and whatever other clips are beside it."""
+
+
+def chance_of_step(seed: int, step: int, clips: range) -> Chance:
+    """Make the sources of some clips of a step.
+
+    They follow from the numbers alone: a resumed run repeats nothing, and a batch that is shared among
+    processes, or worked through in parts, is the same batch.
+
+    Args:
+        seed: Of the run.
+        step: Number of the step.
+        clips: Numbers of the clips in the step's whole batch.
+    """
+    # Counted from 1: to numpy, a seed that ends in 0 is the seed without it.
+    return Chance(
+        shared=np.random.default_rng((seed, step)),
+        clips=[np.random.default_rng((seed, step, clip + 1)) for clip in clips],
+    )
+
 
 LARGEST_SLICE_SHARE = 0.5  # clips that begin where the object is largest, as users prompt it
 MIN_AREA_FRACTION = 0.25  # of the largest slice's area, for the slice that is prompted

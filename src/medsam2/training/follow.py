@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from medsam2.model.compact.memory import HERE, CompactMemories, cell_shares
 from medsam2.model.compact.network import CompactNetwork
 from medsam2.tracking.planes import Known, PromptPlanes, Sight, as_planes
-from medsam2.tracking.select import CONDITIONING_CODE, NUM_RECENT
-from medsam2.training.chance import Chance
+from medsam2.tracking.policies import CONDITIONING_CODE, NUM_RECENT
+from medsam2.training.augment import spoil
 from medsam2.training.clips import FollowBatch
 from medsam2.training.config import LossConfig, PromptConfig
-from medsam2.training.losses import frame_loss
-from medsam2.training.prompting import FirstPrompts, correct, prompt_clips
-from medsam2.training.spoil import spoil
+from medsam2.training.data import Chance
+from medsam2.training.optimisation import frame_loss
+from medsam2.training.user import FirstPrompts, correct, prompt_clips
 
 SPREAD_SHARE = 0.3  # of looks back: memories from anywhere, as a self-sorting bank chooses them
 KEY_TRUTH_SHARE = 0.15  # of clips whose prompted slice is remembered with its true mask, as if corrected

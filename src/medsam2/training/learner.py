@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from medsam2.inference.preprocess import normalise
+from medsam2.inference.features import normalise
 from medsam2.model.network import ImageFeatures, MemoryTokens, Network
 from medsam2.tracking.memory import MemoryBank
-from medsam2.tracking.select import recent
+from medsam2.tracking.policies import recent
 from medsam2.tracking.step import FrameResult, PromptTensors, remember, track_frame
-from medsam2.training.chance import Chance
 from medsam2.training.config import LossConfig, PromptConfig
-from medsam2.training.losses import FrameLoss, frame_loss
+from medsam2.training.data import Chance
+from medsam2.training.optimisation import FrameLoss, frame_loss
 from medsam2.training.user import click_correction, click_inside, draw_box
 
 NUM_SLICES = 16  # pointer distances as in a stack of 16 slices or more

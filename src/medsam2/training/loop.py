@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from medsam2.checkpoints import build_network, load_network, resolve, save_weights
 from medsam2.errors import InputError
 from medsam2.model.config import PRESETS
-from medsam2.training.chance import chance_of_step
 from medsam2.training.config import PhaseConfig, TrainConfig
 from medsam2.training.course import course_of
+from medsam2.training.data import chance_of_step
 from medsam2.training.devices import (
     Devices,
     attention_kernel,
@@ -22,16 +22,15 @@ from medsam2.training.devices import (
     mean_over_processes,
     share_of_batch,
 )
-from medsam2.training.losses import term_weights
 from medsam2.training.optimisation import (
     AveragedWeights,
     build_optimizer,
     freeze,
     learning_rate_at,
     set_learning_rate,
+    term_weights,
 )
-from medsam2.training.progress import Meter, Progress
-from medsam2.training.runs import Best, RunFolder, RunState
+from medsam2.training.runs import Best, Meter, Progress, RunFolder, RunState
 from medsam2.training.validation import Validation
 
 

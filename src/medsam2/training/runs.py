@@ -1,4 +1,4 @@
-"""A run's folder: its settings, its state between steps, its curves, its weights."""
+"""A run's folder and what it reports: settings, state between steps, curves, weights."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import pickle
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,62 @@ from torch import Tensor
 from medsam2.errors import CheckpointError
 from medsam2.imaging.replacing import replacing
 from medsam2.training.config import TrainConfig, as_table
+from medsam2.training.optimisation import TERMS
+from medsam2.training.validation import Validation
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Progress:
+    """Where a run stands, after `log_every` steps and whenever something was measured."""
+
+    step: int
+    num_steps: int
+    phase: str
+    losses: dict[str, float]
+    """Means since the last report: total, focal, dice, iou, presence; empty before the first step."""
+    learning_rate: float
+    seconds_per_step: float
+    validation: Validation | None = None
+
+    @property
+    def validation_dice(self) -> float | None:
+        """Mean Dice of the validation, if there was one."""
+        return None if self.validation is None else self.validation.dice
+
+
+class Meter:
+    """Means of losses and time since the last report."""
+
+    def __init__(self, weights: tuple[float, ...]) -> None:
+        self.weights = weights
+        self._reset()
+
+    def add(self, terms: Tensor) -> None:
+        """Take in the loss terms of a step's results, `(results, 4)`."""
+        self.terms.append(terms.cpu())
+
+    def report(
+        self, step: int, num_steps: int, phase: str, learning_rate: float, validation: Validation | None
+    ) -> Progress:
+        """Average what was taken in, and begin anew."""
+        terms = torch.cat(self.terms)
+        means = dict(zip(TERMS, terms.mean(dim=0).tolist(), strict=True))
+        means["total"] = sum(w * m for w, m in zip(self.weights, means.values(), strict=True))
+        progress = Progress(
+            step=step,
+            num_steps=num_steps,
+            phase=phase,
+            losses=means,
+            learning_rate=learning_rate,
+            seconds_per_step=(time.perf_counter() - self.started) / len(self.terms),
+            validation=validation,
+        )
+        self._reset()
+        return progress
+
+    def _reset(self) -> None:
+        self.terms: list[Tensor] = []
+        self.started = time.perf_counter()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,8 +19,8 @@ from pydicom.uid import generate_uid
 
 import medsam2
 from medsam2.errors import InputError
-from medsam2.serving.monailabel.models import VOLUME
-from medsam2.serving.monailabel.opening import check_studies
+from medsam2.serving.monailabel.dialect import check_studies
+from medsam2.serving.monailabel.infer import VOLUME
 
 pytest.importorskip("dicomweb_client", reason="needs the extra dicomweb")
 pytest.importorskip("highdicom", reason="needs the extra dicom")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from medsam2.errors import InputError, MedSAM2Error
-from medsam2.serving.faults import Fault
+from medsam2.serving.http_errors import Fault
 from medsam2.serving.monailabel.folder import FolderStudies
 
 INDEX = "datastore_v2.json"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from medsam2.prompts.types import Box
-from medsam2.serving.faults import Fault
-from medsam2.serving.monailabel.params import flag, read_asked
+from medsam2.serving.http_errors import Fault
+from medsam2.serving.monailabel.requests import flag, read_asked
 
 SHAPE = (12, 56, 64)
 

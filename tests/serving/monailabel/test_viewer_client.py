@@ -14,7 +14,7 @@ import SimpleITK
 
 from medsam2.cli.main import run
 from medsam2.inference.predictor import Predictor
-from medsam2.serving.monailabel.training import Trainer, TrainingOrder
+from medsam2.serving.monailabel.tasks import Trainer, TrainingOrder
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"

@@ -16,9 +16,8 @@ import numpy as np
 import pytest
 
 from medsam2.annotation.improvement import Rounds
-from medsam2.annotation.plans import Plan
 from medsam2.annotation.project import Project, add_scans, create_project, open_project
-from medsam2.annotation.rounds import Improver, Outcome
+from medsam2.annotation.rounds import Improver, Outcome, Plan
 from medsam2.imaging.io import read
 from medsam2.inference.predictor import Predictor
 from medsam2.serving.projects.routes import add_projects

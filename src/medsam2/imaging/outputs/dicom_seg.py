@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medsam2.errors import InputError
-from medsam2.imaging.outputs.dicom_slices import Source, lenient_dicom, require_highdicom
+from medsam2.imaging.dicom.slices import Source, lenient_dicom, require_highdicom
 from medsam2.imaging.outputs.dicom_source import MatchedSeries, match
 from medsam2.imaging.outputs.segments import Code, LabelledObject
 from medsam2.imaging.replacing import replacing

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medsam2.errors import GeometryError, InputError
-from medsam2.imaging.dicom_places import even_parts
+from medsam2.imaging.dicom.grid import even_parts
+from medsam2.imaging.dicom.slices import Source, SourceSlice, lenient_dicom, read_slices
 from medsam2.imaging.geometry import flip_ras_lps
-from medsam2.imaging.outputs.dicom_slices import Source, SourceSlice, lenient_dicom, read_slices
 from medsam2.imaging.volume import Volume
 
 if TYPE_CHECKING:

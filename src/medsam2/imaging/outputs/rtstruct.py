@@ -1,19 +1,21 @@
-"""Write labels as a DICOM RT structure set, one region of interest an object."""
+"""Write labels as a DICOM RT structure set: each object is a region of interest with closed contours."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import ndimage
+from scipy.spatial.distance import cdist
 
 from medsam2.errors import InputError
-from medsam2.imaging.outputs.contours import outlines
+from medsam2.imaging.dicom.slices import Source, SourceSlice, lenient_dicom, require_highdicom
 from medsam2.imaging.outputs.dicom_seg import PRODUCT, SERIES_NUMBER
-from medsam2.imaging.outputs.dicom_slices import Source, SourceSlice, lenient_dicom, require_highdicom
 from medsam2.imaging.outputs.dicom_source import MatchedSeries, match
 from medsam2.imaging.outputs.segments import LabelledObject
 from medsam2.imaging.replacing import replacing
@@ -184,3 +186,118 @@ def _slice_contours(label: int, series: MatchedSeries) -> Iterator[Dataset]:
 def _in_patient(outline: np.ndarray, source: SourceSlice) -> np.ndarray:
     """Place corners (x, y) in pixels of a slice, (N, 3) LPS mm."""
     return np.asarray(source.position + outline * source.pixel_mm @ source.axes)
+
+
+_CORNERS_AT_ONCE = 256
+_LAST = 1e6  # pixels, longer than any channel
+
+
+def outlines(mask: np.ndarray) -> Iterator[np.ndarray]:
+    """Draw each part of a mask as one polygon, half-way between the pixels inside and outside.
+
+    Parts touch by an edge or a corner. A hole is joined to the outline by a channel of no width, there and
+    back, which is how DICOM wants holes in CLOSED_PLANAR contours: whichever rule a reader fills by, the
+    middle of every pixel lies inside exactly where the mask does.
+
+    Args:
+        mask: Boolean, (y, x).
+
+    Yields:
+        (N, 2) float64, corners (x, y) in pixels; the last one is joined to the first.
+
+    Raises:
+        InputError: scikit-image is not installed.
+    """
+    parts, _ = ndimage.label(mask, structure=np.ones((3, 3), bool))
+    for number, (rows, columns) in enumerate(ndimage.find_objects(parts), start=1):
+        yield _keyholed(parts[rows, columns] == number) + np.array((columns.start, rows.start))
+
+
+def _keyholed(part: np.ndarray) -> np.ndarray:
+    """Outline one connected part."""
+    rings = _rings(part)
+    # The outer ring encloses all others.
+    outer = rings.pop(int(np.argmax([abs(_signed_area(ring)) for ring in rings])))
+    return _joined(outer, rings) if rings else outer
+
+
+def _joined(outer: np.ndarray, rings: list[np.ndarray]) -> np.ndarray:
+    """Join rings to the one around them, the nearest first: channels stay short and out of each other's way.
+
+    Every corner of a ring that is still alone keeps its shortest way to what is joined. A ring that joins
+    can only shorten it, so that each pair of corners is looked at once.
+    """
+    corners = np.concatenate((outer, *rings))
+    ring_of = np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])
+    starts = len(outer) + np.cumsum([0, *(len(ring) for ring in rings)])
+    alone = corners[len(outer) :]
+    shortest, nearest = np.full(len(alone), np.inf), np.zeros(len(alone), int)
+
+    def shorten(joined: np.ndarray) -> None:
+        waiting = np.flatnonzero(ring_of >= 0)
+        for some in np.array_split(joined, -(-len(joined) // _CORNERS_AT_ONCE)):
+            lengths = _channel_lengths(corners[some], alone[waiting])
+            best = lengths.argmin(axis=0)
+            least = lengths[best, np.arange(len(waiting))]
+            is_less = least < shortest[waiting]
+            shortest[waiting[is_less]], nearest[waiting[is_less]] = least[is_less], some[best[is_less]]
+
+    following = [*range(1, len(outer)), 0]
+    for first, end in pairwise(starts.tolist()):
+        following += [*range(first + 1, end), first]
+    places = list(range(len(corners)))
+    shorten(np.arange(len(outer)))
+    for _ in rings:
+        corner = int(shortest.argmin())
+        ring = int(ring_of[corner])
+        here, there = int(nearest[corner]), len(outer) + corner
+        # There, around the ring and there again; then here again and on.
+        last = int(starts[ring + 1] - 1 if there == starts[ring] else there - 1)
+        there_again, here_again = len(places), len(places) + 1
+        places += [there, here]
+        following += [here_again, following[here]]
+        following[here], following[last] = there, there_again
+        own = np.flatnonzero(ring_of == ring)
+        ring_of[own], shortest[own] = -1, np.inf
+        if (ring_of >= 0).any():
+            shorten(own + len(outer))
+    order = [0]
+    while (after := following[order[-1]]) != 0:
+        order.append(after)
+    return np.asarray(corners[[places[one] for one in order]])
+
+
+def _channel_lengths(outer: np.ndarray, ring: np.ndarray) -> np.ndarray:
+    """Distances (N, M) between the corners of two rings; a channel across a pixel's middle comes last.
+
+    A reader may find such a pixel inside or outside. In half pixels, corners are whole numbers of which one
+    is odd, and a pixel's middle has two even ones: a channel meets one if its first stop does, since every
+    second stop is alike.
+    """
+    doubled = np.rint(2 * outer).astype(int)[:, None], np.rint(2 * ring).astype(int)
+    way = doubled[1] - doubled[0]
+    num_steps = np.gcd(way[..., 0], way[..., 1])
+    first_stop = doubled[0] + way // np.maximum(num_steps, 1)[..., None]
+    meets_middle = (num_steps > 1) & (first_stop % 2 == 0).all(axis=-1)
+    return np.asarray(cdist(outer, ring) + np.where(meets_middle, _LAST, 0))
+
+
+def _rings(part: np.ndarray) -> list[np.ndarray]:
+    """The outer ring and those of the holes, corners (x, y); a hole runs the other way round."""
+    try:
+        from skimage.measure import find_contours
+    except ImportError as error:
+        raise InputError("contours need scikit-image: pip install 'medsam2[dicom]'") from error
+    found = find_contours(np.pad(part, 1).astype(np.float64), 0.5, fully_connected="high")
+    return [_without_straight_corners(ring[:-1, ::-1] - 1) for ring in found]
+
+
+def _without_straight_corners(ring: np.ndarray) -> np.ndarray:
+    before, after = ring - np.roll(ring, 1, axis=0), np.roll(ring, -1, axis=0) - ring
+    turns = before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]
+    return ring[turns != 0]
+
+
+def _signed_area(ring: np.ndarray) -> float:
+    x, y = ring.T
+    return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import SimpleITK
 
-from medsam2.imaging.itk import write_image
+from medsam2.imaging.formats.itk import write_image
 from medsam2.imaging.outputs.segments import Code, LabelledObject
 from medsam2.imaging.volume import Volume
 

@@ -1,4 +1,4 @@
-"""Write labels in the form that is asked for, or that the file's name says."""
+"""Write labels in the form that is requested, or that the file's name says."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
+
 from medsam2.errors import InputError, UnsupportedFormat
 from medsam2.imaging import io
+from medsam2.imaging.dicom.slices import Source, require_highdicom
 from medsam2.imaging.outputs import dicom_seg, mesh, rtstruct, seg_nrrd
-from medsam2.imaging.outputs.npz import write_npz
-from medsam2.imaging.outputs.dicom_slices import Source, require_highdicom
+from medsam2.imaging.outputs.mesh import require_skimage
 from medsam2.imaging.outputs.segments import Segment, as_labels, find_objects
-from medsam2.imaging.surface import require_skimage
+from medsam2.imaging.replacing import replacing
 from medsam2.imaging.volume import Volume
 
 SUFFIXES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -130,3 +132,16 @@ def write_labels(
     else:
         io.write(labels, path)
     return (path,)
+
+
+def write_npz(labels: Volume, path: Path) -> None:
+    """Write `segs`, (z, y, x) uint8 or uint16, and `spacing`, (x, y, z) in mm; compressed, without pickles.
+
+    The same labels give the same bytes every time.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    spacing = np.asarray(labels.spacing, np.float64)
+    with replacing(path, ".npz") as temporary, temporary.open("xb") as file:
+        np.savez_compressed(file, allow_pickle=False, segs=labels.array, spacing=spacing)

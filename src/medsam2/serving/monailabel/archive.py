@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from medsam2.serving.faults import Fault, shown
+from medsam2.serving.http_errors import Fault, shown
+from medsam2.serving.monailabel.datastore import FINAL, ImageEntry, Info, LabelEntry, checked_tag
 from medsam2.serving.monailabel.dicomweb import MODALITIES, Address, Archive, Segmentation, Series
-from medsam2.serving.monailabel.formats import FINAL, checked_tag
-from medsam2.serving.monailabel.studies import ImageEntry, Info, LabelEntry
 from medsam2.serving.service import Service
 
 _SUFFIX = ".dcm"

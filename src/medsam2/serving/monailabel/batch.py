@@ -8,16 +8,13 @@ from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 
 from medsam2.errors import MedSAM2Error
-from medsam2.serving.admission import Reservation
-from medsam2.serving.faults import Fault
-from medsam2.serving.monailabel.asked import Asked
+from medsam2.serving.http_errors import Fault
+from medsam2.serving.limits import Reservation
+from medsam2.serving.monailabel.datastore import FINAL, ORIGINAL, ImageEntry
 from medsam2.serving.monailabel.dialect import Dialect, checked_choice
-from medsam2.serving.monailabel.formats import FINAL, ORIGINAL
 from medsam2.serving.monailabel.images import find_source
-from medsam2.serving.monailabel.infer import find_mask, save_found
-from medsam2.serving.monailabel.models import ViewerModel, model_called
-from medsam2.serving.monailabel.params import flag, read_asked
-from medsam2.serving.monailabel.studies import ImageEntry
+from medsam2.serving.monailabel.infer import ViewerModel, find_mask, model_called, save_found
+from medsam2.serving.monailabel.requests import Asked, flag, read_asked
 from medsam2.serving.monailabel.tasks import Task, Work
 
 WHICH = ("unlabeled", "labeled", "all")

@@ -1,24 +1,47 @@
-"""The routes for the images of the datastore."""
+"""The routes for the images of the datastore, and those by which OHIF looks into the archive."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import re
+import ssl
 import tempfile
+from collections.abc import AsyncIterator
+from functools import lru_cache
 from pathlib import Path
 
+import httpx
 from fastapi import APIRouter, Request, Response
-from starlette.responses import FileResponse, JSONResponse
+from starlette.background import BackgroundTask
+from starlette.responses import FileResponse, JSONResponse, StreamingResponse
 
 from medsam2.imaging.io import write
-from medsam2.serving.faults import Fault, shown
-from medsam2.serving.monailabel.checksums import checksum
+from medsam2.proxies import proxy_for
+from medsam2.serving.http_errors import Fault, shown
+from medsam2.serving.limits import usage_of
+from medsam2.serving.monailabel.datastore import FINAL, IMAGES, ImageEntry, suffix_of
 from medsam2.serving.monailabel.dialect import Dialect, checked_choice, read_sent_form, told
-from medsam2.serving.monailabel.formats import FINAL, IMAGES, suffix_of
+from medsam2.serving.monailabel.dicomweb import Address
 from medsam2.serving.monailabel.images import Source, find_source, open_source
 from medsam2.serving.monailabel.info import statistics
-from medsam2.serving.monailabel.replies import file_response
-from medsam2.serving.monailabel.studies import ImageEntry
-from medsam2.serving.usage import usage_of
+from medsam2.serving.monailabel.labels import file_response
+
+_KEPT = 1024
+PREFIX = "SHA256:"
+
+
+def checksum(path: Path) -> str:
+    """A file's checksum as clients write it."""
+    stat = path.stat()
+    return PREFIX + _digest(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=_KEPT)
+def _digest(path: Path, *_: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
 
 _OUTPUTS = ("stats", "all", "train")
 _CONVERTED = ".nii.gz"
@@ -122,3 +145,60 @@ async def _converted(dialect: Dialect, request: Request, source: Source) -> Resp
         await asyncio.to_thread(write, volume, path)
         content = await asyncio.to_thread(path.read_bytes)
     return file_response(f"{source.entry.image_id}{_CONVERTED}", content)
+
+
+SERVICES = ("qido", "wado")
+_PATH = re.compile(r"(studies|series|instances)(/[A-Za-z0-9.,]+)*/?")
+_PASSED_ON = ("content-type", "content-encoding", "content-length", "warning")
+
+
+def add_proxy(router: APIRouter, address: Address, timeout_s: float) -> None:
+    """Let viewers ask the archive for lists and pixels.
+
+    Args:
+        router: Gets the route.
+        address: The archive's, with the server's own password for it.
+        timeout_s: For each part of an answer.
+    """
+    certificates = ssl.create_default_context()
+    proxy = proxy_for(address.url)
+    way = None if proxy is None else proxy.url
+
+    @router.get("/proxy/dicom/{service}/{path:path}", response_model=None)
+    @told
+    async def get_proxied(request: Request, service: str, path: str) -> Response:
+        """Pass a question on, and the answer as it comes."""
+        if service not in SERVICES:
+            raise Fault(404, f"there is no service {shown(service)}; {' and '.join(SERVICES)} are passed on")
+        if not _PATH.fullmatch(path) or ".." in path:
+            raise Fault(404, f"{shown(path)} is no resource of DICOMweb")
+        client = httpx.AsyncClient(
+            auth=address.login, timeout=timeout_s, verify=certificates, trust_env=False, proxy=way
+        )
+        question = client.build_request(
+            "GET",
+            f"{address.url}/{path}",
+            params=str(request.query_params),
+            headers={
+                "Accept": request.headers.get("accept", "*/*"),
+                "Accept-Encoding": request.headers.get("accept-encoding", "identity"),
+            },
+        )
+        try:
+            answer = await client.send(question, stream=True)
+        except httpx.HTTPError as error:
+            await client.aclose()
+            raise Fault(502, f"the archive does not answer: {type(error).__name__}") from None
+        headers = {name: answer.headers[name] for name in _PASSED_ON if name in answer.headers}
+        return StreamingResponse(
+            _parts(client, answer), answer.status_code, headers, background=BackgroundTask(client.aclose)
+        )
+
+
+async def _parts(client: httpx.AsyncClient, answer: httpx.Response) -> AsyncIterator[bytes]:
+    try:
+        async for part in answer.aiter_raw():
+            yield part
+    finally:
+        await answer.aclose()
+        await client.aclose()

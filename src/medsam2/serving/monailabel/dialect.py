@@ -1,4 +1,4 @@
-"""Everything that a server has one of when it speaks MONAI Label's protocol, and how it says no."""
+"""Everything that a server has one of when it speaks MONAI Label's protocol."""
 
 from __future__ import annotations
 
@@ -7,22 +7,74 @@ import functools
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
 from typing import ParamSpec
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from medsam2.errors import MedSAM2Error
-from medsam2.serving.body import header, read_body
-from medsam2.serving.faults import Fault, fault_of, no_room
+from medsam2.errors import InputError, MedSAM2Error
+from medsam2.serving.http_errors import Fault, fault_of, no_room
+from medsam2.serving.limits import header, read_body, usage_of
+from medsam2.serving.monailabel.datastore import Studies
+from medsam2.serving.monailabel.folder import FolderStudies
 from medsam2.serving.monailabel.forms import MAX_TEXT, Form, read_form, read_object
-from medsam2.serving.monailabel.opening import open_studies
 from medsam2.serving.monailabel.sessions import Sessions
-from medsam2.serving.monailabel.studies import Studies
-from medsam2.serving.monailabel.tasks import Tasks
-from medsam2.serving.monailabel.training import Trainer
+from medsam2.serving.monailabel.tasks import Tasks, Trainer
 from medsam2.serving.service import Service
-from medsam2.serving.usage import usage_of
+
+_SCHEMES = ("http://", "https://")
+_PACKAGES = ("dicomweb_client", "highdicom", "requests")
+
+
+def open_studies(place: str, service: Service) -> Studies:
+    """Open a folder, or name an archive.
+
+    Args:
+        place: A folder, or a DICOMweb URL.
+        service: For what an archive's series need while they are here.
+
+    Raises:
+        InputError: See `check_studies`.
+    """
+    if not _is_url(place):
+        return FolderStudies(Path(place))
+    _require_packages()
+    from medsam2.serving.monailabel.archive import ArchiveStudies
+
+    return ArchiveStudies(place, service)
+
+
+def check_studies(place: str) -> None:
+    """Refuse what cannot be opened, before weights are loaded. Whether an archive answers is seen later.
+
+    Raises:
+        InputError: The folder is not there or its index cannot be used, the URL is none, or a package for
+            archives is missing.
+    """
+    if _is_url(place):
+        _require_packages()
+        from medsam2.serving.monailabel.dicomweb import Address
+
+        Address.of(place)
+    elif place:
+        FolderStudies(Path(place))
+
+
+def _is_url(place: str) -> bool:
+    return place.lower().startswith(_SCHEMES)
+
+
+def _require_packages() -> None:
+    try:
+        for name in _PACKAGES:
+            import_module(name)
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"a DICOMweb archive needs the package {error.name}: pip install 'medsam2[dicomweb]'"
+        ) from error
+
 
 _UNREAD = (400, 408, 413)  # what was sent may not have been read to its end
 

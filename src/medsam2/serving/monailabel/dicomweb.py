@@ -16,7 +16,7 @@ from dicomweb_client import DICOMwebClient
 
 from medsam2.errors import InputError
 from medsam2.proxies import proxy_for
-from medsam2.serving.faults import Fault
+from medsam2.serving.http_errors import Fault
 from medsam2.serving.settings import MIB
 
 MODALITIES = ("CT", "MR")

@@ -13,8 +13,8 @@ from urllib.parse import parse_qsl
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from medsam2.serving.encodings import json_in
-from medsam2.serving.faults import Fault, shown
+from medsam2.serving.http_errors import Fault, shown
+from medsam2.serving.rows import json_in
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks

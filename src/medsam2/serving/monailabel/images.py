@@ -9,12 +9,11 @@ from pathlib import Path
 
 from medsam2.errors import MedSAM2Error
 from medsam2.imaging.volume import Volume
-from medsam2.serving.admission import Reservation
-from medsam2.serving.faults import Fault, choosing_frame
+from medsam2.serving.http_errors import Fault, choosing_frame
+from medsam2.serving.limits import Reservation
+from medsam2.serving.monailabel.datastore import IMAGES, ImageEntry, suffix_of
 from medsam2.serving.monailabel.dialect import Dialect
-from medsam2.serving.monailabel.formats import IMAGES, suffix_of
 from medsam2.serving.monailabel.forms import Upload
-from medsam2.serving.monailabel.studies import ImageEntry
 from medsam2.serving.volumes import read_volume
 
 _NAME = "image"

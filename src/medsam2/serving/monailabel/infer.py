@@ -1,30 +1,187 @@
-"""Answer a viewer that asks for a mask."""
+"""Answer a viewer that wants a mask: the models it may choose, and their work."""
 
 from __future__ import annotations
 
 import asyncio
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from medsam2.serving.admission import Reservation
-from medsam2.serving.faults import Fault
-from medsam2.serving.monailabel.asked import Asked
+from medsam2.imaging.intensity import Window
+from medsam2.imaging.volume import Volume
+from medsam2.prompts.types import Prompt
+from medsam2.serving.http_errors import Fault, shown
+from medsam2.serving.limits import Reservation, usage_of
 from medsam2.serving.monailabel.dialect import Dialect, checked_choice, read_sent_form
 from medsam2.serving.monailabel.forms import Upload
 from medsam2.serving.monailabel.images import Source, find_source, open_source
-from medsam2.serving.monailabel.labels import store_label, write_segmentation
-from medsam2.serving.monailabel.models import ViewerModel, model_called
-from medsam2.serving.monailabel.params import read_asked
-from medsam2.serving.monailabel.replies import DICOM, OUTPUTS, file_response, form_response, write_mask
-from medsam2.serving.monailabel.segmenting import Segmented
+from medsam2.serving.monailabel.labels import (
+    DICOM,
+    OUTPUTS,
+    file_response,
+    form_response,
+    store_label,
+    write_mask,
+    write_segmentation,
+)
+from medsam2.serving.monailabel.requests import LABEL, WINDOWS, Asked, read_asked, tells_where
+from medsam2.serving.rows import MEMORIES
 from medsam2.serving.score import while_wanted
-from medsam2.serving.usage import usage_of
+from medsam2.serving.service import Model
+
+if TYPE_CHECKING:
+    from medsam2.inference.predictor import Predictor
+    from medsam2.inference.session import Session
+
+_OBJECT = 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Segmented:
+    """What was found."""
+
+    labels: Volume
+    """uint8, 0 and 1, on the image's grid."""
+    scores: Mapping[int, float]
+    """How sure the network is, 0..1, per slice that it looked at."""
+    window: Window
+
+
+Segment = Callable[[Model, Volume, Asked], Awaitable[Segmented]]
+
+
+async def segment_volume(model: Model, volume: Volume, asked: Asked) -> Segmented:
+    """Follow the object both ways from all slices where something is said to be it.
+
+    Slices of which is only said what is not the object are corrected then, as a person would do it: where the
+    object was found.
+
+    Args:
+        model: Does it slice by slice, so that others come in between.
+        volume: The image.
+        asked: What to segment.
+
+    Raises:
+        InputError: The image or a prompt is not usable.
+    """
+    session = await model.run(partial(_open, model.predictor, volume, asked))
+    said = asked.prompts(session.shape)
+    await model.run(partial(_add, session, [prompt for prompt in said if tells_where(prompt)]))
+    await model.follow(session)
+    found = session.scores(_OBJECT)
+    corrections = [prompt for prompt in said if not tells_where(prompt) and prompt.slice_index in found]
+    if corrections:
+        await model.run(partial(_add, session, corrections))
+        await model.follow(session)
+    return await model.run(partial(_segmented, session))
+
+
+async def segment_slice(model: Model, volume: Volume, asked: Asked) -> Segmented:
+    """Find the object in one slice; the labels have the volume's size and are empty elsewhere.
+
+    Args:
+        model: Does it.
+        volume: The image.
+        asked: What to segment.
+
+    Raises:
+        InputError: The image or a prompt is not usable.
+        Fault: 422, prompts are on several slices and none is named.
+    """
+    session = await model.run(partial(_open, model.predictor, volume, asked))
+    said = asked.prompts(session.shape)
+    named = asked.slice_index
+    here = said if named is None else [prompt for prompt in said if prompt.slice_index == named]
+    if len(here) != 1 or not tells_where(here[0]):
+        slices = ", ".join(str(prompt.slice_index) for prompt in said)
+        where = "one slice, named by slice," if named is None else f"slice {named}"
+        raise Fault(422, f"foreground clicks or a roi on {where} are expected; something is said on {slices}")
+    await model.run(partial(_add, session, here))
+    return await model.run(partial(_segmented, session))
+
+
+def _open(predictor: Predictor, volume: Volume, asked: Asked) -> Session:
+    from medsam2.inference.runtime import InferenceOptions
+
+    options = InferenceOptions(memory=asked.memory, keep_component=asked.keeps_component)
+    return predictor.session(volume, window=asked.window, options=options)
+
+
+def _add(session: Session, prompts: Sequence[Prompt]) -> None:
+    from medsam2.inference.prompting import add_prompts
+
+    add_prompts(session, {_OBJECT: prompts})
+
+
+def _segmented(session: Session) -> Segmented:
+    return Segmented(
+        labels=session.result(_OBJECT),
+        scores=MappingProxyType(session.scores(_OBJECT)),
+        window=session.window,
+    )
+
+
+KIND = "deepgrow"
+"""What makes viewers offer clicks and a region."""
+VOLUME = "medsam2_3d"
+SLICE = "medsam2_2d"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewerModel:
+    """One way to use the model."""
+
+    segment: Segment
+    dimension: int
+    """2 makes Slicer send the slice, and put the result into it alone."""
+    description: str
+
+    @property
+    def info(self) -> dict[str, object]:
+        """What viewers read; of a list of options they send the first, unless someone chooses."""
+        return {
+            "type": KIND,
+            "labels": [LABEL],
+            "dimension": self.dimension,
+            "description": self.description,
+            "config": {"window": list(WINDOWS), "memory": list(MEMORIES), "largest_cc": False},
+        }
+
+
+MODELS: Mapping[str, ViewerModel] = MappingProxyType(
+    {
+        VOLUME: ViewerModel(
+            segment=segment_volume,
+            dimension=3,
+            description="Clicks or a box on a slice; the object is followed through the volume, both ways",
+        ),
+        SLICE: ViewerModel(
+            segment=segment_slice,
+            dimension=2,
+            description="Clicks or a box on a slice; the object in this slice",
+        ),
+    }
+)
+
+
+def model_called(name: str) -> ViewerModel:
+    """A model by its name.
+
+    Raises:
+        Fault: 404, there is none.
+    """
+    if name not in MODELS:
+        raise Fault(404, f"there is no model {shown(name)}; {', '.join(MODELS)} are")
+    return MODELS[name]
+
 
 _LABEL = 1  # of the one object in a mask
 

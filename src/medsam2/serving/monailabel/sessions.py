@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medsam2.serving.faults import Fault, busy, shown
-from medsam2.serving.monailabel.formats import IMAGES, suffix_of
+from medsam2.serving.http_errors import Fault, busy, shown
+from medsam2.serving.monailabel.datastore import IMAGES, suffix_of
 from medsam2.serving.monailabel.forms import Upload
 
 EXPIRY_S = 3600

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from medsam2.errors import MedSAM2Error
-from medsam2.serving.admission import Reservation
 from medsam2.serving.answers import answer_text
-from medsam2.serving.body import COPIES
-from medsam2.serving.faults import Fault, fault_of
+from medsam2.serving.http_errors import Fault, fault_of
+from medsam2.serving.limits import COPIES, Reservation
+from medsam2.serving.rows import read_table
 from medsam2.serving.score import answer_rows
 from medsam2.serving.service import Service
 from medsam2.serving.settings import MIB, ServerSettings, load_settings
-from medsam2.serving.table import read_table
 
 if TYPE_CHECKING:
     from medsam2.inference.predictor import Predictor

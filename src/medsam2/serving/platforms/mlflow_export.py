@@ -13,7 +13,7 @@ from mlflow.types.schema import AnyType, ColSpec, DataType, Schema
 
 from medsam2.checkpoints import WeightsSummary
 from medsam2.imaging.replacing import filling
-from medsam2.serving.table import COLUMNS, REQUIRED
+from medsam2.serving.rows import COLUMNS, REQUIRED
 
 LOADER = "medsam2.serving.platforms.mlflow_model"
 _PACKAGE = Path(__file__).parents[2]

@@ -1,32 +1,133 @@
-"""The routes of a project: its cases, who has them, and how long the work took."""
+"""The routes of a project: cases, who has them, drafts, versions, rounds."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from fastapi import FastAPI, Request, Response
 from starlette.responses import JSONResponse
 
-from medsam2.annotation.cases import change_state, find_case, list_users, open_case, release, renew
-from medsam2.annotation.drafts import find_draft
+from medsam2.annotation.cases import change_state, find_case, list_users, moment, open_case, release, renew
 from medsam2.annotation.improvement import Rounds
-from medsam2.annotation.journal import log_events
+from medsam2.annotation.journal import MAX_BYTES, find_draft, keep_draft, log_events
+from medsam2.annotation.layout import thumbnail
 from medsam2.annotation.overview import Overview
 from medsam2.annotation.page import POLICY, render_report
 from medsam2.annotation.project import Project
-from medsam2.annotation.rounds import Improver
-from medsam2.annotation.thumbnails import thumbnail
-from medsam2.annotation.versions import list_versions
-from medsam2.serving.projects.case_answers import as_number, case_of, entry_facts, lock_facts, version_facts
-from medsam2.serving.projects.json_object import read_object
-from medsam2.serving.projects.off_loop import in_folder, in_thread
-from medsam2.serving.projects.round_routes import RoundRoutes
-from medsam2.serving.projects.work_routes import WorkRoutes
+from medsam2.annotation.rounds import Improver, Round
+from medsam2.annotation.versions import find_version, list_versions, read_version
+from medsam2.serving.http_errors import Fault, shown
+from medsam2.serving.projects.requests import (
+    MaskUpload,
+    as_number,
+    case_of,
+    entry_facts,
+    in_folder,
+    in_thread,
+    lock_facts,
+    read_object,
+    version_facts,
+)
 from medsam2.serving.service import Service
+
+_ACTIONS = ("start", "go on", "use", "back")
+_BEGINNINGS = _ACTIONS[:2]
+_BODY_MIB = 1
+
+
+class RoundRoutes:
+    """Each method parses a request, calls the library and encodes what it says."""
+
+    def __init__(self, service: Service, rounds: Rounds) -> None:
+        self._service = service
+        self._rounds = rounds
+
+    async def show(self, _: Request) -> Response:
+        """List the rounds, whose weights are in use, and why no other can be started."""
+        return JSONResponse(await in_thread(self._described))
+
+    async def act(self, request: Request) -> Response:
+        """Start a round, go on with one, take the weights of one, or go back to those before."""
+        asked = await read_object(self._service, request, _BODY_MIB)
+        action = asked.text("action", "start")
+        if action == "start":
+            await in_thread(self._rounds.start, asked.text("user"))
+        elif action == "go on":
+            await in_thread(self._rounds.go_on, asked.whole("round"))
+        elif action == "use":
+            await in_thread(self._rounds.use, asked.whole("round"))
+        elif action == "back":
+            await in_thread(self._rounds.back)
+        else:
+            raise Fault(422, f"action is {', '.join(_ACTIONS)}, not {shown(action)}")
+        return JSONResponse(await in_thread(self._described), 202 if action in _BEGINNINGS else 200)
+
+    def _described(self) -> dict[str, object]:
+        return {
+            "rounds": [_round(one) for one in self._rounds.all()],
+            "current": self._rounds.current,
+            "obstacle": self._rounds.obstacle(),
+        }
+
+
+def _round(one: Round) -> dict[str, object]:
+    return {
+        "round": one.number,
+        "state": one.state,
+        "user": one.user,
+        "num_cases": one.num_cases,
+        "started": moment(one.started_ms),
+        "ended": None if one.ended_ms is None else moment(one.ended_ms),
+        "progress": one.progress,
+        "message": one.message,
+        "before": one.before,
+        "after": one.after,
+        "in_use": one.is_in_use,
+    }
+
+
+_DRAFT_MIB = MAX_BYTES // 2**20 + 1  # with the names around it
+
+
+class WorkRoutes:
+    """Each method parses a request, calls the library and encodes what it says."""
+
+    def __init__(self, service: Service, project: Project) -> None:
+        self._service = service
+        self._project = project
+        self._uploads = MaskUpload(service, project)
+
+    async def show_draft(self, request: Request) -> Response:
+        """Return a user's unsaved work on a case."""
+        user = request.query_params.get("user", "")
+        draft = await in_thread(find_draft, self._project, case_of(request), user)
+        return JSONResponse({"draft": draft})
+
+    async def keep_draft(self, request: Request) -> Response:
+        """Keep a user's unsaved work on a case."""
+        asked = await read_object(self._service, request, _DRAFT_MIB)
+        user, draft = asked.text("user"), asked.get("draft")
+        await in_thread(keep_draft, self._project, case_of(request), user, draft)
+        return Response(status_code=204)
+
+    async def save(self, request: Request) -> Response:
+        """Keep a mask as a new version."""
+        asked = await read_object(self._service, request)
+        version, case = await self._uploads.save(case_of(request), asked)
+        return JSONResponse({**version_facts(version), "state": case.state}, 201)
+
+    async def show_mask(self, request: Request) -> Response:
+        """Return a version's file, having made sure that it is what was saved."""
+        number = as_number(request.path_params["number"], "version")
+        version = await in_thread(find_version, self._project, case_of(request), number)
+        await in_folder(self._project.folder, read_version, self._project, version)
+        path = self._project.folder / version.path
+        return Response(await asyncio.to_thread(path.read_bytes), media_type="application/gzip")
+
 
 PREFIX = "/v1/project"
 _CASE = PREFIX + "/cases/{case_id}"
-_BODY_MIB = 1
 
 
 def add_projects(

@@ -11,17 +11,14 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
-from medsam2.imaging.content import kind_of_content
+from medsam2.imaging.formats.archive import kind_of_content
 from medsam2.imaging.volume import Volume
-from medsam2.serving.admission import Reservation
-from medsam2.serving.body import header, read_body, store_body
-from medsam2.serving.faults import Fault, no_room
-from medsam2.serving.folder import file_within
+from medsam2.serving.http_errors import Fault, no_room
+from medsam2.serving.limits import Reservation, header, read_body, store_body, usage_of
 from medsam2.serving.service import Service
 from medsam2.serving.sessions.requests import MAX_JSON_BYTES, Opening, opening_of_json, opening_of_query
 from medsam2.serving.sessions.store import OpenSession
-from medsam2.serving.usage import usage_of
-from medsam2.serving.volumes import read_volume
+from medsam2.serving.volumes import file_within, read_volume
 
 if TYPE_CHECKING:
     from medsam2.inference.predictor import Predictor
@@ -133,7 +130,7 @@ def _suffix(name: str, path: Path) -> str:
 
 
 def _session(predictor: Predictor, volume: Volume, opening: Opening) -> Session:
-    from medsam2.inference.options import InferenceOptions
+    from medsam2.inference.runtime import InferenceOptions
 
     return predictor.session(
         volume,

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medsam2.serving.admission import Reservation
-from medsam2.serving.faults import Fault, busy, shown
+from medsam2.serving.http_errors import Fault, busy, shown
+from medsam2.serving.limits import Reservation
 from medsam2.serving.settings import ServerSettings
 
 if TYPE_CHECKING:

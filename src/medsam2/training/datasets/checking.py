@@ -12,15 +12,14 @@ from functools import partial
 import numpy as np
 
 from medsam2.errors import GeometryError, InputError
+from medsam2.imaging.formats.voxels import release
 from medsam2.imaging.geometry import orientation_code, slices_along
-from medsam2.imaging.grids import match_order
 from medsam2.imaging.intensity import PERCENTILES
-from medsam2.imaging.mapped import release
-from medsam2.imaging.measure import volume_ml
-from medsam2.imaging.volume import Volume
+from medsam2.imaging.volume import Volume, match_order
+from medsam2.measure.sizes import volume_ml
 from medsam2.training.datasets.contents import read_image, read_mask, whole_numbers
+from medsam2.training.datasets.listing import layers_of
 from medsam2.training.datasets.objects import slice_axis
-from medsam2.training.datasets.regions import layers_of
 from medsam2.training.datasets.scan import LabelledScan
 
 ERROR, WARNING = "error", "warning"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from medsam2.errors import InputError
-from medsam2.training.datasets.regions import Regions
+from medsam2.training.datasets.listing import Regions
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SPLITS = (TRAIN, VALIDATION, TEST)

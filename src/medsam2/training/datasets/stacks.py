@@ -9,15 +9,26 @@ import numpy as np
 
 from medsam2.errors import InputError
 from medsam2.imaging.geometry import slices_along
-from medsam2.imaging.grids import match_order
 from medsam2.imaging.intensity import Window, to_uint8
-from medsam2.imaging.volume import Volume
+from medsam2.imaging.volume import Volume, match_order
 from medsam2.training.bank import MAX_LABELS
-from medsam2.training.datasets.contents import check_window, read_image, read_mask, whole_numbers, window_of
-from medsam2.training.datasets.crops import Part, plan_parts, room_around
-from medsam2.training.datasets.objects import ScanObject, find_objects, slice_axis
-from medsam2.training.datasets.regions import layers_of
-from medsam2.training.datasets.row_windows import more_windows
+from medsam2.training.datasets.contents import (
+    check_window,
+    more_windows,
+    read_image,
+    read_mask,
+    whole_numbers,
+    window_of,
+)
+from medsam2.training.datasets.listing import layers_of
+from medsam2.training.datasets.objects import (
+    Part,
+    ScanObject,
+    find_objects,
+    plan_parts,
+    room_around,
+    slice_axis,
+)
 from medsam2.training.datasets.scan import LabelledScan
 
 DEFAULT_FILE_BYTES = 16 * 2**20

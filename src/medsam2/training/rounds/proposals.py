@@ -1,23 +1,147 @@
-"""Propose a mask for a scan that waits, and say how sure the network is of it."""
+"""A folder that is annotated in rounds, and the masks proposed for scans that wait."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from medsam2.errors import InputError
 from medsam2.imaging import io
-from medsam2.imaging.volume import Volume
+from medsam2.imaging.geometry import slices_along
+from medsam2.imaging.volume import Volume, match_order
 from medsam2.inference.predictor import Predictor
 from medsam2.inference.prompting import add_prompts, prompts_in_mask, prompts_of
 from medsam2.inference.session import Session
 from medsam2.prompts.files import read_prompts
-from medsam2.prompts.types import Prompt
-from medsam2.training.rounds.folder import WaitingScan
-from medsam2.training.rounds.places import Place, prompts_at
+from medsam2.prompts.simulate import tight_box
+from medsam2.prompts.types import Box, Prompt
+from medsam2.training.datasets import pairs
+from medsam2.training.datasets.contents import read_image, read_mask, whole_numbers
+from medsam2.training.datasets.objects import slice_axis
+from medsam2.training.datasets.scan import LabelledScan, ReadOptions, files_by_stem
+
+ROUGH_FOLDER = Path("labels") / "original"
+PROPOSED = Path("labels") / "proposed"
+PROMPTS = Path("prompts")
+ROUNDS = Path("rounds")
+RECORD = "round.json"
+
+_PROMPT_SUFFIXES = (".json", ".csv", ".tsv")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaitingScan:
+    """A scan without a corrected mask."""
+
+    name: str
+    image: Path
+    prompts: Path | None = None
+    """A file that says where its objects are, as `medsam2 segment --prompts` takes it."""
+    rough: Path | None = None
+    """A mask that somebody or something has made; each label's box in its largest slice is the prompt."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanFolder:
+    """What is in a folder."""
+
+    root: Path
+    corrected: tuple[LabelledScan, ...]
+    waiting: tuple[WaitingScan, ...]
+
+
+def read_folder(root: Path, options: ReadOptions | None = None) -> ScanFolder:
+    """List a folder as MONAI Label keeps it: scans in it, corrected masks of the same names in labels/final.
+
+    Prompts lie in prompts/NAME.json, .csv or .tsv, rough masks in labels/original.
+
+    Args:
+        root: The folder.
+        options: How to tell the patient of a scan, and the modality.
+
+    Raises:
+        InputError: There is no such folder, or no scan in it.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder")
+    images = files_by_stem(root)
+    if not images:
+        raise InputError(
+            f"{root}: holds no scan; scans lie in the folder itself, masks in {pairs.FINAL_MASKS}"
+        )
+    corrected = pairs.read_final(root, options or ReadOptions()).scans
+    done = {scan.name for scan in corrected}
+    said, rough = files_by_stem(root / PROMPTS, _PROMPT_SUFFIXES), files_by_stem(root / ROUGH_FOLDER)
+    said = {path.stem: path for path in said.values()}
+    return ScanFolder(
+        root=root,
+        corrected=corrected,
+        waiting=tuple(
+            WaitingScan(name=name, image=image, prompts=said.get(name), rough=rough.get(name))
+            for name, image in images.items()
+            if name not in done
+        ),
+    )
+
+
+def round_folder(root: Path) -> tuple[int, Path]:
+    """Return the number and the folder of the round to do: the first that has no record, from 1."""
+    number = 1
+    while (root / ROUNDS / f"{number:03d}" / RECORD).exists():
+        number += 1
+    return number, root / ROUNDS / f"{number:03d}"
+
+
+Place = tuple[float, float, float, float, float]
+"""Slice, and box (x_min, y_min, x_max, y_max), each as a part of the scan's length, 0..1."""
+
+
+def usual_places(scans: Sequence[LabelledScan], plane: str | None) -> dict[int, Place]:
+    """Find each label's usual place: the medians of its largest slice and of its box there.
+
+    Args:
+        scans: With corrected masks.
+        plane: Of the slices; the file's third axis if not given.
+
+    Raises:
+        InputError: A scan cannot be read.
+    """
+    found: dict[int, list[Place]] = {}
+    for scan in scans:
+        image = read_image(scan)
+        axis = slice_axis(image, plane)
+        labels = slices_along(whole_numbers(match_order(read_mask(scan), image)), axis)
+        for label in (int(value) for value in np.unique(labels) if value):
+            found.setdefault(label, []).append(_place(labels == label))
+    return {
+        label: tuple(float(part) for part in np.median(places, axis=0))  # type: ignore[misc]
+        for label, places in found.items()
+    }
+
+
+def prompts_at(places: Mapping[int, Place], shape: tuple[int, int, int]) -> dict[int, list[Prompt]]:
+    """Prompt a scan of `(z, y, x)` slices, rows and columns with boxes where objects usually lie."""
+    num_slices, height, width = shape
+    prompts = {}
+    for label, (part_z, *parts) in places.items():
+        x_min, y_min, x_max, y_max = (
+            round(part * (size - 1)) for part, size in zip(parts, (width, height) * 2, strict=True)
+        )
+        box = Box(x_min=x_min, y_min=y_min, x_max=max(x_max, x_min + 1), y_max=max(y_max, y_min + 1))
+        prompts[label] = [Prompt(slice_index=round(part_z * (num_slices - 1)), box=box)]
+    return prompts
+
+
+def _place(mask: np.ndarray) -> Place:
+    key = int(mask.sum(axis=(1, 2)).argmax())
+    num_slices, height, width = (max(1, size - 1) for size in mask.shape)
+    x_min, y_min, x_max, y_max = tight_box(mask[key]).xyxy
+    return key / num_slices, x_min / width, y_min / height, x_max / width, y_max / height
+
 
 SAID, ROUGH, USUAL = "prompts", "rough mask", "usual place"
 

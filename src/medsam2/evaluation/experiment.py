@@ -1,0 +1,203 @@
+"""One or two ways of segmenting over the same cases, and what a reader must not conclude."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from medsam2.evaluation.cases import Case, is_by_hand
+from medsam2.evaluation.comparison import MIN_CLUSTERS, Difference, cluster_of, compare_runs
+from medsam2.evaluation.cost import CostSummary, TimeModel, annotation_cost
+from medsam2.evaluation.metrics import measure_dice
+from medsam2.evaluation.provenance import Provenance
+from medsam2.evaluation.runner import CaseResult, run_cases
+from medsam2.evaluation.simulated_user import RunOptions, Segmenter
+from medsam2.imaging.labels import from_run_lengths, run_lengths
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Arm:
+    """A way of segmenting."""
+
+    name: str
+    segmenter: Segmenter
+    options: RunOptions
+
+
+@dataclass(kw_only=True, eq=False)
+class Masks:
+    """The masks of a run, as run lengths: a thousand scans of them fit into memory."""
+
+    kept: dict[tuple[str, int], tuple[np.ndarray, tuple[int, ...]]] = field(default_factory=dict)
+    alike: dict[tuple[str, int], float] = field(default_factory=dict)
+    """Dice of the two ways' masks with one another, where both found one."""
+
+    def keep(self, result: CaseResult, mask: np.ndarray) -> None:
+        """Take a mask `(z, y, x)` in."""
+        self.kept[result.name, result.repeat] = run_lengths(mask), mask.shape
+
+    def compare(self, result: CaseResult, mask: np.ndarray) -> None:
+        """Measure how much a mask of the second way is that of the first; nothing is kept of it."""
+        key = result.name, result.repeat
+        if key in self.kept:
+            self.alike[key] = measure_dice(self.get(result), mask)
+
+    def get(self, result: CaseResult) -> np.ndarray:
+        """Return the mask of a result, bool `(z, y, x)`."""
+        return from_run_lengths(*self.kept[result.name, result.repeat])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Study:
+    """What was found."""
+
+    cases: tuple[Case, ...]
+    arms: tuple[str, ...]
+    """One or two names."""
+    options: RunOptions
+    """Of the first arm."""
+    results: tuple[tuple[CaseResult, ...], ...]
+    """Of each arm, in the order of the cases."""
+    masks: Masks
+    """Of the first arm."""
+    differences: tuple[Difference, ...]
+    """The second arm minus the first; empty for one arm."""
+    costs: tuple[CostSummary | None, ...]
+    """Of each arm; None where the list has no scan."""
+    provenance: Provenance | None
+    """None where no report is made."""
+
+
+def run_arms_of(cases: Sequence[Case], arms: Sequence[Arm], masks: Masks) -> Iterator[tuple[int, CaseResult]]:
+    """Run every case with every arm, one after the other, so that a machine's moods meet all arms alike.
+
+    Args:
+        cases: What to run.
+        arms: With one and the same protocol, noise and seed: then they get the same first prompts.
+        masks: Takes the masks of the first arm, and compares those of the second with them.
+
+    Yields:
+        The number of the arm, and a result of it.
+    """
+    for case in cases:
+        for number, arm in enumerate(arms):
+            keep = masks.keep if number == 0 else masks.compare
+            for result in run_cases([case], arm.segmenter, arm.options, keep=keep):
+                yield number, result
+
+
+def conclude(
+    cases: Sequence[Case],
+    arms: Sequence[Arm],
+    results: Sequence[tuple[int, CaseResult]],
+    masks: Masks,
+    provenance: Provenance | None = None,
+    *,
+    model: TimeModel | None = None,
+) -> Study:
+    """Compare and add up what `run_arms_of` has given.
+
+    Args:
+        cases: What was run.
+        arms: What it was run with.
+        results: All of them.
+        masks: Of the first arm.
+        provenance: Of the run.
+        model: Of the time that users take.
+    """
+    options = arms[0].options
+    by_arm = tuple(tuple(r for number, r in results if number == arm) for arm in range(len(arms)))
+    return Study(
+        cases=tuple(cases),
+        arms=tuple(arm.name for arm in arms),
+        options=options,
+        results=by_arm,
+        masks=masks,
+        differences=tuple(compare_runs(*by_arm, seed=options.seed)) if len(arms) == 2 else (),
+        costs=tuple(annotation_cost(part, options.protocol, model, seed=options.seed) for part in by_arm),
+        provenance=provenance,
+    )
+
+
+_FEW_PATIENTS = 30
+
+
+def list_limits(study: Study) -> list[str]:
+    """Return a study's limits, a sentence or two each, those that weigh most first."""
+    return [*_of_the_list(study), *_of_the_prompts(study), *_of_the_numbers(study)]
+
+
+def _of_the_list(study: Study) -> Iterator[str]:
+    results = study.results[0]
+    num_patients = len({cluster_of(result) for result in results})
+    if num_patients < len({result.name for result in results}):
+        yield (
+            f"The {len(study.cases)} cases lie in {num_patients} patients or images. Cases of one image are "
+            "not independent: intervals resample patients, tests use one mean difference per patient."
+        )
+    if num_patients < _FEW_PATIENTS:
+        yield (
+            f"{num_patients} patients are few. Bootstrap intervals of so few are too narrow; strata of fewer "
+            f"than {MIN_CLUSTERS} patients have none and show no more than examples."
+        )
+    made = [case.reference for case in study.cases]
+    num_other = sum(not is_by_hand(one) for one in made)
+    if num_other:
+        yield (
+            f"{num_other} of {len(made)} references are not marked as drawn by a person: machine-made masks "
+            "have errors of their own, and agreeing with them is not the same as being right."
+        )
+    yield (
+        "Whether these cases took part in the training or in the choice of the weights cannot be seen from "
+        "here; if they did, the numbers are too good."
+    )
+
+
+def _of_the_prompts(study: Study) -> Iterator[str]:
+    noise = study.options.box_noise
+    tight = study.options.protocol in ("box", "interactive") and noise == 0
+    yield (
+        "Prompts are cut out of the reference mask"
+        + (" and boxes are exactly tight" if tight else "")
+        + ". People draw less exactly, and their scores are lower (Magg et al., arXiv 2603.10541)."
+        + (" --box-noise 0.1 --repeats 5 shows how much depends on it." if tight else "")
+    )
+    if study.options.has_clicks:
+        yield (
+            "Clicks are placed by the rule of the CVPR 2025 challenge, which knows the reference and always "
+            "finds the largest error of the whole volume. A person finds it less well. The areas under the "
+            "curves are not comparable to the challenge's to the digit: NSD is MONAI's, and is not set to 0 "
+            "below a Dice of 0.2."
+        )
+
+
+def _of_the_numbers(study: Study) -> Iterator[str]:
+    results = [result for part in study.results for result in part]
+    scores = [result.scores for result in results if result.scores is not None]
+    num_missed = sum(math.inf in (one.hd95_mm, one.hd95_px) for one in scores)
+    if num_missed:
+        yield (
+            f"{num_missed} of {len(scores)} masks are empty. They count as 0 in Dice and NSD and are left "
+            "out of HD95 and ASSD, which look better for it."
+        )
+    if any(one.hd95_px is not None for one in scores):
+        yield (
+            "Pictures without a spacing are measured in pixels, their NSD at 1 and 2 pixels; such columns "
+            "must not be compared with those of scans."
+        )
+    num_failed = sum(result.error is not None for result in results)
+    if num_failed:
+        yield f"{num_failed} of {len(results)} runs failed and are in no mean; see the list of failures."
+    yield (
+        "Seconds and memory are those of this machine with whatever else it was doing; memory is that of the "
+        "whole process, libraries and weights included, on the host alone."
+    )
+    if study.differences:
+        yield (
+            "A difference that is not significant here is not shown to be none: read its interval. What is "
+            "found in a stratum or in another metric than the primary ones was found by searching, and is a "
+            "reason to test it on other cases."
+        )

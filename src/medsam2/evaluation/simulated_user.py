@@ -1,0 +1,253 @@
+"""The simulated user: what is said about a case first, and what is said of the mask that comes back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from medsam2.errors import InputError
+from medsam2.evaluation.cases import XYXY, Task, choose_box
+from medsam2.evaluation.provenance import watched_memory
+from medsam2.imaging.geometry import slices_along
+from medsam2.imaging.volume import Volume
+from medsam2.inference.runtime import InferenceOptions
+from medsam2.prompts.simulate import box_of_line, center_point, largest_error_click, longest_line
+from medsam2.prompts.types import MaskPrompt, Prompt, prompt_from
+
+PROTOCOLS = ("box", "clicks", "mask", "recist", "interactive")
+"""box: one box on the key slice. clicks: a click in the middle of the object there, the next ones in the
+largest error. mask: the object in the key slice, drawn. recist: the box around its longest diameter there.
+interactive: a box, then clicks in the largest error, as in the CVPR 2025 challenge."""
+
+_NOISY = ("box", "interactive")
+_CLICKING = ("clicks", "interactive")
+_OBJECT = 1  # number of the object in its session
+
+
+class Segmenter(Protocol):
+    """What can be evaluated: the network's predictor, or another method that answers the same question."""
+
+    def segment(
+        self,
+        volume: Volume,
+        *,
+        slice: int,  # noqa: A002 - the public API's word
+        box: XYXY,
+        window: str | tuple[float, float] | None = None,
+        axis: int = 2,
+        memory: str = "recent",
+    ) -> Volume:
+        """Return the mask, 0 and 1 on the volume's grid, of what is in a box on a slice along a file axis."""
+
+
+class Conversation(Protocol):
+    """One volume open for prompts and corrections; `inference.session.Session` is one."""
+
+    def add(
+        self,
+        number: int,
+        *,
+        slice: int,  # noqa: A002
+        box: Sequence[float] | None = None,
+        points: Sequence[Sequence[float]] | None = None,
+        labels: Sequence[int] | None = None,
+        mask: npt.ArrayLike | None = None,
+    ) -> npt.NDArray[np.bool_]:
+        """Say something about an object in one slice."""
+
+    def propagate(self) -> Iterator[tuple[int, dict[int, npt.NDArray[np.bool_]]]]:
+        """Carry the object through the volume."""
+
+    def result(self) -> Volume:
+        """Return the object's mask on the volume's grid."""
+
+
+@runtime_checkable
+class Conversational(Protocol):
+    """A segmenter that takes more than one box."""
+
+    def session(
+        self,
+        volume: Volume,
+        *,
+        window: str | tuple[float, float] | None = None,
+        plane: str | None = None,
+        axis: int | None = None,
+        options: InferenceOptions | None = None,
+    ) -> Conversation:
+        """Open a volume."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How cases are prompted.
+
+    Raises:
+        InputError: A number is out of its range, or a choice is not there, or repeats would only repeat.
+    """
+
+    box_noise: float = 0.0
+    """Largest shift of each end of the box, as a part of its width or height; 0 leaves it as it is."""
+    repeats: int = 1
+    """How often each case is run, each time with other noise."""
+    seed: int = 0
+    """Of the noise."""
+    memory: str = "recent"
+    """The network's memory policy."""
+    protocol: str = "box"
+    """One of `PROTOCOLS`."""
+    clicks: int = 5
+    """How many, where the protocol has clicks; with that of the challenge, after the box."""
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if not 0 <= self.box_noise <= 1:
+            raise InputError(f"box noise is a part of the box's side, 0 to 1, not {self.box_noise:g}")
+        if self.repeats < 1 or self.seed < 0:
+            raise InputError(f"repeats start at 1 and seeds at 0, these are {self.repeats} and {self.seed}")
+        if self.repeats > 1 and self.box_noise == 0:
+            raise InputError(f"{self.repeats} repeats without noise on the box would give the same numbers")
+        if self.protocol not in PROTOCOLS:
+            raise InputError(f"protocol is one of {', '.join(PROTOCOLS)}, not {self.protocol!r}")
+        if self.box_noise and self.protocol not in _NOISY:
+            raise InputError(
+                f"the protocol {self.protocol} has no box to put noise on; those that have are "
+                f"{' and '.join(_NOISY)}"
+            )
+        if self.clicks < 1:
+            raise InputError(f"clicks are at least 1, not {self.clicks}")
+
+    @property
+    def has_clicks(self) -> bool:
+        """Whether the user answers the first mask."""
+        return self.protocol in _CLICKING
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Round:
+    """The mask after one more interaction."""
+
+    mask: npt.NDArray[np.bool_]
+    """`(z, y, x)` on the scan's grid."""
+    seconds: float
+    """From the interaction to the mask; 0 if nothing was wrong and nothing was said."""
+    peak_mib: float | None
+    """Most memory that the process held meanwhile."""
+    interactions: int
+    """So far, this one included."""
+
+
+def ask(task: Task, segmenter: Segmenter, options: RunOptions, repeat: int) -> Iterator[Round]:
+    """Prompt a case, and correct the answer as long as the protocol says.
+
+    A correction is a click in the slice where it lies, after which the object is propagated again. A mask
+    without an error is not corrected; its rounds are the same mask again.
+
+    Yields:
+        A mask for each interaction.
+
+    Raises:
+        InputError: The protocol needs more than a box, and the segmenter takes boxes only.
+        MedSAM2Error: The segmenter cannot do it.
+    """
+    if options.protocol == "box":
+        box = choose_box(task, noise=options.box_noise, seed=options.seed, repeat=repeat)
+        yield _ask_once(task, segmenter, options, box)
+        return
+    if not isinstance(segmenter, Conversational):
+        raise InputError(
+            f"the protocol {options.protocol} needs the network; this predictor takes a box only"
+        )
+    case = task.case
+    with watched_memory() as peak:
+        start = time.perf_counter()
+        session = segmenter.session(
+            task.volume,
+            window=case.window,
+            axis=task.axis,
+            options=InferenceOptions(memory=options.memory),
+        )
+        prompt = first_prompt(task, options, repeat)
+        mask = _say(session, prompt)
+        seconds = time.perf_counter() - start
+    yield Round(mask=mask, seconds=seconds, peak_mib=peak.mib, interactions=1)
+    # What the challenge counts: five clicks, whether a box came before them or not.
+    total = options.clicks + (options.protocol == "interactive") if options.has_clicks else 1
+    truth = slices_along(task.truth, task.axis)
+    for number in range(2, total + 1):
+        click = largest_error_click(slices_along(mask, task.axis), truth)
+        seconds, peak_mib = 0.0, None
+        if click is not None:
+            with watched_memory() as peak:
+                start = time.perf_counter()
+                mask = _say(session, click)
+                seconds = time.perf_counter() - start
+            peak_mib = peak.mib
+        yield Round(mask=mask, seconds=seconds, peak_mib=peak_mib, interactions=number)
+
+
+def first_prompt(task: Task, options: RunOptions, repeat: int) -> Prompt:
+    """Return what is said about a case first, from its truth in the key slice or from its box."""
+    z = task.case.key_slice
+    truth = slices_along(task.truth, task.axis)[z]
+    if options.protocol == "mask":
+        return Prompt(slice_index=z, mask=MaskPrompt(array=truth))
+    if options.protocol == "clicks":
+        return Prompt(slice_index=z, points=(center_point(truth, is_positive=True),))
+    if options.protocol == "recist":
+        x_mm, y_mm = (step for axis, step in enumerate(task.spacing) if axis != task.axis)
+        line = longest_line(truth, (x_mm, y_mm))
+        height, width = truth.shape
+        return Prompt(slice_index=z, box=box_of_line(line, (height, width), (x_mm, y_mm)))
+    box = choose_box(task, noise=options.box_noise, seed=options.seed, repeat=repeat)
+    return prompt_from(z, box=box)
+
+
+def auc(values: Sequence[float]) -> float | None:
+    """Return the area under a score over the clicks, by trapezoids one click wide.
+
+    The challenge's DSC_AUC and NSD_AUC: over the five masks after a click, so 4 at most. Ours differs from
+    it in that the surface Dice is MONAI's, which counts surface voxels and not triangles, and that it is
+    measured however low the Dice is (the challenge writes 0 below 0.2).
+
+    Args:
+        values: A score after each click, without that after the box.
+
+    Returns:
+        None for fewer than two clicks.
+    """
+    return float(np.trapezoid(values)) if len(values) > 1 else None
+
+
+def _ask_once(task: Task, segmenter: Segmenter, options: RunOptions, box: XYXY) -> Round:
+    with watched_memory() as peak:
+        start = time.perf_counter()
+        mask = segmenter.segment(
+            task.volume,
+            slice=task.case.key_slice,
+            box=box,
+            window=task.case.window,
+            axis=task.axis,
+            memory=options.memory,
+        )
+        seconds = time.perf_counter() - start
+    return Round(mask=mask.array != 0, seconds=seconds, peak_mib=peak.mib, interactions=1)
+
+
+def _say(session: Conversation, prompt: Prompt) -> npt.NDArray[np.bool_]:
+    session.add(
+        _OBJECT,
+        slice=prompt.slice_index,
+        box=None if prompt.box is None else prompt.box.xyxy,
+        points=[(point.x, point.y) for point in prompt.points] or None,
+        labels=[int(point.is_positive) for point in prompt.points] or None,
+        mask=None if prompt.mask is None else prompt.mask.array,
+    )
+    for _ in session.propagate():
+        pass
+    return session.result().array != 0

@@ -1,0 +1,1 @@
+"""DICOM: slices of a series become one volume."""

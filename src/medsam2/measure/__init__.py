@@ -1,0 +1,1 @@
+"""What masks measure in the patient: sizes, heartbeats, pictures."""

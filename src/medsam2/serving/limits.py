@@ -1,0 +1,302 @@
+"""How much the server takes on at once, and how it takes in the body of a request."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+import uuid
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope
+
+from medsam2.serving.http_errors import Fault, busy, no_room
+from medsam2.serving.settings import MIB, ServerSettings
+
+_KEY = "medsam2.usage"
+
+
+@dataclass(kw_only=True)
+class Usage:
+    """Kept beside a request, for the log and the meters."""
+
+    reservation: Reservation
+    request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    num_rows: int = 0
+    num_bytes: int = 0
+    """Of the body, unpacked."""
+    is_abandoned: bool = False
+    """Whether the caller left before its answer."""
+
+    def follow(self, scope: Scope) -> None:
+        """Put it where routes find it."""
+        scope[_KEY] = self
+
+
+def usage_of(scope: Scope) -> Usage:
+    """What the request of a scope takes."""
+    usage = scope[_KEY]
+    assert isinstance(usage, Usage)
+    return usage
+
+
+_LONGEST_RETRY_S = 120
+_FULL_RETRY_S = 60  # what sessions hold is given back when they end
+_NEWEST_SHARE = 0.2  # of the latest request in the mean duration
+
+
+class Places:
+    """One request at work and a bounded number behind it."""
+
+    def __init__(self, num_waiting: int) -> None:
+        self._num_places = 1 + num_waiting
+        self._mean_s = 1.0
+        self.num_taken = 0
+
+    @property
+    def retry_after_s(self) -> int:
+        """When a place should be free, going by how long the latest requests took."""
+        return min(_LONGEST_RETRY_S, max(1, math.ceil(self._mean_s)))
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Hold a place.
+
+        Raises:
+            Fault: 503, all are taken.
+        """
+        if self.num_taken >= self._num_places:
+            raise busy(
+                f"the server is at work on a request and {self._num_places - 1} more wait; try again",
+                self.retry_after_s,
+            )
+        self.num_taken += 1
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.num_taken -= 1
+            # In turn: each request holds its place while those before it are at work.
+            seconds = (time.monotonic() - started) / (self.num_taken + 1)
+            self._mean_s += _NEWEST_SHARE * (seconds - self._mean_s)
+
+
+class MemoryBudget:
+    """Bytes that all requests together may take."""
+
+    def __init__(self, num_bytes: int) -> None:
+        self._num_bytes = num_bytes
+        self.num_reserved = 0
+
+    def reserve(self, num_bytes: int) -> None:
+        """Count bytes as taken, before they are.
+
+        Raises:
+            Fault: 413, there will never be as many; 503, there are not now.
+        """
+        if num_bytes > self._num_bytes:
+            raise Fault(
+                413,
+                f"this needs {math.ceil(num_bytes / MIB)} MiB of memory, "
+                f"the server has {self._num_bytes // MIB} MiB for all requests",
+            )
+        if self.num_reserved + num_bytes > self._num_bytes:
+            raise busy("the memory for requests is taken by others; try again", 1)
+        self.num_reserved += num_bytes
+
+    def check_room(self) -> None:
+        """Refuse what will take more, as long as everything is taken.
+
+        Raises:
+            Fault: 503, there is no room.
+        """
+        if self.num_reserved > self._num_bytes:
+            raise busy(
+                f"all {self._num_bytes // MIB} MiB of memory for requests are taken; what was found so far "
+                "stays: end sessions, or try again",
+                _FULL_RETRY_S,
+            )
+
+    def release(self, num_bytes: int) -> None:
+        """Give bytes back."""
+        self.num_reserved -= num_bytes
+
+
+class Reservation:
+    """What one request has reserved; given back as a whole when its answer has gone out."""
+
+    def __init__(self, budget: MemoryBudget) -> None:
+        self._budget = budget
+        self._num_held = 0
+        self.num_bytes = 0
+
+    def grow(self, num_bytes: int) -> None:
+        """Reserve more.
+
+        Raises:
+            Fault: 413, the request alone asks for more than there is; 503, others have it.
+        """
+        self._budget.release(self.num_bytes)
+        try:
+            self._budget.reserve(self.num_bytes + num_bytes)
+        except Fault:
+            self._budget.num_reserved += self.num_bytes
+            raise
+        self.num_bytes += num_bytes
+
+    def hold(self, num_bytes: int) -> None:
+        """Count what grows and shrinks by itself as it is now, be there room or not: it is there already."""
+        self.shrink(self._num_held - num_bytes)
+        self._num_held = num_bytes
+
+    def shrink(self, num_bytes: int) -> None:
+        """Give part of it back."""
+        self._budget.release(num_bytes)
+        self.num_bytes -= num_bytes
+
+    def close(self) -> None:
+        """Give all of it back."""
+        self.shrink(self.num_bytes)
+
+
+COPIES = 3
+"""How often a body is held at most: as it came, as the texts of its JSON, as the files these encode."""
+
+_LINGER_S = 2.0
+_GZIP = 16 + zlib.MAX_WBITS
+_PART_SIZE = 1 << 20
+
+
+async def read_body(
+    scope: Scope,
+    receive: Receive,
+    settings: ServerSettings,
+    reservation: Reservation,
+    max_bytes: int | None = None,
+) -> bytearray:
+    """Return a request's body, unpacked if it is gzip.
+
+    Args:
+        scope: Of the request.
+        receive: Gives its parts.
+        settings: Limits of size and time.
+        reservation: Grows with the body, before the body does.
+        max_bytes: Another limit than that of the settings, for what is small by nature.
+
+    Raises:
+        Fault: 400, packed in an unknown way or not as it says; 408, too slow; 413, too large; 503, no memory.
+        ClientDisconnect: The caller is gone.
+    """
+    body = bytearray()
+
+    async def take() -> None:
+        async for part in _parts(scope, receive, max_bytes or settings.max_body * MIB):
+            reservation.grow(COPIES * len(part))
+            body.extend(part)
+
+    await _in_time(take, scope, receive, settings)
+    return body
+
+
+async def store_body(
+    scope: Scope, receive: Receive, settings: ServerSettings, reservation: Reservation, path: Path
+) -> None:
+    """Write a request's body, unpacked if it is gzip, to a new file as it arrives.
+
+    Raises:
+        Fault: As `read_body` does; 503 as well where there is no room for the file.
+        ClientDisconnect: The caller is gone.
+    """
+
+    async def take() -> None:
+        with path.open("xb") as file:
+            async for part in _parts(scope, receive, settings.max_body * MIB):
+                reservation.grow(len(part))  # the folder for temporary files may be memory
+                file.write(part)
+
+    try:
+        await _in_time(take, scope, receive, settings)
+    except OSError as error:
+        await discard_rest(scope, receive)
+        raise no_room() from error
+
+
+async def _in_time(
+    take: Callable[[], Awaitable[None]], scope: Scope, receive: Receive, settings: ServerSettings
+) -> None:
+    try:
+        try:
+            async with asyncio.timeout(settings.body_timeout_s):
+                await take()
+        except TimeoutError:
+            raise Fault(408, f"the body did not arrive within {settings.body_timeout_s:g} s") from None
+    except Fault:
+        await discard_rest(scope, receive)
+        raise
+
+
+async def discard_rest(scope: Scope, receive: Receive) -> None:
+    """Let a caller finish sending what nobody wants, for a moment: one that is cut off reads no answer."""
+    if header(scope, b"expect"):
+        return  # it has not begun, and asking for the body would start it
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_S):
+            while (message := await receive())["type"] == "http.request" and message.get("more_body"):
+                pass
+
+
+def header(scope: Scope, name: bytes) -> str:
+    """A header's value, empty without one; of several the first."""
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
+
+
+async def _parts(scope: Scope, receive: Receive, max_bytes: int) -> AsyncIterator[bytes]:
+    too_large = Fault(413, f"the body is larger than the {max_bytes // MIB} MiB that are taken")
+    announced = header(scope, b"content-length")
+    if announced.isdecimal() and int(announced) > max_bytes:
+        raise too_large
+    inflate = _inflater(header(scope, b"content-encoding"))
+    num_received = num_unpacked = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk = message.get("body", b"")
+        num_received += len(chunk)
+        for part in (chunk,) if inflate is None else _unpacked(inflate, chunk):
+            num_unpacked += len(part)
+            if max(num_received, num_unpacked) > max_bytes:
+                raise too_large
+            yield part
+        if not message.get("more_body"):
+            break
+    if inflate is not None and not inflate.eof:
+        raise Fault(400, "the body ends before its gzip data do")
+
+
+def _inflater(encoding: str) -> zlib._Decompress | None:
+    if encoding.lower() in ("", "identity"):
+        return None
+    if encoding.lower() in ("gzip", "x-gzip"):
+        return zlib.decompressobj(_GZIP)
+    raise Fault(400, f"the body is encoded as {encoding[:20]!r}; gzip is taken, or nothing")
+
+
+def _unpacked(inflate: zlib._Decompress, chunk: bytes) -> Iterator[bytes]:
+    """Unpack in parts: a few bytes may stand for a thousand times as many."""
+    while not inflate.eof:
+        try:
+            part = inflate.decompress(chunk, _PART_SIZE)
+        except zlib.error as error:
+            raise Fault(400, f"the body says it is gzip and is not: {error}") from None
+        chunk = inflate.unconsumed_tail
+        if not part and not chunk:
+            return
+        yield part
+    if inflate.unused_data or chunk:
+        raise Fault(400, "the body goes on after its gzip data")
