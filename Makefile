@@ -8,12 +8,13 @@ RECIPE ?= recipes/compact.toml
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo picture test check docs train clean
+.PHONY: help demo picture test slow check docs train clean
 
 help:
 	@echo "make demo      segment a real scan and a generated one into demo/"
 	@echo "make picture   draw the README's picture with the weights as they are"
 	@echo "make test      check, then run the tests"
+	@echo "make slow      run the slow tests: browsers, servers, long runs"
 	@echo "make check     format, lint and types"
 	@echo "make docs      build the site into site/"
 	@echo "make train     train the network of RECIPE=$(RECIPE)"
@@ -46,6 +47,9 @@ check: $(INSTALLED)
 # One thread for each worker: two that take all cores each are slower than one after the other.
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+slow: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n $(WORKERS) --dist loadfile
 
 # What would be a dead link, or a name that the reference no longer finds, ends the build.
 docs: $(INSTALLED)
