@@ -35,18 +35,26 @@ SPACING = (0.8, 0.8, 2.5)  # x, y, z in mm
 UID = "1.2.826.0.1.3680043.8.498"
 
 
-def scan(seed: int = 0, shift: float = 0.0) -> np.ndarray:
+def scan(seed: int = 0, *, shift: float = 0.0, scale: int = 1, lean: float = 1.0) -> np.ndarray:
     """Draw two bright objects that lean, in waves and noise: int16 of 16 slices of 64 x 64 pixels.
 
     Object 1 is large and bright, in slices 2 to 14. Object 2 is smaller and paler, in slices 3 to 11.
+
+    Args:
+        seed: Of the noise.
+        shift: Moves both objects to the right, in pixels.
+        scale: Makes slices and objects so many times larger.
+        lean: How far the objects drift from slice to slice.
     """
-    z, y, x = np.mgrid[:16, :64, :64].astype(np.float64)
+    z, y, x = np.mgrid[:16, : 64 * scale, : 64 * scale].astype(np.float64)
+    y, x = y / scale, x / scale
     # RandomState and not a Generator, since NumPy promises that its numbers stay the same.
     noise = np.random.RandomState(seed).normal(0, 9, z.shape)
     grey = 60 + 10 * np.sin(x / 9) + 8 * np.cos(y / 7) + noise
-    lean = z - 8
-    first = ((x - 24 - shift - 0.6 * lean) / 9) ** 2 + ((y - 27 + 0.4 * lean) / 11) ** 2 + (lean / 6.5) ** 2
-    second = ((x - 46 - shift) / 7) ** 2 + ((y - 43 - 0.5 * lean) / 6) ** 2 + ((z - 7) / 5) ** 2
+    first_x, first_y = 24 + shift + 0.6 * lean * (z - 8), 27 - 0.4 * lean * (z - 8)
+    second_x, second_y = 46 + shift, 43 + 0.5 * lean * (z - 8)
+    first = ((x - first_x) / 9) ** 2 + ((y - first_y) / 11) ** 2 + ((z - 8) / 6.5) ** 2
+    second = ((x - second_x) / 7) ** 2 + ((y - second_y) / 6) ** 2 + ((z - 7) / 5) ** 2
     grey += 100 * (first < 1) + 65 * (second < 1)
     return np.clip(np.round(grey), 0, 255).astype(np.int16)
 

@@ -34,6 +34,9 @@ WINDOW = (0, 255)
 
 # Boxes of the two objects on slice 8, x_min y_min x_max y_max.
 FIRST, SECOND = (15, 16, 33, 38), (39, 37, 53, 49)
+# The same in a scan that is drawn twice as large, where the objects drift further.
+LARGE = {"scale": 2, "lean": 2.0}
+LARGE_FIRST, LARGE_SECOND = (30, 32, 66, 76), (78, 74, 106, 98)
 
 # Of `medsam2 evaluate --json`; some are there for scans alone, some for pictures alone.
 FIGURES = (
@@ -65,6 +68,12 @@ def predictor() -> medsam2.Predictor:
 def volume() -> medsam2.Volume:
     """The scan of most runs."""
     return medsam2.Volume.from_array(doors.scan(), doors.SPACING, modality="MR")
+
+
+@cache
+def large_volume() -> medsam2.Volume:
+    """A scan of 128 x 128 pixels: the network sees a part of a slice, which moves with the object."""
+    return medsam2.Volume.from_array(doors.scan(**LARGE), doors.SPACING, modality="MR")
 
 
 def propagate(session: medsam2.Session) -> None:
@@ -118,16 +127,16 @@ def monai_label(folder: Path, server) -> Found:
 
 def corrections(folder: Path, server) -> Found:
     """Correct an object by clicks and a drawn mask on other slices than the first."""
-    session = predictor().session(volume(), window=WINDOW)
-    session.add(1, slice=8, box=FIRST)
+    session = predictor().session(large_volume(), window=WINDOW)
+    session.add(1, slice=8, box=LARGE_FIRST)
     propagate(session)
     first = session.result().array
-    session.add(1, slice=11, points=[(26, 28)], labels=[0])
-    session.add(1, slice=5, points=[(22, 28), (10, 40)], labels=[0, 1])
+    session.add(1, slice=11, points=[(55, 49)], labels=[0])
+    session.add(1, slice=5, points=[(41, 58), (24, 84)], labels=[0, 1])
     propagate(session)
     clicked = session.result().array
-    drawn = np.zeros((64, 64), dtype=np.uint8)
-    drawn[24:34, 17:25] = 1
+    drawn = np.zeros((128, 128), dtype=np.uint8)
+    drawn[52:74, 28:44] = 1
     session.add(1, slice=4, mask=drawn)
     propagate(session)
     return {"box": first, "clicks": clicked, "drawn": session.result().array}
@@ -155,8 +164,9 @@ def video(folder: Path, server) -> Found:
 def batch(folder: Path, server) -> Found:
     """Work through a table of two scans, one of them with two objects."""
     rows = [["case", "image", "slice", "box"]]
-    for case, seed, boxes in (("one", 1, [FIRST]), ("two", 2, [FIRST, SECOND])):
-        doors.write_nifti(folder / f"{case}.nii.gz", doors.scan(seed))
+    small, large = doors.scan(2), doors.scan(1, **LARGE)
+    for case, grey, boxes in (("one", large, [LARGE_FIRST]), ("two", small, [FIRST, SECOND])):
+        doors.write_nifti(folder / f"{case}.nii.gz", grey)
         rows += [[case, f"{case}.nii.gz", "8", " ".join(map(str, box))] for box in boxes]
     with (folder / "table.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
@@ -219,13 +229,13 @@ def dicom(folder: Path, server) -> Found:
 
 def undo(folder: Path, server) -> Found:
     """Take a correction back, follow the object again, and do the correction again."""
-    session = predictor().session(volume(), window=WINDOW)
-    session.add(2, slice=7, box=SECOND)
+    session = predictor().session(large_volume(), window=WINDOW)
+    session.add(2, slice=8, box=LARGE_SECOND)
     propagate(session)
-    session.add(2, slice=12, points=[(22, 26), (35, 30)], labels=[0, 1])
+    session.add(2, slice=11, points=[(55, 49), (70, 60)], labels=[0, 1])
     propagate(session)
     # The later change goes first: both the click and an object that was added after it.
-    session.add(1, slice=8, box=FIRST)
+    session.add(1, slice=8, box=LARGE_FIRST)
     assert session.undo()
     assert session.undo()
     propagate(session)
