@@ -17,13 +17,14 @@ ROOT = "__init__"
 # The chain cli -> training -> evaluation -> inference -> tracking -> model, its leaves and its neighbours.
 LEAVES = {"errors", "imaging", "measure", "prompts"}
 INFERENCE = {*LEAVES, "model", "checkpoints", "tracking"}
-EVALUATION = {*INFERENCE, "inference", "synthesis"}
+EVALUATION = {*INFERENCE, "inference", "synthesis", "reports"}
 TRAINING = {*EVALUATION, "evaluation"}
 MAY_IMPORT = {
     "errors": set(),
     "imaging": {"errors"},
     "measure": {"errors", "imaging"},
     "prompts": {"errors"},
+    "reports": {"errors", "imaging", "measure"},
     "synthesis": {"errors"},
     "client": {*LEAVES, "proxies"},
     "proxies": set(),
@@ -32,18 +33,18 @@ MAY_IMPORT = {
     "checkpoints": {"errors", "model", "weights"},
     "tracking": {"errors", "model"},
     "inference": INFERENCE,
-    "annotation": {*LEAVES, "checkpoints", "inference"},
+    "annotation": {*LEAVES, "checkpoints", "inference", "reports"},
     "evaluation": EVALUATION,
     "training": TRAINING,
     "serving": {*LEAVES, "annotation", "checkpoints", "inference", "proxies", "weights"},
-    "batch": {*LEAVES, "inference", "evaluation"},
+    "batch": {*LEAVES, "inference", "evaluation", "reports"},
     "cli": {*TRAINING, "annotation", "training", "serving", "batch", "weights", ROOT},
     ROOT: {"client", "imaging", "inference", "prompts"},
     "__main__": {"cli"},
 }
 CHAIN = ("cli", "training", "evaluation", "inference", "tracking", "model")
 
-TORCH_FREE = {*LEAVES, "client", "proxies", "weights"}
+TORCH_FREE = {*LEAVES, "client", "proxies", "reports", "weights"}
 TORCH = {"torch", "lightning_fabric", "safetensors"}
 TERMINAL = {"click", "rich", "tqdm"}  # output, questions and progress bars are the command line's
 ONLY_HERE = {"synthesis": {"numpy", "scipy"}}  # beside the standard library
@@ -194,6 +195,7 @@ BREAKS: list[tuple[Rule, str, str]] = [
     (rooms_import_to_the_right, "training/x.py", "from medsam2.cli.messages import say"),
     (rooms_import_to_the_right, "training/x.py", "from medsam2 import Volume"),
     (rooms_import_to_the_right, "imaging/x.py", "from medsam2.prompts.types import Box"),
+    (rooms_import_to_the_right, "reports/x.py", "from medsam2.evaluation.runner import CaseResult"),
     (rooms_import_to_the_right, "synthesis/x.py", "from medsam2.imaging.volume import Volume"),
     (rooms_import_to_the_right, "errors.py", "import medsam2.imaging"),
     (rooms_import_to_the_right, "attic/x.py", ""),

@@ -118,7 +118,7 @@ def test_the_page_shows_what_failed_and_nothing_runs_in_it(finished: tuple[list[
     assert "<b>" not in page
     assert "&lt;b&gt;" in page
     assert "&lt;i&gt;" in page
-    assert page.index("/d/x.nii: no such file") < page.index("<td>new</td>")
+    assert page.index("/d/x.nii: no such file") < page.index(">new</td>")
     assert "default-src 'none'" in page
     assert "4 more are in results.csv" in page
 

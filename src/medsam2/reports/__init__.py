@@ -1,0 +1,1 @@
+"""Pages for people: templates, charts, tables and pictures in HTML that needs nothing else."""
