@@ -7,6 +7,7 @@ import logging
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -16,6 +17,7 @@ from medsam2 import __version__
 from medsam2.cli import main as command
 from medsam2.cli.main import SUBCOMMANDS, LazyGroup, Subcommand, command_line, run
 from medsam2.cli.messages import report
+from medsam2.cli.options import HeadedCommand, heading
 from medsam2.errors import (
     CheckpointError,
     GeometryError,
@@ -25,6 +27,7 @@ from medsam2.errors import (
     UnsupportedFormat,
 )
 
+MOST_WITHOUT_HEADINGS = 8
 PROGRAM = "from medsam2.cli.main import main; main()"
 
 
@@ -51,6 +54,42 @@ def test_the_table_says_of_a_subcommand_what_it_says_of_itself(name: str) -> Non
     assert isinstance(found, click.Command)
     assert found.name == name
     assert (found.help or "").splitlines()[0] == SUBCOMMANDS[name].summary
+
+
+def commands(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Command]]:
+    for name in group.list_commands(click.Context(group)):
+        found = group.get_command(click.Context(group), name)
+        assert found is not None
+        if isinstance(found, click.Group):
+            yield from commands(found, f"{path}{name} ")
+        else:
+            yield f"{path}{name}", found
+
+
+def test_many_options_stand_under_headings_and_each_says_what_it_does() -> None:
+    for name, found in commands(command_line):
+        options = [option for option in found.params if isinstance(option, click.Option)]
+        assert [option.name for option in options if not option.help] == [], name
+        if len(options) > MOST_WITHOUT_HEADINGS:
+            text = found.get_help(click.Context(found, info_name=name))
+            assert text.endswith("\nOptions:\n  --help  Show this message and exit."), name
+
+
+def test_headings_reach_down_to_the_next_one() -> None:
+    @click.command(cls=HeadedCommand)
+    @click.argument("image")
+    @click.option("--first", help="One.")
+    @heading("Prompt")
+    @click.option("--box", help="Two.")
+    @click.option("--point", help="Three.")
+    @heading("Output")
+    @click.option("--mask", help="Four.")
+    def probe(**values: object) -> None:
+        """Do nothing."""
+
+    text = probe.get_help(click.Context(probe, info_name="probe"))
+    words = [line.split()[0] for line in text.splitlines() if line.strip()][2:]
+    assert words == ["Options:", "--first", "--help", "Prompt:", "--box", "--point", "Output:", "--mask"]
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from medsam2.cli.messages import EXIT_FAILED, say
-from medsam2.cli.options import WindowCommand, grouped
+from medsam2.cli.options import WindowCommand, grouped, heading
 from medsam2.cli.outputs import KINDS
 from medsam2.cli.segment import WayOptions, way_options
 from medsam2.errors import InputError
@@ -48,63 +48,72 @@ class BatchOptions:
 _batch_options = grouped(
     "options",
     BatchOptions,
+    heading("Cases"),
+    click.option(
+        "--glob", "pattern", metavar="PATTERN",
+        help="Find the images by a pattern; the part that the star stands for is the case's name in TABLE: "
+        "--glob 'scans/*/ct.nii.gz' finds the case p1 in scans/p1/ct.nii.gz.",
+    ),
+    click.option(
+        "--key", metavar="COLUMN",
+        help="Column with the name of the case, if it is not called case or id. Rows with the same name are "
+        "objects of one case.",
+    ),
+    click.option(
+        "--changed", type=click.Choice(["redo", "report"]), default="redo", show_default=True,
+        help="If the row, the image or an option has changed since a mask was made: segment the case again, "
+        "or report it and leave the mask.",
+    ),
+    click.option(
+        "--max-download", type=click.IntRange(min=1), default=4096, show_default=True, metavar="MIB",
+        help="Largest image that is downloaded from a URL, in MiB.",
+    ),
+    heading("Work"),
+    click.option(
+        "--workers", type=click.IntRange(min=1), metavar="N",
+        help="Number of processes; each loads the weights. If not given: 1, or on Ray as many as the cluster "
+        "has processors or GPUs.",
+    ),
+    click.option(
+        "--engine", type=click.Choice(["processes", "ray"]), default="processes", show_default=True,
+        help="Run in processes of this machine, or on a Ray cluster.",
+    ),
+    click.option(
+        "--address", metavar="ADDRESS",
+        help="Address of the Ray cluster, for example 10.0.0.5:6379; if not given, the cluster that this "
+        "machine belongs to.",
+    ),
+    heading("Output"),
     click.option(
         "-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FOLDER",
         help="Folder for masks, results and report.",
     ),
     click.option(
-        "--glob", "pattern", metavar="PATTERN",
-        help="Find the images so; what its stars stand for is the case that rows of TABLE speak of.",
-    ),
-    click.option(
-        "--key", metavar="COLUMN",
-        help="Column that tells cases apart, if none is called case or id; rows of one case are its objects.",
-    ),
-    click.option(
         "--output-type", type=click.Choice(KINDS), default="nifti", show_default=True,
-        help="Form of the masks.",
+        help="File format of the masks.",
     ),
     click.option(
         "--source", metavar="SERIES",
-        help="DICOM series that dicom-seg and rtstruct refer to, with {case} in its name; if no row says it.",
+        help="DICOM series that a dicom-seg or rtstruct refers to, for rows without a source; {case} stands "
+        "for the case's name: --source 'series/{case}'.",
     ),
     click.option("--preview", is_flag=True, help="Also write a picture (PNG) of each case's first object."),
-    click.option(
-        "--changed", type=click.Choice(["redo", "report"]), default="redo", show_default=True,
-        help="What to do about a mask whose row, image or options are others now.",
-    ),
-    click.option(
-        "--workers", type=click.IntRange(min=1), metavar="N",
-        help="Processes, each with the weights in it; 1 if not given, on Ray what the cluster has.",
-    ),
-    click.option(
-        "--engine", type=click.Choice(["processes", "ray"]), default="processes", show_default=True,
-        help="Work on this machine, or on a Ray cluster.",
-    ),
-    click.option(
-        "--address", metavar="ADDRESS",
-        help="Ray cluster to work on; the one that this machine belongs to if not given.",
-    ),
-    click.option(
-        "--max-download", type=click.IntRange(min=1), default=4096, show_default=True, metavar="MIB",
-        help="The most that is fetched of an image at a URL.",
-    ),
 )  # fmt: skip
 
 
 @click.command(cls=WindowCommand)
 @click.argument("table", type=click.Path(path_type=Path))
-@_batch_options
 @way_options
+@_batch_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of sentences.")
 @click.pass_context
 def batch(ctx: click.Context, table: Path, options: BatchOptions, way: WayOptions, as_json: bool) -> None:
     """Segment a table of cases, resumable.
 
-    TABLE is CSV, JSON or Parquet: an image, a file or a URL (http, https, s3), and a prompt in each row, with
-    the keys of prompt files. What a row says goes before the options. A case is done when its mask is in
-    FOLDER; run again, only what is missing, has failed or has changed since is done. The exit code is 1 if a
-    case has failed.
+    TABLE is CSV, JSON or Parquet. Each row names an image, as a file or a URL (http, https, s3), and a
+    prompt, with the keys of prompt files. A value in a row has priority over the option of the same name. A
+    case is done when its mask is in FOLDER. Run the same command again to segment only the cases that are
+    missing, have failed or have changed. The exit code is 1 if a case has failed.
     """
     from medsam2.batch.records import working_in
     from medsam2.batch.results import each_result, write_page, write_results

@@ -13,7 +13,7 @@ import click
 from medsam2.cli.messages import EXIT_FAILED, say
 from medsam2.cli.options import HELP as WINDOW_HELP
 from medsam2.cli.options import OPTION as WINDOW_OPTION
-from medsam2.cli.options import WindowCommand, parse_window
+from medsam2.cli.options import WindowCommand, heading, parse_window
 from medsam2.cli.paint import paint
 from medsam2.errors import InputError
 
@@ -76,7 +76,7 @@ def _source_options(command: Callable[..., None]) -> Callable[..., None]:
             help="Fold of a MONAI data list to validate on.",
         ),
     ]  # fmt: skip
-    for decorator in reversed(decorators):
+    for decorator in reversed((heading("Data set"), *decorators)):
         command = decorator(command)
     return command
 
@@ -97,13 +97,16 @@ _as_json = click.option("--json", "prints_json", is_flag=True, help="Print one J
 
 @data.command(cls=WindowCommand)
 @_path
+@heading("Output")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path),
     help="Folder for report.html, report.json and pictures.",
 )  # fmt: skip
 @_source_options
+@heading("Volume")
 @_plane
 @_window
+@heading("Work")
 @click.option(
     "--min-area", type=click.IntRange(min=1), default=12, show_default=True, metavar="N",
     help="Warn of objects with fewer pixels in their largest slice.",
@@ -152,13 +155,16 @@ def check(
 @data.command(cls=WindowCommand)
 @_path
 @click.argument("out", type=click.Path(path_type=Path), required=False)
+@heading("Output")
 @click.option(
     "-o", "--output", "bank", type=click.Path(path_type=Path),
     help="Folder of the bank, the same as OUT; what is there already is not done again.",
 )  # fmt: skip
 @_source_options
+@heading("Volume")
 @_plane
 @_window
+@heading("Stacks")
 @click.option("--components", is_flag=True, help="Make each connected piece of a label an object of its own.")
 @click.option(
     "--min-area", type=click.IntRange(min=1), metavar="N",
@@ -175,6 +181,7 @@ def check(
     help="Of the patients whom the data set puts into no split.",
 )  # fmt: skip
 @click.option("--seed", type=int, metavar="N", help="Of the split into --shares.")
+@heading("Work")
 @_workers
 @_as_json
 @click.pass_context

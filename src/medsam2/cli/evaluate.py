@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 from medsam2.cli.messages import EXIT_FAILED, say
-from medsam2.cli.options import precision_option
+from medsam2.cli.options import HeadedCommand, heading, precision_option
 from medsam2.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,13 +52,18 @@ class _Network:
         return self.weights if short == its else short
 
 
-@click.command()
+@click.command(cls=HeadedCommand)
 @click.argument("cases", metavar="CASES.json", type=click.Path(path_type=Path))
+@heading("Model")
 @click.option("--weights", metavar="NAME|FILE", help=f"Name or file.  [default: {DEFAULT_WEIGHTS}]")
 @click.option(
     "--predictor", type=click.Choice([NETWORK, "ellipse", "random-walker"]), default=NETWORK,
     show_default=True, help="The network, or a classical method to compare it with.",
 )  # fmt: skip
+@click.option("--memory", default="recent", show_default=True, help="recent or self-sorting.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@precision_option
+@heading("Simulated user")
 @click.option(
     "--protocol", type=click.Choice(PROTOCOLS), default="box", show_default=True,
     help="What the simulated user says; interactive is a box and then clicks, as in the CVPR 2025 challenge.",
@@ -71,10 +76,11 @@ class _Network:
 )  # fmt: skip
 @click.option("--repeats", type=int, default=1, metavar="N", help="Run each case N times, with other noise.")
 @click.option("--seed", type=int, default=0, metavar="N", help="Of the noise and of the intervals.")
-@click.option("--memory", default="recent", show_default=True, help="recent or self-sorting.")
+@heading("Comparison")
 @click.option("--against", metavar="NAME|FILE", help="Compare with these weights, case by case.")
 @click.option("--against-memory", metavar="POLICY", help="Compare with this memory policy.")
 @click.option("--against-precision", metavar="P", help="Compare with this precision.")
+@heading("Output")
 @click.option("--report", type=click.Path(path_type=Path), metavar="FOLDER",
               help="Write report.html and its numbers as CSV and JSON into a folder.")  # fmt: skip
 @click.option(
@@ -82,8 +88,6 @@ class _Network:
     help=f"Change the time model of the report; WHAT is one of {', '.join(TIMES)}.",
 )  # fmt: skip
 @click.option("--csv", "csv_path", type=click.Path(path_type=Path), help="Also write a table, a row a run.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
-@precision_option
 @click.option("--json", "prints_json", is_flag=True, help="Print one JSON object instead of a table.")
 def evaluate(
     cases: Path,

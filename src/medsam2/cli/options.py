@@ -1,4 +1,4 @@
-"""Options that several commands share, and groups of options that reach a command as one value."""
+"""Options that several commands share, and options under headings in the help."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from functools import wraps
 from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakKeyDictionary
 
 import click
 
@@ -17,16 +18,57 @@ if TYPE_CHECKING:
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
 
+OTHER = "Options"
+"""The heading of options that have none of their own, `--help` for one."""
+_headings: WeakKeyDictionary[click.Parameter, str] = WeakKeyDictionary()
+
+
+def heading(title: str) -> Callable[[_Command], _Command]:
+    """Put the options that follow under a heading in the help, down to the next heading.
+
+    @click.command(cls=HeadedCommand)
+    @heading("Prompt")
+    @click.option("--box", ...)
+    @heading("Output")
+    @click.option("--output", ...)
+    """
+
+    def decorate(command: _Command) -> _Command:
+        # Decorators work from the bottom up: what is there without a heading stands below this one.
+        for option in getattr(command, "__click_params__", ()):
+            _headings.setdefault(option, title)
+        return command
+
+    return decorate
+
+
+class HeadedCommand(click.Command):
+    """A command whose help lists the options under their headings.
+
+    A subclass because click has no headings for options.
+    """
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a section for each heading, in the order of the options."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if record is not None:
+                sections.setdefault(_headings.get(parameter, OTHER), []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
 
 def grouped(
     name: str, group: type[DataclassInstance], *options: Callable[[_Command], _Command]
 ) -> Callable[[_Command], _Command]:
-    """Give a command some options, whose values come as one argument.
+    """Give a command some options, whose values reach it as one argument.
 
     Args:
         name: The argument.
         group: A dataclass with a field for each option.
-        options: click options, in the order in which help shows them.
+        options: click options and headings, in the order in which the help shows them.
     """
     own = [field.name for field in fields(group)]
 
@@ -46,36 +88,32 @@ def grouped(
 precision_option = click.option(
     "--precision", type=click.Choice(["auto", "float32", "float32-fast", "bfloat16"]), default="auto",
     show_default=True,
-    help="auto is the fastest that keeps masks; float32 computes in the published order of operations.",
+    help="Number format of the network. auto: the fastest one that does not change masks; float32: the "
+    "published order of operations.",
 )  # fmt: skip
 
 
 OPTION = "--window"
-HELP = "Intensities shown black and white, LO HI, or a CT window by name (lung, liver, bone, ...)."
-
-# Windows as radiologists name them, (level, width), that make limits as well: -600 to 1500 is no lung window.
-_LEVELS_AND_WIDTHS = frozenset(
-    {
-        *((-700, 1500), (-650, 1500), (-600, 1600), (-600, 1500), (-600, 1200), (-500, 1500), (-500, 1400)),
-        *((30, 150), (30, 300), (35, 80), (35, 350), (40, 80), (40, 120), (40, 350), (40, 400), (45, 400)),
-        *((50, 150), (50, 250), (50, 350), (50, 400), (50, 450), (60, 150), (60, 360), (60, 400), (80, 200)),
-        *(
-            (100, 700),
-            (150, 600),
-            (200, 600),
-            (300, 1500),
-            (300, 2000),
-            (350, 2000),
-            (400, 1500),
-            (400, 1800),
-        ),
-        *((400, 2000), (450, 1500), (480, 2500), (500, 1500), (500, 2000), (500, 2500), (600, 2800)),
-        *((600, 4000), (700, 4000)),
-    }
+HELP = (
+    "Intensities to show as black and as white, for example --window -160 240, or the name of a CT window "
+    "(lung, liver, bone, ...)."
 )
 
+# Windows as radiologists give them, (level, width), that could be limits too: -600 to 1500 is no lung window.
+_LEVELS_AND_WIDTHS = frozenset(
+    (level, width)
+    for level, widths in (
+        (-700, (1500,)), (-650, (1500,)), (-600, (1200, 1500, 1600)), (-500, (1400, 1500)), (30, (150, 300)),
+        (35, (80, 350)), (40, (80, 120, 350, 400)), (45, (400,)), (50, (150, 250, 350, 400, 450)),
+        (60, (150, 360, 400)), (80, (200,)), (100, (700,)), (150, (600,)), (200, (600,)), (300, (1500, 2000)),
+        (350, (2000,)), (400, (1500, 1800, 2000)), (450, (1500,)), (480, (2500,)), (500, (1500, 2000, 2500)),
+        (600, (2800, 4000)), (700, (4000,)),
+    )
+    for width in widths
+)  # fmt: skip
 
-class WindowCommand(click.Command):
+
+class WindowCommand(HeadedCommand):
     """A command whose `--window` is followed by one name or by two numbers.
 
     A subclass because click's options take a fixed number of values; the two numbers are joined into
@@ -113,30 +151,24 @@ def parse_window(
         raise click.BadParameter(f"a window is two numbers LO HI or a name, not {value!r}")
     lower, upper = float(words[0]), float(words[1])
     if lower >= upper:
-        raise click.BadParameter(_no_limits(lower, upper))
+        raise click.BadParameter(_wrong_limits(lower, upper))
     if (lower, upper) in _LEVELS_AND_WIDTHS:
-        shown = _shown(lower - upper / 2, lower + upper / 2)
         say(
             f"the window {lower:g} {upper:g} is read as limits, LO HI; if it is level and width, give "
-            f"{OPTION} {shown}"
+            f"{OPTION} {lower - upper / 2:g} {lower + upper / 2:g}"
         )
     return lower, upper
 
 
-def _no_limits(first: float, second: float) -> str:
-    """What is wrong with limits of which the lower is not below the upper, and what may be meant."""
-    meant = [] if first == second else [f"turned round it is {OPTION} {_shown(second, first)}"]
+def _wrong_limits(first: float, second: float) -> str:
+    """Say that the lower limit is not below the upper one, and what may be meant."""
+    text = f"a window is its limits, LO HI with lower < upper, not {first:g} {second:g}"
+    if first != second:
+        text += f"; turned round it is {OPTION} {second:g} {first:g}"
     if first > 0:
-        meant.append(
-            f"as width {first:g} and level {second:g} it is "
-            f"{OPTION} {_shown(second - first / 2, second + first / 2)}"
-        )
-    listed = "".join(f"; {one}" for one in meant)
-    return f"a window is its limits, LO HI with lower < upper, not {first:g} {second:g}{listed}"
-
-
-def _shown(lower: float, upper: float) -> str:
-    return f"{lower:g} {upper:g}"
+        lower, upper = second - first / 2, second + first / 2
+        text += f"; as width {first:g} and level {second:g} it is {OPTION} {lower:g} {upper:g}"
+    return text
 
 
 def _is_number(word: str) -> bool:

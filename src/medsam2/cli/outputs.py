@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from medsam2.cli.options import grouped
+from medsam2.cli.options import grouped, heading
 from medsam2.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class OutputOptions:
 output_options = grouped(
     "outputs",
     OutputOptions,
+    heading("Output"),
     click.option(
         "-o", "--output", type=click.Path(path_type=Path), help="Mask; IMAGE_mask.nii.gz if not given."
     ),

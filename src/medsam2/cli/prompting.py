@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from medsam2.cli.options import grouped
+from medsam2.cli.options import grouped, heading
 from medsam2.errors import PromptError
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class PromptOptions:
 prompt_options = grouped(
     "asked",
     PromptOptions,
+    heading("Prompt"),
     click.option("--slice", "slice_index", type=int, metavar="K", help="Slice the prompt lies in, from 0."),
     click.option("--box", type=float, nargs=4, metavar="X0 Y0 X1 Y1", help="Box in pixels of the slice."),
     click.option(

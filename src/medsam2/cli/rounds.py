@@ -10,7 +10,7 @@ import click
 from medsam2.cli.messages import say
 from medsam2.cli.options import HELP as WINDOW_HELP
 from medsam2.cli.options import OPTION as WINDOW_OPTION
-from medsam2.cli.options import WindowCommand, parse_window
+from medsam2.cli.options import WindowCommand, heading, parse_window
 
 if TYPE_CHECKING:
     from medsam2.training.loop import Trainer
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 @click.command(cls=WindowCommand)
 @click.argument("folder", type=click.Path(path_type=Path))
+@heading("Fine-tuning")
 @click.option(
     "--recipe", type=click.Path(path_type=Path), required=True,
     help="Of the fine-tuning, recipes/compact-finetune.toml say.",
@@ -26,17 +27,19 @@ if TYPE_CHECKING:
 @click.option(
     "--weights", metavar="NAME|FILE", help="Weights to begin from, if not those that the recipe names."
 )
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@heading("Next scans")
 @click.option("--next", "num_next", type=int, default=5, show_default=True, help="Scans to put forward.")
 @click.option(
     "--order", type=click.Choice(["uncertain", "diverse"]), default="uncertain", show_default=True,
     help="First those the network is least sure of, or those that are most unlike each other.",
 )  # fmt: skip
 @click.option("--pool", type=int, metavar="N", help="Look at so many waiting scans, drawn by chance.")
+@click.option("--json", "prints_json", is_flag=True, help="Print one JSON object.")
+@heading("Scans")
 @click.option("--patient", metavar="REGEX", help="Whose scan it is, from its file's name.")
 @click.option("--plane", type=click.Choice(["axial", "coronal", "sagittal"]), help="Cut slices this way.")
 @click.option(WINDOW_OPTION, metavar="LO HI|NAME", callback=parse_window, expose_value=True, help=WINDOW_HELP)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--json", "prints_json", is_flag=True, help="Print one JSON object.")
 def rounds(
     folder: Path,
     recipe: Path,

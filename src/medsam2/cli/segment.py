@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 import click
 
 from medsam2.cli.messages import say
-from medsam2.cli.options import HELP, OPTION, WindowCommand, grouped, parse_window, precision_option
+from medsam2.cli.options import (
+    HELP,
+    OPTION,
+    WindowCommand,
+    grouped,
+    heading,
+    parse_window,
+    precision_option,
+)
 from medsam2.cli.outputs import (
     OutputOptions,
     OutputPlan,
@@ -63,18 +71,25 @@ class RunFiles:
 way_options = grouped(
     "way",
     WayOptions,
+    heading("Volume"),
     click.option(OPTION, metavar="LO HI | NAME", callback=parse_window, help=HELP),
     click.option(
         "--plane", type=click.Choice(["axial", "coronal", "sagittal"]),
-        help="Cut slices this way; K and pixels are still those of the file.",
+        help="Plane of the slices, from the scan's orientation; K and pixels still count as in the file.",
     ),
-    click.option("--frame", type=int, metavar="N", help="Frame of a 4D file, from 0."),
+    click.option("--frame", type=int, metavar="N", help="Frame of a 4D file, counted from 0."),
     click.option(
-        "--series", metavar="N|UID", help="DICOM series to read; the one with most slices if not given."
+        "--series", metavar="N|UID",
+        help="DICOM series to read, by number or UID; the one with most slices if not given.",
     ),
-    click.option("--weights", default="compact", show_default=True, help="Name or file."),
+    heading("Model"),
     click.option(
-        "--memory", type=click.Choice(["recent", "self-sorting"]), default="recent", show_default=True
+        "--weights", default="compact", show_default=True,
+        help="Weights, by name (see medsam2 weights) or as a file.",
+    ),
+    click.option(
+        "--memory", type=click.Choice(["recent", "self-sorting"]), default="recent", show_default=True,
+        help="Which slices the memory bank keeps: the latest ones, or those that are sure and differ most.",
     ),
     click.option(
         "--keep-component/--no-component", default=None,
@@ -82,9 +97,11 @@ way_options = grouped(
     ),
     click.option(
         "--stop-after", type=int, metavar="N",
-        help="End a direction after N slices without the object; 0 never.",
+        help="Stop propagating in a direction after N slices without the object; 0 never stops.",
     ),
-    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+    click.option(
+        "--device", default="auto", show_default=True, help="Where to compute: auto, cpu, cuda or cuda:N."
+    ),
     precision_option,
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""`medsam2 serve`: the published contract over HTTP, sessions, and studies for viewers."""
+"""`medsam2 serve`: the published contract over HTTP, sessions, and images for viewers."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import click
 
 from medsam2.cli.messages import say
-from medsam2.cli.options import precision_option
+from medsam2.cli.options import HeadedCommand, heading, precision_option
 from medsam2.errors import InputError
 
 _HOSTS_OPTION = "--allow-urls"
 
 
-class HostsCommand(click.Command):
+class HostsCommand(HeadedCommand):
     """A command whose `--allow-urls` is followed by any number of hosts.
 
     A subclass because click's options take a fixed number of values; every further host gets the option's
@@ -37,21 +37,30 @@ class HostsCommand(click.Command):
 
 
 @click.command(cls=HostsCommand)
-@click.option("--host", help="Address to listen on; 127.0.0.1 if not given. Others need MEDSAM2_API_KEY.")
-@click.option("--port", type=int, help="Port; 8000 if not given, 0 for a free one.")
-@click.option("--weights", help="Name or file; compact if not given.")
-@click.option("--device", help="auto, cpu, cuda or cuda:N.")
-@precision_option
-@click.option("--queue", type=int, metavar="N", help="Requests that may wait; 8 if not given.")
-@click.option("--max-body", type=int, metavar="MB", help="Largest request in MiB; 512 if not given.")
-@click.option(_HOSTS_OPTION, multiple=True, metavar="HOST...", help="Fetch images by https from these hosts.")
-@click.option("--folder", metavar="DIR", help="Let sessions open the scans below this folder.")
+@heading("Network address and access")
 @click.option(
-    "--studies",
-    metavar="DIR|URL",
-    help="Let viewers with MONAI Label's plug-in work on a folder of images, or a DICOMweb archive.",
+    "--host", help="Address to listen on; 127.0.0.1 if not given. Any other address needs MEDSAM2_API_KEY."
 )
-@click.option("--insecure", is_flag=True, help="Serve other machines without a key.")
+@click.option("--port", type=int, help="Port; 8000 if not given, 0 for any free port.")
+@click.option("--insecure", is_flag=True, help="Listen on other addresses without a key.")
+@heading("Model")
+@click.option("--weights", help="Weights, by name (see medsam2 weights) or as a file; compact if not given.")
+@click.option("--device", help="Where to compute: auto, cpu, cuda or cuda:N.")
+@precision_option
+@heading("Images")
+@click.option(
+    _HOSTS_OPTION, multiple=True, metavar="HOST...",
+    help="Hosts from which requests may have images downloaded, over https only: "
+    "--allow-urls pacs.example.org.",
+)  # fmt: skip
+@click.option("--folder", metavar="DIR", help="Folder whose scans sessions may open by name.")
+@click.option(
+    "--studies", metavar="DIR|URL",
+    help="Images for viewers with MONAI Label's plug-in: a folder, or the URL of a DICOMweb archive.",
+)  # fmt: skip
+@heading("Limits")
+@click.option("--queue", type=int, metavar="N", help="Number of requests that may wait; 8 if not given.")
+@click.option("--max-body", type=int, metavar="MB", help="Largest request, in MiB; 512 if not given.")
 @click.pass_context
 def serve(
     ctx: click.Context,
@@ -69,9 +78,10 @@ def serve(
 ) -> None:
     """Answer the published JSON contract over HTTP, and hold sessions.
 
-    POST /score or /invocations; sessions at /v1/sessions; GET /ping, /healthz, /readyz and /metrics. With
-    --studies also what the plug-ins of MONAI Label for 3D Slicer and OHIF ask. Every limit is also a
-    variable MEDSAM2_*; what is given here counts more. The log is JSON lines on standard error.
+    The paths are POST /score and /invocations, sessions at /v1/sessions, and GET /ping, /healthz, /readyz
+    and /metrics. With --studies the server also answers MONAI Label's plug-ins for 3D Slicer and OHIF. Every
+    option is also an environment variable MEDSAM2_*; an option has priority over its variable. The log is
+    JSON lines on standard error.
     """
     try:
         from medsam2.serving.monailabel.dialect import check_studies

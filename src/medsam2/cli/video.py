@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from medsam2.cli.messages import say
-from medsam2.cli.options import precision_option
+from medsam2.cli.options import HeadedCommand, heading, precision_option
 from medsam2.errors import PromptError
 
 if TYPE_CHECKING:
@@ -26,11 +26,9 @@ OBJECT = 1
 CURVE = "area_curve.png"
 
 
-@click.command()
+@click.command(cls=HeadedCommand)
 @click.argument("path", metavar="VIDEO", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="New folder for results."
-)
+@heading("Prompt")
 @click.option(
     "--frame", "frames", type=int, multiple=True, required=True, metavar="K",
     help="Frame the prompt lies in, from 0. Repeat it, each with its --box, to prompt several frames.",
@@ -43,15 +41,23 @@ CURVE = "area_curve.png"
     help="Click: 1 inside, 0 outside. Several are possible.",
 )  # fmt: skip
 @click.option("--mask", type=click.Path(path_type=Path), help="Mask of the frame, a picture for example.")
+@heading("Output")
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="New folder for results."
+)
 @click.option("--fps", type=float, help="Frames per second, where the video does not say it.")
 @click.option("--png", is_flag=True, help="Also write a PNG mask of each frame.")
 @click.option("--nifti", is_flag=True, help="Also write all masks as one NIfTI stack.")
 @click.option("--cardiac", is_flag=True, help="Find heartbeats in the area and draw its curve.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of sentences.")
+@heading("Model")
 @click.option("--weights", default="compact", show_default=True, help="Name or file.")
-@click.option("--memory", type=click.Choice(["recent", "self-sorting"]), default="recent", show_default=True)
+@click.option(
+    "--memory", type=click.Choice(["recent", "self-sorting"]), default="recent", show_default=True,
+    help="Which frames the memory bank keeps: the latest ones, or those that are sure and differ most.",
+)  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @precision_option
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of sentences.")
 def video(
     path: Path,
     output: Path,
