@@ -19,7 +19,6 @@ import uvicorn
 from medsam2.inference.predictor import Predictor, load
 from medsam2.inference.runtime import Runtime
 from medsam2.serving.app import Extension
-from medsam2.serving.monailabel.tasks import Trainer
 from medsam2.serving.run import listen, server_for
 from medsam2.serving.settings import ServerSettings, load_settings
 
@@ -60,14 +59,13 @@ def running(
     predictor: Predictor,
     *,
     extensions: Sequence[Extension] = (),
-    trainer: Trainer | None = None,
     **given: object,
 ) -> Iterator[Live]:
     """Run a server in a thread; at the end it finishes what it has begun."""
     settings = load_settings({"port": 0, "readers": 1, **given})
     with listen(settings.host, settings.port) as listener:
         port = listener.getsockname()[1]
-        server = server_for(predictor, settings, extensions, trainer=trainer)
+        server = server_for(predictor, settings, extensions)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="server")
         thread.start()
         live = Live(server, settings, port)

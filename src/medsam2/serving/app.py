@@ -29,7 +29,6 @@ from medsam2.serving.settings import ServerSettings
 
 if TYPE_CHECKING:
     from medsam2.inference.predictor import Predictor
-    from medsam2.serving.monailabel.tasks import Trainer
 
 
 class Head:
@@ -140,8 +139,6 @@ def create_app(
     predictor: Predictor,
     settings: ServerSettings,
     extensions: Sequence[Extension] = (),
-    *,
-    trainer: Trainer | None = None,
 ) -> FastAPI:
     """Make a server's application.
 
@@ -149,13 +146,12 @@ def create_app(
         predictor: Weights on a device, shared by all requests.
         settings: Limits, and who may ask.
         extensions: Add further routes.
-        trainer: A fine-tuning that viewers may start, where there are studies.
 
     Raises:
         InputError: The studies cannot be opened.
     """
     service = Service(predictor, settings)
-    dialect = open_dialect(service, trainer) if settings.studies else None
+    dialect = open_dialect(service) if settings.studies else None
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[Mapping[str, object]]:
@@ -164,7 +160,7 @@ def create_app(
                 yield {SETTINGS_KEY: settings}
             finally:
                 if dialect is not None:
-                    await dialect.close()
+                    await dialect.batches.close()
 
     # No pages with documentation: they would load scripts from elsewhere.
     app = FastAPI(title=TITLE, lifespan=lifespan, docs_url=None, redoc_url=None)

@@ -20,7 +20,6 @@ from medsam2.serving.settings import ServerSettings
 
 if TYPE_CHECKING:
     from medsam2.inference.predictor import Predictor
-    from medsam2.serving.monailabel.tasks import Trainer
 
 _GRACE_S = 5.0  # the application's own limit on a body comes first, with an answer
 
@@ -136,8 +135,6 @@ def server_for(
     predictor: Predictor,
     settings: ServerSettings,
     extensions: Sequence[Extension] = (),
-    *,
-    trainer: Trainer | None = None,
 ) -> uvicorn.Server:
     """A server that is not running yet.
 
@@ -145,7 +142,7 @@ def server_for(
         InputError: See `create_app`.
     """
     config = uvicorn.Config(
-        create_app(predictor, settings, extensions, trainer=trainer),
+        create_app(predictor, settings, extensions),
         http=PatientProtocol,
         ws="none",
         lifespan="on",

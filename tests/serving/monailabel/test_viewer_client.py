@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from pathlib import Path
 
 import nibabel
@@ -14,7 +13,6 @@ import SimpleITK
 
 from medsam2.cli.main import run
 from medsam2.inference.predictor import Predictor
-from medsam2.serving.monailabel.tasks import Trainer, TrainingOrder
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
@@ -186,7 +184,7 @@ def test_the_next_sample_is_one_without_a_final_label(connect, viewed, label_pat
     assert refused.value.status_code == 404
 
 
-def test_without_a_trainer_nothing_trains(connect, viewed) -> None:
+def test_no_training_is_offered(connect, viewed) -> None:
     client = connect(viewed)
     assert client.info()["trainers"] == {}
     assert client.train_status(check_if_running=True) is False
@@ -197,45 +195,8 @@ def test_without_a_trainer_nothing_trains(connect, viewed) -> None:
     for model in ("", "medsam2"):
         with pytest.raises(Exception, match=r".*") as refused:
             client.train_start(model, {})
-        assert "501" in refused.value.msg
+        assert "404" in refused.value.msg
         assert "does not train" in refused.value.msg
-
-
-def test_a_trainer_is_started_watched_and_stopped(
-    connect, serve_tiny, studies: Path, label_path: Path
-) -> None:
-    orders: list[TrainingOrder] = []
-
-    def train(order: TrainingOrder) -> dict[str, object]:
-        orders.append(order)
-        order.say("step 1")
-        while order.params.get("waits") and not order.is_stopped():
-            time.sleep(0.01)
-        return {"best_metric": 0.5, "epoch": 3, "total_epochs": 3}
-
-    live = serve_tiny(studies=str(studies), trainer=Trainer(run=train, config={"steps": 10}))
-    client = connect(live)
-    assert client.info()["trainers"]["medsam2"]["config"] == {"steps": 10}
-    client.save_label("alpha", str(label_path))
-    started = client.train_start("medsam2", {"waits": True})
-    assert started["status"] in ("SUBMITTED", "RUNNING")
-    assert client.train_status(check_if_running=True) is True
-    with pytest.raises(Exception, match=r".*") as refused:
-        client.train_start("medsam2", {})
-    assert "429" in refused.value.msg
-    assert client.train_stop()["status"] == "STOPPED"
-    live.wait_until(lambda: not client.train_status(check_if_running=True))
-    assert client.train_status()["status"] == "STOPPED"
-    assert orders[0].pairs == ((studies / "alpha.nii.gz", studies / "labels" / "final" / "alpha.nii.gz"),)
-    client.train_start("", {})
-    live.wait_until(lambda: client.train_status()["status"] == "DONE")
-    assert client.train_status()["details"][-1] == "done"
-    assert client.info()["train_stats"]["medsam2"] == {
-        "epoch": 3,
-        "total_epochs": 3,
-        "best_metric": 0.5,
-        "total_time": 0,
-    }
 
 
 def test_the_servers_key_is_a_password_for_viewers(connect, serve_tiny, studies: Path) -> None:

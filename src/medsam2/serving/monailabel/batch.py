@@ -15,82 +15,76 @@ from medsam2.serving.monailabel.dialect import Dialect, checked_choice
 from medsam2.serving.monailabel.images import find_source
 from medsam2.serving.monailabel.infer import ViewerModel, find_mask, model_called, save_found
 from medsam2.serving.monailabel.requests import Asked, flag, read_asked
-from medsam2.serving.monailabel.tasks import Task, Work
+from medsam2.serving.monailabel.tasks import Task
 
 WHICH = ("unlabeled", "labeled", "all")
 """Images without a final label, with one, or both."""
 _BUSY = 503
 _TRIES = 60
 _PAUSE_S = 1.0
-_LOOK_S = 0.5
-"""How often it is asked whether a batch is to stop."""
+_LOOK_S = 0.5  # between two looks at whether a batch is to stop
 
 
 async def start_batch(
     dialect: Dialect, params: Mapping[str, object], *, model: str, images: str, run_sync: str
 ) -> Task:
-    """Begin to segment images one after the other; each mask is stored as label, a failure is told.
+    """Start to segment images one after the other; each mask is stored as a label, failures are reported.
 
     Args:
         dialect: The server's parts.
-        params: As for one image: a model that takes prompts needs clicks or a roi, here the same for all.
-        model: A key of `models.MODELS`.
+        params: As for one image; the clicks or the roi are used for every image.
+        model: A key of `infer.MODELS`.
         images: One of `WHICH`.
         run_sync: Whether to answer when all is done.
 
     Raises:
-        Fault: 404, there is no such model; 422, nothing says what to segment; 429, a batch is running.
+        Fault: 404, there is no such model; 422, there is no prompt; 429, a batch is running.
     """
-    called = model_called(model)
-    chosen = checked_choice(images, "images", WHICH)
+    chosen_model = model_called(model)
+    which = checked_choice(images, "images", WHICH)
     asked = read_asked({"label_tag": ORIGINAL, **params, "save_label": True})
     if not asked.says_something:
         raise Fault(
             422,
-            "this model segments what it is shown: give foreground clicks or a roi in the body, "
-            "which are taken for every image",
+            "there is no prompt: give foreground clicks or a roi in the body, which are used for every image",
         )
-    entries = await asyncio.to_thread(dialect.studies.entries)
-    wanted = [entry for entry in entries.values() if _is_wanted(entry, chosen)]
-    request = {"model": model, "images": chosen, **params}
-    waits = flag(run_sync, "run_sync", default=False)
-    work = _work(dialect, called, wanted, asked, params)
-    return await dialect.batches.start(request, work, waits=waits)
+    entries = (await asyncio.to_thread(dialect.studies.entries)).values()
+    chosen = [entry for entry in entries if which == "all" or (FINAL in entry.labels) == (which == "labeled")]
+
+    async def work(task: Task) -> Mapping[str, object]:
+        return await _segment_all(dialect, chosen_model, chosen, asked, params, task)
+
+    request = {"model": model, "images": which, **params}
+    return await dialect.batches.start(request, work, waits=flag(run_sync, "run_sync", default=False))
 
 
-def _is_wanted(entry: ImageEntry, chosen: str) -> bool:
-    return chosen == "all" or (FINAL in entry.labels) == (chosen == "labeled")
-
-
-def _work(
+async def _segment_all(
     dialect: Dialect,
     model: ViewerModel,
     entries: Sequence[ImageEntry],
     asked: Asked,
     params: Mapping[str, object],
-) -> Work:
-    async def work(task: Task) -> Mapping[str, object]:
-        num_failed = 0
-        for number, entry in enumerate(entries, start=1):
-            if task.stop.is_set():
-                break
-            place = f"{number} of {len(entries)}, {entry.image_id}"
-            try:
-                await _unless_stopped(_segment(dialect, model, entry, asked, params), task)
-                task.say(f"{place}: {'stopped' if task.stop.is_set() else 'done'}")
-            except MedSAM2Error as error:
-                num_failed += 1
-                task.say(f"{place}: {error}")
-        return {"images": len(entries), "failed": num_failed}
-
-    return work
+    task: Task,
+) -> Mapping[str, object]:
+    num_failed = 0
+    for number, entry in enumerate(entries, start=1):
+        if task.is_stopped:
+            break
+        place = f"{number} of {len(entries)}, {entry.image_id}"
+        try:
+            await _unless_stopped(_segment(dialect, model, entry, asked, params), task)
+            task.details.append(f"{place}: {'stopped' if task.is_stopped else 'done'}")
+        except MedSAM2Error as error:
+            num_failed += 1
+            task.details.append(f"{place}: {error}")
+    return {"images": len(entries), "failed": num_failed}
 
 
 async def _unless_stopped(work: Coroutine[None, None, None], task: Task) -> None:
-    """Do some work, or end it early if its task is told to stop."""
+    """Do some work, or cancel it when its task is told to stop."""
     job = asyncio.ensure_future(work)
     while not (await asyncio.wait({job}, timeout=_LOOK_S))[0]:
-        if task.stop.is_set():
+        if task.is_stopped:
             job.cancel()
     if not job.cancelled():
         job.result()

@@ -21,7 +21,7 @@ from medsam2.serving.monailabel.datastore import Studies
 from medsam2.serving.monailabel.folder import FolderStudies
 from medsam2.serving.monailabel.forms import MAX_TEXT, Form, read_form, read_object
 from medsam2.serving.monailabel.sessions import Sessions
-from medsam2.serving.monailabel.tasks import Tasks, Trainer
+from medsam2.serving.monailabel.tasks import Batches
 from medsam2.serving.service import Service
 
 _SCHEMES = ("http://", "https://")
@@ -89,24 +89,17 @@ class Dialect:
 
     service: Service
     studies: Studies
-    trainer: Trainer | None
     sessions: Sessions = field(default_factory=Sessions)
-    training: Tasks = field(default_factory=lambda: Tasks("train"))
-    batches: Tasks = field(default_factory=lambda: Tasks("batch infer"))
-
-    async def close(self) -> None:
-        """Stop what runs in the background."""
-        await self.training.close()
-        await self.batches.close()
+    batches: Batches = field(default_factory=Batches)
 
 
-def open_dialect(service: Service, trainer: Trainer | None) -> Dialect:
+def open_dialect(service: Service) -> Dialect:
     """Open the studies that the settings name.
 
     Raises:
         InputError: They cannot be opened.
     """
-    return Dialect(service=service, studies=open_studies(service.settings.studies, service), trainer=trainer)
+    return Dialect(service=service, studies=open_studies(service.settings.studies, service))
 
 
 def told(route: Callable[_Given, Awaitable[Response]]) -> Callable[_Given, Awaitable[Response]]:

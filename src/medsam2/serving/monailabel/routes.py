@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
-from collections.abc import Callable
 from urllib.parse import quote
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -20,10 +19,13 @@ from medsam2.serving.monailabel.infer import infer
 from medsam2.serving.monailabel.info import describe_server, next_image, offered
 from medsam2.serving.monailabel.labels import take_label
 from medsam2.serving.monailabel.requests import flag
-from medsam2.serving.monailabel.tasks import TRAINER, Task, Tasks, configured, pairs_of, work_of
 
 _NAME = "medsam2"
 _MAX_BYTES = 1 << 16  # anybody may send them
+_NO_TRAINING = (
+    "this server does not train models for viewers; to fine-tune on labels, open their folder with "
+    "medsam2 annotate, or use medsam2 data prepare and medsam2 train"
+)
 
 
 def add_auth(router: APIRouter, dialect: Dialect, key: bytes) -> None:
@@ -154,8 +156,8 @@ def add_monailabel(app: FastAPI, dialect: Dialect) -> None:
     add_images(router, dialect)
     add_labels(router, dialect)
     add_sessions(router, dialect)
-    _add_training(router, dialect)
     _add_batch(router, dialect)
+    _add_absent(router)
     settings = dialect.service.settings
     if dialect.studies.is_archive:
         from medsam2.serving.monailabel.datastore_routes import add_proxy
@@ -212,68 +214,55 @@ def _offer(dialect: Dialect, strategy: str, client: object) -> dict[str, object]
     }
 
 
-def _add_training(router: APIRouter, dialect: Dialect) -> None:
-    _add_status(router, "/train/", dialect.training)
-
-    async def begin(request: Request, run_sync: str) -> Task:
-        trainer = configured(dialect.trainer)
-        params = await read_params(dialect, request)
-        pairs = await asyncio.to_thread(pairs_of, dialect.studies)
-        waits = flag(run_sync or None, "run_sync", default=False)
-        return await dialect.training.start(
-            {"model": TRAINER, **params}, work_of(trainer, pairs, params), waits=waits
-        )
-
-    @router.post("/train/", response_model=None)
-    @told
-    async def post_all(request: Request, run_sync: str = "") -> Response:
-        """Begin to train, as OHIF asks for it."""
-        task = await begin(request, run_sync)
-        return JSONResponse({TRAINER: {"result": task.answer, "detail": None}})
-
-    @router.post("/train/{model}", response_model=None)
-    @told
-    async def post_one(request: Request, model: str, run_sync: str = "") -> Response:
-        """Begin to train."""
-        configured(dialect.trainer)
-        if model != TRAINER:
-            raise Fault(404, f"there is no trainer {model[:60]!r}; {TRAINER} is")
-        return JSONResponse((await begin(request, run_sync)).answer)
-
-
 def _add_batch(router: APIRouter, dialect: Dialect) -> None:
-    _add_status(router, "/batch/infer/", dialect.batches)
+    batches = dialect.batches
 
     @router.post("/batch/infer/{model}", response_model=None)
     @told
     async def post_batch(request: Request, model: str, images: str = "", run_sync: str = "") -> Response:
-        """Begin to segment images of the datastore."""
+        """Start to segment images of the datastore."""
         params = await read_params(dialect, request)
         task = await start_batch(dialect, params, model=model, images=images, run_sync=run_sync)
         return JSONResponse(task.answer)
 
-    _add_status(router, "/scoring/", Tasks("scoring"))
-
-
-def _add_status(router: APIRouter, path: str, tasks: Tasks) -> None:
-    """Let clients ask after work in the background, and end it."""
-
-    def named(verb: str) -> Callable[[Callable[..., object]], Callable[..., object]]:
-        name = f"{verb}{path.replace('/', '_').rstrip('_')}"
-        return router.api_route(path, methods=[verb.upper()], response_model=None, operation_id=name)
-
-    @named("get")
+    @router.get("/batch/infer/", response_model=None)
     @told
-    async def get_status(all: str = "", check_if_running: str = "") -> Response:  # noqa: A002
-        """Say how the latest work stands, or 404."""
+    async def get_batch(all: str = "", check_if_running: str = "") -> Response:  # noqa: A002
+        """Return the latest batch, all batches, or the one that runs."""
         if flag(check_if_running or None, "check_if_running", default=False):
-            return JSONResponse(tasks.running().answer)
-        if flag(all or None, "all", default=False):
-            return JSONResponse([task.answer for task in tasks.all()])
-        return JSONResponse(tasks.latest().answer)
+            return JSONResponse(batches.running().answer)
+        if not batches.tasks:
+            raise Fault(404, "No Batch Infer Tasks Found")
+        answers = [task.answer for task in batches.tasks]
+        return JSONResponse(answers if flag(all or None, "all", default=False) else answers[-1])
 
-    @named("delete")
+    @router.delete("/batch/infer/", response_model=None)
     @told
-    async def delete_task() -> Response:
-        """Stop what runs."""
-        return JSONResponse(tasks.end().answer)
+    async def delete_batch() -> Response:
+        """Stop the batch that runs."""
+        return JSONResponse(batches.stop().answer)
+
+
+def _add_absent(router: APIRouter) -> None:
+    """Answer for work that this server does not offer as MONAI Label does where there is none."""
+
+    @router.get("/train/", response_model=None, operation_id="get_train")
+    @router.delete("/train/", response_model=None, operation_id="delete_train")
+    @told
+    async def find_training() -> Response:
+        """Answer 404: no training runs or has run."""
+        raise Fault(404, "No Train Tasks Found")
+
+    @router.post("/train/", response_model=None, operation_id="post_train")
+    @router.post("/train/{model}", response_model=None, operation_id="post_train_model")
+    @told
+    async def start_training() -> Response:
+        """Answer 404: there is no model to train."""
+        raise Fault(404, _NO_TRAINING)
+
+    @router.get("/scoring/", response_model=None, operation_id="get_scoring")
+    @router.delete("/scoring/", response_model=None, operation_id="delete_scoring")
+    @told
+    async def find_scoring() -> Response:
+        """Answer 404: no scoring runs or has run."""
+        raise Fault(404, "No Scoring Tasks Found")

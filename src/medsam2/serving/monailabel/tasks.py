@@ -1,30 +1,27 @@
-"""Work in the background, one piece of a kind at a time, as MONAI Label's clients ask after it."""
+"""Batches of images that are segmented in the background, as MONAI Label's clients follow them."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 
 from medsam2.errors import MedSAM2Error
 from medsam2.serving.http_errors import Fault
-from medsam2.serving.monailabel.datastore import FINAL, Studies
 
 _NUM_LINES = 20
-_KEPT = 50
+_NUM_TASKS = 50
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
 class Task:
-    """One piece of work and how it stands."""
+    """A batch and its progress, in the form that MONAI Label's clients read."""
 
     request: Mapping[str, object]
     task_id: str = field(default_factory=lambda: str(uuid.uuid4()))
@@ -33,16 +30,12 @@ class Task:
     ended: str = ""
     details: deque[str] = field(default_factory=lambda: deque(["submitted"], maxlen=_NUM_LINES))
     result: Mapping[str, object] = field(default_factory=dict)
-    stop: threading.Event = field(default_factory=threading.Event)
-    """Set when it is to end early."""
-
-    def say(self, text: str) -> None:
-        """Write a line that clients see, from whatever thread."""
-        self.details.append(text)
+    is_stopped: bool = False
+    """Whether a client has told it to end early."""
 
     @property
     def answer(self) -> dict[str, object]:
-        """The task as clients know one."""
+        """The task as JSON."""
         return {
             "id": self.task_id,
             "status": self.status,
@@ -57,171 +50,86 @@ class Task:
 Work = Callable[[Task], Awaitable[Mapping[str, object]]]
 
 
-class Tasks:
-    """The work of one kind."""
+class Batches:
+    """The batches of a server: one may run, the latest ones are remembered."""
 
-    def __init__(self, kind: str) -> None:
-        self._kind = kind
-        self._all: deque[Task] = deque(maxlen=_KEPT)
+    def __init__(self) -> None:
+        self.tasks: deque[Task] = deque(maxlen=_NUM_TASKS)
+        """The earliest first."""
         self._running: asyncio.Task[None] | None = None
 
     @property
     def is_running(self) -> bool:
-        """Whether one is under way."""
+        """Whether a batch is at work."""
         return self._running is not None and not self._running.done()
 
-    @property
-    def latest_result(self) -> Mapping[str, object]:
-        """What the one that began last came to; empty before."""
-        return self._all[-1].result if self._all else {}
-
     async def start(self, request: Mapping[str, object], work: Work, *, waits: bool) -> Task:
-        """Begin some work.
+        """Start a batch.
 
         Args:
-            request: What was asked for, to be told to whoever asks.
-            work: Does it, and gives what is to be said of it in the end.
-            waits: Come back when it is done, instead of at once.
+            request: What the client sent; it is part of the task's JSON.
+            work: Does the work and returns the result to report.
+            waits: Return when the work is done, instead of at once.
 
         Raises:
-            Fault: 429, one is running.
+            Fault: 429, a batch is running.
         """
         if self.is_running:
-            raise Fault(429, f"{self._kind} is running already; wait for it, or stop it")
+            raise Fault(429, "a batch is running already; wait until it has ended, or stop it")
         task = Task(request=request)
-        self._all.append(task)
-        self._running = asyncio.create_task(self._run(task, work))
+        self.tasks.append(task)
+        self._running = asyncio.create_task(_run(task, work))
         if waits:
             await asyncio.shield(self._running)
         return task
 
-    def latest(self) -> Task:
-        """The one that began last.
-
-        Raises:
-            Fault: 404, there was none.
-        """
-        if not self._all:
-            raise Fault(404, f"No {self._kind.title()} Tasks Found")
-        return self._all[-1]
-
-    def all(self) -> list[Task]:
-        """All that are remembered, the earliest first.
-
-        Raises:
-            Fault: 404, there was none.
-        """
-        self.latest()
-        return list(self._all)
-
     def running(self) -> Task:
-        """The one that runs.
+        """The batch that runs.
 
         Raises:
-            Fault: 404, none does.
+            Fault: 404, none runs.
         """
         if not self.is_running:
-            raise Fault(404, f"No {self._kind.title()} Tasks are currently Running")
-        return self._all[-1]
+            raise Fault(404, "No Batch Infer Tasks are currently Running")
+        return self.tasks[-1]
 
-    def end(self) -> Task:
-        """Tell the one that runs to stop.
+    def stop(self) -> Task:
+        """Tell the batch that runs to stop.
 
         Raises:
-            Fault: 404, none does.
+            Fault: 404, none runs.
         """
         task = self.running()
-        task.stop.set()
+        task.is_stopped = True
         task.status = "STOPPED"
-        task.say("stopped")
+        task.details.append("stopped")
         return task
 
     async def close(self) -> None:
-        """Stop what runs and wait until it has."""
+        """Stop the batch that runs and wait until it has ended."""
         if self.is_running and self._running is not None:
-            self.end()
+            self.stop()
             await self._running
 
-    async def _run(self, task: Task, work: Work) -> None:
-        task.status = "RUNNING"
-        task.say("running")
-        try:
-            task.result = await work(task)
-        except MedSAM2Error as error:
-            task.say(str(error))
-            task.status = "ERROR"
-        except Exception as error:
-            logger.exception("%s failed", self._kind)
-            task.say(f"failed: {type(error).__name__}; the server's log says where")
-            task.status = "ERROR"
-        else:
-            task.status = "STOPPED" if task.stop.is_set() else "DONE"
-            task.say(task.status.lower())
-        finally:
-            task.ended = _now()
+
+async def _run(task: Task, work: Work) -> None:
+    task.status = "RUNNING"
+    task.details.append("running")
+    try:
+        task.result = await work(task)
+    except MedSAM2Error as error:
+        task.details.append(str(error))
+        task.status = "ERROR"
+    except Exception as error:
+        logger.exception("a batch failed")
+        task.details.append(f"failed: {type(error).__name__}; the server's log has the details")
+        task.status = "ERROR"
+    else:
+        task.status = "STOPPED" if task.is_stopped else "DONE"
+        task.details.append(task.status.lower())
+    finally:
+        task.ended = _now()
 
 
 def _now() -> str:
     return datetime.now().strftime("%Y-%m-%d %H:%M:%S")
-
-
-TRAINER = "medsam2"
-"""What clients know the trainer by."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingOrder:
-    """What a trainer is told."""
-
-    pairs: tuple[tuple[Path, Path], ...]
-    """Images, and the labels that a person has approved."""
-    params: Mapping[str, object]
-    """As the client sent them; to be checked by the trainer."""
-    say: Callable[[str], None]
-    """Tells clients how it stands."""
-    is_stopped: Callable[[], bool]
-    """Whether to end early; to be asked now and then."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trainer:
-    """A fine-tuning that clients may start."""
-
-    run: Callable[[TrainingOrder], Mapping[str, object]]
-    """Does it, in a thread of its own, and returns what is to be said in the end: `best_metric`, `epoch`,
-    `total_epochs` and `total_time` are shown by viewers. An error of ours is told in its own words."""
-    description: str = "Fine-tuning on the labels that were approved"
-    config: Mapping[str, object] = field(default_factory=dict)
-    """Options and their defaults, for viewers to show."""
-
-
-def work_of(trainer: Trainer, pairs: tuple[tuple[Path, Path], ...], params: Mapping[str, object]) -> Work:
-    """A training as work in the background."""
-
-    async def work(task: Task) -> Mapping[str, object]:
-        order = TrainingOrder(pairs=pairs, params=params, say=task.say, is_stopped=task.stop.is_set)
-        return await asyncio.to_thread(trainer.run, order)
-
-    return work
-
-
-def configured(trainer: Trainer | None) -> Trainer:
-    """The trainer, if there is one.
-
-    Raises:
-        Fault: 501, there is none.
-    """
-    if trainer is None:
-        raise Fault(
-            501, "this server does not train; what it has saved can be trained on with medsam2 data and train"
-        )
-    return trainer
-
-
-def pairs_of(studies: Studies) -> tuple[tuple[Path, Path], ...]:
-    """Images with an approved label, and that label."""
-    return tuple(
-        (studies.image_path(entry), studies.label_path(entry, FINAL))
-        for entry in studies.entries().values()
-        if FINAL in entry.labels
-    )
