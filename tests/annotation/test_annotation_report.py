@@ -12,15 +12,14 @@ import pytest
 
 from medsam2.annotation.attempts import Attempt, dice, gather
 from medsam2.annotation.cases import list_cases, open_case, release
-from medsam2.annotation.charts import draw_acts, draw_pairs, draw_times
 from medsam2.annotation.findings import compare, find, mean_of
 from medsam2.annotation.journal import log_events
-from medsam2.annotation.page import render_report
 from medsam2.annotation.project import Project, add_scans, create_project
-from medsam2.annotation.report import write_report
+from medsam2.annotation.report import render_report, write_report
 from medsam2.annotation.versions import add_proposal, save_version
 from medsam2.evaluation.comparison import estimate_saving
 from medsam2.imaging.volume import Volume
+from medsam2.reports.time_charts import draw_acts, draw_pairs, draw_times
 
 Boxes = Callable[..., Volume]
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 from html.parser import HTMLParser
+from io import BytesIO
 from pathlib import Path
 
 import nibabel
@@ -230,7 +232,8 @@ def test_the_report_has_every_finding_and_pictures_that_open(
     assert all(finding.text in page.text for finding in report.findings)
     assert len(page.pictures) == 7
     for name in page.pictures:
-        with Image.open(path.parent / name) as picture:
+        content = base64.b64decode(name.removeprefix("data:image/png;base64,"), validate=True)
+        with Image.open(BytesIO(content)) as picture:
             colours = {colour for _, colour in picture.convert("RGB").getcolors(2**20)}
         assert (255, 72, 0) in colours, "an outline is drawn"
     record = json.loads((path.parent / "report.json").read_text(encoding="utf-8"))

@@ -1,21 +1,25 @@
-"""Write a project's report into a folder: the page, and its numbers as CSV."""
+"""A project's report: one HTML page, and its numbers as CSV."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from medsam2.annotation.attempts import Agreement
+from medsam2.annotation.attempts import Agreement, mean_dice
 from medsam2.annotation.cases import moment
-from medsam2.annotation.clock import NO_OBJECT
-from medsam2.annotation.findings import Findings, find
+from medsam2.annotation.clock import IDLE_COUNTS_S, IDLE_S, NO_OBJECT
+from medsam2.annotation.findings import Findings, Saving, find
 from medsam2.annotation.layout import make_folder
-from medsam2.annotation.page import render
-from medsam2.annotation.project import Project
-from medsam2.imaging.replacing import replacing
+from medsam2.annotation.project import STATES, Project
+from medsam2.reports.page import PAGE, Picture, png_picture, render, svg_picture, write_text
+from medsam2.reports.page import POLICY as POLICY
+from medsam2.reports.tables import NOTHING, Table, counted, minutes, number, percent, write_csv
+from medsam2.reports.time_charts import draw_acts, draw_pairs, draw_times
 
-PAGE = "report.html"
+FEW_CASES = 10
+"""Of fewer, a bootstrap's interval misses the truth more often than it says."""
 
 _ATTEMPTS = (
     *("case", "user", "baseline", "round", "started", "active_s", "interactions", "voxels_by_hand"),
@@ -32,29 +36,246 @@ def write_report(project: Project, folder: Path, simulation: str = "") -> Path:
 
     Args:
         project: The project.
-        folder: Where; it is made if it is not there.
-        simulation: What was simulated, if anything was, for the page to say.
+        folder: Where to write; it is made if it is not there.
+        simulation: What was simulated, if anything was. The page tells its reader.
 
     Returns:
         The page.
 
     Raises:
-        InputError: Something cannot be written.
+        InputError: A file cannot be written, or matplotlib is not installed.
     """
     make_folder(folder)
     findings = find(project)
-    _write_csv(folder / "attempts.csv", _ATTEMPTS, _attempt_rows(findings))
-    _write_csv(folder / "objects.csv", _OBJECTS, _object_rows(findings))
-    _write_csv(folder / "agreement.csv", _AGREEMENT, map(_agreement_row, findings.authors))
-    _write_csv(folder / "proposals.csv", _AGREEMENT, map(_agreement_row, findings.proposals))
-    page = folder / PAGE
-    with replacing(page, ".html") as temporary:
-        text = render(findings, made=moment(project.now_ms()), simulation=simulation)
-        temporary.write_text(text, encoding="utf-8")
-    return page
+    tables: dict[str, tuple[Sequence[str], Iterable[Sequence[object]]]] = {
+        "attempts": (_ATTEMPTS, _attempt_values(findings)),
+        "objects": (_OBJECTS, _object_values(findings)),
+        "agreement": (_AGREEMENT, map(_agreement_values, findings.authors)),
+        "proposals": (_AGREEMENT, map(_agreement_values, findings.proposals)),
+    }
+    for name, (header, rows) in tables.items():
+        write_csv(folder / f"{name}.csv", header, ([_safe(value) for value in row] for row in rows))
+    write_text(folder / PAGE, _render(findings, made=moment(project.now_ms()), simulation=simulation))
+    return folder / PAGE
 
 
-def _attempt_rows(findings: Findings) -> Iterable[Sequence[object]]:
+def render_report(project: Project, simulation: str = "") -> str:
+    """Return a project's report as it stands now.
+
+    Args:
+        project: The project.
+        simulation: What was simulated, if anything was. The page says so first, and again beside headings
+            and the saving.
+
+    Raises:
+        InputError: matplotlib is not installed.
+    """
+    return _render(find(project), made=moment(project.now_ms()), simulation=simulation)
+
+
+def _render(findings: Findings, *, made: str, simulation: str) -> str:
+    has_baseline = any(one.baseline for one in findings.finished)
+    has_acts = any(one.acts for one in findings.groups)
+    return render(
+        "annotation",
+        name=findings.record.name,
+        made=_minute(made),
+        simulation=simulation,
+        counts=_counts(findings),
+        saving=None if findings.saving is None else _saving(findings, findings.saving),
+        missing="with the model" if has_baseline else "without the model (baseline mode)",
+        times=_times(findings),
+        times_chart=_times_chart(findings) if findings.groups else None,
+        acts_chart=_acts_chart(findings) if has_acts else None,
+        proposals=_agreements(findings.proposals, lambda one: f"round {one.round}"),
+        agreement=_agreements(findings.authors, lambda one: f"{one.first} and {one.second}"),
+        rounds=_rounds(findings),
+        pictures=[
+            png_picture(one.png, f"{one.case}: {', '.join(one.objects) or 'empty'}, by {one.author}")
+            for one in findings.pictures
+        ],
+        attempts=_attempts(findings),
+        idle_s=f"{IDLE_S:g}",
+        idle_counts_s=f"{IDLE_COUNTS_S:g}",
+    )
+
+
+def _minute(text: str) -> str:
+    """Write an ISO 8601 moment in UTC as date and minute."""
+    return f"{text[:10]} {text[11:16]} UTC"
+
+
+def _counts(findings: Findings) -> str:
+    record = findings.record
+    counts = Counter(case.state for case in record.cases)
+    states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state]) or "none"
+    text = f"{counted(len(record.cases), 'case')}: {states}."
+    if not record.events:
+        return f"{text} Nothing was logged yet, so there is no time to report."
+    moments = [event.at_ms for event in record.events]
+    users = {event.user for event in record.events}
+    first, last = (_minute(moment(pick(moments))) for pick in (min, max))
+    return (
+        f"{text} {len(record.events)} events of {counted(len(users), 'user')} were logged "
+        f"from {first} to {last}; {len(findings.finished)} of "
+        f"{counted(len(record.attempts), 'attempt')} are finished."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SavingText:
+    """The saving as the page states it."""
+
+    with_model: str
+    without: str
+    share: str
+    interval: str
+    basis: str
+    chart: Picture | None
+    by_round: Table | None
+
+
+def _saving(findings: Findings, saving: Saving) -> _SavingText:
+    between = ""
+    if saving.interval is not None:
+        low, high = saving.interval
+        between = f" (95 % interval of the saving: {100 * low:.0f} % to {100 * high:.0f} %)"
+    caption = f"Active minutes of the {len(saving.pairs)} cases that were done both ways."
+    return _SavingText(
+        with_model=minutes(saving.with_s),
+        without=minutes(saving.without_s),
+        share=f"{100 * abs(saving.value):.0f} % {'less' if saving.value >= 0 else 'more'}",
+        interval=between,
+        basis=_basis(saving),
+        chart=svg_picture(draw_pairs(saving.pairs), caption) if saving.pairs else None,
+        by_round=_savings_by_round(findings) if len(findings.savings_by_round) > 1 else None,
+    )
+
+
+def _basis(saving: Saving) -> str:
+    if saving.is_paired:
+        order = saving.num_baseline_first
+        text = (
+            f"The same {counted(saving.num_with, 'case')} both ways, in pairs; {order} of them without the "
+            f"model first, {saving.num_with - order} with it first. Whoever does a case a second time knows "
+            "it already."
+        )
+    else:
+        text = (
+            f"{counted(saving.num_with, 'case')} with the model against {saving.num_without} without it. "
+            "They are not the same cases and may differ in how hard they are."
+        )
+    text = f"{text} Time is compared here, not the quality of the masks."
+    if saving.interval is None:
+        return f"{text} So few cases give no interval."
+    is_narrow = min(saving.num_with, saving.num_without) < FEW_CASES
+    caution = f"; of fewer than {FEW_CASES} cases it is too narrow" if is_narrow else ""
+    return f"{text} The interval is a bootstrap over cases{caution}."
+
+
+def _savings_by_round(findings: Findings) -> Table:
+    return Table(
+        header=("with the model in", "saving", "comparison", "cases with", "cases without"),
+        rows=tuple(
+            (
+                f"round {round_number}", percent(one.value, one.interval),
+                "same cases" if one.is_paired else "different cases", str(one.num_with), str(one.num_without),
+            )
+            for round_number, one in findings.savings_by_round
+        ),
+        words=frozenset({"comparison"}),
+    )  # fmt: skip
+
+
+def _times_chart(findings: Findings) -> Picture:
+    return svg_picture(
+        draw_times([(one.title, one.baseline, list(one.seconds.values())) for one in findings.groups]),
+        "Each dot is a case, each line the mean of its group. Intervals of fewer than "
+        f"{FEW_CASES} cases are too narrow.",
+    )
+
+
+def _acts_chart(findings: Findings) -> Picture:
+    return svg_picture(
+        draw_acts([(one.title, one.acts) for one in findings.groups]),
+        "Mean number of interactions a case by kind; looking, scrolling and saving are left out.",
+    )
+
+
+def _times(findings: Findings) -> Table | None:
+    if not findings.groups:
+        return None
+    return Table(
+        header=(
+            "group", "cases", "mean time (95 %)", "median", "interactions a case", "voxels by hand a case",
+        ),
+        rows=tuple(
+            (
+                one.title, str(one.mean_s.num_cases), minutes(one.mean_s.value, one.mean_s.interval),
+                minutes(one.median_s), f"{sum(one.acts.values()):.1f}", f"{one.hand_voxels:,.0f}",
+            )
+            for one in findings.groups
+        ),
+    )  # fmt: skip
+
+
+def _agreements(found: Sequence[Agreement], name: Callable[[Agreement], str]) -> Table | None:
+    """Return the Dice of pairs of masks, a row a group."""
+    if not found:
+        return None
+    groups: dict[str, list[Agreement]] = {}
+    for one in sorted(found, key=lambda one: (one.round, one.first, one.second)):
+        groups.setdefault(name(one), []).append(one)
+    return Table(
+        header=("group", "cases", "objects", "mean Dice", "lowest"),
+        rows=tuple(
+            (
+                title, str(len({one.case for one in part})), str(len(part)), number(mean_dice(part), 3),
+                number(min(one.dice for one in part), 3),
+            )
+            for title, part in groups.items()
+        ),
+    )  # fmt: skip
+
+
+def _rounds(findings: Findings) -> Table | None:
+    if not findings.record.rounds:
+        return None
+    rows = []
+    for one in findings.record.rounds:
+        measures = sorted({*(one.before or {}), *(one.after or {})})
+        shown = [f"{name} {_value(one.before, name)} → {_value(one.after, name)}" for name in measures]
+        state = "in use" if one.is_in_use else one.state
+        rows.append((f"round {one.number}", state, str(one.num_cases), "; ".join(shown) or one.message))
+    header = ("round", "state", "finished cases", "before → after")
+    return Table(header=header, rows=tuple(rows), words=frozenset({"state", "before → after"}))
+
+
+def _value(measures: object, name: str) -> str:
+    value = measures.get(name) if isinstance(measures, dict) else None
+    return f"{value:.3f}" if isinstance(value, (int, float)) else NOTHING
+
+
+def _attempts(findings: Findings) -> Table | None:
+    if not findings.record.attempts:
+        return None
+    return Table(
+        header=(
+            "case", "user", "model", "round", "active time", "interactions", "voxels by hand", "finished",
+        ),
+        rows=tuple(
+            (
+                one.case, one.user, "without" if one.baseline else "with", str(one.round),
+                minutes(one.active_s), str(one.num_interactions), f"{one.hand_voxels:,}",
+                "yes" if one.is_finished else "no",
+            )
+            for one in findings.record.attempts
+        ),
+        words=frozenset({"user", "model", "finished"}),
+    )  # fmt: skip
+
+
+def _attempt_values(findings: Findings) -> Iterable[Sequence[object]]:
     for one in findings.record.attempts:
         acts = " ".join(f"{kind}:{count}" for kind, count in sorted(one.acts.items()))
         yield (
@@ -63,7 +284,7 @@ def _attempt_rows(findings: Findings) -> Iterable[Sequence[object]]:
         )  # fmt: skip
 
 
-def _object_rows(findings: Findings) -> Iterable[Sequence[object]]:
+def _object_values(findings: Findings) -> Iterable[Sequence[object]]:
     for part, one in sorted(findings.record.tallies.items()):
         label = "" if part.object == NO_OBJECT else part.object
         yield (
@@ -72,15 +293,8 @@ def _object_rows(findings: Findings) -> Iterable[Sequence[object]]:
         )  # fmt: skip
 
 
-def _agreement_row(one: Agreement) -> Sequence[object]:
+def _agreement_values(one: Agreement) -> Sequence[object]:
     return one.case, one.object, one.first, one.second, one.round, f"{one.dice:.6f}"
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    with replacing(path, ".csv") as temporary, temporary.open("x", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows([_safe(value) for value in row] for row in rows)
 
 
 def _safe(value: object) -> object:

@@ -129,15 +129,16 @@ def check(
     Grids, masks, labels, intensities, duplicates and patients in two splits. It does not stop at the first
     bad scan. The exit code is 1 if there are errors; warnings do not count.
     """
+    from medsam2.reports.page import make_folder
     from medsam2.training.datasets.checking import CheckLimits, check_scans
     from medsam2.training.datasets.contents import check_window
-    from medsam2.training.datasets.report import as_json, check_folder, write_report
+    from medsam2.training.datasets.report import as_json, write_report
     from medsam2.training.datasets.summary import summarise
 
     check_window(window)
     found = _read(ctx, path)
     if output is not None:
-        check_folder(output)  # to be said before the work is done
+        make_folder(output)  # to be said before the work is done
     limits = CheckLimits(smallest_area=min_area, plane=plane)
     cases = list(_watched(check_scans(found.scans, limits, workers), len(found.scans), "checking"))
     report = summarise(found, cases)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import importlib
 import io
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from threading import Lock
-from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medsam2.errors import InputError
 
@@ -19,22 +18,20 @@ if TYPE_CHECKING:
 BLUE, ORANGE = "#1f5fa8", "#c8561b"
 """The two things that a chart compares. They differ in grey as well."""
 
-_STYLE: Mapping[str, object] = MappingProxyType(
-    {
-        # The same numbers give the same file.
-        "svg.hashsalt": "medsam2",
-        # Letters stay letters: the browser's fonts have those of every language.
-        "svg.fonttype": "none",
-        # A case may be called "a$b$".
-        "text.parse_math": False,
-        "font.size": 9,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "grid.alpha": 0.3,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-    }
-)
+_STYLE: dict[Any, Any] = {
+    # The same numbers give the same file.
+    "svg.hashsalt": "medsam2",
+    # Letters stay letters: the browser's fonts have those of every language.
+    "svg.fonttype": "none",
+    # A case may be called "a$b$".
+    "text.parse_math": False,
+    "font.size": 9,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.alpha": 0.3,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
 # The style is set for the whole process while a chart is drawn, and a server draws in several threads.
 _ONE_AT_A_TIME = Lock()
 

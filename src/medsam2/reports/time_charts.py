@@ -61,12 +61,13 @@ def draw_pairs(pairs: Sequence[tuple[str, float, float]]) -> str:
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
         places = range(len(pairs))
-        without, helped = ([pair[index] / 60 for pair in pairs] for index in (1, 2))
+        without = [seconds / 60 for _, seconds, _ in pairs]
+        helped = [seconds / 60 for _, _, seconds in pairs]
         axes.hlines(places, without, helped, "#999999", linewidth=2)
         axes.plot(without, places, "o", color=WITHOUT, label="without the model")
         axes.plot(helped, places, "o", color=WITH_MODEL, label="with the model")
         axes.set_yticks(places, [_shortened(case) for case, _, _ in pairs])
-        axes.set_ylim(len(pairs) - 0.5, -0.5)
+        axes.set_ylim(max(1, len(pairs)) - 0.5, -0.5)
         axes.set_xlim(left=0)
         axes.set_xlabel("minutes a case")
         axes.grid(visible=False, axis="y")
@@ -101,7 +102,7 @@ def draw_acts(groups: Sequence[tuple[str, Mapping[str, float]]]) -> str:
             axes.barh(range(len(groups)), counts, left=ends, height=0.65, color=colour, label=kind)
             ends = [end + count for end, count in zip(ends, counts, strict=True)]
         axes.set_yticks(range(len(groups)), [_shortened(name) for name, _ in groups])
-        axes.set_ylim(len(groups) - 0.5, -0.5)
+        axes.set_ylim(max(1, len(groups)) - 0.5, -0.5)
         axes.set_xlabel("interactions a case")
         axes.grid(visible=False, axis="y")
         if bars:

@@ -13,8 +13,8 @@ from medsam2.annotation.improvement import Rounds
 from medsam2.annotation.journal import MAX_BYTES, find_draft, keep_draft, log_events
 from medsam2.annotation.layout import thumbnail
 from medsam2.annotation.overview import Overview
-from medsam2.annotation.page import POLICY, render_report
 from medsam2.annotation.project import Project
+from medsam2.annotation.report import POLICY, render_report
 from medsam2.annotation.rounds import Improver, Round
 from medsam2.annotation.versions import find_version, list_versions, read_version
 from medsam2.serving.http_errors import Fault, shown
