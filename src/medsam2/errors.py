@@ -1,6 +1,11 @@
-"""What can go wrong, as types a caller can catch."""
+"""What can go wrong, as types a caller can catch; how files and packages are named in messages."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
 
 
 class MedSAM2Error(Exception):
@@ -51,6 +56,46 @@ def in_a_line(said: object) -> str:
     """Return how a text begins: its first line, not too long, with nothing that cannot be printed."""
     line = next(iter(str(said).splitlines()), "")[:_LONGEST]
     return line if line.isprintable() else repr(line)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn the system's errors over a file into ours.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Put a file's name before the words of our errors, for code that does not know the file."""
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def require(package: str, use: str, extra: str, name: str | None = None) -> None:
+    """Make sure that an optional package is installed.
+
+    Args:
+        package: As it is imported.
+        use: What needs it, with the verb: "STL files need".
+        extra: Our extra that installs it.
+        name: What people call the package; as it is imported if not given.
+
+    Raises:
+        InputError: It is not installed.
+    """
+    try:
+        import_module(package)
+    except ImportError as error:
+        raise InputError(f"{use} {name or package}: pip install 'medsam2[{extra}]'") from error
 
 
 class Conflict(MedSAM2Error):

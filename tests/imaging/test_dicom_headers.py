@@ -6,7 +6,7 @@ import SimpleITK
 from pydicom.uid import MediaStorageDirectoryStorage
 
 from medsam2.errors import UnsupportedFormat
-from medsam2.imaging.dicom import read as dicom
+from medsam2.imaging.dicom.read import read_dicom
 
 ARRAY = np.random.default_rng(5).integers(0, 2000, (5, 6, 8)).astype(np.uint16)
 INSTEAD = {
@@ -32,7 +32,7 @@ def test_what_other_elements_say_is_read_and_named(keyword, is_empty, dicom_seri
 
     dicom_series(tmp_path, ARRAY, change=change)
     with pytest.warns(UserWarning, match=rf"{keyword} \({INSTEAD[keyword]}\) is missing or empty in 5 of 5"):
-        volume = dicom.read(tmp_path)
+        volume = read_dicom(tmp_path)
     assert np.array_equal(volume.array, ARRAY)
     assert volume.modality == "CT"
 
@@ -48,7 +48,7 @@ def test_what_nothing_else_says_is_named(keyword, is_empty, dicom_series, tmp_pa
 
     dicom_series(tmp_path, ARRAY, change=change)
     with pytest.raises(ValueError, match=rf"{keyword} \(00\d\d,\d{{4}}\)") as caught:
-        dicom.read(tmp_path)
+        read_dicom(tmp_path)
     assert "damaged" not in str(caught.value)
 
 
@@ -58,7 +58,7 @@ def test_without_class_and_modality_both_are_named(dicom_slice, tmp_path):
     dataset.save_as(tmp_path / "a.dcm", enforce_file_format=False)
     match = r"SOPClassUID \(0008,0016\) and Modality \(0008,0060\) are missing"
     with pytest.raises(UnsupportedFormat, match=match):
-        dicom.read(tmp_path / "a.dcm")
+        read_dicom(tmp_path / "a.dcm")
 
 
 def replaced(files, old, new):
@@ -83,7 +83,7 @@ def test_decimal_commas_are_points(dicom_series, tmp_path):
     image = reader.Execute()
     for points in (b"0.75\\0.5", b"0.25", b"40.5", b"350.5"):
         replaced(files, points, points.replace(b".", b","))
-    volume = dicom.read(tmp_path)
+    volume = read_dicom(tmp_path)
     assert np.array_equal(volume.array, SimpleITK.GetArrayFromImage(image))
     assert volume.spacing == pytest.approx(image.GetSpacing())
     assert volume.window == (-134.75, 215.75)
@@ -109,13 +109,13 @@ def test_a_number_that_is_none_is_named(old, new, match, dicom_series, tmp_path)
     files = dicom_series(tmp_path, ARRAY, PixelSpacing=["0.75", "0.5"])
     replaced(files[-1:], old, new)
     with pytest.raises(UnsupportedFormat, match=match):
-        dicom.read(tmp_path)
+        read_dicom(tmp_path)
 
 
 def test_a_window_that_is_no_number_is_no_window(dicom_series, tmp_path):
     files = dicom_series(tmp_path, ARRAY, WindowCenter="12345", WindowWidth="400")
     replaced(files, b"12345", b"40 HU")
-    assert dicom.read(tmp_path).window is None
+    assert read_dicom(tmp_path).window is None
 
 
 def test_a_dicomdir_names_the_folder_to_give(dicom_series, dicom_object, tmp_path):
@@ -124,9 +124,9 @@ def test_a_dicomdir_names_the_folder_to_give(dicom_series, dicom_object, tmp_pat
     del directory.SOPClassUID, directory.SOPInstanceUID  # as its kind has none but before the data set
     directory.save_as(tmp_path / "DICOMDIR")
     with pytest.raises(UnsupportedFormat) as caught:
-        dicom.read(tmp_path / "DICOMDIR")
+        read_dicom(tmp_path / "DICOMDIR")
     assert str(caught.value).endswith(f"give the folder that it lies in, {tmp_path}")
-    assert np.array_equal(dicom.read(tmp_path).array, ARRAY)
+    assert np.array_equal(read_dicom(tmp_path).array, ARRAY)
 
 
 @pytest.mark.parametrize(
@@ -143,4 +143,4 @@ def test_private_encodings_are_called_so(syntax, words, dicom_series, tmp_path):
     with pytest.raises(
         UnsupportedFormat, match=rf"{words}.*not read here; export .*Explicit VR Little Endian"
     ):
-        dicom.read(tmp_path)
+        read_dicom(tmp_path)

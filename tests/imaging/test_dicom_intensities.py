@@ -7,7 +7,7 @@ from pydicom import Dataset
 from pydicom.uid import MRImageStorage, NuclearMedicineImageStorage, PositronEmissionTomographyImageStorage
 
 from medsam2.errors import UnsupportedFormat
-from medsam2.imaging.dicom import read as dicom
+from medsam2.imaging.dicom.read import read_dicom
 from medsam2.imaging.intensity import resolve_window
 
 ARRAY = np.random.default_rng(5).integers(1, 2000, (5, 6, 8)).astype(np.uint16)
@@ -30,7 +30,7 @@ def test_pet_with_a_slope_for_each_slice(dicom_series, tmp_path):
         dataset.RescaleSlope, dataset.Units = 0.1 * dataset.InstanceNumber, "BQML"
 
     files = dicom_series(tmp_path, ARRAY, change=change, **PET)
-    volume = dicom.read(tmp_path)
+    volume = read_dicom(tmp_path)
     np.testing.assert_allclose(volume.array, by_file(files[::-1]), rtol=1e-6)
     assert volume.modality == "PT"
     assert resolve_window(volume).source == "percentiles"
@@ -71,7 +71,7 @@ def nuclear(dicom_object, array, **elements):
 def test_a_volume_of_nuclear_medicine(dicom_object, tmp_path):
     nuclear(dicom_object, ARRAY).save_as(tmp_path / "nm.dcm")
     image = SimpleITK.ReadImage(str(tmp_path / "nm.dcm"))
-    volume = dicom.read(tmp_path / "nm.dcm")
+    volume = read_dicom(tmp_path / "nm.dcm")
     assert np.array_equal(volume.array, SimpleITK.GetArrayFromImage(image))
     assert volume.spacing == pytest.approx(image.GetSpacing())
     assert volume.origin == pytest.approx(image.GetOrigin())
@@ -87,7 +87,7 @@ def test_slices_that_go_down_and_gates_of_nuclear_medicine(dicom_object, tmp_pat
         TimeSlotVector=[1] * 5 + [2] * 5,
         SpacingBetweenSlices=-4,
     ).save_as(tmp_path / "nm.dcm")
-    volume = dicom.read(tmp_path / "nm.dcm", frame=1)
+    volume = read_dicom(tmp_path / "nm.dcm", frame=1)
     assert np.array_equal(volume.array, ARRAY[::-1] + 1)
     assert volume.origin == pytest.approx((-10, 20, 84))
 
@@ -97,13 +97,13 @@ def test_projections_of_nuclear_medicine_are_no_slices(dicom_object, tmp_path):
     del dataset.DetectorInformationSequence[0].ImagePositionPatient
     dataset.save_as(tmp_path / "nm.dcm")
     with pytest.raises(UnsupportedFormat, match="projections, not of slices; a reconstructed volume"):
-        dicom.read(tmp_path / "nm.dcm")
+        read_dicom(tmp_path / "nm.dcm")
 
 
 @pytest.mark.parametrize("modality", ["XA", "MG", "US", "OPT"])
 def test_volumes_of_others_are_read_by_what_their_frames_say(modality, enhanced_ct, tmp_path):
     enhanced_ct(ARRAY, [(0, 0, 2.5 * z) for z in range(5)], Modality=modality).save_as(tmp_path / "a.dcm")
-    volume = dicom.read(tmp_path / "a.dcm")
+    volume = read_dicom(tmp_path / "a.dcm")
     assert np.array_equal(volume.array + 1024, ARRAY)
 
 
@@ -121,7 +121,7 @@ def test_padding_is_no_intensity(padding, stored, dtype, dicom_series, tmp_path)
     clean[:, :, :3], padded[:, :, :3] = 0, stored
     dicom_series(tmp_path / "clean", clean, **MR)
     dicom_series(tmp_path / "padded", padded, **MR, **padding)
-    expected, volume = (dicom.read(tmp_path / name) for name in ("clean", "padded"))
+    expected, volume = (read_dicom(tmp_path / name) for name in ("clean", "padded"))
     assert np.array_equal(volume.array, expected.array)
     assert resolve_window(volume) == resolve_window(expected)
 
@@ -130,7 +130,7 @@ def test_padding_of_a_ct_is_its_lowest_number(dicom_series, tmp_path):
     stored = ARRAY.astype(np.int16)
     stored[:, 0] = -2000
     dicom_series(tmp_path, stored, PixelPaddingValue=-2000, RescaleIntercept=-1024)
-    array = dicom.read(tmp_path).array
+    array = read_dicom(tmp_path).array
     assert (array[:, 0] == int(ARRAY[:, 1:].min()) - 1024).all()
     assert np.array_equal(array[:, 1:], ARRAY[:, 1:].astype(int) - 1024)
 
@@ -140,7 +140,7 @@ def test_padding_among_what_was_measured_is_none(dicom_series, tmp_path):
     stored = ARRAY.astype(np.int16) - 1000
     stored[:, 0] = 0
     dicom_series(tmp_path, stored, PixelPaddingValue=0)
-    assert np.array_equal(dicom.read(tmp_path).array, stored)
+    assert np.array_equal(read_dicom(tmp_path).array, stored)
 
 
 def without_scale(dataset):
@@ -151,7 +151,7 @@ def test_a_ct_without_a_scale_is_not_taken_for_hounsfield_units(dicom_series, tm
     dicom_series(tmp_path, ARRAY, change=without_scale, WindowCenter=40, WindowWidth=400)
     match = r"RescaleSlope \(0028,1053\) and RescaleIntercept \(0028,1052\) are missing.*no Hounsfield units"
     with pytest.warns(UserWarning, match=match):
-        volume = dicom.read(tmp_path)
+        volume = read_dicom(tmp_path)
     assert volume.modality is None
     assert resolve_window(volume).source == "percentiles"
 
@@ -161,7 +161,7 @@ def test_a_ct_without_a_scale_may_be_in_hounsfield_units(dicom_series, tmp_path)
     with pytest.warns(
         UserWarning, match="are missing; the numbers are taken for Hounsfield units as they are"
     ):
-        assert dicom.read(tmp_path).modality == "CT"
+        assert read_dicom(tmp_path).modality == "CT"
 
 
 @pytest.mark.parametrize("value", [None, 0])
@@ -175,7 +175,7 @@ def test_slices_that_lack_a_slope_have_that_of_the_others(value, dicom_series, t
     with pytest.warns(
         UserWarning, match=rf"RescaleSlope \(0028,1053\) is {what} in 1 of 5 slices; 2 is taken"
     ):
-        volume = dicom.read(tmp_path)
+        volume = read_dicom(tmp_path)
     assert np.array_equal(volume.array, 2 * ARRAY.astype(int) - 1024)
 
 
@@ -185,13 +185,13 @@ def test_a_slice_that_lacks_a_slope_where_others_differ_is_refused(dicom_series,
 
     dicom_series(tmp_path, ARRAY, change=change, **PET)
     with pytest.raises(UnsupportedFormat, match=r"RescaleSlope \(0028,1053\) is missing in 1 of 5 slices"):
-        dicom.read(tmp_path)
+        read_dicom(tmp_path)
 
 
 def test_a_slope_of_zero_is_one_as_in_simpleitk(dicom_series, tmp_path):
     files = dicom_series(tmp_path, ARRAY, RescaleSlope=0, RescaleIntercept=-1024)
     with pytest.warns(UserWarning, match=r"RescaleSlope \(0028,1053\) is 0 in 5 of 5 slices; 1 is taken"):
-        volume = dicom.read(tmp_path)
+        volume = read_dicom(tmp_path)
     assert np.array_equal(volume.array, SimpleITK.GetArrayFromImage(by_simpleitk(files[::-1])))
 
 
@@ -203,7 +203,7 @@ def test_an_empty_slice_of_a_pet_may_have_a_slope_of_zero(dicom_series, tmp_path
         dataset.RescaleSlope = 0 if dataset.InstanceNumber == 2 else 0.1 * dataset.InstanceNumber
 
     dicom_series(tmp_path / "empty", array, change=change, **PET)
-    assert not dicom.read(tmp_path / "empty").array[3].any()
+    assert not read_dicom(tmp_path / "empty").array[3].any()
     dicom_series(tmp_path / "full", ARRAY, change=change, **PET)
     with pytest.raises(UnsupportedFormat, match=r"RescaleSlope \(0028,1053\) is 0, by which"):
-        dicom.read(tmp_path / "full")
+        read_dicom(tmp_path / "full")

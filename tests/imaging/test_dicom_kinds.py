@@ -26,8 +26,8 @@ from pydicom.uid import (
 from medsam2.errors import GeometryError, InputError, UnsupportedFormat
 from medsam2.imaging import io
 from medsam2.imaging import volume as volume_module
-from medsam2.imaging.dicom import read as dicom
 from medsam2.imaging.dicom import series as series_module
+from medsam2.imaging.dicom.read import read_dicom, series_files
 from medsam2.imaging.intensity import resolve_window
 
 ARRAY = np.random.default_rng(5).integers(0, 2000, (5, 6, 8)).astype(np.uint16)
@@ -85,7 +85,7 @@ def test_intensities_have_the_smallest_dtype_that_holds_them(
     dicom_series(
         tmp_path, stored, BitsStored=bits, HighBit=bits - 1, RescaleSlope=slope, RescaleIntercept=inter
     )
-    volume = dicom.read(tmp_path)
+    volume = read_dicom(tmp_path)
     assert volume.array.dtype == expected
     np.testing.assert_allclose(volume.array, stored.astype(float) * slope + inter)
 
@@ -96,13 +96,13 @@ def test_each_slice_has_a_scale_of_its_own(dicom_series, tmp_path):
 
     dicom_series(tmp_path, ARRAY, change=change)
     slopes = np.arange(5, 0, -1).reshape(5, 1, 1)
-    assert np.array_equal(dicom.read(tmp_path).array, ARRAY.astype(int) * slopes)
+    assert np.array_equal(read_dicom(tmp_path).array, ARRAY.astype(int) * slopes)
 
 
 def test_bits_that_are_not_stored_are_no_intensities(dicom_series, tmp_path):
     stored = (ARRAY | 0xF000).astype(np.uint16)
     dicom_series(tmp_path, stored, BitsStored=12, HighBit=11)
-    assert np.array_equal(dicom.read(tmp_path).array, ARRAY & 0xFFF)
+    assert np.array_equal(read_dicom(tmp_path).array, ARRAY & 0xFFF)
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless])
@@ -111,7 +111,7 @@ def test_compressed_slices(syntax, dicom_series, tmp_path):
         tmp_path, ARRAY, change=lambda dataset: dataset.compress(syntax), RescaleSlope=1, RescaleIntercept=-10
     )
     assert dcmread(files[0]).file_meta.TransferSyntaxUID == syntax
-    volume = dicom.read(tmp_path)
+    volume = read_dicom(tmp_path)
     assert np.array_equal(volume.array, ARRAY.astype(int) - 10)
     assert (volume.spacing, volume.origin) == ((0.5, 0.75, 2.5), (-10, 20, 100))
 
@@ -132,7 +132,7 @@ def test_slices_compressed_by_simpleitk(compressor, syntax, tmp_path):
         writer.SetFileName(str(tmp_path / f"{z}.dcm"))
         writer.Execute(image)
     assert dcmread(tmp_path / "0.dcm").file_meta.TransferSyntaxUID == syntax
-    assert_agrees(dicom.read(tmp_path), by_simpleitk(tmp_path))
+    assert_agrees(read_dicom(tmp_path), by_simpleitk(tmp_path))
 
 
 def test_a_codec_that_nobody_has_is_named(dicom_series, tmp_path):
@@ -142,7 +142,7 @@ def test_a_codec_that_nobody_has_is_named(dicom_series, tmp_path):
 
     dicom_series(tmp_path, ARRAY, change=change)
     with pytest.raises(UnsupportedFormat, match=r"encoded as MPEG2 .*gdcmconv --raw"):
-        dicom.read(tmp_path)
+        read_dicom(tmp_path)
 
 
 def test_frames_of_a_multi_frame_file_lie_where_they_say(enhanced_ct, tmp_path):
@@ -152,7 +152,7 @@ def test_frames_of_a_multi_frame_file_lie_where_they_say(enhanced_ct, tmp_path):
     assert np.array_equal(volume.array, ARRAY.astype(int) - 1024)
     assert (volume.spacing, volume.origin) == ((0.5, 0.75, 2.5), (-10, 20, 100))
     assert volume.window == (-135, 215)
-    assert dicom.series_files(tmp_path / "ct.dcm") == [tmp_path / "ct.dcm"]
+    assert series_files(tmp_path / "ct.dcm") == [tmp_path / "ct.dcm"]
 
 
 def test_a_multi_frame_file_in_order_is_read_as_by_simpleitk(enhanced_ct, tmp_path):
@@ -190,7 +190,7 @@ def test_missing_slices_are_counted_and_placed(dicom_series, tmp_path):
         files[z].unlink()
     match = r"2\.5 to 7\.5 mm apart; 3 are missing after slice 3, 7 \(of 12, from 0\)"
     with pytest.raises(GeometryError, match=match):
-        dicom.read(tmp_path)
+        read_dicom(tmp_path)
 
 
 @pytest.fixture
@@ -239,20 +239,20 @@ def test_several_orientations_in_a_series_are_listed(dicom_series, dicom_slice, 
             ARRAY[0], (0, number, 0), InstanceNumber=90 + number, ImageOrientationPatient=list(CORONAL)
         ).save_as(tmp_path / f"coronal{number}.dcm")
     with pytest.raises(GeometryError, match="it holds 5 axial of 8 x 6 pixels, 2 coronal of 8 x 6 pixels"):
-        dicom.read(tmp_path)
+        read_dicom(tmp_path)
 
 
 def test_two_series_of_one_number_are_told_apart_by_uid(dicom_series, tmp_path):
     for uid in ("1.2.1", "1.2.2"):
         dicom_series(tmp_path, ARRAY, SeriesInstanceUID=uid)
     with pytest.raises(InputError, match="2 series are called '3'; give the number or UID"):
-        dicom.read(tmp_path, series=3)
+        read_dicom(tmp_path, series=3)
 
 
 def test_copies_of_a_file_count_once(dicom_series, tmp_path):
     for file in dicom_series(tmp_path / "first", ARRAY):
         shutil.copy(file, tmp_path / file.name)
-    assert np.array_equal(dicom.read(tmp_path).array, ARRAY)
+    assert np.array_equal(read_dicom(tmp_path).array, ARRAY)
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,7 @@ def test_inverted_greys_are_turned_except_hounsfield_units(modality, dicom_serie
         WindowCenter=1000,
         WindowWidth=400,
     )
-    volume = dicom.read(tmp_path)
+    volume = read_dicom(tmp_path)
     stored = ARRAY.astype(int)
     expected = 2 * (stored if modality == "CT" else 4095 - stored) - 10
     assert np.array_equal(volume.array, expected)
@@ -340,7 +340,7 @@ def test_the_window_that_most_slices_ask_for_is_carried(dicom_series, tmp_path):
             dataset.WindowCenter, dataset.WindowWidth = 300, 2000
 
     dicom_series(tmp_path, ARRAY, change=change)
-    volume = dicom.read(tmp_path)
+    volume = read_dicom(tmp_path)
     assert volume.window == (-1350, 150)
     window = resolve_window(volume)
     assert (window.lower, window.upper, window.source) == (-1350, 150, "file")
@@ -349,16 +349,16 @@ def test_the_window_that_most_slices_ask_for_is_carried(dicom_series, tmp_path):
 @pytest.mark.parametrize("width", [0, -5])
 def test_a_window_without_width_is_none(width, dicom_series, tmp_path):
     dicom_series(tmp_path, ARRAY, WindowCenter=40, WindowWidth=width)
-    assert dicom.read(tmp_path).window is None
+    assert read_dicom(tmp_path).window is None
 
 
 def test_files_come_in_the_order_of_slices(dicom_series, tmp_path):
     files = dicom_series(tmp_path / "scan", ARRAY)
-    assert dicom.series_files(tmp_path / "scan") == files[::-1]
+    assert series_files(tmp_path / "scan") == files[::-1]
     with zipfile.ZipFile(tmp_path / "scan.zip", "w") as archive:
         for file in files:
             archive.write(file, f"DICOM/{file.name}")
-    assert dicom.series_files(tmp_path / "scan.zip") == [file.read_bytes() for file in files[::-1]]
+    assert series_files(tmp_path / "scan.zip") == [file.read_bytes() for file in files[::-1]]
 
 
 def test_a_zip_is_read_as_its_folder(study, tmp_path_factory):
@@ -402,25 +402,25 @@ def test_a_series_that_is_too_large_is_refused(dicom_series, tmp_path, monkeypat
     dicom_series(tmp_path, ARRAY)
     monkeypatch.setattr(volume_module, "LARGEST_VOLUME_BYTES", ARRAY.nbytes - 1)
     with pytest.raises(UnsupportedFormat, match=r"claims 5 x 6 x 8 voxels \(z, y, x\)"):
-        dicom.read(tmp_path)
+        read_dicom(tmp_path)
 
 
 def test_a_folder_with_too_many_files_is_refused(dicom_series, tmp_path, monkeypatch):
     dicom_series(tmp_path, ARRAY)
     monkeypatch.setattr(series_module, "MAX_FILES", 4)
     with pytest.raises(InputError, match="more than 4 files"):
-        dicom.read(tmp_path)
+        read_dicom(tmp_path)
 
 
 def test_folders_are_searched_to_a_depth(dicom_series, tmp_path):
     deepest = tmp_path.joinpath(*"a" * series_module.MAX_DEPTH)
     dicom_series(deepest, ARRAY)
-    assert dicom.read(tmp_path).shape == ARRAY.shape
+    assert read_dicom(tmp_path).shape == ARRAY.shape
     (deepest / "deeper").mkdir()
     for file in deepest.glob("*.dcm"):
         file.rename(deepest / "deeper" / file.name)
     with pytest.raises(UnsupportedFormat, match="no DICOM image"):
-        dicom.read(tmp_path)
+        read_dicom(tmp_path)
 
 
 def test_files_from_before_the_preamble(dicom_slice, tmp_path):

@@ -10,7 +10,7 @@ from pydicom import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from medsam2.errors import GeometryError, InputError
-from medsam2.imaging.dicom import read as dicom
+from medsam2.imaging.dicom.read import read_dicom, series_files
 
 NUM = 6
 ARRAY = np.arange(NUM, dtype=np.int16)[:, None, None] + np.zeros((1, 6, 8), np.int16)
@@ -67,15 +67,15 @@ def test_volumes_whose_numbers_begin_anew_are_told_apart(keyword, write, tmp_pat
         for phase, value in enumerate(TRAITS[keyword])
     ]
     for phase in range(2):
-        assert np.array_equal(dicom.read(tmp_path, frame=phase).array, by_simpleitk(files[phase]))
+        assert np.array_equal(read_dicom(tmp_path, frame=phase).array, by_simpleitk(files[phase]))
     with pytest.raises(InputError, match="holds 2 frames"):
-        dicom.read(tmp_path)
+        read_dicom(tmp_path)
 
 
 def test_two_traits_make_four_volumes(write, tmp_path):
     for number, (echo, phase) in enumerate([(1, 1), (1, 2), (2, 1), (2, 2)]):
         write(HEIGHTS, 100 * number + np.arange(NUM), EchoNumbers=echo, AcquisitionNumber=phase)
-    found = [dicom.read(tmp_path, frame=frame).array[:, 0, 0] for frame in range(4)]
+    found = [read_dicom(tmp_path, frame=frame).array[:, 0, 0] for frame in range(4)]
     np.testing.assert_array_equal(found, 100 * np.arange(4)[:, None] + np.arange(NUM))
 
 
@@ -83,27 +83,27 @@ def test_times_that_differ_from_slice_to_slice_are_an_order(write, tmp_path):
     for phase in range(3):
         times = [12 * z + 300.0 * phase for z in range(NUM)]
         write(HEIGHTS, 100 * phase + np.arange(NUM), numbers=[1] * NUM, TriggerTime=times)
-    assert np.array_equal(dicom.read(tmp_path, frame=2).array[:, 0, 0], 200 + np.arange(NUM))
+    assert np.array_equal(read_dicom(tmp_path, frame=2).array[:, 0, 0], 200 + np.arange(NUM))
 
 
 @pytest.mark.parametrize("numbers", [[1, 2, 1, 2], [0] * 4])
 def test_what_nothing_tells_apart_is_refused(numbers, write, tmp_path):
     write([0.0, 2.5, 0.0, 2.5], [0, 1, 100, 101], numbers=numbers)
     with pytest.raises(GeometryError, match=r"nothing says which of them .*InstanceNumber \(0020,0013\)"):
-        dicom.read(tmp_path, frame=0)
+        read_dicom(tmp_path, frame=0)
 
 
 def test_a_phase_with_one_image_in_excess_is_not_mixed(write, tmp_path):
     write(HEIGHTS, np.arange(NUM), AcquisitionNumber=1)
     write(HEIGHTS, np.arange(NUM), numbers=range(7, 13), AcquisitionNumber=[2, 2, 1, 2, 2, 2])
     with pytest.raises(GeometryError, match=r"AcquisitionNumber \(0020,0012\), which tells them apart"):
-        dicom.read(tmp_path, frame=0)
+        read_dicom(tmp_path, frame=0)
 
 
 def test_phases_at_places_in_between_are_two_volumes_and_not_one_of_half_the_step(write, tmp_path):
     write(HEIGHTS, np.arange(NUM), TemporalPositionIdentifier=1)
     write([height + 1.25 for height in HEIGHTS], 100 + np.arange(NUM), TemporalPositionIdentifier=2)
-    volume = dicom.read(tmp_path, frame=1)
+    volume = read_dicom(tmp_path, frame=1)
     assert np.array_equal(volume.array[:, 0, 0], 100 + np.arange(NUM))
     assert (volume.spacing[2], volume.origin[2]) == (2.5, 101.25)
 
@@ -111,11 +111,11 @@ def test_phases_at_places_in_between_are_two_volumes_and_not_one_of_half_the_ste
 def test_phases_may_reach_less_far_than_others(write, tmp_path):
     write(HEIGHTS, np.arange(NUM), AcquisitionNumber=1)
     write(HEIGHTS[2:], 100 + np.arange(4), AcquisitionNumber=2)
-    volume = dicom.read(tmp_path, frame=1)
+    volume = read_dicom(tmp_path, frame=1)
     assert np.array_equal(volume.array[:, 0, 0], 100 + np.arange(4))
     assert volume.origin[2] == 105
     with pytest.raises(InputError, match="0 is AcquisitionNumber 1; 1 is AcquisitionNumber 2"):
-        dicom.read(tmp_path)
+        read_dicom(tmp_path)
 
 
 def test_an_acquisition_for_each_slice_is_one_volume(write, tmp_path, recwarn):
@@ -125,7 +125,7 @@ def test_an_acquisition_for_each_slice_is_one_volume(write, tmp_path, recwarn):
         AcquisitionNumber=list(range(1, 7)),
         TemporalPositionIdentifier=list(range(6)),
     )
-    assert dicom.read(tmp_path).shape == (NUM, 6, 8)
+    assert read_dicom(tmp_path).shape == (NUM, 6, 8)
     assert not recwarn
 
 
@@ -133,7 +133,7 @@ def test_one_uid_for_all_slices_is_a_fault_and_no_copy(write, tmp_path):
     files = write(HEIGHTS, np.arange(NUM), SOPInstanceUID="1.2.3")
     shutil.copy(files[0], tmp_path / "copy.dcm")
     with pytest.warns(UserWarning, match=r"6 files that are no copies share 1 SOPInstanceUID \(0008,0018\)"):
-        volume = dicom.read(tmp_path)
+        volume = read_dicom(tmp_path)
     assert np.array_equal(volume.array, by_simpleitk(files))
 
 
@@ -144,7 +144,7 @@ def test_one_uid_for_phases_that_nothing_tells_apart_is_refused(write, tmp_path)
         pytest.warns(UserWarning, match="12 files that are no copies"),
         pytest.raises(GeometryError, match="nothing says which of them"),
     ):
-        dicom.read(tmp_path, frame=0)
+        read_dicom(tmp_path, frame=0)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_slices_beside_their_places_are_told(heights, beside_mm, worst, write, t
     write(heights, np.arange(NUM))
     step = places[-1] / 5
     expected = np.abs(places - step * np.arange(NUM)).max()
-    volume = dicom.read(tmp_path)
+    volume = read_dicom(tmp_path)
     assert volume.spacing[2] == pytest.approx(step)
     said = [str(one.message) for one in recwarn]
     assert bool(said) == (expected > 0.01 * step)
@@ -177,13 +177,13 @@ def test_slices_pushed_aside_are_told_too(axis, dicom_slice, tmp_path):
         position[axis] = 0.5 * (z == 3)
         dicom_slice(ARRAY[z], tuple(position), InstanceNumber=z).save_as(tmp_path / f"{z}.dcm")
     with pytest.warns(UserWarning, match=r"up to 0\.5 mm beside their places.*slice 3"):
-        dicom.read(tmp_path)
+        read_dicom(tmp_path)
 
 
 def test_a_small_tilt_is_told(dicom_series, tmp_path):
     dicom_series(tmp_path, np.tile(ARRAY, (10, 1, 1)), step=(0.0, 0.01, 2.5))
     with pytest.warns(UserWarning, match=r"up to 0\.59 mm beside their places"):
-        dicom.read(tmp_path)
+        read_dicom(tmp_path)
 
 
 @pytest.mark.parametrize("thick", [7.38, 8.44, 12.0, 2.0])
@@ -194,33 +194,33 @@ def test_unlike_spacings_are_parts(thick, write, tmp_path):
         rf"0 is slices 0 to 4, 4\.22 mm apart; frame 1 is slices 4 to 11, {thick:g} mm apart; slices 4 to 11"
     )
     with pytest.warns(UserWarning, match=match):
-        volume = dicom.read(tmp_path)
+        volume = read_dicom(tmp_path)
     assert np.array_equal(volume.array, by_simpleitk(files[4:]))
     assert volume.spacing[2] == pytest.approx(thick)
     assert volume.origin[2] == pytest.approx(4 * 4.22)
-    assert dicom.read(tmp_path, frame=1).shape == volume.shape
-    lower = dicom.read(tmp_path, frame=0)
+    assert read_dicom(tmp_path, frame=1).shape == volume.shape
+    lower = read_dicom(tmp_path, frame=0)
     assert np.array_equal(lower.array, by_simpleitk(files[:5]))
     assert lower.spacing[2] == pytest.approx(4.22)
-    assert dicom.series_files(tmp_path, frame=0) == files[:5]
+    assert series_files(tmp_path, frame=0) == files[:5]
 
 
 def test_a_last_slice_that_is_nearer_is_left_out(write, tmp_path):
     write([0, 5, 10, 15, 18], range(5))
     with pytest.warns(UserWarning, match="slices 0 to 3 are read"):
-        assert dicom.read(tmp_path).shape == (4, 6, 8)
+        assert read_dicom(tmp_path).shape == (4, 6, 8)
 
 
 @pytest.mark.parametrize("heights", [[0, 1, 2, 3, 5, 6], [0, 1, 2, 4, 6, 8, 9, 10], [0, 1, 3, 7, 8.5, 20]])
 def test_slices_that_are_missing_are_no_other_spacing(heights, write, tmp_path):
     write(heights, range(len(heights)))
     with pytest.raises(GeometryError, match="missing"):
-        dicom.read(tmp_path)
+        read_dicom(tmp_path)
 
 
 def test_slices_of_a_few_micrometres_are_not_one_place(dicom_series, tmp_path):
     dicom_series(tmp_path, ARRAY, step=(0, 0, 0.008), PixelSpacing=[0.008, 0.008], SliceThickness=0.008)
-    assert dicom.read(tmp_path).spacing == pytest.approx((0.008, 0.008, 0.008))
+    assert read_dicom(tmp_path).spacing == pytest.approx((0.008, 0.008, 0.008))
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_a_scout_among_the_slices_is_left_out_with_a_word(elements, dicom_series
     scout = dicom_slice(np.zeros((12, 8), np.int16), (0, 0, 160), InstanceNumber=99, **elements)
     scout.save_as(tmp_path / "scout.dcm")
     with pytest.warns(UserWarning, match=r"no slice of the scan, and is left out: 1 \w+ of 8 x 12 pixels"):
-        volume = dicom.read(tmp_path)
+        volume = read_dicom(tmp_path)
     assert np.array_equal(volume.array, by_simpleitk(files[::-1]))
 
 
@@ -252,8 +252,8 @@ def test_frames_of_a_file_are_told_apart_by_their_groups(enhanced_ct, tmp_path):
         content.TemporalPositionIndex = 1 + (number % 2 if number % 4 < 2 else 1 - number % 2)
         frame.FrameContentSequence = [content]
     dataset.save_as(tmp_path / "ct.dcm")
-    assert (dicom.read(tmp_path, frame=0).array[:, 0, 0] + 1024).tolist() == [0, 3, 4, 7]
-    assert (dicom.read(tmp_path, frame=1).array[:, 0, 0] + 1024).tolist() == [1, 2, 5, 6]
+    assert (read_dicom(tmp_path, frame=0).array[:, 0, 0] + 1024).tolist() == [0, 3, 4, 7]
+    assert (read_dicom(tmp_path, frame=1).array[:, 0, 0] + 1024).tolist() == [1, 2, 5, 6]
 
 
 def test_warnings_and_errors_name_no_patient(write, tmp_path):
@@ -262,5 +262,5 @@ def test_warnings_and_errors_name_no_patient(write, tmp_path):
         pytest.warns(UserWarning, match="share") as caught,
         pytest.raises(GeometryError) as refused,
     ):
-        dicom.read(tmp_path)
+        read_dicom(tmp_path)
     assert not re.search("DOE|4711", f"{caught[0].message} {refused.value}")

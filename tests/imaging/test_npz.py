@@ -9,7 +9,7 @@ from PIL import Image
 
 from medsam2.errors import GeometryError, InputError, UnsupportedFormat
 from medsam2.imaging import io
-from medsam2.imaging.formats import npz, voxels
+from medsam2.imaging.formats import voxels
 
 IMGS = np.random.default_rng(5).integers(0, 256, (4, 5, 6)).astype(np.uint8)
 GTS = (IMGS > 200).astype(np.uint8)
@@ -52,7 +52,6 @@ def test_stills(tmp_path):
     np.savez(tmp_path / "grey.npz", imgs=IMGS[0])
     assert np.array_equal(io.read(tmp_path / "colours.npz").array, io.read(tmp_path / "still.png").array)
     assert np.array_equal(io.read(tmp_path / "grey.npz").array, IMGS[:1])
-    assert npz.read_annotations(tmp_path / "colours.npz").labels.shape == (1, 7, 9)
     np.savez(tmp_path / "video.npz", imgs=colours[np.newaxis])
     with pytest.raises(InputError, match="1 pictures in colour; a volume has one number per voxel"):
         io.read(tmp_path / "video.npz")
@@ -61,26 +60,11 @@ def test_stills(tmp_path):
         io.read(tmp_path / "floats.npz")
 
 
-def test_annotations(tmp_path):
-    np.savez(tmp_path / "a.npz", imgs=IMGS, gts=GTS, recist=GTS > 0, boxes=BOXES, spacing=(1, 2, 3))
-    found = npz.read_annotations(tmp_path / "a.npz")
-    assert np.array_equal(found.labels, GTS)
-    assert np.array_equal(found.recist, GTS > 0)
-    assert np.array_equal(found.boxes, BOXES)
-    assert (found.spacing_mm, found.skipped) == ((1.0, 2.0, 3.0), ())
-    np.savez(tmp_path / "b.npz", imgs=IMGS, boxes=BOXES[0])
-    found = npz.read_annotations(tmp_path / "b.npz")
-    assert found.boxes.shape == (1, 6)
-    assert (found.labels, found.recist, found.spacing_mm) == (None, None, None)
-
-
 def test_pickles_are_never_read(tmp_path):
     trap = np.array([Trap(tmp_path / "trace")], object)
-    np.savez(tmp_path / "a.npz", imgs=IMGS, gts=GTS, boxes=trap, spacing=trap)
-    with pytest.warns(UserWarning, match=r"boxes, spacing holds Python objects \(a pickle\)"):
-        found = npz.read_annotations(tmp_path / "a.npz")
-    assert (found.boxes, found.spacing_mm, found.skipped) == (None, None, ("boxes", "spacing"))
-    assert np.array_equal(found.labels, GTS)
+    np.savez(tmp_path / "a.npz", imgs=IMGS, gts=GTS, spacing=np.repeat(trap, 3))
+    with pytest.raises(UnsupportedFormat, match="'spacing' holds Python objects"):
+        io.read(tmp_path / "a.npz")
     np.savez(tmp_path / "b.npz", imgs=trap)
     with pytest.raises(UnsupportedFormat, match="'imgs' holds Python objects"):
         io.read(tmp_path / "b.npz")
@@ -90,9 +74,6 @@ def test_pickles_are_never_read(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "error", "match"),
     [
-        ({"imgs": IMGS, "gts": GTS[:2]}, InputError, r"'gts' has shape \(2, 5, 6\), 'imgs' \(4, 5, 6\)"),
-        ({"imgs": IMGS, "recist": GTS.astype(float)}, InputError, "'recist' are labels"),
-        ({"imgs": IMGS, "boxes": np.zeros((2, 5))}, InputError, r"of shape \(n, 6\) or \(n, 4\)"),
         ({"imgs": IMGS, "spacing": (1, 2)}, GeometryError, "three positive numbers"),
         ({"imgs": IMGS, "spacing": (1, 0, 2)}, GeometryError, "three positive numbers"),
     ],
@@ -100,7 +81,7 @@ def test_pickles_are_never_read(tmp_path):
 def test_what_does_not_fit_is_refused(arrays, error, match, tmp_path):
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(error, match=match):
-        npz.read_annotations(tmp_path / "a.npz")
+        io.read(tmp_path / "a.npz")
 
 
 @pytest.mark.parametrize("imgs", [np.zeros(5), np.zeros((2, 3, 4, 5)), np.zeros((0, 4, 4)), np.array(["a"])])

@@ -21,7 +21,7 @@ from skimage.draw import polygon
 
 from medsam2.errors import GeometryError, InputError
 from medsam2.imaging import io
-from medsam2.imaging.dicom import read as dicom
+from medsam2.imaging.dicom.read import read_dicom, series_files
 from medsam2.imaging.outputs.segments import Code, Segment
 from medsam2.imaging.outputs.write import write_labels
 from medsam2.imaging.volume import Volume
@@ -70,7 +70,7 @@ def write_series(folder, *, orientation=AXIAL, step=None, series=None, changes=(
             else:
                 setattr(file, keyword, value)
         file.save_as(folder / f"{file.SOPInstanceUID[-9:]}.dcm", enforce_file_format=True)
-    return dicom.read(folder) if not changes else None
+    return read_dicom(folder) if not changes else None
 
 
 def as_one_file(folder):
@@ -306,7 +306,7 @@ def test_a_source_that_lacks_or_breaks_fields_does_not_spoil_the_result(kind, tm
     }
     with pydicom.config.disable_value_validation():
         write_series(tmp_path / "series", changes=changes)
-    labels = drawn(dicom.read(tmp_path / "series"))
+    labels = drawn(read_dicom(tmp_path / "series"))
     write_labels(labels, tmp_path / "out.dcm", kind=kind, source=tmp_path / "series")
     result = pydicom.dcmread(tmp_path / "out.dcm")
     for keyword in ("PatientName", "PatientID", "PatientSex", "PatientBirthDate", "StudyID"):
@@ -318,7 +318,7 @@ def test_nothing_of_the_patient_is_logged(kind, tmp_path, caplog):
     (tmp_path / "series").mkdir()
     changes = {"PatientName": "NAMEWITHOUTCARET", "PatientComments": "odd\x07"}
     write_series(tmp_path / "series", changes=changes)
-    labels = drawn(dicom.read(tmp_path / "series"))
+    labels = drawn(read_dicom(tmp_path / "series"))
     write_labels(labels, tmp_path / "out.dcm", kind=kind, source=tmp_path / "series")
     assert pydicom.dcmread(tmp_path / "out.dcm").PatientName == "NAMEWITHOUTCARET"
     assert caplog.records == []
@@ -444,7 +444,7 @@ def test_results_lie_where_the_slices_do(heights, kind, tmp_path):
         header.ImagePositionPatient[2] = heights[header.InstanceNumber - 1]
         header.save_as(file)
     with pytest.warns(UserWarning, match="slices"):
-        volume = dicom.read(series)
+        volume = read_dicom(series)
     array = np.zeros(volume.shape, np.uint8)
     array[:, 3:9, 4:9] = 1
     first = 0 if len(array) == NUM_SLICES else heights.index(volume.origin[2])
@@ -476,9 +476,9 @@ def test_a_frame_of_several_refers_to_its_own_instances(is_one_file, kind, tmp_p
             content.TemporalPositionIndex = header.AcquisitionNumber
             group.FrameContentSequence = [content]
         enhanced.save_as(source)
-    volume = dicom.read(source, frame=1)
+    volume = read_dicom(source, frame=1)
     labels = drawn(volume)
-    write_labels(labels, tmp_path / "out.dcm", kind=kind, source=dicom.series_files(source, frame=1))
+    write_labels(labels, tmp_path / "out.dcm", kind=kind, source=series_files(source, frame=1))
     found = pydicom.dcmread(tmp_path / "out.dcm")
     if is_one_file:
         numbers = {one.ReferencedFrameNumber for one in references(found)}
@@ -510,7 +510,7 @@ def test_pet_is_a_source(kind, tmp_path):
     (tmp_path / "series").mkdir()
     changes = {"Modality": "PT", "SOPClassUID": PositronEmissionTomographyImageStorage, "Units": "BQML"}
     write_series(tmp_path / "series", changes=changes)
-    labels = drawn(dicom.read(tmp_path / "series"))
+    labels = drawn(read_dicom(tmp_path / "series"))
     write_labels(labels, tmp_path / "out.dcm", kind=kind, source=tmp_path / "series")
     assert len(positions_of(tmp_path / "out.dcm")) == 5
 
@@ -528,7 +528,7 @@ def test_nuclear_medicine_is_a_source(kind, tmp_path):
     source.DetectorInformationSequence = [detector]
     del source.ImagePositionPatient, source.ImageOrientationPatient
     source.save_as(tmp_path / "nm.dcm")
-    labels = drawn(dicom.read(tmp_path / "nm.dcm"))
+    labels = drawn(read_dicom(tmp_path / "nm.dcm"))
     write_labels(labels, tmp_path / "out.dcm", kind=kind, source=tmp_path / "nm.dcm")
     np.testing.assert_allclose(positions_of(tmp_path / "out.dcm"), 100 + 2.5 * np.arange(1, 6))
     assert {one.ReferencedFrameNumber for one in references(pydicom.dcmread(tmp_path / "out.dcm"))} == {
@@ -551,7 +551,7 @@ def test_a_source_with_decimal_commas_and_without_its_class(kind, tmp_path):
         header.save_as(file)
         file.write_bytes(file.read_bytes().replace(b"0.75\\0.50", b"0,75\\0,50"))
     with pytest.warns(UserWarning, match="SOPClassUID"):
-        labels = drawn(dicom.read(series))
+        labels = drawn(read_dicom(series))
     write_labels(labels, tmp_path / "out.dcm", kind=kind, source=series)
     assert len(positions_of(tmp_path / "out.dcm")) == 5
     assert references(pydicom.dcmread(tmp_path / "out.dcm"))[0].ReferencedSOPClassUID == CTImageStorage
@@ -565,7 +565,7 @@ def test_a_source_whose_slices_share_a_uid_or_lack_a_frame_of_reference_says_so(
         files = [pydicom.dcmread(file) for file in series.iterdir()]
         for file in files:
             setattr(file, keyword, value)
-        labels = drawn(dicom.read(series))
+        labels = drawn(read_dicom(series))
         with pytest.raises(InputError, match=rf"{keyword} \(00\d\d,00\d\d\)"):
             write_labels(labels, tmp_path / "seg.dcm", source=files)
 

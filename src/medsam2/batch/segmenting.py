@@ -20,8 +20,8 @@ from medsam2.batch.storage import at_hand, is_url, shown
 from medsam2.batch.table import Row
 from medsam2.errors import InputError, MedSAM2Error, PromptError, UnsupportedFormat
 from medsam2.evaluation.provenance import watched_memory
+from medsam2.imaging.dicom.header import Source
 from medsam2.imaging.dicom.read import series_files
-from medsam2.imaging.dicom.slices import Source
 from medsam2.imaging.io import read
 from medsam2.imaging.outputs.write import NEEDS_SOURCE, SUFFIXES, write_labels
 from medsam2.inference.predictor import Predictor, load

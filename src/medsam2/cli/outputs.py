@@ -14,7 +14,7 @@ from medsam2.cli.options import grouped, heading
 from medsam2.errors import InputError
 
 if TYPE_CHECKING:
-    from medsam2.imaging.dicom.slices import Source
+    from medsam2.imaging.dicom.header import Source
     from medsam2.imaging.volume import Volume
     from medsam2.inference.session import Session
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from medsam2.errors import GeometryError, InputError, MedSAM2Error, UnsupportedFormat
 from medsam2.imaging import io
-from medsam2.imaging.dicom.slices import lenient_dicom
+from medsam2.imaging.dicom.header import lenient_dicom
 from medsam2.imaging.formats import itk
 from medsam2.imaging.formats.archive import kind_of_content
 from medsam2.imaging.geometry import flip_ras_lps

@@ -6,56 +6,28 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
 
-from medsam2.errors import InputError, UnsupportedFormat
-from medsam2.imaging.dicom import read as dicom
+from medsam2.errors import InputError, UnsupportedFormat, reading
+from medsam2.imaging.dicom.read import read_dicom
 from medsam2.imaging.formats import archive, itk, mgh, nifti, npz, still
 from medsam2.imaging.formats.archive import kind_of_content
 from medsam2.imaging.volume import Volume
 
 _Entry = TypeVar("_Entry")
-_Reader = Callable[[Path, int | None], Volume]
-
-
-def _one_frame(read_whole: Callable[[Path], Volume]) -> _Reader:
-    """Return a reader for a format whose files hold one volume."""
-
-    def read_only(path: Path, frame: int | None) -> Volume:
-        if frame is not None:
-            raise InputError(
-                f"{path}: files of this format have no frames, this one cannot give frame {frame}"
-            )
-        return read_whole(path)
-
-    return read_only
-
-
-_read_still = _one_frame(still.read)
-_READERS: Mapping[str, _Reader] = MappingProxyType(
+_STILLS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+_ONE_VOLUME = (".npz", *_STILLS)
+_VOXELS_OF_PAIRS = (".img", ".img.gz")
+_READERS: Mapping[str, Callable[..., Volume]] = MappingProxyType(
     {
-        ".nii": lambda path, frame: nifti.read(path, frame=frame),
-        ".nii.gz": lambda path, frame: nifti.read(path, frame=frame),
-        ".hdr": lambda path, frame: nifti.read(path, frame=frame),
-        ".hdr.gz": lambda path, frame: nifti.read(path, frame=frame),
-        ".img": lambda path, frame: nifti.read(path, frame=frame),
-        ".img.gz": lambda path, frame: nifti.read(path, frame=frame),
-        ".nhdr": lambda path, frame: itk.read(path, frame=frame),
-        ".nrrd": lambda path, frame: itk.read(path, frame=frame),
-        ".mha": lambda path, frame: itk.read(path, frame=frame),
-        ".mhd": lambda path, frame: itk.read(path, frame=frame),
-        ".mgz": lambda path, frame: mgh.read(path, frame=frame),
-        ".mgh": lambda path, frame: mgh.read(path, frame=frame),
-        ".npz": _one_frame(npz.read),
-        ".png": _read_still,
-        ".jpg": _read_still,
-        ".jpeg": _read_still,
-        ".tif": _read_still,
-        ".tiff": _read_still,
+        **dict.fromkeys((".nii", ".nii.gz", ".hdr", ".hdr.gz", *_VOXELS_OF_PAIRS), nifti.read),
+        **dict.fromkeys((".nhdr", ".nrrd", ".mha", ".mhd"), itk.read),
+        **dict.fromkeys((".mgz", ".mgh"), mgh.read),
+        ".npz": npz.read,
+        **dict.fromkeys(_STILLS, still.read),
     }
 )
-_VOXELS_OF_PAIRS = (".img", ".img.gz")
 READ_SUFFIXES = tuple(suffix for suffix in _READERS if suffix not in _VOXELS_OF_PAIRS)
 """How the names end of files that are read, beside DICOM and archives; of a pair the header's."""
-_VOLUME_SUFFIXES = tuple(suffix for suffix in READ_SUFFIXES if _READERS[suffix] is not _read_still)
+_VOLUME_SUFFIXES = tuple(suffix for suffix in READ_SUFFIXES if suffix not in _STILLS)
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 _WRITERS: Mapping[str, Callable[[Volume, Path], None]] = MappingProxyType(
     {".nii": nifti.write, ".nii.gz": nifti.write, ".nrrd": itk.write, ".mha": itk.write}
@@ -82,24 +54,26 @@ def read(
         GeometryError: The grid is impossible.
     """
     path = Path(path)
-    try:
+    with reading(path):
         is_there, is_folder = path.exists(), path.is_dir()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     if not is_there:
         raise InputError(f"{path}: no such file")
     if archive.is_zip(path):
         with archive.unpacked(path) as folder:
             return _read_unpacked(folder, frame, series)
     if is_folder or _is_dicom(path):
-        return dicom.read(path, frame=frame, series=series)
+        return read_dicom(path, frame=frame, series=series)
     reader = _by_suffix(
         path, _READERS, "read", ", or DICOM: a file, a folder or a .zip; `medsam2 video` takes videos"
     )
     if series is not None:
         raise InputError(f"{path}: only DICOM has series to choose from, this file cannot give {series!r}")
     try:
-        return reader(path, frame)
+        if path.name.lower().endswith(_ONE_VOLUME):
+            if frame is not None:
+                raise InputError(f"{path}: files of this format have no frames; frame {frame} cannot be read")
+            return reader(path)
+        return reader(path, frame=frame)
     except UnsupportedFormat as error:
         raise _explained(error, path) from error
 
@@ -164,17 +138,6 @@ def check_output(path: Path) -> None:
         raise InputError(f"{path}: cannot be written, it is a folder")
     if not os.access(folder, os.W_OK):
         raise InputError(f"{path}: cannot be written, the folder {folder} is read-only")
-
-
-def check_mask_output(path: Path) -> None:
-    """Refuse what `write` would, before the work.
-
-    Raises:
-        UnsupportedFormat: The suffix is not one of those `write` takes.
-        InputError: The place cannot be written to.
-    """
-    _by_suffix(path, _WRITERS, "written")
-    check_output(path)
 
 
 def _by_suffix(path: Path, table: Mapping[str, _Entry], done: str, also: str = "") -> _Entry:

@@ -17,7 +17,7 @@ from PIL import Image
 from medsam2.errors import UnsupportedFormat, in_a_line
 from medsam2.imaging.dicom.elements import element_name
 from medsam2.imaging.dicom.facts import Header, Slice
-from medsam2.imaging.dicom.header import damage, quiet_pydicom
+from medsam2.imaging.dicom.header import damage, lenient_dicom
 from medsam2.imaging.formats.voxels import gathered
 from medsam2.imaging.volume import check_claim
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 # The best codecs reach about this on an empty image; a header that claims more has nothing behind it.
 _LARGEST_CODEC_RATIO = 10_000
-_GREYS = ("MONOCHROME1", "MONOCHROME2")
-_COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+GREYS = ("MONOCHROME1", "MONOCHROME2")
+COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _BITS = (8, 16, 32)
 # How the UIDs of those begin who have a way of their own.
 _VENDORS = {
@@ -108,7 +108,7 @@ def result_dtype(slices: Sequence[Slice]) -> np.dtype:
 
 def _check_file(file: Header) -> None:
     path = file.path
-    kinds = _GREYS if file.num_samples == 1 else _COLOURS
+    kinds = GREYS if file.num_samples == 1 else COLOURS
     if file.photometric not in kinds or file.bits_allocated not in _BITS:
         raise UnsupportedFormat(
             f"{path}: holds {file.photometric} pixels of {file.bits_allocated} bits; greys and RGB or YBR "
@@ -171,7 +171,7 @@ def _decoded(file: Header, frames: list[int]) -> Iterator[np.ndarray]:
             closing(_generated(iter_pixels(source, indices=frames, **_told(file)))) as pixels,
         ):
             for _ in frames:
-                with quiet_pydicom():
+                with lenient_dicom():
                     decoded = next(pixels)
                 if decoded.shape[:2] != (file.rows, file.columns):
                     raise ValueError(
@@ -189,7 +189,7 @@ def _stored(file: Header) -> object:
     from pydicom import dcmread
 
     try:
-        with quiet_pydicom():
+        with lenient_dicom():
             return dcmread(file.path, specific_tags=["PixelData"], force=True).get("PixelData")
     except damage() as error:
         raise UnsupportedFormat(f"{file.path}: its pixels are damaged or truncated") from error

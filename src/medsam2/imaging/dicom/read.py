@@ -10,14 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from medsam2.errors import GeometryError, UnsupportedFormat
+from medsam2.errors import UnsupportedFormat, naming, require
 from medsam2.imaging.dicom.elements import element_name
 from medsam2.imaging.dicom.facts import Header, Slice
 from medsam2.imaging.dicom.grid import Stack, stacked
-from medsam2.imaging.dicom.header import require_pydicom
+from medsam2.imaging.dicom.header import SourceFrames
 from medsam2.imaging.dicom.pixels import check_slices, read_slices, shown_window
 from medsam2.imaging.dicom.series import choose_series, find_headers
-from medsam2.imaging.dicom.slices import SourceFrames
 from medsam2.imaging.formats.archive import is_zip, unpacked
 from medsam2.imaging.volume import MODALITIES, Volume
 
@@ -25,7 +24,7 @@ from medsam2.imaging.volume import MODALITIES, Volume
 _HIGHEST_MINIMUM_HU = -100.0
 
 
-def read(path: Path, *, frame: int | None = None, series: int | str | None = None) -> Volume:
+def read_dicom(path: Path, *, frame: int | None = None, series: int | str | None = None) -> Volume:
     """Read one series, slices sorted by their position in the patient.
 
     CT comes in Hounsfield units, with the window that most of its slices ask for. A tilted gantry gives a
@@ -51,7 +50,7 @@ def read(path: Path, *, frame: int | None = None, series: int | str | None = Non
     array = read_slices(slices)
     if modality == "CT" and not _is_hounsfield(array, stack.slices, path):
         modality = ""
-    try:
+    with naming(path):
         return Volume(
             array,
             stack.affine,
@@ -59,29 +58,27 @@ def read(path: Path, *, frame: int | None = None, series: int | str | None = Non
             itk_grid=stack.itk_grid,
             window=shown_window(slices),
         )
-    except GeometryError as error:
-        raise GeometryError(f"{path}: {error}") from error
 
 
 def series_files(
     path: Path, series: int | str | None = None, *, frame: int | None = None
 ) -> list[Path | bytes | SourceFrames]:
-    """Return the files of the series that `read` reads, in the order of its slices.
+    """Return the files of the series that `read_dicom` reads, in the order of its slices.
 
-    A multi-frame file is there once; with the numbers of its frames, if the volume has not all. What `read`
-    warns of is not said again.
+    A multi-frame file is listed once, with the numbers of its frames if the volume lacks some. Warnings of
+    `read_dicom` are not given again.
 
     Args:
         path: A file, a folder or a .zip.
-        series: As in `read`.
-        frame: As in `read`.
+        series: As in `read_dicom`.
+        frame: As in `read_dicom`.
 
     Returns:
         Paths; of a .zip, which is not left unpacked, the files' contents. What `write_labels` takes as source
         when contents are read by pydicom.
 
     Raises:
-        InputError: As in `read`, and its subclasses.
+        InputError: As in `read_dicom`, and its subclasses.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -92,7 +89,7 @@ def series_files(
 
 
 def _stack(path: Path, frame: int | None, series: int | str | None) -> Stack:
-    require_pydicom()
+    require("pydicom", "reading DICOM needs", "dicom")
     chosen = choose_series(find_headers(path), series, path)
     _tell_mended(chosen, path)
     return stacked([one for header in chosen for one in header.slices], frame, path)

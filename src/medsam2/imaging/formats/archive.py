@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from medsam2.errors import InputError, UnsupportedFormat, in_a_line
+from medsam2.errors import InputError, UnsupportedFormat, in_a_line, reading
 from medsam2.imaging.dicom.header import looks_like_dicom
+from medsam2.imaging.formats.voxels import GZIP_MAGIC
 from medsam2.imaging.volume import LARGEST_VOLUME_BYTES
 
 MAX_MEMBERS = 20_000
@@ -117,7 +118,6 @@ def _renamed(folder: Path, path: Path) -> Iterator[None]:
 
 _HEAD_SIZE = 512
 _NIFTI_MARKS = ((344, (b"n+1", b"ni1")), (4, (b"n+2", b"ni2")))  # place in the header, and what is there
-_GZIP_MAGIC = b"\x1f\x8b"
 # What a file starts with -> what it is, and the suffixes that are right for it.
 _STARTS = (
     (b"NRRD", "NRRD (.nrrd)"),
@@ -141,16 +141,14 @@ def kind_of_content(path: Path) -> str | None:
     Raises:
         InputError: The file cannot be read.
     """
-    try:
-        with path.open("rb") as file:
-            head = file.read(_HEAD_SIZE)
-        if head[:2] == _GZIP_MAGIC:
-            with gzip.open(path) as stream:
-                return _kind(stream.read(_HEAD_SIZE))
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        return None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    with reading(path), path.open("rb") as file:
+        head = file.read(_HEAD_SIZE)
+        if head.startswith(GZIP_MAGIC):
+            file.seek(0)
+            try:
+                head = gzip.GzipFile(fileobj=file).read(_HEAD_SIZE)
+            except (EOFError, zlib.error, gzip.BadGzipFile):
+                return None
     return _kind(head)
 
 

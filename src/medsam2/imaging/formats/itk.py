@@ -13,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 import SimpleITK
 
-from medsam2.errors import GeometryError, InputError, UnsupportedFormat
+from medsam2.errors import InputError, UnsupportedFormat, naming, reading
 from medsam2.imaging.formats.voxels import LARGEST_RATIO, frame_index
 from medsam2.imaging.geometry import ItkGrid, affine_from_itk
 from medsam2.imaging.replacing import replacing
@@ -65,23 +65,10 @@ def read(path: Path, *, frame: int | None = None) -> Volume:
             or colours.
         GeometryError: Its grid is impossible.
     """
-    reader = SimpleITK.ImageFileReader()
-    reader.SetFileName(os.fspath(path))
-    reader.SetImageIO(_IMAGE_IO[path.suffix.lower()])
-    try:
-        num_available = _largest_content(path)
-        with quiet_itk():
-            reader.ReadImageInformation()
-            component = _choose_frame(reader, frame, path)
-            _check_size(reader, num_available, path)
-            image = reader.Execute()
-            if component is not None:
-                image = SimpleITK.VectorIndexSelectionCast(image, component)
-    except RuntimeError as error:
-        raise UnsupportedFormat(f"{path}: cannot be read as {path.suffix}: {_last_line(error)}") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    return volume_from_itk(image, path)
+    with _described(path) as (reader, num_available):
+        component = _choose_frame(reader, frame, path)
+        image = _pixels(reader, num_available, path)
+        return _volume(image if component is None else _component(image, component), path)
 
 
 def read_layers(path: Path) -> tuple[list[Volume], dict[str, str]]:
@@ -93,25 +80,46 @@ def read_layers(path: Path) -> tuple[list[Volume], dict[str, str]]:
     Raises:
         MedSAM2Error: As for `read`.
     """
+    with _described(path) as (reader, num_available):
+        if reader.GetDimension() > 3:
+            raise InputError(f"{path}: has {reader.GetDimension()} dimensions; a mask has 3")
+        image = _pixels(reader, num_available, path)
+        texts = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
+        count = image.GetNumberOfComponentsPerPixel()
+        layers = [image] if count == 1 else [_component(image, number) for number in range(count)]
+        return [_volume(layer, path) for layer in layers], texts
+
+
+@contextmanager
+def _described(path: Path) -> Iterator[tuple[SimpleITK.ImageFileReader, float]]:
+    """Give a reader that has read the header, and how many bytes of voxels the file can hold."""
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(os.fspath(path))
-    reader.SetImageIO(_IMAGE_IO[".nrrd"])
+    reader.SetImageIO(_IMAGE_IO[path.suffix.lower()])
     try:
-        num_available = _largest_content(path)
-        with quiet_itk():
+        with reading(path), quiet_itk():
+            num_available = _largest_content(path)
             reader.ReadImageInformation()
-            if reader.GetDimension() > 3:
-                raise InputError(f"{path}: has {reader.GetDimension()} dimensions; a mask has 3")
-            _check_size(reader, num_available, path)
-            image = reader.Execute()
+            yield reader, num_available
     except RuntimeError as error:
-        raise UnsupportedFormat(f"{path}: cannot be read as .nrrd: {_last_line(error)}") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    texts = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
-    count = image.GetNumberOfComponentsPerPixel()
-    layers = [image] if count == 1 else [SimpleITK.VectorIndexSelectionCast(image, k) for k in range(count)]
-    return [volume_from_itk(layer, path) for layer in layers], texts
+        raise UnsupportedFormat(f"{path}: cannot be read as {path.suffix}: {_last_line(error)}") from error
+
+
+def _pixels(reader: SimpleITK.ImageFileReader, num_available: float, path: Path) -> SimpleITK.Image:
+    """Read the voxels, unless they cannot be in the file.
+
+    ITK fills the memory it is told to, which takes its time, before it finds that there is nothing to read.
+    It may read a compressed file as a whole, whichever frame is chosen.
+    """
+    size = reader.GetSize()
+    one = int(SimpleITK.Image(1, 1, reader.GetPixelID()).GetSizeOfPixelComponent())
+    num_stored = int(np.prod(size, dtype=object)) * one * reader.GetNumberOfComponents()
+    check_claim(path, size[::-1], num_stored, num_stored, num_available)
+    return reader.Execute()
+
+
+def _component(image: SimpleITK.Image, number: int) -> SimpleITK.Image:
+    return SimpleITK.VectorIndexSelectionCast(image, number)
 
 
 def write(volume: Volume, path: Path, *, is_compressed: bool = True) -> None:
@@ -125,12 +133,17 @@ def write(volume: Volume, path: Path, *, is_compressed: bool = True) -> None:
     Raises:
         InputError: The file cannot be written.
     """
+    write_image(as_itk(volume), path, path.suffix.lower(), is_compressed=is_compressed)
+
+
+def as_itk(volume: Volume) -> SimpleITK.Image:
+    """Return a volume as an image of SimpleITK, booleans as uint8."""
     array = volume.array
     image = SimpleITK.GetImageFromArray(array.astype(np.uint8) if array.dtype == bool else array)
     image.SetSpacing(volume.spacing)
     image.SetOrigin(volume.origin)
     image.SetDirection(volume.direction)
-    write_image(image, path, path.suffix.lower(), is_compressed=is_compressed)
+    return image
 
 
 def write_image(image: SimpleITK.Image, path: Path, suffix: str, *, is_compressed: bool = True) -> None:
@@ -182,17 +195,8 @@ def _header_line(file: BinaryIO) -> bytes:
     return b"" if line == b"\n" or line.startswith(b"ElementDataFile") else line
 
 
-def volume_from_itk(image: SimpleITK.Image, path: Path, modality: str | None = None) -> Volume:
-    """Make a volume of a SimpleITK image of 2 or 3 dimensions.
-
-    Args:
-        image: With one number per voxel.
-        path: Named in errors.
-        modality: "CT", "MR", "US" or None.
-
-    Raises:
-        GeometryError: Its grid is impossible.
-    """
+def _volume(image: SimpleITK.Image, path: Path) -> Volume:
+    """Make a volume of an image of 2 or 3 dimensions with one number per voxel."""
     array = SimpleITK.GetArrayFromImage(image)
     spacing, origin, direction = image.GetSpacing(), image.GetOrigin(), image.GetDirection()
     if image.GetDimension() == 2:
@@ -200,14 +204,12 @@ def volume_from_itk(image: SimpleITK.Image, path: Path, modality: str | None = N
         a, b, c, d = direction
         spacing, origin, direction = (*spacing, 1.0), (*origin, 0.0), (a, b, 0.0, c, d, 0.0, 0.0, 0.0, 1.0)
     grid = ItkGrid(spacing, origin, direction)
-    try:
-        return Volume(array, affine_from_itk(grid), modality, itk_grid=grid)
-    except GeometryError as error:
-        raise GeometryError(f"{path}: {error}") from error
+    with naming(path):
+        return Volume(array, affine_from_itk(grid), itk_grid=grid)
 
 
 def _choose_frame(reader: SimpleITK.ImageFileReader, frame: int | None, path: Path) -> int | None:
-    """Let the reader read one volume of what the header describes, or say which number of a voxel is its."""
+    """Restrict the reader to one frame; where frames are numbers of a voxel, return which number to take."""
     num_components, size = reader.GetNumberOfComponents(), reader.GetSize()
     if path.name.lower().endswith(_SEQUENCE) and num_components > 1 and len(size) <= 3:
         return frame_index(frame, num_components, path)
@@ -220,18 +222,6 @@ def _choose_frame(reader: SimpleITK.ImageFileReader, frame: int | None, path: Pa
         reader.SetExtractSize((*size[:3], 0))
         reader.SetExtractIndex((0, 0, 0, index))
     return None
-
-
-def _check_size(reader: SimpleITK.ImageFileReader, num_available: float, path: Path) -> None:
-    """Refuse what cannot be in the file.
-
-    ITK fills the memory it is told to, which takes its time, before it finds that there is nothing to read.
-    """
-    size = reader.GetSize()
-    one = int(SimpleITK.Image(1, 1, reader.GetPixelID()).GetSizeOfPixelComponent())
-    num_stored = int(np.prod(size, dtype=object)) * one * reader.GetNumberOfComponents()
-    # ITK may read a compressed file as a whole, whatever frame is asked for.
-    check_claim(path, size[::-1], num_stored, num_stored, num_available)
 
 
 def _largest_content(path: Path) -> float:

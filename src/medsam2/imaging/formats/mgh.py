@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from nibabel.freesurfer.mghformat import DATA_OFFSET, MGHHeader
 
-from medsam2.errors import GeometryError, InputError, UnsupportedFormat
+from medsam2.errors import InputError, UnsupportedFormat, naming
 from medsam2.imaging.formats.voxels import Layout, check_layout, frame_index, opened, read_frame
 from medsam2.imaging.volume import Volume
 
@@ -38,12 +38,10 @@ def read(path: Path, *, frame: int | None = None) -> Volume:
         layout = _layout(header, path)
         check_layout(layout, largest_size, path)
         voxels = read_frame(stream, layout, frame_index(frame, layout.num_frames, path))
-    with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is refused as such
+    with np.errstate(over="ignore", invalid="ignore"):  # infinite values are refused by `Volume`
         affine = header.get_affine()
-    try:
+    with naming(path):
         return Volume(voxels, affine)
-    except GeometryError as error:
-        raise GeometryError(f"{path}: {error}") from error
 
 
 def _layout(header: MGHHeader, path: Path) -> Layout:

@@ -13,7 +13,7 @@ from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError
 
-from medsam2.errors import GeometryError, InputError, UnsupportedFormat
+from medsam2.errors import GeometryError, InputError, UnsupportedFormat, naming
 from medsam2.imaging.formats.voxels import Layout, check_layout, frame_index, opened, read_frame
 from medsam2.imaging.geometry import itk_from_affine
 from medsam2.imaging.replacing import replacing
@@ -50,10 +50,8 @@ def read(path: Path, *, frame: int | None = None) -> Volume:
         stored = layout(header, path, is_pair=pair is not None)
         check_layout(stored, largest_size, path)
         voxels = read_frame(stream, stored, frame_index(frame, stored.num_frames, path))
-    try:
+    with naming(path):
         return Volume(voxels, grid_affine(header), nifti_header=grid_only(header))
-    except GeometryError as error:
-        raise GeometryError(f"{path}: {error}") from error
 
 
 def _pair(path: Path) -> tuple[Path, Path] | None:

@@ -1,15 +1,13 @@
-"""Read the .npz files of the MedSAM family: `imgs`, and with them `gts`, `spacing`, `boxes`, `recist`."""
+"""Read the .npz files of the MedSAM family: the image `imgs`, and its `spacing` where the file says it."""
 
 from __future__ import annotations
 
 import math
 import tokenize
-import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -17,34 +15,17 @@ import numpy as np
 from numpy.lib import format as npy
 from PIL import Image
 
-from medsam2.errors import GeometryError, InputError, UnsupportedFormat, in_a_line
+from medsam2.errors import GeometryError, InputError, UnsupportedFormat, in_a_line, naming, reading
 from medsam2.imaging.formats.voxels import LARGEST_RATIO, Layout, read_frame
 from medsam2.imaging.volume import Volume, check_claim
 
 IMAGE_KEY = "imgs"
-_LABELS_KEY, _SPACING_KEY, _BOXES_KEY, _RECIST_KEY = "gts", "spacing", "boxes", "recist"
+_SPACING_KEY = "spacing"
 _SUFFIX = ".npy"
 _NUM_CHANNELS = 3
-_BOX_LENGTHS = (4, 6)
 _LARGEST_DIM = 1 << 48
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 _PICKLE_RULE = "holds Python objects (a pickle), which can run code and are never read"
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Annotations:
-    """What an .npz file says beside its image; None where it says nothing."""
-
-    labels: np.ndarray | None
-    """`gts`: (z, y, x), integers or booleans, of the image's shape; 0 is background."""
-    recist: np.ndarray | None
-    """`recist`: (z, y, x), integers or booleans, of the image's shape; not 0 on the lines a reader drew."""
-    boxes: np.ndarray | None
-    """`boxes`: (n, 6), x_min, y_min, z_min, x_max, y_max, z_max of each object; (n, 4) in a still."""
-    spacing_mm: tuple[float, float, float] | None
-    """`spacing`: distance between voxel centres, (x, y, z) in mm, as SimpleITK gives it."""
-    skipped: tuple[str, ...]
-    """Names of what is there as pickled Python objects and was left alone."""
 
 
 def read(path: Path) -> Volume:
@@ -64,57 +45,19 @@ def read(path: Path) -> Volume:
             raise InputError(f"{path}: has no array {IMAGE_KEY!r}; it holds {names}")
         voxels = _as_slices(_read_array(archive, IMAGE_KEY, path), path)
         spacing = _spacing(archive, path)
-    try:
+    with naming(path):
         return Volume.from_array(voxels, spacing or (1.0, 1.0, 1.0))
-    except InputError as error:
-        raise type(error)(f"{path}: {error}") from error
-
-
-def read_annotations(path: Path) -> Annotations:
-    """Read what an .npz file says beside its image, for prompts and for training.
-
-    What is pickled, as the challenge files' `boxes` and `clicks` are, is left out with a warning.
-
-    Raises:
-        InputError: The file cannot be read, or an array does not fit the image.
-        UnsupportedFormat: It is no .npz file, is damaged or too large.
-        GeometryError: Its spacing is impossible.
-    """
-    with _opened(path) as archive:
-        there = _keys(archive)
-        skipped = tuple(key for key in there if _header(archive, key, path)[2].hasobject)
-        if skipped:
-            warnings.warn(f"{path}: {', '.join(skipped)} {_PICKLE_RULE}; left out", stacklevel=2)
-        arrays = {
-            key: _read_array(archive, key, path)
-            for key in (_LABELS_KEY, _RECIST_KEY, _BOXES_KEY)
-            if key in there and key not in skipped
-        }
-        spacing = None if _SPACING_KEY in skipped else _spacing(archive, path)
-        shape = _header(archive, IMAGE_KEY, path)[0] if IMAGE_KEY in there else None
-    for key in (_LABELS_KEY, _RECIST_KEY):
-        if key in arrays:
-            arrays[key] = _checked_mask(arrays[key], key, shape, path)
-    return Annotations(
-        labels=arrays.get(_LABELS_KEY),
-        recist=arrays.get(_RECIST_KEY),
-        boxes=_checked_boxes(arrays[_BOXES_KEY], path) if _BOXES_KEY in arrays else None,
-        spacing_mm=spacing,
-        skipped=skipped,
-    )
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with reading(path), zipfile.ZipFile(path) as archive:
             yield archive
     except EOFError as error:
         raise UnsupportedFormat(f"{path}: ends before its arrays do; it is truncated") from error
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
         raise UnsupportedFormat(f"{path}: cannot be read as .npz: {in_a_line(error)}") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def _keys(archive: zipfile.ZipFile) -> list[str]:
@@ -200,24 +143,3 @@ def _spacing(archive: zipfile.ZipFile, path: Path) -> tuple[float, float, float]
         raise GeometryError(f"{what}, not {spacing.tolist()}")
     x, y, z = (float(step) for step in spacing.ravel())
     return x, y, z
-
-
-def _checked_mask(mask: np.ndarray, key: str, shape: tuple[int, ...] | None, path: Path) -> np.ndarray:
-    """Return labels as (z, y, x), if they are labels of this image."""
-    if mask.dtype.kind not in "biu":
-        raise InputError(f"{path}: {key!r} are labels, integers or booleans, not {mask.dtype}")
-    if shape is not None and len(shape) == 3 and shape[-1] == _NUM_CHANNELS:
-        shape = shape[:2]
-    if mask.ndim not in (2, 3) or (shape is not None and mask.shape != shape):
-        raise InputError(f"{path}: {key!r} has shape {mask.shape}, {IMAGE_KEY!r} {shape}; they should agree")
-    return mask[np.newaxis] if mask.ndim == 2 else mask
-
-
-def _checked_boxes(boxes: np.ndarray, path: Path) -> np.ndarray:
-    table = boxes[np.newaxis] if boxes.ndim == 1 else boxes
-    if table.ndim != 2 or table.shape[1] not in _BOX_LENGTHS or table.dtype.kind not in "iuf":
-        raise InputError(
-            f"{path}: {_BOXES_KEY!r} are numbers of shape (n, 6) or (n, 4), not {boxes.dtype} of shape "
-            f"{boxes.shape}"
-        )
-    return table

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -28,24 +29,40 @@ def read(path: Path) -> Volume:
         InputError: The file cannot be read, or holds several pictures that are no stack.
         UnsupportedFormat: It is no picture in these formats, or is damaged, truncated or too large.
     """
+    # From a stream: by its name Pillow maps a TIFF into memory, and garbles one that lies on its side.
+    with decoding(path, _FORMATS), path.open("rb") as file, Image.open(file, formats=_FORMATS) as picture:
+        # Phones put a second picture, of depths, behind a photograph; viewers show the first.
+        num_pictures = 1 if picture.format in _PHOTOS else getattr(picture, "n_frames", 1)
+        if num_pictures > 1 and picture.format != "TIFF":
+            raise InputError(f"{path}: holds {num_pictures} pictures; a still is one, a stack is a TIFF")
+        first = _greys(picture)
+        if num_pictures == 1:
+            return Volume.from_array(first[np.newaxis])
+        shape = (num_pictures, *first.shape)
+        check_claim(path, shape, num_pictures * first.nbytes, 0, 0)
+        pages = _pages(picture, num_pictures, first, path)
+        return Volume.from_array(gathered(pages, first.dtype, shape))
+
+
+@contextmanager
+def decoding(path: Path, formats: Sequence[str]) -> Iterator[None]:
+    """Turn Pillow's errors over a picture into ours.
+
+    Args:
+        path: Of the picture.
+        formats: Those that are read.
+
+    Raises:
+        InputError: It has too many pixels. Its subclass:
+        UnsupportedFormat: It is in another format, or is damaged.
+    """
     try:
-        # From a stream: by its name Pillow maps a TIFF into memory, and garbles one that lies on its side.
-        with path.open("rb") as file, Image.open(file, formats=_FORMATS) as picture:
-            # Phones put a second picture, of depths, behind a photograph; viewers show the first.
-            num_pictures = 1 if picture.format in _PHOTOS else getattr(picture, "n_frames", 1)
-            if num_pictures > 1 and picture.format != "TIFF":
-                raise InputError(f"{path}: holds {num_pictures} pictures; a still is one, a stack is a TIFF")
-            first = _greys(picture)
-            if num_pictures == 1:
-                return Volume.from_array(first[np.newaxis])
-            shape = (num_pictures, *first.shape)
-            check_claim(path, shape, num_pictures * first.nbytes, 0, 0)
-            pages = _pages(picture, num_pictures, first, path)
-            return Volume.from_array(gathered(pages, first.dtype, shape))
+        yield
     except InputError:
         raise
     except UnidentifiedImageError as error:
-        raise UnsupportedFormat(f"{path}: not a PNG, JPEG or TIFF picture") from error
+        names = f"{', '.join(formats[:-1])} or {formats[-1]}"
+        raise UnsupportedFormat(f"{path}: not a {names} picture") from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: has more pixels than are safe to unpack") from error
     except (EOFError, OSError, SyntaxError, ValueError) as error:

@@ -15,13 +15,14 @@ from typing import IO, cast
 
 import numpy as np
 
-from medsam2.errors import InputError, UnsupportedFormat
+from medsam2.errors import InputError, UnsupportedFormat, reading
 from medsam2.imaging.volume import check_claim
 
 LARGEST_RATIO = 1032
 """By how much deflate (gzip, zip, compressed NRRD) can shrink data: 258 bytes into 2 bits."""
 
-_GZIP_MAGIC = b"\x1f\x8b"
+GZIP_MAGIC = b"\x1f\x8b"
+"""How compressed files begin."""
 _CHUNK_SIZE = 1 << 24
 
 
@@ -56,22 +57,20 @@ def opened(path: Path) -> Iterator[tuple[IO[bytes], int]]:
         InputError: The file cannot be read.
         UnsupportedFormat: It ends too early, here or in the block under this manager, or is damaged.
     """
-    try:
-        with path.open("rb") as file:
-            is_compressed = file.read(2) == _GZIP_MAGIC
-            file.seek(0)
-            size = path.stat().st_size
+    with reading(path), path.open("rb") as file:
+        is_compressed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+        file.seek(0)
+        size = path.stat().st_size
+        try:
             if is_compressed:
                 with gzip.GzipFile(fileobj=file) as stream:
                     yield cast(IO[bytes], stream), size * LARGEST_RATIO
             else:
                 yield file, size
-    except EOFError as error:
-        raise UnsupportedFormat(f"{path}: ends before its data do; it is truncated") from error
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise UnsupportedFormat(f"{path}: its compressed data are damaged: {error}") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+        except EOFError as error:
+            raise UnsupportedFormat(f"{path}: ends before its data do; it is truncated") from error
+        except (gzip.BadGzipFile, zlib.error) as error:
+            raise UnsupportedFormat(f"{path}: its compressed data are damaged: {error}") from error
 
 
 def check_layout(layout: Layout, largest_size: float, path: Path) -> None:
@@ -184,7 +183,7 @@ def _scaled(stored: np.ndarray, layout: Layout, dtype: np.dtype) -> np.ndarray:
 
 
 SPILL_BYTES = 64 * 2**20
-"""Volumes of more bytes are mapped; about 120 slices of CT."""
+"""Larger volumes are kept in a file; 64 MiB are about 120 slices of CT."""
 
 
 def spill(slices: Iterable[np.ndarray], dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
@@ -215,7 +214,7 @@ def spill(slices: Iterable[np.ndarray], dtype: np.dtype, shape: tuple[int, ...])
 
 
 def release(array: np.ndarray) -> None:
-    """Let the system take back the memory behind a mapped array, which it reads again when asked for."""
+    """Give the memory behind a mapped array back to the system, which reads it again when it is needed."""
     owner: object = array
     while isinstance(owner, np.ndarray):
         owner = owner.base

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medsam2.errors import InputError
-from medsam2.imaging.dicom.slices import Source, lenient_dicom, require_highdicom
+from medsam2.imaging.dicom.header import Source, lenient_dicom
 from medsam2.imaging.outputs.dicom_source import MatchedSeries, match
 from medsam2.imaging.outputs.segments import Code, LabelledObject
 from medsam2.imaging.replacing import replacing
@@ -36,7 +36,7 @@ def write(
     source: Source,
     weights: str | None = None,
 ) -> None:
-    """Write one BINARY segment an object, frames without it left out.
+    """Write one BINARY segment for each object; frames without it are left out.
 
     Segments are numbered from 1 in the order of the labels. Every frame has the position of its source
     slice, so that a tilted gantry keeps its tilt. Patient and study are the source's; nothing else of its
@@ -44,25 +44,20 @@ def write(
 
     Args:
         labels: uint8 or uint16, on the grid of the source series or a part of it.
-        objects: What `labels` holds; those without voxels are left out.
+        objects: What `labels` holds, each with voxels.
         path: The file.
         source: The series the labels were drawn on.
         weights: Name of the network's weights, for the record.
 
     Raises:
-        InputError: There is no object, the source does not fit, a library is not installed, or the file
-            cannot be written.
+        InputError: The source does not fit, or the file cannot be written.
     """
-    require_highdicom()
     from highdicom import UID
     from highdicom.seg import Segmentation
 
-    present = [one for one in objects if one.box is not None]
-    if not present:
-        raise InputError(f"{path}: no voxel is labelled, and a DICOM segmentation needs at least one")
     series = match(source, labels)
-    instances, array = _as_stored(series, _numbered(series.array, present))
-    descriptions = [_description(number, one, weights) for number, one in enumerate(present, start=1)]
+    instances, array = _as_stored(series, _numbered(series.array, objects))
+    descriptions = [_description(number, one, weights) for number, one in enumerate(objects, start=1)]
     with lenient_dicom():
         try:
             segmentation = Segmentation(
@@ -151,10 +146,10 @@ def _of(place: Dataset, keyword: str) -> Dataset:
     return item
 
 
-def _numbered(array: np.ndarray, present: Sequence[LabelledObject]) -> np.ndarray:
+def _numbered(array: np.ndarray, objects: Sequence[LabelledObject]) -> np.ndarray:
     """Turn labels into segment numbers, which have no gaps."""
-    numbers = np.zeros(present[-1].label + 1, array.dtype)
-    numbers[[one.label for one in present]] = np.arange(1, len(present) + 1)
+    numbers = np.zeros(objects[-1].label + 1, array.dtype)
+    numbers[[one.label for one in objects]] = np.arange(1, len(objects) + 1)
     return np.asarray(numbers[array])
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from medsam2.errors import GeometryError, InputError
 from medsam2.imaging.dicom.grid import even_parts
-from medsam2.imaging.dicom.slices import Source, SourceSlice, lenient_dicom, read_slices
+from medsam2.imaging.dicom.header import Source, SourceSlice, lenient_dicom, read_slices
 from medsam2.imaging.geometry import flip_ras_lps
 from medsam2.imaging.volume import Volume
 

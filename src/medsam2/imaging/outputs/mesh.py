@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 from scipy import sparse
 
-from medsam2.errors import InputError
+from medsam2.errors import require
 from medsam2.imaging.geometry import flip_ras_lps
 from medsam2.imaging.outputs.segments import LabelledObject
 from medsam2.imaging.replacing import replacing
@@ -23,42 +22,31 @@ _HEADER = b"medsam2 SPACE=LPS UNIT=mm"
 
 
 def write(labels: Volume, objects: Sequence[LabelledObject], path: Path) -> tuple[Path, ...]:
-    """Write each object that has voxels as a binary STL file in LPS mm, the frame 3D Slicer exports in.
+    """Write each object as a binary STL file in LPS mm, the frame 3D Slicer exports in.
+
+    Args:
+        labels: uint8 or uint16.
+        objects: At least one, each with voxels.
+        path: The file.
 
     Returns:
         `path` for a single object; NAME_<label>.stl beside it for each of several.
 
     Raises:
-        InputError: There is no object, a file cannot be written, or trimesh is not installed.
+        InputError: A file cannot be written.
     """
-    require_trimesh()
     from trimesh import Trimesh
     from trimesh.exchange.stl import export_stl
 
-    present = [one for one in objects if one.box is not None]
-    if not present:
-        raise InputError(f"{path}: no voxel is labelled, and a surface needs at least one")
-    is_single = len(present) == 1
-    paths = [path if is_single else path.with_name(f"{path.stem}_{one.label}.stl") for one in present]
+    is_single = len(objects) == 1
+    paths = [path if is_single else path.with_name(f"{path.stem}_{one.label}.stl") for one in objects]
     with ExitStack() as stack:
-        for one, target in zip(present, paths, strict=True):
+        for one, target in zip(objects, paths, strict=True):
             surface = _surface_in_box(labels, one)
             temporary = stack.enter_context(replacing(target, ".stl"))
             content = export_stl(Trimesh(surface.vertices_mm, surface.faces, process=False))
             temporary.write_bytes(_HEADER.ljust(_HEADER_SIZE) + content[_HEADER_SIZE:])
     return tuple(paths)
-
-
-def require_trimesh() -> None:
-    """Make sure that STL files can be written.
-
-    Raises:
-        InputError: trimesh is not installed.
-    """
-    try:
-        import_module("trimesh")
-    except ImportError as error:
-        raise InputError("STL files need trimesh: pip install 'medsam2[mesh]'") from error
 
 
 def _surface_in_box(labels: Volume, one: LabelledObject) -> Surface:
@@ -118,15 +106,12 @@ def surface_of(mask: np.ndarray, affine: np.ndarray) -> Surface:
 
 
 def require_skimage() -> None:
-    """Make sure that surfaces and outlines can be followed.
+    """Make sure that surfaces and outlines can be found.
 
     Raises:
         InputError: scikit-image is not installed.
     """
-    try:
-        import_module("skimage.measure")
-    except ImportError as error:
-        raise InputError("surfaces need scikit-image: pip install 'medsam2[mesh]'") from error
+    require("skimage.measure", "surfaces need", "mesh", "scikit-image")
 
 
 def smooth(surface: Surface) -> Surface:

@@ -13,8 +13,8 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
-from medsam2.errors import InputError
-from medsam2.imaging.dicom.slices import Source, SourceSlice, lenient_dicom, require_highdicom
+from medsam2.errors import require
+from medsam2.imaging.dicom.header import Source, SourceSlice, lenient_dicom
 from medsam2.imaging.outputs.dicom_seg import PRODUCT, SERIES_NUMBER
 from medsam2.imaging.outputs.dicom_source import MatchedSeries, match
 from medsam2.imaging.outputs.segments import LabelledObject
@@ -51,18 +51,13 @@ def write(labels: Volume, objects: Sequence[LabelledObject], path: Path, *, sour
 
     Args:
         labels: uint8 or uint16, on the grid of the source series or a part of it.
-        objects: What `labels` holds; those without voxels are left out.
+        objects: What `labels` holds, each with voxels.
         path: The file.
         source: The series the labels were drawn on.
 
     Raises:
-        InputError: There is no object, the source does not fit, a library is not installed, or the file
-            cannot be written.
+        InputError: The source does not fit, or the file cannot be written.
     """
-    require_highdicom()
-    present = [one for one in objects if one.box is not None]
-    if not present:
-        raise InputError(f"{path}: no voxel is labelled, and a structure set needs at least one")
     series = match(source, labels)
     with lenient_dicom():
         first = series.first
@@ -71,7 +66,7 @@ def write(labels: Volume, objects: Sequence[LabelledObject], path: Path, *, sour
         structures.StructureSetROISequence = []
         structures.ROIContourSequence = []
         structures.RTROIObservationsSequence = []
-        for number, one in enumerate(present, start=1):
+        for number, one in enumerate(objects, start=1):
             structures.StructureSetROISequence.append(_region(number, one, first))
             structures.ROIContourSequence.append(_contours(number, one, series))
             structures.RTROIObservationsSequence.append(_observation(number))
@@ -284,10 +279,9 @@ def _channel_lengths(outer: np.ndarray, ring: np.ndarray) -> np.ndarray:
 
 def _rings(part: np.ndarray) -> list[np.ndarray]:
     """The outer ring and those of the holes, corners (x, y); a hole runs the other way round."""
-    try:
-        from skimage.measure import find_contours
-    except ImportError as error:
-        raise InputError("contours need scikit-image: pip install 'medsam2[dicom]'") from error
+    require("skimage.measure", "contours need", "dicom", "scikit-image")
+    from skimage.measure import find_contours
+
     found = find_contours(np.pad(part, 1).astype(np.float64), 0.5, fully_connected="high")
     return [_without_straight_corners(ring[:-1, ::-1] - 1) for ring in found]
 

@@ -1,20 +1,21 @@
-"""Write labels in the form that is requested, or that the file's name says."""
+"""Write labels in the form that is requested, or that the file's name says; here NRRD and npz."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 
-from medsam2.errors import InputError, UnsupportedFormat
+from medsam2.errors import InputError, UnsupportedFormat, require
 from medsam2.imaging import io
-from medsam2.imaging.dicom.slices import Source, require_highdicom
-from medsam2.imaging.outputs import dicom_seg, mesh, rtstruct, seg_nrrd
+from medsam2.imaging.dicom.header import Source
+from medsam2.imaging.formats.itk import as_itk, write_image
+from medsam2.imaging.outputs import dicom_seg, mesh, rtstruct
 from medsam2.imaging.outputs.mesh import require_skimage
-from medsam2.imaging.outputs.segments import Segment, as_labels, find_objects
+from medsam2.imaging.outputs.segments import Code, LabelledObject, Segment, as_labels, find_objects
 from medsam2.imaging.replacing import replacing
 from medsam2.imaging.volume import Volume
 
@@ -34,6 +35,7 @@ SUFFIXES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 NEEDS_SOURCE = frozenset({"dicom-seg", "rtstruct"})
 """Kinds that refer to the DICOM series the labels were drawn on."""
 _FOLLOWS_OUTLINES = frozenset({"rtstruct", "stl"})
+_NEEDS_VOXELS = {"stl": "a surface", "dicom-seg": "a DICOM segmentation", "rtstruct": "a structure set"}
 
 
 def kind_of(path: str | os.PathLike[str], kind: str | None = None) -> str:
@@ -76,9 +78,9 @@ def check_labels_output(path: str | os.PathLike[str], kind: str | None, source: 
             f"{path}: {kind} refers to the DICOM series the labels were drawn on; give it as source"
         )
     if kind in NEEDS_SOURCE:
-        require_highdicom()
+        require("highdicom", "writing DICOM needs", "dicom")
     if kind == "stl":
-        mesh.require_trimesh()
+        require("trimesh", "STL files need", "mesh")
     if kind in _FOLLOWS_OUTLINES:
         require_skimage()
 
@@ -119,29 +121,84 @@ def write_labels(
     check_labels_output(path, kind, source)
     labels = as_labels(labels)
     objects = find_objects(labels, names)
+    present = [one for one in objects if one.box is not None]
+    if kind in _NEEDS_VOXELS and not present:
+        raise InputError(f"{path}: no voxel is labelled, and {_NEEDS_VOXELS[kind]} needs at least one")
     if kind == "stl":
-        return mesh.write(labels, objects, path)
+        return mesh.write(labels, present, path)
     if kind == "seg.nrrd":
-        seg_nrrd.write(labels, objects, path)
+        _write_seg_nrrd(labels, objects, path)
     elif kind == "npz":
-        write_npz(labels, path)
+        _write_npz(labels, path)
     elif kind == "dicom-seg" and source is not None:
-        dicom_seg.write(labels, objects, path, source=source, weights=weights)
+        dicom_seg.write(labels, present, path, source=source, weights=weights)
     elif kind == "rtstruct" and source is not None:
-        rtstruct.write(labels, objects, path, source=source)
+        rtstruct.write(labels, present, path, source=source)
     else:
         io.write(labels, path)
     return (path,)
 
 
-def write_npz(labels: Volume, path: Path) -> None:
-    """Write `segs`, (z, y, x) uint8 or uint16, and `spacing`, (x, y, z) in mm; compressed, without pickles.
-
-    The same labels give the same bytes every time.
-
-    Raises:
-        InputError: The file cannot be written.
-    """
+def _write_npz(labels: Volume, path: Path) -> None:
+    """Write `segs`, (z, y, x), and `spacing`, (x, y, z) in mm; the same labels always give the same bytes."""
     spacing = np.asarray(labels.spacing, np.float64)
     with replacing(path, ".npz") as temporary, temporary.open("xb") as file:
         np.savez_compressed(file, allow_pickle=False, segs=labels.array, spacing=spacing)
+
+
+_REPRESENTATION = "Binary labelmap"
+# 3D Slicer's own names of the lists in which it looks terms up.
+_TYPES = "Segmentation category and type - 3D Slicer General Anatomy list"
+_REGIONS = "Anatomic codes - DICOM master list"
+_NO_EXTENT = "0 -1 0 -1 0 -1"
+
+
+def _write_seg_nrrd(labels: Volume, objects: Sequence[LabelledObject], path: Path) -> None:
+    """Write 3D Slicer's segmentation: all objects in one layer, as for objects that do not overlap.
+
+    An object without voxels becomes an empty segment.
+    """
+    image = as_itk(labels)
+    texts = {
+        "Segmentation_ContainedRepresentationNames": f"{_REPRESENTATION}|",
+        # The first was the key up to 3D Slicer 5.0, the second is since.
+        "Segmentation_MasterRepresentation": _REPRESENTATION,
+        "Segmentation_SourceRepresentation": _REPRESENTATION,
+        "Segmentation_ReferenceImageExtentOffset": "0 0 0",
+    }
+    for index, one in enumerate(objects):
+        texts |= {f"Segment{index}_{key}": value for key, value in _fields(one).items()}
+    for key, value in texts.items():
+        image.SetMetaData(key, value)
+    write_image(image, path, ".seg.nrrd")
+
+
+def _fields(one: LabelledObject) -> dict[str, str]:
+    return {
+        "ID": f"Segment_{one.label}",
+        "Name": one.line,
+        "NameAutoGenerated": "0",
+        "Color": " ".join(f"{part / 255:.6g}" for part in one.color_rgb),
+        "ColorAutoGenerated": "0",
+        "LabelValue": str(one.label),
+        "Layer": "0",
+        "Extent": _extent(one),
+        "Tags": f"Segmentation.Status:inprogress|TerminologyEntry:{_terminology(one)}|",
+    }
+
+
+def _extent(one: LabelledObject) -> str:
+    """First and last voxel along x, y and z."""
+    if one.box is None:
+        return _NO_EXTENT
+    return " ".join(f"{part.start} {part.stop - 1}" for part in reversed(one.box))
+
+
+def _terminology(one: LabelledObject) -> str:
+    """Category, type, its modifier, then the anatomical region and its modifier, each list named first."""
+    category, kind = _joined(one.segment.category), _joined(one.segment.type)
+    return f"{_TYPES}~{category}~{kind}~^^~{_REGIONS}~^^~^^"
+
+
+def _joined(code: Code) -> str:
+    return f"{code.scheme}^{code.value}^{code.meaning}"

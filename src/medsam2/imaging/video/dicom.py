@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import os
 import tempfile
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medsam2.errors import InputError, UnsupportedFormat
+from medsam2.errors import InputError, UnsupportedFormat, reading
+from medsam2.imaging.dicom.header import lenient_dicom
+from medsam2.imaging.dicom.pixels import COLOURS, GREYS
 from medsam2.imaging.video.container import open_container
 from medsam2.imaging.video.frames import ASSUMED_FPS, FrameReader, VideoFacts, check_size, evenly
 
@@ -25,17 +25,15 @@ _TISSUE = 1  # Region Spatial Format: 2D, where x and y are places
 _CENTIMETRES = 3  # Physical Units
 _SAME_SPACING = 1e-3
 _ELEMENT_HEADER = 12  # bytes of tag, type and length before the pixels, which are encapsulated here
-_COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-_GREYS = ("MONOCHROME1", "MONOCHROME2")
 _PALETTE = "PALETTE COLOR"
 
 
 def open_cine(path: Path) -> tuple[VideoFacts, FrameReader]:
     """Open a DICOM file of 8-bit frames, compressed or not; each frame is decoded when it is asked for.
 
-    Colours become RGB whatever they are stored as, MONOCHROME1 is turned over so that white is bright. The
-    rate is that of Frame Time Vector, Frame Time, Cine Rate or Recommended Display Frame Rate, whichever is
-    there first; the pixel's size that of the ultrasound regions, where the 2D ones agree, or Pixel Spacing.
+    Colours become RGB; MONOCHROME1 is inverted, so that white is bright. The rate is the first that is there
+    of Frame Time Vector, Frame Time, Cine Rate and Recommended Display Frame Rate. The size of a pixel is
+    that of the ultrasound regions, if the 2D ones agree, or else Pixel Spacing.
 
     Raises:
         UnsupportedFormat: It is no DICOM file of 8-bit frames, or is damaged or truncated.
@@ -78,9 +76,9 @@ class _CineReader:
         from pydicom.pixels.utils import pixel_array
 
         try:
-            with _quiet():
+            with lenient_dicom():
                 stored = pixel_array(self._path, index=index)
-        # pydicom and its decoders raise whatever a damaged frame makes them stumble over.
+        # A damaged frame makes pydicom and its decoders raise errors of all kinds.
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UnsupportedFormat(
@@ -97,7 +95,7 @@ class _CineReader:
         if self._photometric == _PALETTE:
             coloured = apply_color_lut(stored, self._header)
             return (coloured >> 8).astype(np.uint8) if coloured.dtype == np.uint16 else coloured
-        if self._photometric in _GREYS:
+        if self._photometric in GREYS:
             grey = stored if self._photometric == "MONOCHROME2" else 255 - stored
             return np.repeat(grey[:, :, None], 3, axis=2)
         return stored[:, :, :3].copy()
@@ -108,7 +106,7 @@ def _header(path: Path) -> Dataset:
     from pydicom.errors import InvalidDicomError
 
     try:
-        with _quiet():
+        with reading(path), lenient_dicom():
             header = dcmread(path, stop_before_pixels=True)
         if "TransferSyntaxUID" not in header.file_meta:
             raise UnsupportedFormat(f"{path}: does not say how its pixels are stored; it is damaged")
@@ -117,18 +115,9 @@ def _header(path: Path) -> Dataset:
         raise
     except InvalidDicomError as error:
         raise UnsupportedFormat(f"{path}: not a DICOM file") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     except Exception as error:
         # The error's own words may hold what the header says about a patient, as pydicom's warnings may.
         raise UnsupportedFormat(f"{path}: its DICOM header is damaged ({type(error).__name__})") from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _check_pixels(header: Dataset, path: Path) -> None:
@@ -138,7 +127,7 @@ def _check_pixels(header: Dataset, path: Path) -> None:
             f"{path}: its frames have {bits} bits a pixel; a video has {_MAX_BITS}, scans are read as volumes"
         )
     photometric = header.get("PhotometricInterpretation")
-    known = (*_GREYS, *_COLOURS, _PALETTE)
+    known = (*GREYS, *COLOURS, _PALETTE)
     if photometric not in known:
         raise UnsupportedFormat(f"{path}: its colours are {photometric!r}; {', '.join(known)} are read")
 

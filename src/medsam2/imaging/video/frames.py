@@ -1,4 +1,4 @@
-"""What is known of a video before a frame is decoded; a folder of pictures as a video."""
+"""Describe a video before a frame is decoded; read a folder of pictures as a video."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from medsam2.errors import GeometryError, InputError, UnsupportedFormat
+from medsam2.imaging.formats.still import decoding
 
 MAX_FRAME_PIXELS = 2**26
 """Pixels of a frame, 8192 x 8192 say; a header that claims more is not believed."""
@@ -50,7 +51,7 @@ class FrameReader(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         ...
 
 
@@ -80,18 +81,18 @@ def evenly(num_frames: int, fps: float) -> np.ndarray:
 
 
 ASSUMED_FPS = 25.0
-"""For the times of a video that does not say its rate."""
+"""Rate of a video that does not say its own."""
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 _FORMATS = ("PNG", "JPEG")
 _TURNS = "JPEG"  # cameras turn these; for the tags of a PNG the whole picture would have to be read
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B")
 _ORIENTATION_TAG = 0x0112
-_TURNED_SIDEWAYS = (5, 6, 7, 8)  # Exif orientations that swap width and height
+_SIDEWAYS = (5, 6, 7, 8)  # Exif orientations that swap width and height
 
 
 def open_folder(path: Path) -> tuple[VideoFacts, FrameReader]:
-    """Open the pictures of a folder in natural order; files of other kinds are passed over.
+    """Open the pictures of a folder in natural order; files of other kinds are skipped.
 
     Raises:
         UnsupportedFormat: No picture is there, or one is damaged or deeper than 8 bits.
@@ -118,7 +119,7 @@ def open_folder(path: Path) -> tuple[VideoFacts, FrameReader]:
 
 
 def at_rate(facts: VideoFacts, fps: float) -> VideoFacts:
-    """The same video at a rate in frames per second."""
+    """Return the same facts with another rate, in frames per second."""
     return dataclasses.replace(facts, fps=fps, times_s=evenly(facts.shape[0], fps))
 
 
@@ -136,12 +137,10 @@ class _FolderReader:
 
     def frames_up_to(self, index: int, room: int) -> Iterator[tuple[int, np.ndarray]]:
         path = self._files[index]
-        try:
-            with Image.open(path, formats=_FORMATS) as picture:
-                upright = ImageOps.exif_transpose(picture) if picture.format == _TURNS else picture
-                yield index, np.array(upright.convert("RGB"))
-        except (OSError, SyntaxError, ValueError) as error:
-            raise UnsupportedFormat(f"{path}: the picture is damaged: {error}") from error
+        with decoding(path, _FORMATS), Image.open(path, formats=_FORMATS) as picture:
+            upright = ImageOps.exif_transpose(picture) if picture.format == _TURNS else picture
+            frame = np.array(upright.convert("RGB"))
+        yield index, frame
 
     def close(self) -> None:
         pass
@@ -149,22 +148,9 @@ class _FolderReader:
 
 def _size(path: Path) -> tuple[int, int]:
     """Width and height of a picture as it is shown, from its header."""
-    try:
-        with Image.open(path, formats=_FORMATS) as picture:
-            if picture.mode in _DEEP_MODES:
-                raise UnsupportedFormat(
-                    f"{path}: has greys of more than 8 bits; frames have 8 bits a channel"
-                )
-            width, height = picture.size
-            is_sideways = (
-                picture.format == _TURNS and picture.getexif().get(_ORIENTATION_TAG) in _TURNED_SIDEWAYS
-            )
-    except InputError:
-        raise
-    except UnidentifiedImageError as error:
-        raise UnsupportedFormat(f"{path}: not a PNG or JPEG picture") from error
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{path}: has more pixels than are safe to unpack") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UnsupportedFormat(f"{path}: the picture is damaged: {error}") from error
+    with decoding(path, _FORMATS), Image.open(path, formats=_FORMATS) as picture:
+        if picture.mode in _DEEP_MODES:
+            raise UnsupportedFormat(f"{path}: has greys of more than 8 bits; frames have 8 bits a channel")
+        width, height = picture.size
+        is_sideways = picture.format == _TURNS and picture.getexif().get(_ORIENTATION_TAG) in _SIDEWAYS
     return (height, width) if is_sideways else (width, height)

@@ -1,4 +1,4 @@
-"""A video as a sequence of frames that are decoded when they are asked for."""
+"""A video as a sequence of frames, each decoded when it is read."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from types import MappingProxyType, TracebackType
 
 import numpy as np
 
-from medsam2.errors import InputError, UnsupportedFormat
-from medsam2.imaging.video import container as video_container
-from medsam2.imaging.video import dicom as video_dicom
-from medsam2.imaging.video import frames as video_folder
-from medsam2.imaging.video.frames import FrameReader, VideoFacts
+from medsam2.errors import InputError, UnsupportedFormat, reading
+from medsam2.imaging.video.container import open_container
+from medsam2.imaging.video.dicom import open_cine
+from medsam2.imaging.video.frames import FrameReader, VideoFacts, at_rate, open_folder
 
 CACHE_BYTES = 64 * 2**20
 """Decoded frames that are kept, about 70 of 640 x 480 pixels."""
@@ -22,10 +21,8 @@ CACHE_BYTES = 64 * 2**20
 _Opener = Callable[[Path], tuple[VideoFacts, FrameReader]]
 _OPENERS: Mapping[str, _Opener] = MappingProxyType(
     {
-        **dict.fromkeys(
-            (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".gif"), video_container.open_container
-        ),
-        ".dcm": video_dicom.open_cine,
+        **dict.fromkeys((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".gif"), open_container),
+        ".dcm": open_cine,
     }
 )
 _DICOM_PREAMBLE = 128
@@ -35,8 +32,8 @@ _DICOM_MAGIC = b"DICM"
 class Video:
     """Frames of a file or folder; `video[k]` is frame k, uint8 (y, x, 3), red first.
 
-    However long the video is, only `cache_bytes` of frames are held. Frames may be asked for in any order;
-    one after the other, forwards or backwards, is quick. Arrays that were given out are read-only.
+    However long the video is, only `cache_bytes` of frames are kept in memory. Frames can be read in any
+    order; one after the other, forwards or backwards, is fast. The arrays are read-only.
 
     Args:
         facts: What is known of it.
@@ -105,7 +102,7 @@ class Video:
         return self.facts.pixel_mm
 
     def close(self) -> None:
-        """Let go of the file and of the frames."""
+        """Close the file and free the frames."""
         self._cache.clear()
         self._reader.close()
 
@@ -135,28 +132,21 @@ def open_video(
         if facts.fps is not None:
             reader.close()
             raise InputError(f"{path}: says itself that it has {facts.fps:g} frames per second, not {fps:g}")
-        facts = video_folder.at_rate(facts, fps)
+        facts = at_rate(facts, fps)
     return Video(facts, reader, cache_bytes=cache_bytes)
 
 
 def _opener(path: Path) -> _Opener:
     if path.is_dir():
-        return video_folder.open_folder
+        return open_folder
     opener = _OPENERS.get(path.suffix.lower())
     if opener is not None:
         return opener
-    # DICOM files come with all endings and with none.
-    if _is_dicom(path):
-        return video_dicom.open_cine
+    with reading(path), path.open("rb") as file:
+        head = file.read(_DICOM_PREAMBLE + len(_DICOM_MAGIC))
+    if head[_DICOM_PREAMBLE:] == _DICOM_MAGIC:  # DICOM files come with all endings and with none
+        return open_cine
     raise UnsupportedFormat(
         f"{path}: this suffix is not read as a video; {', '.join(_OPENERS)} are, "
         "or a folder of PNG or JPEG frames"
     )
-
-
-def _is_dicom(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(_DICOM_PREAMBLE + len(_DICOM_MAGIC))[_DICOM_PREAMBLE:] == _DICOM_MAGIC
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
