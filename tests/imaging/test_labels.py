@@ -7,6 +7,7 @@ from scipy import ndimage
 
 from medsam2.errors import GeometryError, PromptError
 from medsam2.imaging.labels import (
+    ConnectedParts,
     bounding_box,
     coco_counts,
     component_at,
@@ -139,6 +140,22 @@ def test_slice_by_slice_gives_the_components_of_the_whole(seed):
         assert np.array_equal(kept(z), expected[z])
     assert expected.any()
     assert expected.sum() < mask.sum()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_parts_that_are_connected_later_are_told_when_they_are(seed):
+    mask = blobs((14, 20, 30), seed)
+    order = np.random.default_rng(seed).permutation(14).tolist()
+    whole = np.zeros(mask.shape, bool)
+    whole[order[3], 5:12, 5:20] = True
+    parts, kept = ConnectedParts(lambda z: mask[z]), {}
+    for z in order:
+        changed = parts.add(z, whole[z])
+        kept |= {other: parts.kept(other) for other in {z, *changed}}
+        assert z not in changed
+    expected = components_overlapping(mask, whole & mask)
+    assert expected.any()
+    assert all(np.array_equal(kept[z], expected[z]) for z in order)
 
 
 def test_slices_that_were_not_visited_part_what_lies_beyond():

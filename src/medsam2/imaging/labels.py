@@ -4,7 +4,7 @@ Neighbours touch by a face, an edge or a corner: 8 of them in 2D, 26 in 3D. Work
 bounding box, so the cost follows the object and not the scan.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from itertools import product
 
 import numpy as np
@@ -16,6 +16,9 @@ from medsam2.errors import GeometryError, PromptError
 # COCO's letters: five bits, one that says whether more follow, and 48 to make it printable.
 _COCO_BITS, _COCO_SIGN, _COCO_GOES_ON, _COCO_FIRST = 0x1F, 0x10, 0x20, 48
 _COCO_MAX_SHIFT = 60  # no run is longer than int64 can say; a number without end would take hours
+
+_Piece = tuple[int, int]  # slice, and label of a component within it
+_SEEDS: _Piece = (-1, 0)  # stands for all seeds
 
 
 def bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:
@@ -80,42 +83,84 @@ def components_overlapping(mask: np.ndarray, seed: np.ndarray) -> np.ndarray:
     return kept
 
 
-def connected_through(
-    mask_at: Callable[[int], np.ndarray], slices: Sequence[int], seeds: Mapping[int, np.ndarray]
-) -> Callable[[int], np.ndarray]:
-    """Find the 3D components of a mask that share a voxel with seeds, holding two slices at a time.
+class ConnectedParts:
+    """The 3D components of a mask that share a voxel with seeds, as slices become known in any order.
 
     `components_overlapping` gives the same, but needs the whole mask and its labels in memory at once.
 
     Args:
-        mask_at: Slice index to boolean (y, x); asked twice for every slice.
-        slices: Indices of the slices that are not known to be empty, in increasing order.
+        mask_at: Slice index to boolean (y, x); called again for a slice whose labels are needed later.
+    """
+
+    def __init__(self, mask_at: Callable[[int], np.ndarray]) -> None:
+        self._mask_at = mask_at
+        self._sets: DisjointSet = DisjointSet([_SEEDS])  # of pieces, (slice, label), and of all seeds
+        self._slices: set[int] = set()
+        self._latest: dict[int, np.ndarray] = {}
+
+    def add(self, z: int, seed: np.ndarray | None = None) -> set[int]:
+        """Take in a slice.
+
+        Args:
+            z: Its index.
+            seed: Boolean (y, x), if it has some.
+
+        Returns:
+            Other slices in which more is kept now than before.
+        """
+        labels = self._labels_of(z)
+        self._slices.add(z)
+        for label in range(1, int(labels.max(initial=0)) + 1):
+            self._sets.add((z, label))
+        changed: set[int] = set()
+        if seed is not None:
+            for label in np.unique(labels[seed]).tolist():
+                changed |= self._merge((z, label), _SEEDS) if label else set()
+        for other in (z - 1, z + 1):
+            if other in self._slices:
+                for there, here in _touching(self._labels_of(other), labels):
+                    changed |= self._merge((other, there), (z, here))
+        return changed - {z}
+
+    def kept(self, z: int) -> np.ndarray:
+        """What is kept in a slice that was added, boolean (y, x)."""
+        labels = self._labels_of(z)
+        numbers = range(1, int(labels.max(initial=0)) + 1)
+        return np.array([False, *(self._sets.connected((z, label), _SEEDS) for label in numbers)])[labels]
+
+    def _labels_of(self, z: int) -> np.ndarray:
+        if z not in self._latest:
+            while len(self._latest) > 1:
+                del self._latest[next(iter(self._latest))]
+            self._latest[z], _ = _label(self._mask_at(z))
+        return self._latest[z]
+
+    def _merge(self, piece: _Piece, other: _Piece) -> set[int]:
+        """Join two components; return the slices of the one that now is connected to the seeds."""
+        was_kept, other_was_kept = (self._sets.connected(one, _SEEDS) for one in (piece, other))
+        joining = self._sets.subset(other if was_kept else piece) if was_kept != other_was_kept else ()
+        slices = {z for z, _ in joining}
+        self._sets.merge(piece, other)
+        return slices
+
+
+def connected_through(
+    mask_at: Callable[[int], np.ndarray], slices: Iterable[int], seeds: Mapping[int, np.ndarray]
+) -> Callable[[int], np.ndarray]:
+    """Find the 3D components of a mask that share a voxel with seeds, holding two slices at a time.
+
+    Args:
+        mask_at: Slice index to boolean (y, x); called about twice for every slice.
+        slices: Indices of the slices that are not known to be empty, best in increasing order.
         seeds: Boolean (y, x) of each slice that has some.
 
     Returns:
         Slice index, one of `slices`, to the boolean (y, x) of what is kept there.
     """
-    sets: DisjointSet = DisjointSet()
-    touched: set[tuple[int, int]] = set()
-    before: tuple[int, np.ndarray] | None = None
+    parts = ConnectedParts(mask_at)
     for z in slices:
-        labels, num_labels = _label(mask_at(z))
-        for label in range(1, num_labels + 1):
-            sets.add((z, label))
-        if z in seeds:
-            touched |= {(z, int(label)) for label in np.unique(labels[seeds[z]]) if label}
-        if before is not None and before[0] == z - 1:
-            for lower, upper in _touching(before[1], labels):
-                sets.merge((z - 1, lower), (z, upper))
-        before = z, labels
-    roots = {sets[piece] for piece in touched}
-
-    def kept(z: int) -> np.ndarray:
-        labels, num_labels = _label(mask_at(z))
-        is_kept = np.array([False] + [sets[z, label] in roots for label in range(1, num_labels + 1)])
-        return np.asarray(is_kept[labels])
-
-    return kept
+        parts.add(z, seeds.get(z))
+    return parts.kept
 
 
 def _touching(lower: np.ndarray, upper: np.ndarray) -> set[tuple[int, int]]:
