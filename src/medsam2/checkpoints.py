@@ -328,13 +328,18 @@ def _of_before(path: Path) -> CheckpointError:
 
 def _config_from(table: dict[str, Any]) -> AnyConfig:
     """Turn the stored table into a configuration; JSON has lists where we have tuples."""
+    zoom = table.pop("zoom", None)
+    if not isinstance(zoom, bool | None):
+        raise ValueError(f"zoom cannot be {zoom!r}")
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
     for name, value in fields.items():
         lowest = 0 if name == "global_attention_blocks" else 1
         for number in value if isinstance(value, tuple) else (value,):
             if type(number) is not int or not lowest <= number <= MAX_CONFIG_NUMBER:
                 raise ValueError(f"{name} cannot be {value!r}")
-    return CompactConfig(**fields) if "channels" in fields else ModelConfig(**fields)
+    config = CompactConfig(**fields) if "channels" in fields else ModelConfig(**fields, zoom=False)
+    # Files of earlier versions do not say it: only the official network was trained on whole slices.
+    return dataclasses.replace(config, zoom=config != TINY_512 if zoom is None else zoom)
 
 
 def _read_torch(path: Path) -> tuple[AnyConfig, dict[str, Tensor]]:

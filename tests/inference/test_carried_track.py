@@ -78,7 +78,7 @@ def _same(first: dict[int, Tensor], second: dict[int, Tensor]) -> bool:
 
 def _followed(runtime: Runtime, grey: np.ndarray, prompt: Prompt, options: InferenceOptions) -> CarriedTrack:
     """A track after all slices, to look at the views."""
-    track = start_track(SliceFeatures(runtime, grey, None), options, zooms=bool(options.zoom))
+    track = start_track(SliceFeatures(runtime, grey, None), options)
     assert isinstance(track, CarriedTrack)
     with runtime.computing():
         track.add(prompt)
@@ -318,7 +318,7 @@ def test_a_click_where_the_object_was_not_followed_to_begins_from_the_nearest_ma
 ) -> None:
     grey = _noise(9, 40, 56)
     view = whole_slice((40, 56))
-    track = start_track(SliceFeatures(runtime, grey, None), EVERYWHERE, zooms=False)
+    track = start_track(SliceFeatures(runtime, grey, None), EVERYWHERE)
     with runtime.computing():
         track.add(prompt_from(2, box=BOX))
         track.add(prompt_from(6, points=[(30, 20)], labels=[1]))
@@ -348,7 +348,7 @@ def test_a_click_where_the_object_was_not_followed_to_begins_from_the_nearest_ma
 def test_a_click_alone_is_looked_at_twice(runtime: Runtime, compact_network: CompactNetwork) -> None:
     grey = _noise(3, 200, 200)
     prompt = prompt_from(1, points=[(90, 80)])
-    track = start_track(SliceFeatures(runtime, grey, None), ZOOMED, zooms=True)
+    track = start_track(SliceFeatures(runtime, grey, None), ZOOMED)
     with runtime.computing():
         track.add(prompt)
     far = view_of_prompt(prompt, (200, 200), zooms=True)
@@ -376,7 +376,7 @@ def test_a_click_alone_is_looked_at_twice(runtime: Runtime, compact_network: Com
 def test_a_click_finds_how_large_the_object_is(bright: Runtime) -> None:
     grey = np.full((1, 300, 300), 20, np.uint8)
     grey[0, 120:140, 150:180] = 220
-    track = start_track(SliceFeatures(bright, grey, None), InferenceOptions(), zooms=True)
+    track = start_track(SliceFeatures(bright, grey, None), InferenceOptions())
     with bright.computing():
         track.add(prompt_from(0, points=[(160, 130)]))
     # Two and a half times the object's 30 pixels, as far as they are told apart from afar.

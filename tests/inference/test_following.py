@@ -65,7 +65,7 @@ def _run(session: Session) -> None:
 
 def _followed(runtime: Runtime, grey: np.ndarray, prompt: Prompt, options: InferenceOptions) -> CarriedTrack:
     """A track after all slices, to look at its views."""
-    track = start_track(SliceFeatures(runtime, grey, None), options, zooms=bool(options.zoom))
+    track = start_track(SliceFeatures(runtime, grey, None), options)
     assert isinstance(track, CarriedTrack)
     with runtime.computing():
         track.add(prompt)
@@ -185,7 +185,7 @@ def test_releasing_what_lies_far_behind_changes_nothing_that_is_found(
     options = dataclasses.replace(EVERYWHERE, memory=memory)
     found: list[dict[int, torch.Tensor]] = []
     for releases in (False, True):
-        track = start_track(SliceFeatures(runtime, long_grey, None), options, zooms=False)
+        track = start_track(SliceFeatures(runtime, long_grey, None), options)
         logits = {}
         with runtime.computing():
             track.add(prompt_from(0, box=BOX))

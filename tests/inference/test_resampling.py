@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from medsam2.imaging.labels import connected_through
 from medsam2.inference.features import cut, normalise, resample_mask, resample_slice
-from medsam2.inference.masks import fill_logit_holes, keep_prompted, to_slice, to_view
+from medsam2.inference.masks import fill_logit_holes, prompted_parts, to_slice, to_view
 from medsam2.inference.zoom import View, whole_slice
 from medsam2.model.network import ABSENT_LOGIT
 from medsam2.prompts.types import Box, MaskPrompt, Point, Prompt
@@ -118,7 +119,7 @@ def test_small_holes_are_filled_and_large_ones_are_not() -> None:
 
 
 def _kept(mask: np.ndarray, prompt: Prompt) -> np.ndarray:
-    kept = keep_prompted(lambda z: mask[z], range(len(mask)), [prompt])
+    kept = connected_through(lambda z: mask[z], range(len(mask)), prompted_parts(lambda z: mask[z], [prompt]))
     return np.stack([kept(z) for z in range(len(mask))])
 
 

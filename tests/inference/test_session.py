@@ -6,6 +6,7 @@ The masks mean nothing; that two ways to the same mask give the same bits does.
 from __future__ import annotations
 
 import re
+from itertools import chain, islice
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from medsam2.inference.predictor import Predictor
 from medsam2.inference.runtime import InferenceOptions, Runtime, start_runtime
 from medsam2.inference.session import Session
 from medsam2.model.network import Network
+from medsam2.prompts.types import prompt_from
 from medsam2.tracking.memory import MemoryBank
 from medsam2.tracking.policies import recent
 from medsam2.tracking.step import PromptTensors, remember, track_frame
@@ -126,6 +128,43 @@ def test_a_correction_recomputes_only_what_lies_behind_it(
     assert any((session.frame(1, z).low_res_logits != before[z].low_res_logits).any() for z in stale), (
         "the correction is remembered"
     )
+
+
+def _many_small_parts(network: Network) -> Predictor:
+    """The opposite of every mask: many small parts instead of one large one."""
+    with torch.no_grad():
+        for layers in network.sam_mask_decoder.output_hypernetworks_mlps:
+            layers.layers[-1].weight.neg_()
+            layers.layers[-1].bias.neg_()
+    return Predictor(start_runtime(network, device="cpu"))
+
+
+@pytest.mark.parametrize("corrects", [False, True])
+def test_the_last_masks_of_a_propagation_are_those_of_the_result(
+    network: Network, scan: Volume, corrects: bool
+) -> None:
+    """With the component filter on, as it is by default."""
+    predictor = _many_small_parts(network)
+    options = InferenceOptions(zoom=False, keep_component=True, stop_after=0)
+    session, whole = (predictor.session(scan, options=chosen) for chosen in (options, EVERYWHERE))
+    for one in (session, whole):
+        one.add_all({1: [prompt_from(KEY, box=(0, 0, 27, 39))], 2: [prompt_from(KEY + 2, points=[(40, 30)])]})
+    last = {number: np.zeros(scan.shape, bool) for number in (1, 2)}
+    steps = session.propagate()
+    if corrects:  # in the middle of a run: what was found before is found anew
+        for z, masks in islice(steps, 3):
+            for number, mask in masks.items():
+                last[number][z] = mask
+        session.add(1, prompt_from(KEY + 1, points=[(30, 20)]))
+    for z, masks in chain(steps, session.propagate() if corrects else ()):
+        for number, mask in masks.items():
+            last[number][z] = mask
+    whole.finish()
+    for number, stack in last.items():
+        np.testing.assert_array_equal(stack, session.result(number).array != 0)
+        np.testing.assert_array_equal(stack, session.mask(number))
+    if not corrects:
+        assert 0 < session.mask(1).sum() < whole.mask(1).sum(), "something is kept and something is not"
 
 
 def test_a_part_that_will_not_be_kept_is_not_shown_first(predictor: Predictor, scan: Volume) -> None:
@@ -282,16 +321,13 @@ def test_one_call_is_the_same_as_a_session(predictor: Predictor, scan: Volume) -
 def test_an_object_of_one_box_keeps_what_reaches_the_largest_part_in_it(
     network: Network, scan: Volume
 ) -> None:
-    with torch.no_grad():  # the opposite of every mask: many small parts instead of one large one
-        for layers in network.sam_mask_decoder.output_hypernetworks_mlps:
-            layers.layers[-1].weight.neg_()
-            layers.layers[-1].bias.neg_()
-    predictor = Predictor(start_runtime(network, device="cpu"))
+    predictor = _many_small_parts(network)
     session = predictor.session(scan, options=InferenceOptions(zoom=False, stop_after=0))
-    session.add(1, slice=KEY, box=(0, 0, 27, 39))
-    everything = np.zeros(scan.shape, bool)
-    for z, masks in session.propagate():
-        everything[z] = masks[1]
+    whole = predictor.session(scan, options=EVERYWHERE)
+    for one in (session, whole):
+        one.add(1, slice=KEY, box=(0, 0, 27, 39))
+        one.finish()
+    everything = whole.mask(1)
     parts, _ = ndimage.label(everything, structure=np.ones((3, 3, 3)))
     pieces, _ = ndimage.label(everything[KEY, 0:40, 0:28], structure=np.ones((3, 3)))
     largest = pieces == np.bincount(pieces.ravel())[1:].argmax() + 1

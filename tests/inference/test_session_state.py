@@ -12,7 +12,7 @@ from medsam2.imaging.cut import Cut
 from medsam2.imaging.volume import Volume
 from medsam2.inference.predictor import Predictor
 from medsam2.inference.runtime import InferenceOptions, Runtime
-from medsam2.inference.zoom import filed_prompt, shown_prompt
+from medsam2.inference.zoom import prompt_in_file, shown_prompt
 from medsam2.prompts.types import prompt_from
 
 BOX = (18.0, 12.0, 37.0, 25.0)
@@ -48,7 +48,7 @@ def test_a_prompt_that_is_shown_and_filed_is_the_prompt(
 ) -> None:
     cut = Cut(axis=2, swaps_xy=swaps_xy, reverses=reverses)
     prompt = prompt_from(3, box=BOX, points=[(0.0, 39.0), (7.0, 9.0)], labels=[0, 1])
-    assert filed_prompt(shown_prompt(prompt, cut, SHAPE), cut, SHAPE) == prompt
+    assert prompt_in_file(shown_prompt(prompt, cut, SHAPE), cut, SHAPE) == prompt
 
 
 def test_it_says_whether_it_is_up_to_date(runtime: Runtime, scan: Volume) -> None:

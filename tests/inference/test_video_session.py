@@ -130,7 +130,7 @@ def test_what_lies_far_behind_is_released_and_changes_nothing(runtime: Runtime, 
     options = InferenceOptions(zoom=False, keep_component=False, stop_after=0, memory=memory)
     masks: list[dict[int, np.ndarray]] = []
     for releases in (False, True):
-        track = start_track(SliceFeatures(runtime, grey, None), options, zooms=False)
+        track = start_track(SliceFeatures(runtime, grey, None), options)
         found = {}
         with runtime.computing():
             track.add(prompt_from(0, box=(4, 4, 20, 16)))

@@ -11,8 +11,8 @@ from types import ModuleType
 import numpy as np
 import torch
 
-from medsam2.imaging.cut import Cut
 from medsam2.imaging.volume import Volume
+from medsam2.inference.grid import cut_volume
 from medsam2.inference.runtime import InferenceOptions, Runtime, start_runtime
 from medsam2.inference.session import Session
 from medsam2.model.config import TINY_512
@@ -60,7 +60,7 @@ def golden_session(**options: object) -> Session:
     """A session over the recordings' slices: no window, no zoom, no early end, as the reference ran."""
     volume = Volume.from_array(golden_inputs().slices(6, 512, seed=7))
     chosen = InferenceOptions(**{"keep_component": False, "stop_after": 0, **options})
-    return Session(golden_runtime(), volume, window=(0, 255), cut=Cut(axis=2), options=chosen, zooms=False)
+    return Session(golden_runtime(), cut_volume(volume), window=(0, 255), options=chosen)
 
 
 def compare(session: Session, number: int, entry: str) -> dict[str, float]:

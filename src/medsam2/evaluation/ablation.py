@@ -95,8 +95,7 @@ def run_arms(
                 subject.volume, window=subject.window, axis=subject.axis, options=options
             )
             session.add(1, slice=subject.key_slice, box=subject.box_xyxy)
-            for _ in session.propagate():
-                pass
+            session.finish()
             yield _score(name, subject, session.mask(1))
 
 

@@ -44,13 +44,13 @@ MOST_GROWTHS = 3  # of the view, for one slice
 class CarriedTrack:
     """An object as it is followed through the slices; call inside `Runtime.computing`."""
 
-    def __init__(self, features: SliceFeatures, options: InferenceOptions, *, zooms: bool) -> None:
+    def __init__(self, features: SliceFeatures, options: InferenceOptions) -> None:
         network = features.runtime.network
         assert isinstance(network, CompactNetwork)
         self.features = features
         self.options = options
-        self.zooms = zooms
         self.network = network
+        self.zooms = network.config.zoom if options.zoom is None else options.zoom
         self.policy = options.policy
         self.prompts: dict[int, Prompt] = {}
         self.results: dict[int, SliceResult] = {}
@@ -119,7 +119,7 @@ class CarriedTrack:
             self.banks.end(z)
             del self.prompts[z], self.results[z], self.memory_views[z]
         else:
-            self.restore(CarriedTrack(self.features, self.options, zooms=self.zooms).state())
+            self.restore(CarriedTrack(self.features, self.options).state())
             for prompt in rest:
                 self.add(prompt)
 

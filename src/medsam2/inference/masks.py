@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +14,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from medsam2.errors import SessionError
-from medsam2.imaging.labels import connected_through, from_run_lengths, largest_component, run_lengths
+from medsam2.imaging.labels import from_run_lengths, largest_component, run_lengths
 from medsam2.inference.features import SliceFeatures
 from medsam2.inference.runtime import InferenceOptions
 from medsam2.inference.state import Banks, SliceResult
@@ -66,27 +66,23 @@ def fill_logit_holes(low_res_logits: Tensor, max_area: int) -> Tensor:
     return low_res_logits.masked_fill(holes[None, None], FILLED_LOGIT)
 
 
-def keep_prompted(
-    mask_at: Callable[[int], npt.NDArray[np.bool_]], slices: Sequence[int], prompts: list[Prompt]
-) -> Callable[[int], npt.NDArray[np.bool_]]:
-    """Keep the 26-connected parts of a mask that reach a prompted slice's object.
+def prompted_parts(
+    mask_at: Callable[[int], npt.NDArray[np.bool_]], prompts: Iterable[Prompt]
+) -> dict[int, npt.NDArray[np.bool_]]:
+    """Find what of the mask in each prompted slice is the object: parts connected to it in 3D are kept.
 
     Where a box was drawn, the largest part of what lies in it counts as the object; of clicks, what lies
     under those inside it, or the largest part if all are outside; of a drawn mask, all of it.
 
     Args:
         mask_at: Slice index to mask `(y, x)`.
-        slices: Indices of the slices to look at, in increasing order; the prompted ones are among them.
-        prompts: What was said.
-
-    Returns:
-        Slice index, one of `slices`, to what is kept there, `(y, x)`.
+        prompts: One for each prompted slice.
     """
     seeds = {}
     for prompt in prompts:
-        seed = mask_at(prompt.slice_index)
-        seeds[prompt.slice_index] = seed if prompt.mask is not None else _pointed_at(seed, prompt)
-    return connected_through(mask_at, slices, seeds)
+        mask = mask_at(prompt.slice_index)
+        seeds[prompt.slice_index] = mask if prompt.mask is not None else _pointed_at(mask, prompt)
+    return seeds
 
 
 def _pointed_at(mask: npt.NDArray[np.bool_], prompt: Prompt) -> npt.NDArray[np.bool_]:

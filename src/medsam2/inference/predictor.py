@@ -8,17 +8,15 @@ from pathlib import Path
 import numpy.typing as npt
 
 from medsam2.checkpoints import load_network, resolve
-from medsam2.errors import GeometryError
-from medsam2.imaging.cut import Cut, cut_of_plane
 from medsam2.imaging.volume import Volume
 from medsam2.inference.features import FrameSource
+from medsam2.inference.grid import cut_volume
 from medsam2.inference.runtime import InferenceOptions, Runtime, start_runtime
 from medsam2.inference.session import Session
 from medsam2.inference.video import VideoSession
 from medsam2.model.compact.config import CompactConfig
-from medsam2.model.config import TINY_512, ModelConfig
-
-DEFAULT_AXIS = 2  # the file's third axis
+from medsam2.model.config import ModelConfig
+from medsam2.prompts.types import prompt_from
 
 
 class Predictor:
@@ -59,15 +57,8 @@ class Predictor:
         Raises:
             InputError: The volume has nothing to see, or a choice is not there.
         """
-        options = options or InferenceOptions()
-        return Session(
-            self._runtime,
-            volume,
-            window=window,
-            cut=_cut(volume, plane, axis),
-            options=options,
-            zooms=self._zooms(options),
-        )
+        grid = cut_volume(volume, plane=plane, axis=axis)
+        return Session(self._runtime, grid, window=window, options=options or InferenceOptions())
 
     def video(self, frames: FrameSource, *, options: InferenceOptions | None = None) -> VideoSession:
         """Open a video for prompts and propagation, without loading it.
@@ -79,12 +70,7 @@ class Predictor:
         Raises:
             InputError: A choice is not there for videos.
         """
-        options = options or InferenceOptions()
-        return VideoSession(self._runtime, frames, options=options, zooms=self._zooms(options))
-
-    def _zooms(self, options: InferenceOptions) -> bool:
-        # The official weights have learnt whole slices, ours the surroundings of a prompt.
-        return self.config != TINY_512 if options.zoom is None else options.zoom
+        return VideoSession(self._runtime, frames, options=options or InferenceOptions())
 
     def segment(
         self,
@@ -100,7 +86,7 @@ class Predictor:
         axis: int | None = None,
         memory: str = "recent",
     ) -> Volume:
-        """Segment one object from what is said about one slice.
+        """Segment one object from a prompt on one slice.
 
         Args:
             volume: The scan.
@@ -122,9 +108,8 @@ class Predictor:
         """
         options = InferenceOptions(memory=memory)
         session = self.session(volume, window=window, plane=plane, axis=axis, options=options)
-        session.add(1, slice=slice, box=box, points=points, labels=labels, mask=mask)
-        for _ in session.propagate():
-            pass
+        session.add(1, prompt_from(slice, box=box, points=points, labels=labels, mask=mask))
+        session.finish()
         return session.result()
 
 
@@ -134,7 +119,7 @@ def load(weights: str | Path = "compact", *, device: str = "auto", precision: st
     Args:
         weights: `compact` (shipped), an official name (see `medsam2 weights`) or a file.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        precision: `auto`, `float32` or `bfloat16`.
+        precision: `auto`, `float32`, `float32-fast` or `bfloat16`; see `start_runtime`.
 
     Raises:
         CheckpointError: The weights are missing, damaged or of another network.
@@ -142,13 +127,3 @@ def load(weights: str | Path = "compact", *, device: str = "auto", precision: st
     """
     network = load_network(resolve(weights))
     return Predictor(start_runtime(network, device=device, precision=precision))
-
-
-def _cut(volume: Volume, plane: str | None, axis: int | None) -> Cut:
-    if plane is not None and axis is not None:
-        raise GeometryError("name a plane or an axis, not both")
-    if plane is not None:
-        return cut_of_plane(volume.affine, plane)
-    if axis not in (None, 0, 1, 2):
-        raise GeometryError(f"a volume is cut along axis 0, 1 or 2 of the file, not {axis}")
-    return Cut(axis=DEFAULT_AXIS if axis is None else axis)

@@ -1,9 +1,9 @@
-"""Bring what files say to an open volume: slices, pixels and masks of its own."""
+"""Turn the prompts of files into prompts on the slices of a volume."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from medsam2.errors import InputError, PromptError
 from medsam2.imaging.cut import cut_of_plane
 from medsam2.imaging.drawings import DrawnLabel, listed, read_drawing
 from medsam2.imaging.geometry import plane_axis, slices_along
-from medsam2.inference.session import Session
+from medsam2.inference.grid import SliceGrid
 from medsam2.prompts.drawn import drawn_prompts
 from medsam2.prompts.statements import MaskFile, Prompts, Statement, box_around, points_along
 from medsam2.prompts.types import MAX_OBJECTS, Box, MaskPrompt, Prompt, check_slice
@@ -22,109 +22,122 @@ from medsam2.prompts.types import MAX_OBJECTS, Box, MaskPrompt, Prompt, check_sl
 _Stack = npt.NDArray[np.generic]
 
 
-def prompts_of(said: Prompts, session: Session) -> dict[int, list[Prompt]]:
-    """Turn what a file says into prompts on the slices of a session.
+@dataclass(frozen=True, kw_only=True)
+class Objects:
+    """The objects of a job."""
+
+    prompts: Mapping[int, Sequence[Prompt]]
+    """By object number."""
+    names: Mapping[int, str | None] = field(default_factory=dict)
+    windows: Sequence[tuple[float, float] | str] = ()
+    """That a file of prompts wants, limits or names; more than one where it does not agree with itself."""
+    where: str = ""
+    """The file."""
+
+    def window(self) -> tuple[float, float] | str | None:
+        """The window that the prompts come with.
+
+        Raises:
+            PromptError: There are several.
+        """
+        if len(self.windows) > 1:
+            listed = ", ".join(w if isinstance(w, str) else f"{w[0]:g} to {w[1]:g}" for w in self.windows)
+            raise PromptError(f"{self.where}: has several windows ({listed}); keep one of them")
+        return next(iter(self.windows), None)
+
+
+def objects_of(said: Prompts, where: object, grid: SliceGrid) -> Objects:
+    """Turn what a file says into objects with prompts on the slices of a volume.
+
+    Args:
+        said: What the file says.
+        where: The file.
+        grid: The volume.
 
     Returns:
-        For each object's number one prompt for each slice that something is said about.
+        Objects with one prompt for each slice that has some. Whether boxes and points lie in the volume is
+        checked when the prompts are added to a session.
 
     Raises:
-        PromptError: Something does not lie in the volume; the message begins with the place where it is said.
+        PromptError: Something does not lie in the volume; the message begins with the place in the file.
         InputError: A mask file cannot be read; its subclass GeometryError: it is not on the volume's grid.
     """
-    if said.is_shown and session.axis != plane_axis(session.volume.affine, "axial"):
+    if said.is_shown and grid.axis != plane_axis(grid.volume.affine, "axial"):
         raise PromptError("the prompts are for axial slices: cut the image that way, plane axial")
 
     @cache
     def labels(path: Path) -> _Stack:
-        return slices_along(read_labels(path, session), session.axis)
+        return slices_along(read_drawing(path, grid.volume).stack(), grid.axis)
 
-    return {
-        item.number: _merged(
-            [
-                (statement.where, _prompt(statement, session, labels, is_shown=said.is_shown))
-                for statement in item.statements
-            ],
-            item.title,
-        )
-        for item in said.objects
-    }
-
-
-@dataclass(frozen=True, kw_only=True)
-class DrawnObject:
-    """An object that a mask file holds."""
-
-    number: int
-    """Its label in the mask; the next that is free if that is above `MAX_OBJECTS`."""
-    name: str | None
-    prompt: Prompt
+    return Objects(
+        prompts={
+            item.number: _merged(
+                [_prompt(statement, grid, labels, is_shown=said.is_shown) for statement in item.statements],
+                item.title,
+            )
+            for item in said.objects
+        },
+        names={item.number: item.name for item in said.objects},
+        windows=said.windows,
+        where=str(where),
+    )
 
 
 def objects_in_mask(
-    path: Path, session: Session, *, drawn_as: str = "mask", wanted: Sequence[str] = ()
-) -> list[DrawnObject]:
-    """Turn labels of a rough mask, or of a mask of RECIST lines, into prompts.
+    path: Path, grid: SliceGrid, *, drawn_as: str = "mask", wanted: Sequence[str] = ()
+) -> Objects:
+    """Turn labels of a rough mask, or of a mask of RECIST lines, into objects with one prompt each.
 
     Args:
         path: See `imaging.drawings.read_drawing`; in whatever voxel order.
-        session: The open volume.
+        grid: The volume.
         drawn_as: See `prompts.drawn.DRAWN_AS`.
         wanted: Numbers or names of the labels to take; all if none is given.
 
+    Returns:
+        Each object has its label's number, or the next that is free if that is above `MAX_OBJECTS`.
+
     Raises:
         PromptError: It is empty, or holds something else than labels.
-        InputError: See `prompts_of`, or there is no such label.
+        InputError: See `objects_of`, or there is no such label.
     """
-    drawing = read_drawing(path, session.volume)
+    drawing = read_drawing(path, grid.volume)
     chosen = drawing.chosen(wanted)
     numbers = _numbered(chosen) if wanted else {label: label.number for label in chosen}
     prompts: dict[int, Prompt] = {}
     try:
         for index in sorted({label.layer for label in chosen}) or [0]:
-            layer = np.zeros(session.volume.shape, np.int64)
+            layer = np.zeros(grid.volume.shape, np.int64)
             for label in chosen:
                 if label.layer == index:
                     layer[drawing.mask(label)] = numbers[label]
-            slices = slices_along(layer, session.axis)
-            prompts |= drawn_prompts(slices, drawn_as=drawn_as, pixel_mm=session.in_plane_mm)
+            slices = slices_along(layer, grid.axis)
+            prompts |= drawn_prompts(slices, drawn_as=drawn_as, pixel_mm=grid.in_plane_mm)
     except PromptError as error:
         raise PromptError(f"{path}: {error}") from None
     names = {
         numbers[label]: label.name or (f"label {label.number}" if numbers[label] != label.number else None)
         for label in chosen
     }
-    return [
-        DrawnObject(number=number, name=names[number], prompt=prompts[number]) for number in sorted(prompts)
-    ]
+    return Objects(prompts={number: [prompts[number]] for number in sorted(prompts)}, names=names)
 
 
-def prompts_in_mask(path: Path, session: Session, *, drawn_as: str = "mask") -> dict[int, list[Prompt]]:
-    """Turn each label of a mask into a prompt, as `objects_in_mask` does.
-
-    Raises:
-        InputError: See `objects_in_mask`.
-    """
-    return {one.number: [one.prompt] for one in objects_in_mask(path, session, drawn_as=drawn_as)}
-
-
-def slice_of_mask(path: Path, session: Session, slice_index: int, wanted: Sequence[str] = ()) -> MaskPrompt:
+def slice_of_mask(path: Path, grid: SliceGrid, slice_index: int, wanted: Sequence[str] = ()) -> MaskPrompt:
     """Take what one label of a mask file covers on one slice.
 
     Args:
         path: See `imaging.drawings.read_drawing`.
-        session: The open volume.
-        slice_index: Along the session's axis.
+        grid: The volume.
+        slice_index: Along the grid's axis.
         wanted: Number or name of the label; not needed if the slice has one.
 
     Raises:
         PromptError: Several labels are on the slice and none is chosen, or nothing is there.
         InputError: The file cannot be read, or there is no such label.
     """
-    drawing = read_drawing(path, session.volume)
+    drawing = read_drawing(path, grid.volume)
     planes = {
-        label: slices_along(drawing.mask(label), session.axis)[slice_index]
-        for label in drawing.chosen(wanted)
+        label: slices_along(drawing.mask(label), grid.axis)[slice_index] for label in drawing.chosen(wanted)
     }
     there = [label for label, plane in planes.items() if plane.any()]
     if len(there) > 1:
@@ -150,52 +163,22 @@ def _numbered(chosen: Sequence[DrawnLabel]) -> dict[DrawnLabel, int]:
     return {label: label.number if label.number in taken else next(free) for label in chosen}
 
 
-def add_prompts(session: Session, prompts: Mapping[int, Sequence[Prompt]]) -> None:
-    """Add prompts to a session, by object number; a prompt that does not lie in it keeps all others out.
-
-    Raises:
-        PromptError: A prompt does not lie in the volume.
-    """
-    for said in prompts.values():
-        for prompt in said:
-            prompt.checked(session.shape)
-    for number, said in prompts.items():
-        for prompt in said:
-            session.add(
-                number,
-                slice=prompt.slice_index,
-                box=None if prompt.box is None else prompt.box.xyxy,
-                points=[(point.x, point.y) for point in prompt.points],
-                labels=[int(point.is_positive) for point in prompt.points],
-                mask=None if prompt.mask is None else prompt.mask.array,
-            )
-
-
-def read_labels(path: Path, session: Session) -> _Stack:
-    """Read a mask and bring it to the order of the volume's voxels, `(z, y, x)`.
-
-    Raises:
-        InputError: The file cannot be read.
-        GeometryError: It does not lie on the volume's grid; the message begins with the file.
-    """
-    return read_drawing(path, session.volume).stack()
-
-
 def _prompt(
-    statement: Statement, session: Session, labels: Callable[[Path], _Stack], *, is_shown: bool
+    statement: Statement, grid: SliceGrid, labels: Callable[[Path], _Stack], *, is_shown: bool
 ) -> Prompt:
     try:
         if statement.mask is not None:
-            return _drawn(statement.mask, statement.slice_index, labels(statement.mask.path))
-        assert statement.slice_index is not None  # said of everything but masks
-        check_slice(statement.slice_index, session.shape[0])
+            prompt = _drawn(statement.mask, statement.slice_index, labels(statement.mask.path))
+            return replace(prompt, where=statement.where)
+        assert statement.slice_index is not None  # only masks go without
+        check_slice(statement.slice_index, grid.shape[0])
         box, points = statement.box, statement.points
         if box is not None and is_shown:
-            box = _filed_box(box, session)
+            box = _box_in_file(box, grid)
         if statement.line is not None:
-            box = box_around(statement.line, shape_yx=session.shape[1:], pixel_mm=session.in_plane_mm)
+            box = box_around(statement.line, shape_yx=grid.shape[1:], pixel_mm=grid.in_plane_mm)
             points += points_along(statement.line, statement.line_points)
-        return Prompt(slice_index=statement.slice_index, box=box, points=points).checked(session.shape)
+        return Prompt(slice_index=statement.slice_index, box=box, points=points, where=statement.where)
     except InputError as error:
         raise type(error)(f"{statement.where}: {error}") from None
 
@@ -219,31 +202,29 @@ def _drawn(mask: MaskFile, slice_index: int | None, stack: _Stack) -> Prompt:
     return Prompt(slice_index=slice_index, mask=MaskPrompt(array=np.asarray(stack[slice_index] == label)))
 
 
-def _filed_box(box: Box, session: Session) -> Box:
+def _box_in_file(box: Box, grid: SliceGrid) -> Box:
     """A box on an axial picture as radiologists see it, in pixels of the file and cut off at the edge."""
-    shape_yx = session.shape[1:]
-    cut = cut_of_plane(session.volume.affine, "axial")
+    shape_yx = grid.shape[1:]
+    cut = cut_of_plane(grid.volume.affine, "axial")
     ends = [cut.file_point(x, y, shape_yx) for x, y in ((box.x_min, box.y_min), (box.x_max, box.y_max))]
     limits = np.array(shape_yx[::-1]) - 1
     low, high = (edge.clip(0, limits) for edge in (np.min(ends, axis=0), np.max(ends, axis=0)))
     return Box.from_xyxy([*low.tolist(), *high.tolist()])
 
 
-def _merged(said: Sequence[tuple[str, Prompt]], title: str) -> list[Prompt]:
-    """Put together what is said about the same slice of one object."""
+def _merged(prompts: Sequence[Prompt], title: str) -> list[Prompt]:
+    """Put together what a file says about the same slice of one object."""
     by_slice: dict[int, Prompt] = {}
-    for where, prompt in said:
+    for prompt in prompts:
         earlier = by_slice.setdefault(prompt.slice_index, prompt)
         if earlier is prompt:
             continue
         if (earlier.box is not None and prompt.box is not None) or earlier.mask or prompt.mask:
             raise PromptError(
-                f"{where}: slice {prompt.slice_index} of {title} has a box or a mask already; "
+                f"{prompt.where}: slice {prompt.slice_index} of {title} has a box or a mask already; "
                 "say it once, or as another object"
             )
-        by_slice[prompt.slice_index] = Prompt(
-            slice_index=prompt.slice_index,
-            box=earlier.box or prompt.box,
-            points=earlier.points + prompt.points,
+        by_slice[prompt.slice_index] = replace(
+            earlier, box=earlier.box or prompt.box, points=earlier.points + prompt.points
         )
     return list(by_slice.values())

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from medsam2.inference.masks import keep_prompted
+from medsam2.imaging.labels import ConnectedParts, connected_through
+from medsam2.inference.masks import prompted_parts
 from medsam2.inference.state import DIRECTIONS, UPWARDS
 from medsam2.inference.track import ObjectTrack
 
@@ -80,7 +82,69 @@ def kept_slices(track: ObjectTrack) -> Callable[[int], npt.NDArray[np.bool_]]:
     """An object's final mask: a function from a slice that was visited to the mask `(y, x)`."""
     if not track.keeps_component:
         return track.mask
-    return keep_prompted(track.mask, sorted(track.results), list(track.prompts.values()))
+    return connected_through(
+        track.mask, sorted(track.results), prompted_parts(track.mask, track.prompts.values())
+    )
+
+
+_Masks = dict[int, npt.NDArray[np.bool_]]
+
+
+class _KeptSoFar:
+    """An object's final mask as far as the slices that were visited tell it."""
+
+    def __init__(self, track: ObjectTrack) -> None:
+        self.track = track
+        self._restart()
+
+    def _restart(self) -> None:
+        self._prompts = list(self.track.prompts.values())
+        self._parts = ConnectedParts(self.track.mask)
+        self._seeds = prompted_parts(self.track.mask, self._prompts) if self.track.keeps_component else {}
+        self._visited: set[int] = set()
+
+    def visit(self, z: int) -> _Masks:
+        """Take in a slice; return its mask, and those of slices in which more is kept now."""
+        prompts = self.track.prompts.values()
+        if len(prompts) != len(self._prompts) or any(map(operator.is_not, prompts, self._prompts)):
+            self._restart()  # prompted between two slices: others have been found anew
+        is_new = z not in self._visited
+        self._visited.add(z)
+        if not self.track.keeps_component:
+            return {z: self.track.mask(z)}
+        changed = self._parts.add(z, self._seeds.get(z)) if is_new else set()
+        return {other: self._parts.kept(other) for other in (z, *sorted(changed))}
+
+    def visit_rest(self) -> _Masks:
+        """Take in what earlier runs found and this one did not come to."""
+        found: _Masks = {}
+        for z in sorted(self.track.results):
+            if z not in self._visited:
+                found |= self.visit(z)
+        return found
+
+
+def stream(tracks: Mapping[int, ObjectTrack]) -> Iterator[tuple[int, _Masks]]:
+    """Follow objects through their volume, see `visit`, and keep the parts that hold the prompts.
+
+    A part of a slice may be connected to the object through slices that come later only. So that nobody
+    waits for the last slice to see the first, each slice is given at once, and once more if more of it is
+    kept later: what is given last is what `kept_slices` gives.
+
+    Yields:
+        A slice's index and the mask `(y, x)` of each object that was followed into it or has changed there.
+    """
+    kept = {number: _KeptSoFar(track) for number, track in tracks.items()}
+    for z, numbers in visit(tracks):
+        yield from _by_slice({number: kept[number].visit(z) for number in numbers}, first=z)
+    yield from _by_slice({number: one.visit_rest() for number, one in kept.items()})
+
+
+def _by_slice(found: Mapping[int, _Masks], first: int | None = None) -> Iterator[tuple[int, _Masks]]:
+    """Turn masks by object and slice into masks by slice and object; one slice comes first."""
+    slices = sorted({z for masks in found.values() for z in masks}, key=lambda z: (z != first, z))
+    for z in slices:
+        yield z, {number: masks[z] for number, masks in found.items() if z in masks}
 
 
 def label_slices(tracks: Mapping[int, ObjectTrack]) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:

@@ -35,13 +35,13 @@ from medsam2.tracking.step import PromptTensors, remember, track_frame
 class SamTrack:
     """An object as it is followed through the slices; call inside `Runtime.computing`."""
 
-    def __init__(self, features: SliceFeatures, options: InferenceOptions, *, zooms: bool) -> None:
+    def __init__(self, features: SliceFeatures, options: InferenceOptions) -> None:
         self.features = features
         self.options = options
-        self.zooms = zooms
         network = features.runtime.network
         assert isinstance(network, Network)
         self.network = network
+        self.zooms = network.config.zoom if options.zoom is None else options.zoom
         self.policy = options.policy
         self.view = whole_slice(features.shape_yx)
         self.prompts: dict[int, Prompt] = {}
@@ -121,7 +121,7 @@ class SamTrack:
             del self.prompts[z]
             forget_stale(self, lambda other: (other - z) * step >= 0)
         else:
-            self.restore(SamTrack(self.features, self.options, zooms=self.zooms).state())
+            self.restore(SamTrack(self.features, self.options).state())
             for prompt in rest:
                 self.add(prompt)
 

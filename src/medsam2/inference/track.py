@@ -67,8 +67,8 @@ class ObjectTrack(Protocol):
         ...
 
 
-def start_track(features: SliceFeatures, options: InferenceOptions, *, zooms: bool) -> ObjectTrack:
+def start_track(features: SliceFeatures, options: InferenceOptions) -> ObjectTrack:
     """Begin to follow an object with the network at hand."""
     if isinstance(features.runtime.network, CompactNetwork):
-        return CarriedTrack(features, options, zooms=zooms)
-    return SamTrack(features, options, zooms=zooms)
+        return CarriedTrack(features, options)
+    return SamTrack(features, options)

@@ -124,9 +124,7 @@ class VideoSession:
     forgets it, so that memory does not grow with the video.
     """
 
-    def __init__(
-        self, runtime: Runtime, frames: FrameSource, *, options: InferenceOptions, zooms: bool
-    ) -> None:
+    def __init__(self, runtime: Runtime, frames: FrameSource, *, options: InferenceOptions) -> None:
         if options.keep_component:
             raise InputError("keep_component needs all masks at once; those of a video are not kept")
         first = frames[0]
@@ -142,7 +140,6 @@ class VideoSession:
         )
         self._runtime = runtime
         self._features = SliceFeatures(runtime, frames, None)
-        self._zooms = zooms
         self._prompts: dict[int, dict[int, Prompt]] = {}
 
     @property
@@ -158,19 +155,21 @@ class VideoSession:
     def add(
         self,
         number: int,
+        prompt: Prompt | None = None,
         *,
-        frame: int,
+        frame: int | None = None,
         box: Sequence[float] | None = None,
         points: Sequence[Sequence[float]] | None = None,
         labels: Sequence[int] | None = None,
         mask: npt.ArrayLike | None = None,
     ) -> npt.NDArray[np.bool_]:
-        """Say something about an object in one frame and see it there.
+        """Prompt an object in one frame and see it there.
 
         A second prompt on the same frame replaces the first; prompts on several frames all hold.
 
         Args:
             number: The object, 1 to 255; a new number begins a new object.
+            prompt: The prompt, its slice being the frame; or its parts, as follows.
             frame: Number of the frame, from 0.
             box: `(x_min, y_min, x_max, y_max)` in pixels of the frame, both ends included.
             points: `(x, y)` each.
@@ -185,12 +184,13 @@ class VideoSession:
         """
         if not 1 <= number <= MAX_OBJECTS:
             raise PromptError(f"objects are numbered 1 to {MAX_OBJECTS}, not {number}")
-        prompt = prompt_from(frame, box=box, points=points, labels=labels, mask=mask)
-        num_frames = self.shape[0]
-        if not 0 <= frame < num_frames:
-            raise PromptError(f"frame {frame} is outside the video: it has frames 0 to {num_frames - 1}")
-        prompts = {**self._prompts.get(number, {}), frame: prompt.checked(self.shape)}
-        found = self._track(prompts).mask(frame)
+        if prompt is None:
+            prompt = prompt_from(frame, box=box, points=points, labels=labels, mask=mask)
+        num_frames, index = self.shape[0], prompt.slice_index
+        if not 0 <= index < num_frames:
+            raise PromptError(f"frame {index} is outside the video: it has frames 0 to {num_frames - 1}")
+        prompts = {**self._prompts.get(number, {}), index: prompt.checked(self.shape)}
+        found = self._track(prompts).mask(index)
         self._prompts[number] = prompts
         return found
 
@@ -225,7 +225,7 @@ class VideoSession:
 
     def _track(self, prompts: Mapping[int, Prompt]) -> ObjectTrack:
         """Begin to follow an object: every frame that was prompted is found and remembered."""
-        track = start_track(self._features, self.options, zooms=self._zooms)
+        track = start_track(self._features, self.options)
         with self._runtime.computing():
             for prompt in prompts.values():
                 track.add(prompt)

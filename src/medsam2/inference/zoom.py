@@ -225,7 +225,7 @@ def shown_prompt(prompt: Prompt, cut: Cut, shape_zyx: tuple[int, int, int]) -> P
     return _turned(turned, lambda x, y: cut.show_point(x, y, shape_yx), cut.show)
 
 
-def filed_prompt(prompt: Prompt, cut: Cut, shape_zyx: tuple[int, int, int]) -> Prompt:
+def prompt_in_file(prompt: Prompt, cut: Cut, shape_zyx: tuple[int, int, int]) -> Prompt:
     """Undo `shown_prompt`; the shape is still that of the file."""
     num_slices, *shape = shape_zyx
     shape_yx = shape[0], shape[1]

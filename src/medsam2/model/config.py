@@ -37,6 +37,8 @@ class ModelConfig:
     """Channels of the feature pyramid, the decoder and the object pointers."""
     memory_attention_layers: int = 4
     """Layers of the memory attention."""
+    zoom: bool = True
+    """Whether the network was trained on squares around a prompt; if not, it sees whole slices."""
 
     def __post_init__(self) -> None:
         if self.image_size % 32:
@@ -63,6 +65,7 @@ TINY_512 = ModelConfig(
     global_attention_blocks=(5, 7, 9),
     window_pos_embed_size=(7, 7),
     window_spec=(8, 4, 14, 7),
+    zoom=False,
 )
 """SAM 2.1-Tiny at MedSAM2's 512 px: the network of every official checkpoint."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -83,6 +83,8 @@ class Prompt:
     box: Box | None = None
     points: tuple[Point, ...] = ()
     mask: MaskPrompt | None = None
+    where: str | None = field(default=None, compare=False)
+    """Where a file gives this prompt: messages about the prompt begin with it."""
 
     def checked(self, shape_zyx: tuple[int, int, int]) -> Prompt:
         """Return this prompt, having made sure that it lies in a stack of slices.
@@ -90,7 +92,13 @@ class Prompt:
         Raises:
             PromptError: Something does not lie in the stack; the message names it and the range.
         """
-        depth, height, width = shape_zyx
+        try:
+            self._check(*shape_zyx)
+        except PromptError as error:
+            raise error if self.where is None else PromptError(f"{self.where}: {error}") from None
+        return self
+
+    def _check(self, depth: int, height: int, width: int) -> None:
         check_slice(self.slice_index, depth)
         if self.box is None and not self.points and self.mask is None:
             raise PromptError("a prompt needs a box, a point or a mask")
@@ -102,11 +110,10 @@ class Prompt:
             _check_point(point, height, width)
         if self.mask is not None:
             _check_mask(self.mask, height, width)
-        return self
 
 
 def prompt_from(
-    slice_index: int,
+    slice_index: int | None,
     *,
     box: Sequence[float] | None = None,
     points: Sequence[Sequence[float]] | None = None,

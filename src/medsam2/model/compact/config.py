@@ -25,6 +25,8 @@ class CompactConfig:
     """Channels at the view's own resolution."""
     memory_layers: int = 2
     """Layers in which a slice looks back at its memories."""
+    zoom: bool = True
+    """Whether the network was trained on squares around a prompt; if not, it sees whole slices."""
 
     def __post_init__(self) -> None:
         if self.image_size % STRIDE:
