@@ -16,18 +16,17 @@ import torch
 import medsam2
 from medsam2.checkpoints import resolve
 from medsam2.cli.messages import messages_on_stderr
-from medsam2.cli.run_report import (
-    RunReport,
-    WindowFacts,
-    describe_file,
-    describe_prompt,
-    describe_weights,
-    noting_warnings,
-)
 from medsam2.errors import InputError
-from medsam2.imaging.cut import Cut
 from medsam2.imaging.io import read, write
 from medsam2.imaging.outputs.write import write_labels
+from medsam2.inference.grid import cut_volume
+from medsam2.inference.record import (
+    RunReport,
+    describe_file,
+    describe_weights,
+    noting_warnings,
+    record_of,
+)
 from medsam2.inference.runtime import InferenceOptions
 from medsam2.inference.session import Session
 from medsam2.prompts.types import prompt_from
@@ -44,34 +43,26 @@ def report(runtime, scan, tmp_path):
     write(scan, tmp_path / "scan.nii.gz")
     session = Session(
         runtime,
-        read(tmp_path / "scan.nii.gz"),
+        cut_volume(read(tmp_path / "scan.nii.gz")),
         window=(0, 210),
-        cut=Cut(axis=2),
-        options=InferenceOptions(),
-        zooms=False,
+        options=InferenceOptions(zoom=False),
     )
     drawn = np.zeros((40, 56), bool)
     drawn[12:20, 40:50] = True
-    prompts = [
-        (1, prompt_from(4, box=(18, 12, 37, 25), points=[(20, 14), (2, 3)], labels=[1, 0]), "block"),
-        (2, prompt_from(5, mask=drawn), None),
-    ]
-    session.add(1, slice=4, box=(18, 12, 37, 25), points=[(20, 14), (2, 3)], labels=[1, 0])
-    session.add(2, slice=5, mask=drawn)
-    for _ in session.propagate():
-        pass
+    prompts = {
+        1: [prompt_from(4, box=(18, 12, 37, 25), points=[(20, 14), (2, 3)], labels=[1, 0])],
+        2: [prompt_from(5, mask=drawn)],
+    }
+    session.add_all(prompts)
+    session.finish()
+    options = InferenceOptions()
+    record = record_of(session, runtime, prompts, {1: "block"}, plane=None, options=options, seconds=1.0)
     outputs = write_labels(session.result(), tmp_path / "mask.seg.nrrd", names={1: "block"})
     return RunReport(
-        weights=describe_weights("compact", resolve("compact")),
+        record=record,
+        weights=describe_weights("compact"),
         input_files=[describe_file(tmp_path / "scan.nii.gz")],
         output_files=[describe_file(path) for path in outputs],
-        prompts=[describe_prompt(number, prompt, name) for number, prompt, name in prompts],
-        window=WindowFacts(
-            lower=session.window.lower, upper=session.window.upper, source=session.window.source
-        ),
-        device=str(runtime.device),
-        precision=str(runtime.precision).removeprefix("torch."),
-        memory=str(session.options.memory),
         runtime_seconds=time.perf_counter() - started,
         warnings=["the window was guessed"],
     )

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from medsam2.evaluation.provenance import watched_memory
+from medsam2.inference.record import watched_memory
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells")

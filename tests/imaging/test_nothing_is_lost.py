@@ -31,11 +31,11 @@ def make_writers(work: Path) -> dict[str, Callable[[Path], object]]:
     from PIL import Image
 
     from medsam2.checkpoints import save_weights
-    from medsam2.cli.run_report import FileFacts, RunReport, WeightsFacts, WindowFacts
     from medsam2.imaging.outputs.write import write_labels
     from medsam2.imaging.replacing import filling
     from medsam2.imaging.video.outputs import VideoWriter
     from medsam2.imaging.volume import Volume
+    from medsam2.inference.record import FileFacts, Record, RunReport, WeightsFacts, WindowFacts
     from medsam2.measure.preview import write_preview
     from medsam2.measure.sizes import ObjectStatistics, write_statistics
     from medsam2.model.config import TINY_512
@@ -59,9 +59,12 @@ def make_writers(work: Path) -> dict[str, Callable[[Path], object]]:
 
     def report(path: Path) -> None:
         RunReport(
-            weights=WeightsFacts(name="x", sha256="0"), input_files=facts, output_files=(), prompts=(),
-            window=WindowFacts(lower=0, upper=1, source="caller"), device="cpu", precision="float32",
-            memory="recent", runtime_seconds=1.0,
+            record=Record(
+                prompts=(), window=WindowFacts(lower=0, upper=1, source="caller"), device="cpu",
+                precision="float32", memory="recent", num_slices=1, visited=1, seconds=1.0,
+            ),
+            weights=WeightsFacts(name="x", sha256="0"), input_files=facts, output_files=(),
+            runtime_seconds=1.0,
         ).write(path)  # fmt: skip
 
     return {

@@ -11,11 +11,12 @@ from medsam2.annotation.cases import Case, list_cases
 from medsam2.annotation.names import DEFAULT_COLOUR
 from medsam2.annotation.project import NEW, PROPOSED, Project
 from medsam2.annotation.versions import Weights, add_proposal
-from medsam2.errors import Conflict, InputError, MedSAM2Error, PromptError
+from medsam2.errors import Conflict, InputError, MedSAM2Error
 from medsam2.imaging.io import READ_SUFFIXES, read
 from medsam2.imaging.volume import Volume
 
 if TYPE_CHECKING:
+    from medsam2.inference.grid import SliceGrid
     from medsam2.inference.predictor import Predictor
     from medsam2.prompts.types import Prompt
 
@@ -107,7 +108,8 @@ def prompted(project: Project, predictor: Predictor, folder: Path) -> Draw:
     Raises:
         InputError: There is no such folder.
     """
-    from medsam2.inference.prompting import add_prompts, prompts_of
+    from medsam2.inference.job import Job, run
+    from medsam2.inference.prompting import Objects, objects_of
     from medsam2.prompts.files import read_prompts
 
     _check_folder(folder)
@@ -117,22 +119,18 @@ def prompted(project: Project, predictor: Predictor, folder: Path) -> Draw:
         if path is None:
             return None
         scan = project.folder / case.path
-        said = read_prompts(path, image=scan, num_slices=case.num_slices)
-        if len(said.windows) > 1:
-            raise PromptError(f"{path}: its prompts ask for {len(said.windows)} windows; give one")
-        session = predictor.session(read(scan), window=next(iter(said.windows), None))
-        prompts = prompts_of(said, session)
-        add_prompts(session, prompts)
-        for _ in session.propagate():
-            pass
-        named = {str(one.number): one.name for one in said.objects}
+
+        def objects(grid: SliceGrid) -> Objects:
+            return objects_of(read_prompts(path, image=scan, num_slices=grid.shape[0]), path, grid)
+
+        outcome = run(Job(image=scan, objects=objects), predictor)
         return Drawn(
-            mask=session.result(),
+            mask=outcome.labels,
             objects={
-                label: {"name": name or f"object {label}", "colour": DEFAULT_COLOUR}
-                for label, name in named.items()
+                str(number): {"name": name or f"object {number}", "colour": DEFAULT_COLOUR}
+                for number, name in outcome.names.items()
             },
-            prompts=[_plain(number, prompt) for number, part in prompts.items() for prompt in part],
+            prompts=[_plain(number, prompt) for number, part in outcome.prompts.items() for prompt in part],
         )
 
     return draw

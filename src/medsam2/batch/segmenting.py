@@ -6,28 +6,25 @@ import logging
 import re
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from importlib.metadata import version
+from functools import partial
 from io import BytesIO
 from pathlib import Path
-
-import torch
 
 from medsam2.batch.cases import Case, is_mask, place_of
 from medsam2.batch.records import BatchSettings, CaseRecord, Fault, ObjectRecord, Task
 from medsam2.batch.storage import at_hand, is_url, shown
 from medsam2.batch.table import Row
-from medsam2.errors import InputError, MedSAM2Error, PromptError, UnsupportedFormat
-from medsam2.evaluation.provenance import watched_memory
+from medsam2.errors import InputError, MedSAM2Error, UnsupportedFormat
 from medsam2.imaging.dicom.header import Source
 from medsam2.imaging.dicom.read import series_files
-from medsam2.imaging.io import read
 from medsam2.imaging.outputs.write import NEEDS_SOURCE, SUFFIXES, write_labels
+from medsam2.inference.job import Job, Outcome, open_job
 from medsam2.inference.predictor import Predictor, load
-from medsam2.inference.prompting import add_prompts, prompts_of
+from medsam2.inference.prompting import objects_of
+from medsam2.inference.record import watched_memory
 from medsam2.inference.runtime import InferenceOptions
-from medsam2.inference.session import Session
 from medsam2.measure.preview import write_preview
 from medsam2.prompts.files import claim_of
 from medsam2.prompts.statements import Prompts, number_objects
@@ -91,33 +88,33 @@ def segment_case(task: Task, predictor: Predictor, settings: BatchSettings, mask
             image = stack.enter_context(at_hand(case.place, settings.max_download_mib))
             said = _said(case, settings, stack)
             try:
-                session = _open(case, image, said, predictor, settings)
+                opened = open_job(_job(case, image, said, settings), predictor)
                 source = _source(case, image, settings)
             except MedSAM2Error as error:
                 raise _about(error, case, image) from error
-            add_prompts(session, prompts_of(said, session))
-            for _ in session.propagate():
+            for _ in opened.propagate():
                 pass
-            files = _write(session, said, case, source, settings, masks)
+            outcome = opened.outcome()
+            files = _write(outcome, case, source, settings, masks)
     notes = [str(one.message) for one in noted if issubclass(one.category, UserWarning)]
-    runtime = session.runtime
+    record, window = outcome.record, outcome.session.window
     return CaseRecord(
         case=case.name,
         image=case.image,
         fingerprint=task.fingerprint,
         files=files,
-        objects=tuple(_measured(session, said)),
-        num_slices=session.shape[0],
-        visited=sum(len(session.scores(number)) for number in session.objects),
+        objects=tuple(_measured(outcome)),
+        num_slices=record.num_slices,
+        visited=record.visited,
         seconds=round(time.perf_counter() - started, 3),
         peak_mib=None if peak.mib is None else round(peak.mib, 1),
-        window=(session.window.lower, session.window.upper),
-        device=str(runtime.device),
-        precision=str(runtime.precision).removeprefix("torch."),
-        threads=torch.get_num_threads(),
+        window=(window.lower, window.upper),
+        device=record.device,
+        precision=record.precision,
+        threads=record.threads,
         weights=settings.weights,
-        versions={name: version(name) for name in ("medsam2", "torch")},
-        notes=tuple(([] if session.window.note is None else [session.window.note]) + notes),
+        versions={"medsam2": record.versions.medsam2, "torch": record.versions.torch},
+        notes=tuple(([] if window.note is None else [window.note]) + notes),
     )
 
 
@@ -128,9 +125,6 @@ def _said(case: Case, settings: BatchSettings, stack: ExitStack) -> Prompts:
         for row in case.rows
     ]
     windows = tuple(dict.fromkeys(window for _, window in read_rows if window is not None))
-    if len(windows) > 1:
-        listed = ", ".join(w if isinstance(w, str) else f"{w[0]:g} to {w[1]:g}" for w in windows)
-        raise PromptError(f"{case.rows[0].where}: the case asks for several windows, {listed}; give one")
     return Prompts(objects=number_objects(claim for claim, _ in read_rows), windows=windows)
 
 
@@ -150,14 +144,18 @@ def _with_local_masks(
     return local(row.values)
 
 
-def _open(case: Case, image: Path, said: Prompts, predictor: Predictor, settings: BatchSettings) -> Session:
-    frame = settings.frame if case.frame is None else case.frame
-    volume = read(image, frame=frame, series=case.series or settings.series)
-    options = InferenceOptions(
-        memory=settings.memory, keep_component=settings.keep_component, stop_after=settings.stop_after
+def _job(case: Case, image: Path, said: Prompts, settings: BatchSettings) -> Job:
+    return Job(
+        image=image,
+        objects=partial(objects_of, said, case.rows[0].where),
+        frame=settings.frame if case.frame is None else case.frame,
+        series=case.series or settings.series,
+        window=None if said.windows else settings.window,
+        plane=case.plane or settings.plane,
+        options=InferenceOptions(
+            memory=settings.memory, keep_component=settings.keep_component, stop_after=settings.stop_after
+        ),
     )
-    window = said.windows[0] if said.windows else settings.window
-    return predictor.session(volume, window=window, plane=case.plane or settings.plane, options=options)
 
 
 def _source(case: Case, image: Path, settings: BatchSettings) -> Source | None:
@@ -182,44 +180,34 @@ def _source(case: Case, image: Path, settings: BatchSettings) -> Source | None:
 
 
 def _write(
-    session: Session,
-    said: Prompts,
-    case: Case,
-    source: Source | None,
-    settings: BatchSettings,
-    masks: Path,
+    outcome: Outcome, case: Case, source: Source | None, settings: BatchSettings, masks: Path
 ) -> tuple[str, ...]:
     """Write what the case leaves behind, and name it."""
     extra = []
     if settings.preview:
         picture = masks / f"{case.name}{PREVIEW}"
-        write_preview(session.picture(session.objects[0]), picture)
+        write_preview(outcome.session.object(next(iter(outcome.names))).picture(), picture)
         extra.append(picture.name)
     written = write_labels(
-        session.result(),
+        outcome.labels,
         masks / f"{case.name}{SUFFIXES[settings.output_type][0]}",
         kind=settings.output_type,
-        names={one.number: one.name for one in said.objects if one.name is not None},
+        names={number: name for number, name in outcome.names.items() if name is not None},
         source=source,
         weights=settings.weights,
     )
     return (*(path.name for path in written), *extra)
 
 
-def _measured(session: Session, said: Prompts) -> list[ObjectRecord]:
-    found = []
-    for one in said.objects:
-        sizes = session.measurements(one.number)
-        found.append(
-            ObjectRecord(
-                number=one.number,
-                name=one.name,
-                volume_ml=round(sizes["volume_ml"], 6),
-                longest_diameter_mm=round(sizes["longest_diameter_mm"], 3),
-                num_slices=int(sizes["num_slices"]),
-            )
+def _measured(outcome: Outcome) -> Iterator[ObjectRecord]:
+    for number, sizes in outcome.measurements.items():
+        yield ObjectRecord(
+            number=number,
+            name=outcome.names[number],
+            volume_ml=round(sizes["volume_ml"], 6),
+            longest_diameter_mm=round(sizes["longest_diameter_mm"], 3),
+            num_slices=int(sizes["num_slices"]),
         )
-    return found
 
 
 def _about(error: MedSAM2Error, case: Case, image: Path) -> MedSAM2Error:

@@ -16,7 +16,7 @@ import click
 from medsam2.cli.messages import EXIT_FAILED, say
 from medsam2.cli.options import WindowCommand, grouped, heading
 from medsam2.cli.outputs import KINDS
-from medsam2.cli.segment import WayOptions, way_options
+from medsam2.cli.segment import RunOptions, run_options
 from medsam2.errors import InputError
 
 if TYPE_CHECKING:
@@ -103,11 +103,11 @@ _batch_options = grouped(
 
 @click.command(cls=WindowCommand)
 @click.argument("table", type=click.Path(path_type=Path))
-@way_options
+@run_options
 @_batch_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of sentences.")
 @click.pass_context
-def batch(ctx: click.Context, table: Path, options: BatchOptions, way: WayOptions, as_json: bool) -> None:
+def batch(ctx: click.Context, table: Path, options: BatchOptions, run: RunOptions, as_json: bool) -> None:
     """Segment a table of cases, resumable.
 
     TABLE is CSV, JSON or Parquet. Each row names an image, as a file or a URL (http, https, s3), and a
@@ -122,32 +122,32 @@ def batch(ctx: click.Context, table: Path, options: BatchOptions, way: WayOption
     started = time.perf_counter()
     if options.address is not None and options.engine != "ray":
         raise InputError("--address is that of a Ray cluster; give it with --engine ray")
-    settings = _settings(options, way)
+    settings = _settings(options, run)
     cases = _read_cases(table, options)
     check_apart(cases, options.output)
-    digest = _weights_digest(way.weights)
+    digest = _weights_digest(run.weights)
     with working_in(options.output):
         plan = plan_run(cases, settings, options.output, digest, redo_changed=options.changed == "redo")
         _announce(plan, len(cases))
         _work(plan, _engine(options, settings))
         summary = write_results(cases, plan.tally, options.output, time.perf_counter() - started)
-        facts = _facts(table, options, way, digest)
+        facts = _facts(table, options, run, digest)
         write_page(summary, each_result(cases, plan.tally, options.output), facts, options.output)
     _print(summary, options.output, as_json)
     if not summary.is_complete:
         ctx.exit(EXIT_FAILED)
 
 
-def _settings(options: BatchOptions, way: WayOptions) -> BatchSettings:
+def _settings(options: BatchOptions, run: RunOptions) -> BatchSettings:
     from medsam2.batch.records import BatchSettings
     from medsam2.imaging.intensity import WINDOW_PRESETS
 
-    if isinstance(way.window, str) and way.window not in WINDOW_PRESETS:
-        raise InputError(f"a window is two limits or one of {', '.join(WINDOW_PRESETS)}, not {way.window!r}")
-    if way.stop_after is not None and way.stop_after < 0:
-        raise InputError(f"--stop-after is 0 or more slices, not {way.stop_after}")
+    if isinstance(run.window, str) and run.window not in WINDOW_PRESETS:
+        raise InputError(f"a window is two limits or one of {', '.join(WINDOW_PRESETS)}, not {run.window!r}")
+    if run.stop_after is not None and run.stop_after < 0:
+        raise InputError(f"--stop-after is 0 or more slices, not {run.stop_after}")
     return BatchSettings(
-        **asdict(way),
+        **asdict(run),
         output_type=options.output_type,
         preview=options.preview,
         max_download_mib=options.max_download,
@@ -237,10 +237,10 @@ def _complain(outcome: CaseRecord | Fault) -> None:
         say(f"{outcome.case}: {outcome.error}")
 
 
-def _facts(table: Path, options: BatchOptions, way: WayOptions, digest: str) -> dict[str, str]:
+def _facts(table: Path, options: BatchOptions, run: RunOptions, digest: str) -> dict[str, str]:
     from medsam2 import __version__
 
-    chosen = {name.replace("_", " "): value for name, value in asdict(way).items() if value is not None}
+    chosen = {name.replace("_", " "): value for name, value in asdict(run).items() if value is not None}
     return {
         "table": str(table),
         **({} if options.pattern is None else {"images": options.pattern}),

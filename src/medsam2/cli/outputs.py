@@ -16,7 +16,7 @@ from medsam2.errors import InputError
 if TYPE_CHECKING:
     from medsam2.imaging.dicom.header import Source
     from medsam2.imaging.volume import Volume
-    from medsam2.inference.session import Session
+    from medsam2.inference.job import Job, Outcome
 
 KINDS = ("nifti", "nrrd", "seg.nrrd", "mha", "dicom-seg", "rtstruct", "stl", "npz")
 MAX_NAME_LENGTH = 60  # characters of an object's name in a file's
@@ -90,16 +90,12 @@ def mask_path(options: OutputOptions, image: Path) -> Path:
     return image.with_name(f"{stem}_mask{SUFFIXES[options.output_type or 'nifti'][0]}")
 
 
-def source_series(
-    options: OutputOptions, image: Path, series: str | None, *, frame: int | None, volume: Volume
-) -> Source | None:
+def source_series(options: OutputOptions, job: Job, volume: Volume) -> Source | None:
     """Find the DICOM series that a mask refers to, in the order of its slices; None if it refers to none.
 
     Args:
         options: As they are given.
-        image: What is segmented.
-        series: Of the image, if it is named.
-        frame: Of the image and of the source, where they hold several.
+        job: What is segmented; its frame is the source's as well.
         volume: The image; that the source fits it is known before the work.
 
     Raises:
@@ -113,9 +109,11 @@ def source_series(
     from medsam2.imaging.outputs.dicom_source import match
     from medsam2.imaging.outputs.write import NEEDS_SOURCE, kind_of
 
+    image = job.image
+    assert isinstance(image, Path)
     if kind_of(mask_path(options, image), options.output_type) not in NEEDS_SOURCE:
         return None
-    files = series_files(options.source or image, None if options.source else series, frame=frame)
+    files = series_files(options.source or image, None if options.source else job.series, frame=job.frame)
     source = [dcmread(BytesIO(one)) if isinstance(one, bytes) else one for one in files]
     try:
         match(source, volume)
@@ -206,15 +204,12 @@ def _check_apart(named: Mapping[str, Path]) -> None:
             raise InputError(f"{path}: is named for {other} and for {what}; give each a file of its own")
 
 
-def write_outputs(
-    session: Session, plan: OutputPlan, names: Mapping[int, str | None], source: Source | None, weights: str
-) -> list[Path]:
+def write_outputs(outcome: Outcome, plan: OutputPlan, source: Source | None, weights: str) -> list[Path]:
     """Write everything but the report: the place to add another kind of output to.
 
     Args:
-        session: What was segmented.
+        outcome: What was segmented.
         plan: Where to.
-        names: Object number to name, or to None.
         source: The DICOM series that the mask refers to, if it refers to one.
         weights: Their name.
 
@@ -228,18 +223,18 @@ def write_outputs(
     from medsam2.measure.preview import write_preview
     from medsam2.measure.sizes import measure_objects, write_statistics
 
-    labels, kind = session.result(), plan.options.output_type
-    given = {number: name for number, name in names.items() if name is not None}
+    session, labels, kind = outcome.session, outcome.labels, plan.options.output_type
+    given = {number: name for number, name in outcome.names.items() if name is not None}
     written = list(write_labels(labels, plan.mask, kind=kind, names=given, source=source, weights=weights))
     for number, path in plan.masks.items():
         own = {number: given[number]} if number in given else {}
         alone = session.result(number)
         written += write_labels(alone, path, kind=kind, names=own, source=source, weights=weights)
     for number, path in plan.pictures.items():
-        write_preview(session.picture(number), path)
+        write_preview(session.object(number).picture(), path)
         written.append(path)
     if plan.options.statistics is not None:
-        measured = measure_objects(labels, session.volume, names=given, axis=session.axis)
+        measured = measure_objects(labels, session.grid.volume, names=given, axis=session.grid.axis)
         write_statistics(measured, plan.options.statistics)
         written.append(plan.options.statistics)
     return written

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +13,8 @@ from medsam2.cli.options import grouped, heading
 from medsam2.errors import PromptError
 
 if TYPE_CHECKING:
-    from medsam2.imaging.volume import Volume
-    from medsam2.inference.session import Session
-    from medsam2.prompts.statements import Prompts
+    from medsam2.inference.grid import SliceGrid
+    from medsam2.inference.prompting import Objects
     from medsam2.prompts.types import Prompt
 
 DRAWINGS = ("mask", "box", "recist")
@@ -42,7 +41,7 @@ class PromptOptions:
 
 
 prompt_options = grouped(
-    "asked",
+    "prompts",
     PromptOptions,
     heading("Prompt"),
     click.option("--slice", "slice_index", type=int, metavar="K", help="Slice the prompt lies in, from 0."),
@@ -73,56 +72,6 @@ prompt_options = grouped(
         help="Take this label of --mask or --from-mask only, by value or name. Several with --from-mask.",
     ),
 )  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What is asked for, before the volume is open."""
-
-    options: PromptOptions
-    said: Prompts | None
-    """What the file of prompts says."""
-    drawn_names: dict[int, str | None] = field(default_factory=dict)
-    """Names that the mask file has for its labels, once `prompts` has read it."""
-
-    @property
-    def window(self) -> tuple[float, float] | str | None:
-        """The window that the file of prompts asks for.
-
-        Raises:
-            PromptError: It asks for more than one.
-        """
-        windows = () if self.said is None else self.said.windows
-        if len(windows) > 1:
-            listed = ", ".join(w if isinstance(w, str) else f"{w[0]:g} to {w[1]:g}" for w in windows)
-            raise PromptError(
-                f"{self.options.prompts}: asks for several windows ({listed}); choose one with --window"
-            )
-        return windows[0] if windows else None
-
-    def names(self, numbers: Sequence[int]) -> dict[int, str | None]:
-        """Names of the objects of these numbers, None where they have none."""
-        known = self.drawn_names
-        if self.said is not None:
-            known = {item.number: item.name for item in self.said.objects}
-        return {number: known.get(number) for number in numbers}
-
-    def prompts(self, session: Session) -> Mapping[int, Sequence[Prompt]]:
-        """Prompts on the slices of the open volume, by object number.
-
-        Raises:
-            InputError: They cannot be read, or do not lie in it.
-        """
-        from medsam2.inference.prompting import objects_in_mask, prompts_of
-
-        if self.said is not None:
-            return prompts_of(self.said, session)
-        if self.options.from_mask is not None:
-            drawn_as, wanted = self.options.from_mask_as or DRAWINGS[0], self.options.mask_labels
-            found = objects_in_mask(self.options.from_mask, session, drawn_as=drawn_as, wanted=wanted)
-            self.drawn_names.update({one.number: one.name for one in found})
-            return {one.number: [one.prompt] for one in found}
-        return {1: [_typed(self.options, session)]}
 
 
 def check_prompts(options: PromptOptions) -> None:
@@ -161,41 +110,53 @@ def check_prompts(options: PromptOptions) -> None:
         raise PromptError("--from-mask-as says how to take a mask; give it with --from-mask FILE")
 
 
-def read_asked(options: PromptOptions, volume: Volume, image: Path, axis: int) -> Asked:
-    """Read the file of prompts, if there is one.
+def find_objects(
+    options: PromptOptions, image: Path, window: str | tuple[float, float] | None, grid: SliceGrid
+) -> Objects:
+    """Find the objects and their prompts in the volume.
 
     Args:
         options: As they are given.
-        volume: What is segmented.
-        image: Its file.
-        axis: File axis along which its slices are stacked.
+        image: The volume's file.
+        window: That is given, if one is.
+        grid: The volume.
 
     Raises:
-        InputError: The file cannot be read, or what it says cannot be.
+        InputError: A file cannot be read, or what it says cannot be.
     """
+    from medsam2.inference.prompting import Objects, objects_in_mask, objects_of
     from medsam2.prompts.files import read_prompts
 
-    said = None
     if options.prompts is not None:
-        said = read_prompts(options.prompts, image=image, num_slices=volume.shape[2 - axis])
-    return Asked(options=options, said=said)
+        said = read_prompts(options.prompts, image=image, num_slices=grid.shape[0])
+        objects = objects_of(said, options.prompts, grid)
+        if window is None and len(objects.windows) > 1:
+            try:
+                objects.window()
+            except PromptError as error:
+                raise PromptError(f"{error}, or choose one with --window") from None
+        return objects
+    if options.from_mask is not None:
+        drawn_as = options.from_mask_as or DRAWINGS[0]
+        return objects_in_mask(options.from_mask, grid, drawn_as=drawn_as, wanted=options.mask_labels)
+    return Objects(prompts={1: [_typed(options, grid)]})
 
 
-def _typed(options: PromptOptions, session: Session) -> Prompt:
+def _typed(options: PromptOptions, grid: SliceGrid) -> Prompt:
     """The prompt that stands in the command line itself."""
     from medsam2.inference.prompting import slice_of_mask
     from medsam2.prompts.statements import RecistLine, box_around
     from medsam2.prompts.types import check_slice, prompt_from
 
     assert options.slice_index is not None  # as `check_prompts` made sure
-    check_slice(options.slice_index, session.shape[0])
+    check_slice(options.slice_index, grid.shape[0])
     box: Sequence[float] | None = options.box
     if options.recist is not None:
         line = RecistLine.from_numbers(options.recist)
-        box = box_around(line, shape_yx=session.shape[1:], pixel_mm=session.in_plane_mm).xyxy
+        box = box_around(line, shape_yx=grid.shape[1:], pixel_mm=grid.in_plane_mm).xyxy
     mask = None
     if options.mask is not None:
-        drawn = slice_of_mask(options.mask, session, options.slice_index, options.mask_labels)
+        drawn = slice_of_mask(options.mask, grid, options.slice_index, options.mask_labels)
         mask = drawn.array
     return prompt_from(
         options.slice_index,

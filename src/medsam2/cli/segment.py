@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,20 +31,18 @@ from medsam2.cli.outputs import (
     source_series,
     write_outputs,
 )
-from medsam2.cli.prompting import PromptOptions, check_prompts, prompt_options, read_asked
+from medsam2.cli.prompting import PromptOptions, check_prompts, find_objects, prompt_options
 
 if TYPE_CHECKING:
-    from medsam2.cli.run_report import RunReport
-    from medsam2.imaging.volume import Volume
+    from medsam2.inference.job import OpenJob, Outcome
     from medsam2.inference.session import Session
-    from medsam2.prompts.types import Prompt
 
 OBLIQUE_DEG = 0.5  # less is rounding, or no more than a patient moves
 
 
 @dataclass(frozen=True, kw_only=True)
-class WayOptions:
-    """How the volume is read and followed, as it is given."""
+class RunOptions:
+    """How the volume is read and segmented, as it is given."""
 
     window: str | tuple[float, float] | None
     plane: str | None
@@ -57,20 +56,9 @@ class WayOptions:
     precision: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunFiles:
-    """What a run read and wrote, and what else its report tells of it."""
-
-    read: Sequence[Path]
-    written: Sequence[Path]
-    names: Mapping[int, str | None]
-    seconds: float
-    warnings: Sequence[str]
-
-
-way_options = grouped(
-    "way",
-    WayOptions,
+run_options = grouped(
+    "run",
+    RunOptions,
     heading("Volume"),
     click.option(OPTION, metavar="LO HI | NAME", callback=parse_window, help=HELP),
     click.option(
@@ -109,105 +97,93 @@ way_options = grouped(
 @click.command(cls=WindowCommand)
 @click.argument("image", type=click.Path(path_type=Path))
 @prompt_options
-@way_options
+@run_options
 @output_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of sentences.")
 def segment(
-    image: Path, asked: PromptOptions, way: WayOptions, outputs: OutputOptions, as_json: bool
+    image: Path, prompts: PromptOptions, run: RunOptions, outputs: OutputOptions, as_json: bool
 ) -> None:
     """Segment a structure from a prompt on a slice.
 
     The prompt is a box, points, a mask or a RECIST line on one slice of IMAGE, or a file says what to
     segment; the result is a mask on exactly the image's grid, with a label for each object.
     """
-    from medsam2.cli.run_report import noting_warnings
-    from medsam2.imaging.io import read
-    from medsam2.inference.prompting import add_prompts
+    from medsam2.inference.job import Job, open_job
+    from medsam2.inference.predictor import load
+    from medsam2.inference.record import RunReport, describe_file, describe_weights, noting_warnings
+    from medsam2.inference.runtime import InferenceOptions
 
     started = time.perf_counter()
-    check_prompts(asked)
+    check_prompts(prompts)
     check_places(outputs, image)
-    inputs = [image, *asked.files, *([] if outputs.source is None else [outputs.source])]
+    inputs = [image, *prompts.files, *([] if outputs.source is None else [outputs.source])]
+    job = Job(
+        image=image,
+        objects=partial(find_objects, prompts, image, run.window),
+        frame=run.frame,
+        series=run.series,
+        window=run.window,
+        plane=run.plane,
+        options=InferenceOptions(
+            memory=run.memory, keep_component=run.keep_component, stop_after=run.stop_after
+        ),
+    )
     with noting_warnings() as warned:
-        volume = read(image, frame=way.frame, series=way.series)
-        source = source_series(outputs, image, way.series, frame=way.frame, volume=volume)
-        axis, plane_facts = _choose_axis(volume, way.plane)
-        wishes = read_asked(asked, volume, image, axis)
-        window = way.window if way.window is not None else wishes.window
-        session = _open(image, volume, way, window)
-        prompts = wishes.prompts(session)
-        names = wishes.names(list(prompts))
-        plan = plan_outputs(outputs, image, names, inputs)
-        add_prompts(session, prompts)
-        _propagate(session)
-        written = write_outputs(session, plan, names, source, way.weights)
+        opened = open_job(job, load(run.weights, device=run.device, precision=run.precision))
+        source = source_series(outputs, job, opened.session.grid.volume)
+        facts = {"image": str(image), **_describe_volume(opened.session, run)}
+        plan = plan_outputs(outputs, image, opened.names, inputs)
+        _watch(opened)
+        outcome = opened.outcome()
+        written = write_outputs(outcome, plan, source, run.weights)
     seconds = time.perf_counter() - started
     if outputs.report is not None:
-        run = RunFiles(read=inputs, written=written, names=names, seconds=seconds, warnings=warned)
-        _describe(session, way, prompts, run).write(outputs.report)
-    facts = {
-        "image": str(image),
-        "mask": str(plan.mask),
-        "weights": way.weights,
-        "window": [session.window.lower, session.window.upper],
-        **plane_facts,
-        **_measured(session, names, plan),
-        "seconds": round(seconds, 2),
-    }
+        RunReport(
+            record=outcome.record,
+            weights=describe_weights(run.weights),
+            input_files=[describe_file(path) for path in inputs],
+            output_files=[describe_file(path) for path in written],
+            runtime_seconds=round(seconds, 3),
+            warnings=warned,
+        ).write(outputs.report)
+    facts |= {"mask": str(plan.mask), **_measured(outcome, plan), "seconds": round(seconds, 2)}
     click.echo(json.dumps(facts) if as_json else _sentences(facts))
 
 
-def _choose_axis(volume: Volume, plane: str | None) -> tuple[int, dict[str, object]]:
-    """Find the file axis that slices are stacked along, and say in words what was found for a plane."""
-    from medsam2.imaging.geometry import plane_axis, plane_tilt_deg
-    from medsam2.inference.predictor import DEFAULT_AXIS
+def _describe_volume(session: Session, run: RunOptions) -> dict[str, object]:
+    """Facts of the slices and the window; what a person should know is said at once."""
+    from medsam2.imaging.geometry import plane_tilt_deg
 
-    if plane is None:
-        return DEFAULT_AXIS, {}
-    axis, tilt = plane_axis(volume.affine, plane), plane_tilt_deg(volume.affine, plane)
-    ordinal = ("first axis, x", "second axis, y", "third axis, z")[axis]
-    say(f"{plane} slices are those along the file's {ordinal}: 0 to {volume.shape[2 - axis] - 1}")
-    if tilt >= OBLIQUE_DEG:
-        say(f"the scan is oblique: these slices lean {tilt:.1f} degrees out of the {plane} plane")
-    return axis, {"plane": plane, "axis": axis, "tilt_deg": round(tilt, 2)}
-
-
-def _open(image: Path, volume: Volume, way: WayOptions, window: str | tuple[float, float] | None) -> Session:
-    from medsam2.errors import InputError
-    from medsam2.inference.predictor import load
-    from medsam2.inference.runtime import InferenceOptions
-
-    options = InferenceOptions(
-        memory=way.memory, keep_component=way.keep_component, stop_after=way.stop_after
-    )
-    predictor = load(way.weights, device=way.device, precision=way.precision)
-    try:
-        session = predictor.session(volume, window=window, plane=way.plane, options=options)
-    except InputError as error:
-        raise type(error)(f"{image}: {error}") from error
-    if session.window.note is not None:
-        say(session.window.note)
-    return session
+    grid, window = session.grid, session.window
+    facts: dict[str, object] = {"weights": run.weights, "window": [window.lower, window.upper]}
+    if run.plane is not None:
+        tilt = plane_tilt_deg(grid.volume.affine, run.plane)
+        axis = ("first axis, x", "second axis, y", "third axis, z")[grid.axis]
+        say(f"{run.plane} slices are those along the file's {axis}: 0 to {grid.shape[0] - 1}")
+        if tilt >= OBLIQUE_DEG:
+            say(f"the scan is oblique: these slices lean {tilt:.1f} degrees out of the {run.plane} plane")
+        facts |= {"plane": run.plane, "axis": grid.axis, "tilt_deg": round(tilt, 2)}
+    if window.note is not None:
+        say(window.note)
+    return facts
 
 
-def _propagate(session: Session) -> None:
+def _watch(opened: OpenJob) -> None:
     """Run to the end, with a bar for a person who watches."""
     from rich.console import Console
     from rich.progress import track
 
-    console = Console(stderr=True)
-    steps = session.propagate()
-    if not console.is_terminal:
-        for _ in steps:
-            pass
-        return
-    for _ in track(steps, description="slices", total=session.shape[0], console=console, transient=True):
+    console, total = Console(stderr=True), opened.session.grid.shape[0]
+    for _ in track(
+        opened.propagate(), description="slices", total=total, console=console, transient=True,
+        disable=not console.is_terminal,
+    ):  # fmt: skip
         pass
 
 
-def _measured(session: Session, names: Mapping[int, str | None], plan: OutputPlan) -> dict[str, object]:
+def _measured(outcome: Outcome, plan: OutputPlan) -> dict[str, object]:
     """Measurements of each object, and of a single one beside the other facts."""
-    measured = {number: session.measurements(number) for number in names}
+    measured = outcome.measurements
     objects = [
         {
             "number": number,
@@ -215,43 +191,10 @@ def _measured(session: Session, names: Mapping[int, str | None], plan: OutputPla
             **measured[number],
             **({"mask": str(plan.masks[number])} if number in plan.masks else {}),
         }
-        for number, name in names.items()
+        for number, name in outcome.names.items()
     ]
     alone = next(iter(measured.values())) if len(measured) == 1 else {}
     return {**alone, "objects": objects}
-
-
-def _describe(
-    session: Session, way: WayOptions, prompts: Mapping[int, Sequence[Prompt]], run: RunFiles
-) -> RunReport:
-    """Tell how a run was made."""
-    from medsam2.checkpoints import resolve
-    from medsam2.cli.run_report import (
-        RunReport,
-        WindowFacts,
-        describe_file,
-        describe_prompt,
-        describe_weights,
-    )
-
-    window, runtime = session.window, session.runtime
-    return RunReport(
-        weights=describe_weights(way.weights, resolve(way.weights)),
-        input_files=[describe_file(path) for path in run.read],
-        output_files=[describe_file(path) for path in run.written],
-        prompts=[
-            describe_prompt(number, prompt, run.names[number])
-            for number, said in prompts.items()
-            for prompt in said
-        ],
-        window=WindowFacts(lower=window.lower, upper=window.upper, source=window.source),
-        plane=way.plane,
-        device=str(runtime.device),
-        precision=str(runtime.precision).removeprefix("torch."),
-        memory=way.memory,
-        runtime_seconds=round(run.seconds, 3),
-        warnings=run.warnings,
-    )
 
 
 def _sentences(facts: dict[str, object]) -> str:

@@ -1,11 +1,10 @@
-"""What a report was made with: command, versions, weights, machine, and the most memory in use."""
+"""What a report was made with: command, versions, weights and machine."""
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -91,45 +90,3 @@ def _processor() -> str:
         lines = []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, platform.processor() or "unknown")
-
-
-# Linux keeps a high-water mark of each process and takes it back to today's level on request (proc(5)).
-_STATUS = Path("/proc/self/status")
-_RESET = Path("/proc/self/clear_refs")
-_RESET_MARK = "5"
-_MARK = "VmHWM:"
-
-
-@dataclass
-class Peak:
-    """Filled when the work is done."""
-
-    mib: float | None = None
-    """Of the whole process, libraries and weights included; None where the system does not tell."""
-
-
-@contextmanager
-def watched_memory() -> Iterator[Peak]:
-    """Give a `Peak` that says, after the block, how much memory the process held at most within it."""
-    peak = Peak()
-    can_reset = _reset()
-    yield peak
-    if can_reset:
-        peak.mib = _read()
-
-
-def _reset() -> bool:
-    try:
-        _RESET.write_text(_RESET_MARK)
-    except OSError:
-        return False
-    return True
-
-
-def _read() -> float | None:
-    try:
-        lines = _STATUS.read_text().splitlines()
-    except OSError:
-        return None
-    kib = next((line.split()[1] for line in lines if line.startswith(_MARK)), None)
-    return None if kib is None else int(kib) / 1024

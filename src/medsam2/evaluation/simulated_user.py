@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from medsam2.errors import InputError
 from medsam2.evaluation.cases import XYXY, Task, choose_box
-from medsam2.evaluation.provenance import watched_memory
 from medsam2.imaging.geometry import slices_along
 from medsam2.imaging.volume import Volume
+from medsam2.inference.record import watched_memory
 from medsam2.inference.runtime import InferenceOptions
 from medsam2.prompts.simulate import box_of_line, center_point, largest_error_click, longest_line
 from medsam2.prompts.types import MaskPrompt, Prompt, prompt_from
@@ -48,20 +48,11 @@ class Segmenter(Protocol):
 class Conversation(Protocol):
     """One volume open for prompts and corrections; `inference.session.Session` is one."""
 
-    def add(
-        self,
-        number: int,
-        *,
-        slice: int,  # noqa: A002
-        box: Sequence[float] | None = None,
-        points: Sequence[Sequence[float]] | None = None,
-        labels: Sequence[int] | None = None,
-        mask: npt.ArrayLike | None = None,
-    ) -> npt.NDArray[np.bool_]:
-        """Say something about an object in one slice."""
+    def add(self, number: int, prompt: Prompt) -> npt.NDArray[np.bool_]:
+        """Prompt an object in one slice."""
 
-    def propagate(self) -> Iterator[tuple[int, dict[int, npt.NDArray[np.bool_]]]]:
-        """Carry the object through the volume."""
+    def finish(self) -> None:
+        """Follow the object through the volume."""
 
     def result(self) -> Volume:
         """Return the object's mask on the volume's grid."""
@@ -240,14 +231,6 @@ def _ask_once(task: Task, segmenter: Segmenter, options: RunOptions, box: XYXY) 
 
 
 def _say(session: Conversation, prompt: Prompt) -> npt.NDArray[np.bool_]:
-    session.add(
-        _OBJECT,
-        slice=prompt.slice_index,
-        box=None if prompt.box is None else prompt.box.xyxy,
-        points=[(point.x, point.y) for point in prompt.points] or None,
-        labels=[int(point.is_positive) for point in prompt.points] or None,
-        mask=None if prompt.mask is None else prompt.mask.array,
-    )
-    for _ in session.propagate():
-        pass
+    session.add(_OBJECT, prompt)
+    session.finish()
     return session.result().array != 0
