@@ -1,19 +1,16 @@
-"""Labels: components and holes, with scikit-image as the second opinion."""
+"""Labels: components and run lengths, with scikit-image as the second opinion."""
 
 import numpy as np
 import pytest
 import skimage.measure
 from scipy import ndimage
 
-from medsam2.errors import GeometryError, PromptError
+from medsam2.errors import GeometryError
 from medsam2.imaging.labels import (
     ConnectedParts,
     bounding_box,
     coco_counts,
-    component_at,
-    components_overlapping,
     connected_through,
-    fill_holes,
     from_coco_counts,
     from_run_lengths,
     largest_component,
@@ -21,6 +18,12 @@ from medsam2.imaging.labels import (
 )
 
 SHAPES = [(30, 40), (12, 20, 30)]
+
+
+def components_overlapping(mask, seed):
+    """Return the components of a mask that share at least one voxel with another mask."""
+    labels = skimage.measure.label(mask, connectivity=mask.ndim)
+    return np.isin(labels, np.setdiff1d(labels[seed], 0))
 
 
 def blobs(shape, seed):
@@ -40,21 +43,13 @@ def test_components_agree_with_skimage(shape, seed):
     largest = labels == np.argmax(np.bincount(labels.ravel())[1:]) + 1
     assert np.array_equal(largest_component(mask), largest)
 
-    index = tuple(int(i) for i in np.argwhere(mask)[len(np.argwhere(mask)) // 2])
-    assert np.array_equal(component_at(mask, index), labels == labels[index])
-
-    seeds = np.random.default_rng(seed).random(shape) < 0.01
-    touched = np.isin(labels, np.setdiff1d(labels[seeds], 0))
-    assert np.array_equal(components_overlapping(mask, seeds), touched)
-
 
 def test_corners_connect():
     mask = np.zeros((3, 4, 5), bool)
     mask[0, 0, 0] = mask[1, 1, 1] = True
     mask[2, 3, 4] = True
-    assert component_at(mask, (0, 0, 0)).sum() == 2
     assert largest_component(mask).sum() == 2
-    assert component_at(np.eye(4, dtype=bool), (0, 0)).sum() == 4
+    assert largest_component(np.eye(4, dtype=bool)).sum() == 4
 
 
 def test_of_equals_the_first_is_largest():
@@ -67,60 +62,12 @@ def test_an_empty_mask_stays_empty(shape):
     empty = np.zeros(shape, bool)
     assert bounding_box(empty) is None
     assert not largest_component(empty).any()
-    assert not fill_holes(empty).any()
-    assert not component_at(empty, (0,) * len(shape)).any()
-    assert not components_overlapping(empty, ~empty).any()
-
-
-def test_a_point_outside_the_mask_has_no_component():
-    mask = np.zeros((5, 5), bool)
-    mask[1, 1] = True
-    assert not component_at(mask, (3, 3)).any()
-    assert not component_at(mask, (1, 2)).any()
-
-
-@pytest.mark.parametrize("index", [(-1, 0), (0, 5), (0, 0, 0)])
-def test_a_point_outside_the_array_is_refused(index):
-    with pytest.raises(PromptError):
-        component_at(np.ones((5, 5), bool), index)
-
-
-def test_masks_of_different_shapes_cannot_overlap():
-    with pytest.raises(GeometryError):
-        components_overlapping(np.ones((5, 5), bool), np.ones((5, 6), bool))
 
 
 def test_bounding_box_just_holds_the_mask():
     mask = np.zeros((6, 7, 8), bool)
     mask[2:4, 3, 1:8] = True
     assert bounding_box(mask) == (slice(2, 4), slice(3, 4), slice(1, 8))
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_holes_are_what_the_outside_cannot_reach(seed):
-    mask = blobs((30, 40), seed)
-    # One pixel of outside all around; a face is the only way from pixel to pixel outside.
-    outside = skimage.measure.label(~np.pad(mask, 1), connectivity=1)
-    expected = (outside != outside[0, 0])[1:-1, 1:-1]
-    assert np.array_equal(fill_holes(mask), expected)
-
-
-def test_a_hole_open_at_the_border_is_no_hole():
-    ring = np.ones((5, 5), bool)
-    ring[1:4, 1:4] = False
-    assert fill_holes(ring).all()
-    ring[0, 2] = False
-    assert np.array_equal(fill_holes(ring), ring)
-
-
-def test_holes_of_a_volume_are_filled_in_each_slice():
-    cube = np.ones((3, 5, 5), bool)
-    cube[:, 2, 2] = False  # a tunnel: no hole in 3D, one in every slice
-    cube[1] = False
-    filled = fill_holes(cube)
-    assert filled[0].all()
-    assert filled[2].all()
-    assert not filled[1].any()
 
 
 @pytest.mark.parametrize("seed", range(6))

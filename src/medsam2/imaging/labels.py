@@ -1,7 +1,6 @@
-"""Find the connected parts and the holes of a mask, and write it as run lengths.
+"""Find the connected parts of a mask, and write it as run lengths.
 
-Neighbours touch by a face, an edge or a corner: 8 of them in 2D, 26 in 3D. Work happens inside the mask's
-bounding box, so the cost follows the object and not the scan.
+Neighbours touch by a face, an edge or a corner: 8 of them in 2D, 26 in 3D.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -11,9 +10,10 @@ import numpy as np
 from scipy import ndimage
 from scipy.cluster.hierarchy import DisjointSet
 
-from medsam2.errors import GeometryError, PromptError
+from medsam2.errors import GeometryError
 
-# COCO's letters: five bits, one that says whether more follow, and 48 to make it printable.
+# COCO's letters: five bits, one that says whether more follow, and 48 to make it printable. pycocotools is not
+# used: it writes the same strings, but it also decodes incomplete ones, which must be refused in a request.
 _COCO_BITS, _COCO_SIGN, _COCO_GOES_ON, _COCO_FIRST = 0x1F, 0x10, 0x20, 48
 _COCO_MAX_SHIFT = 60  # no run is longer than int64 can say; a number without end would take hours
 
@@ -37,56 +37,10 @@ def bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:
     return tuple(box)
 
 
-def component_at(mask: np.ndarray, index: tuple[int, ...]) -> np.ndarray:
-    """Return the component of a mask that contains a voxel; nothing if the voxel is outside the mask.
-
-    Args:
-        mask: Boolean, (y, x) or (z, y, x).
-        index: The voxel in the array's own order, (y, x) or (z, y, x).
-
-    Returns:
-        Boolean, of the mask's shape.
-
-    Raises:
-        PromptError: The voxel lies outside the array.
-    """
-    if len(index) != mask.ndim or not all(0 <= i < size for i, size in zip(index, mask.shape, strict=True)):
-        raise PromptError(f"voxel {tuple(index)} does not lie in an array of shape {mask.shape}")
-    seed = np.zeros(mask.shape, bool)
-    seed[tuple(index)] = True
-    return components_overlapping(mask, seed)
-
-
-def components_overlapping(mask: np.ndarray, seed: np.ndarray) -> np.ndarray:
-    """Return the components of a mask that share at least one voxel with another mask.
-
-    Args:
-        mask: Boolean, (y, x) or (z, y, x).
-        seed: Boolean, of the same shape.
-
-    Returns:
-        Boolean, of the mask's shape.
-
-    Raises:
-        GeometryError: The shapes differ.
-    """
-    if mask.shape != seed.shape:
-        raise GeometryError(f"masks of shapes {mask.shape} and {seed.shape} cannot overlap")
-    kept = np.zeros(mask.shape, bool)
-    box = bounding_box(mask)
-    if box is not None:
-        labels, num_labels = _label(mask[box])
-        is_touched = np.zeros(num_labels + 1, bool)
-        is_touched[labels[seed[box]]] = True
-        is_touched[0] = False
-        kept[box] = is_touched[labels]
-    return kept
-
-
 class ConnectedParts:
     """The 3D components of a mask that share a voxel with seeds, as slices become known in any order.
 
-    `components_overlapping` gives the same, but needs the whole mask and its labels in memory at once.
+    At most two slices and their labels are in memory at once.
 
     Args:
         mask_at: Slice index to boolean (y, x); called again for a slice whose labels are needed later.
@@ -264,26 +218,6 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
         sizes[0] = 0
         kept[box] = labels == sizes.argmax()
     return kept
-
-
-def fill_holes(mask: np.ndarray) -> np.ndarray:
-    """Fill what a mask encloses in a slice; of a volume, slice by slice.
-
-    A hole touches the outside by no face; a gap at a corner does not open it, as the mask is connected there.
-
-    Args:
-        mask: Boolean, (y, x) or (z, y, x).
-
-    Returns:
-        Boolean, of the mask's shape.
-    """
-    if mask.ndim == 3:
-        return np.stack([fill_holes(part) for part in mask])
-    filled = np.zeros(mask.shape, bool)
-    box = bounding_box(mask)
-    if box is not None:
-        filled[box] = ndimage.binary_fill_holes(mask[box])
-    return filled
 
 
 def _label(mask: np.ndarray) -> tuple[np.ndarray, int]:
