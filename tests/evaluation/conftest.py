@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from medsam2.evaluation.cases import Case
 from medsam2.imaging import io
 from medsam2.imaging.geometry import restore_axes, slices_along
 from medsam2.imaging.volume import Volume
+from medsam2.prompts.types import Prompt, prompt_from
 
 SPACING = (1.0, 1.5, 2.0)
 
@@ -69,18 +70,18 @@ class Dialogue:
     volume: Volume
     axis: int
     mistakes: list[Callable[[np.ndarray], np.ndarray]]
-    said: list[dict[str, object]] = field(default_factory=list)
+    prompts: list[Prompt] = field(default_factory=list)
 
-    def add(self, number: int, **prompt: object) -> None:
+    def add(self, number: int, prompt: Prompt) -> None:
         assert number == 1
-        self.said.append(prompt)
+        self.prompts.append(prompt)
 
-    def propagate(self) -> Iterator[tuple[int, dict[int, np.ndarray]]]:
-        yield 0, {}
+    def finish(self) -> None:
+        """Nothing is left to do."""
 
     def result(self) -> Volume:
         mask = slices_along(self.volume.array, self.axis) > 120
-        for mistake in self.mistakes[len(self.said) - 1 :]:
+        for mistake in self.mistakes[len(self.prompts) - 1 :]:
             mask = mistake(mask.copy())
         return self.volume.with_array(np.ascontiguousarray(restore_axes(mask.astype(np.uint8), self.axis)))
 
@@ -98,7 +99,7 @@ class Scripted:
 
     def segment(self, volume, *, slice, box, window=None, axis=2, memory="recent") -> Volume:  # noqa: A002
         dialogue = self.session(volume, axis=axis)
-        dialogue.add(1, slice=slice, box=box)
+        dialogue.add(1, prompt_from(slice, box=box))
         return dialogue.result()
 
 

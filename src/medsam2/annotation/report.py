@@ -15,7 +15,7 @@ from medsam2.annotation.layout import make_folder
 from medsam2.annotation.project import STATES, Project
 from medsam2.reports.page import PAGE, Picture, png_picture, render, svg_picture, write_text
 from medsam2.reports.page import POLICY as POLICY
-from medsam2.reports.tables import NOTHING, Table, counted, minutes, number, percent, write_csv
+from medsam2.reports.tables import NOTHING, Table, counted, minutes, number, percent, write_rows
 from medsam2.reports.time_charts import draw_acts, draw_pairs, draw_times
 
 FEW_CASES = 10
@@ -54,7 +54,7 @@ def write_report(project: Project, folder: Path, simulation: str = "") -> Path:
         "proposals": (_AGREEMENT, map(_agreement_values, findings.proposals)),
     }
     for name, (header, rows) in tables.items():
-        write_csv(folder / f"{name}.csv", header, ([_safe(value) for value in row] for row in rows))
+        write_rows(folder / f"{name}.csv", header, ([_safe(value) for value in row] for row in rows))
     write_text(folder / PAGE, _render(findings, made=moment(project.now_ms()), simulation=simulation))
     return folder / PAGE
 

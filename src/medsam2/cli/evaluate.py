@@ -18,7 +18,7 @@ from medsam2.errors import InputError
 
 if TYPE_CHECKING:
     from medsam2.evaluation.cost import TimeModel
-    from medsam2.evaluation.experiment import Arm, Study
+    from medsam2.evaluation.experiment import Arm, Experiment
     from medsam2.evaluation.provenance import Provenance
     from medsam2.evaluation.runner import CaseResult
     from medsam2.evaluation.simulated_user import RunOptions
@@ -139,8 +139,8 @@ def evaluate(
     masks = Masks()
     total = len(listed) * repeats * len(arms)
     results = list(_watched(run_arms_of(listed, arms, masks), total))
-    study = conclude(listed, arms, results, masks, facts, model=model)
-    mine = study.results[0]
+    found = conclude(listed, arms, results, masks, facts, model=model)
+    mine = found.results[0]
     summary = summarise(mine)
     if prints_json:
         settings: dict[str, object] = {
@@ -154,18 +154,18 @@ def evaluate(
             "surface_dice_tolerance": TOLERANCE,
             "protocol": protocol,
         }
-        _print_json(settings, study)
+        _print_json(settings, found)
     else:
         _print_table(mine, summary)
-        _print_differences(study)
+        _print_differences(found)
     if csv_path is not None:
         write_csv(mine, csv_path)
     if report is not None:
         from medsam2.evaluation.report import PAGE, publish
 
-        publish(study, report)
+        publish(found, report)
         say(f"the report is {report / PAGE}")
-    failures = [result for part in study.results for result in part if result.error is not None]
+    failures = [result for part in found.results for result in part if result.error is not None]
     for result in failures:
         say(f"{result.name} failed: {result.error}")
     if failures:
@@ -316,11 +316,11 @@ def _watched(results: Iterator[tuple[int, CaseResult]], total: int) -> Iterator[
     return iter(track(results, description="cases", total=total, console=console, transient=True))
 
 
-def _print_json(settings: dict[str, object], study: Study) -> None:
-    from medsam2.evaluation.report import study_json
+def _print_json(settings: dict[str, object], found: Experiment) -> None:
+    from medsam2.evaluation.report import experiment_json
 
-    found = study_json(study)
-    click.echo(json.dumps({"settings": settings, **found}, allow_nan=False))
+    numbers = experiment_json(found)
+    click.echo(json.dumps({"settings": settings, **numbers}, allow_nan=False))
 
 
 def _print_table(results: Sequence[CaseResult], summary: Summary) -> None:
@@ -330,19 +330,19 @@ def _print_table(results: Sequence[CaseResult], summary: Summary) -> None:
     _print_rows(TABLE_HEADER, runs, means)
 
 
-def _print_differences(study: Study) -> None:
+def _print_differences(found: Experiment) -> None:
     from medsam2.evaluation.summary import PICTURES, SCANS
     from medsam2.evaluation.tables import alike_in_words, comparison_table
 
-    if not study.differences:
+    if not found.differences:
         return
     # Strata are for the report.
     parts = [
         dataclasses.replace(table, rows=tuple(row for row in table.rows if row[0] in (SCANS, PICTURES)))
-        for table in (comparison_table(study, primary=primary) for primary in (True, False))
+        for table in (comparison_table(found, primary=primary) for primary in (True, False))
     ]
-    click.echo(f"\n{alike_in_words(study)}")
-    click.echo(f"\n{study.arms[1]} minus {study.arms[0]}: primary tests, then the others")
+    click.echo(f"\n{alike_in_words(found)}")
+    click.echo(f"\n{found.arms[1]} minus {found.arms[0]}: primary tests, then the others")
     _print_rows(parts[0].header[:-1], *([row[:-1] for row in part.rows] for part in parts))
 
 

@@ -1,4 +1,4 @@
-"""One or two ways of segmenting over the same cases, and what a reader must not conclude."""
+"""Run one or two methods on the same cases, compare them, and list what a reader must not conclude."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from medsam2.imaging.labels import from_run_lengths, run_lengths
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Arm:
-    """A way of segmenting."""
+    """A method of segmenting, with its options."""
 
     name: str
     segmenter: Segmenter
@@ -33,14 +33,14 @@ class Masks:
 
     kept: dict[tuple[str, int], tuple[np.ndarray, tuple[int, ...]]] = field(default_factory=dict)
     alike: dict[tuple[str, int], float] = field(default_factory=dict)
-    """Dice of the two ways' masks with one another, where both found one."""
+    """Dice of the two methods' masks with one another, where both found one."""
 
     def keep(self, result: CaseResult, mask: np.ndarray) -> None:
-        """Take a mask `(z, y, x)` in."""
+        """Keep the mask `(z, y, x)` of a result."""
         self.kept[result.name, result.repeat] = run_lengths(mask), mask.shape
 
     def compare(self, result: CaseResult, mask: np.ndarray) -> None:
-        """Measure how much a mask of the second way is that of the first; nothing is kept of it."""
+        """Measure how far the second method's mask agrees with the first one's. It is not kept."""
         key = result.name, result.repeat
         if key in self.kept:
             self.alike[key] = measure_dice(self.get(result), mask)
@@ -51,8 +51,8 @@ class Masks:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Study:
-    """What was found."""
+class Experiment:
+    """The results of one or two methods on a list of cases."""
 
     cases: tuple[Case, ...]
     arms: tuple[str, ...]
@@ -72,11 +72,11 @@ class Study:
 
 
 def run_arms_of(cases: Sequence[Case], arms: Sequence[Arm], masks: Masks) -> Iterator[tuple[int, CaseResult]]:
-    """Run every case with every arm, one after the other, so that a machine's moods meet all arms alike.
+    """Run every case with every arm in turn, so that a machine's other work slows all arms alike.
 
     Args:
         cases: What to run.
-        arms: With one and the same protocol, noise and seed: then they get the same first prompts.
+        arms: With the same protocol, noise and seed, so that they get the same first prompts.
         masks: Takes the masks of the first arm, and compares those of the second with them.
 
     Yields:
@@ -97,8 +97,8 @@ def conclude(
     provenance: Provenance | None = None,
     *,
     model: TimeModel | None = None,
-) -> Study:
-    """Compare and add up what `run_arms_of` has given.
+) -> Experiment:
+    """Compare and sum up the results of `run_arms_of`.
 
     Args:
         cases: What was run.
@@ -106,11 +106,11 @@ def conclude(
         results: All of them.
         masks: Of the first arm.
         provenance: Of the run.
-        model: Of the time that users take.
+        model: How long users take.
     """
     options = arms[0].options
     by_arm = tuple(tuple(r for number, r in results if number == arm) for arm in range(len(arms)))
-    return Study(
+    return Experiment(
         cases=tuple(cases),
         arms=tuple(arm.name for arm in arms),
         options=options,
@@ -125,17 +125,17 @@ def conclude(
 _FEW_PATIENTS = 30
 
 
-def list_limits(study: Study) -> list[str]:
-    """Return a study's limits, a sentence or two each, those that weigh most first."""
-    return [*_of_the_list(study), *_of_the_prompts(study), *_of_the_numbers(study)]
+def list_limits(found: Experiment) -> list[str]:
+    """Return an experiment's limits, a sentence or two each, those that weigh most first."""
+    return [*_of_the_list(found), *_of_the_prompts(found), *_of_the_numbers(found)]
 
 
-def _of_the_list(study: Study) -> Iterator[str]:
-    results = study.results[0]
+def _of_the_list(found: Experiment) -> Iterator[str]:
+    results = found.results[0]
     num_patients = len({cluster_of(result) for result in results})
     if num_patients < len({result.name for result in results}):
         yield (
-            f"The {len(study.cases)} cases lie in {num_patients} patients or images. Cases of one image are "
+            f"The {len(found.cases)} cases lie in {num_patients} patients or images. Cases of one image are "
             "not independent: intervals resample patients, tests use one mean difference per patient."
         )
     if num_patients < _FEW_PATIENTS:
@@ -143,7 +143,7 @@ def _of_the_list(study: Study) -> Iterator[str]:
             f"{num_patients} patients are few. Bootstrap intervals of so few are too narrow; strata of fewer "
             f"than {MIN_CLUSTERS} patients have none and show no more than examples."
         )
-    made = [case.reference for case in study.cases]
+    made = [case.reference for case in found.cases]
     num_other = sum(not is_by_hand(one) for one in made)
     if num_other:
         yield (
@@ -156,16 +156,16 @@ def _of_the_list(study: Study) -> Iterator[str]:
     )
 
 
-def _of_the_prompts(study: Study) -> Iterator[str]:
-    noise = study.options.box_noise
-    tight = study.options.protocol in ("box", "interactive") and noise == 0
+def _of_the_prompts(found: Experiment) -> Iterator[str]:
+    noise = found.options.box_noise
+    tight = found.options.protocol in ("box", "interactive") and noise == 0
     yield (
         "Prompts are cut out of the reference mask"
         + (" and boxes are exactly tight" if tight else "")
         + ". People draw less exactly, and their scores are lower (Magg et al., arXiv 2603.10541)."
         + (" --box-noise 0.1 --repeats 5 shows how much depends on it." if tight else "")
     )
-    if study.options.has_clicks:
+    if found.options.has_clicks:
         yield (
             "Clicks are placed by the rule of the CVPR 2025 challenge, which knows the reference and always "
             "finds the largest error of the whole volume. A person finds it less well. The areas under the "
@@ -174,8 +174,8 @@ def _of_the_prompts(study: Study) -> Iterator[str]:
         )
 
 
-def _of_the_numbers(study: Study) -> Iterator[str]:
-    results = [result for part in study.results for result in part]
+def _of_the_numbers(found: Experiment) -> Iterator[str]:
+    results = [result for part in found.results for result in part]
     scores = [result.scores for result in results if result.scores is not None]
     num_missed = sum(math.inf in (one.hd95_mm, one.hd95_px) for one in scores)
     if num_missed:
@@ -195,7 +195,7 @@ def _of_the_numbers(study: Study) -> Iterator[str]:
         "Seconds and memory are those of this machine with whatever else it was doing; memory is that of the "
         "whole process, libraries and weights included, on the host alone."
     )
-    if study.differences:
+    if found.differences:
         yield (
             "A difference that is not significant here is not shown to be none: read its interval. What is "
             "found in a stratum or in another metric than the primary ones was found by searching, and is a "

@@ -1,24 +1,22 @@
-"""Show what an evaluation has found: as a table, CSV, JSON, or a folder with a page."""
+"""Write the results of an evaluation: a table, CSV, JSON, or a folder with a page."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from medsam2.errors import InputError
-from medsam2.evaluation.experiment import Study
-from medsam2.evaluation.figures import check_matplotlib
-from medsam2.evaluation.gallery import Exhibit, show_cases
-from medsam2.evaluation.page import render_page
+from medsam2.evaluation.comparison import Difference
+from medsam2.evaluation.experiment import Experiment
+from medsam2.evaluation.page import Exhibit, render_page, show_cases
 from medsam2.evaluation.runner import CaseResult, Scores, Step
 from medsam2.evaluation.summary import Means, Summary, summarise
-from medsam2.imaging.replacing import replacing
-
-Record = dict[str, str | int | float | None]
+from medsam2.reports.charts import check_matplotlib
+from medsam2.reports.page import PAGE as PAGE
+from medsam2.reports.page import make_folder, write_text
+from medsam2.reports.tables import write_rows
 
 TABLE_HEADER = ("case", "Dice", "surface Dice", "HD95", "key slice", "over", "under", "seconds")
 """HD95 comes with its unit; over counts slices with a mask where none should be, under the reverse."""
@@ -31,51 +29,40 @@ _CASE_NAMES = tuple(
 
 
 def write_csv(results: Sequence[CaseResult], path: Path) -> None:
-    """Write one row a run; an existing file is replaced once all is written.
+    """Write a CSV with one row a run; an earlier file is replaced once the new one is whole.
 
-    What a run does not have is empty, the HD95 of a run that found nothing is `inf`.
+    A value that a run does not have is empty; the HD95 of a run that found nothing is `inf`.
 
     Raises:
         InputError: The file cannot be written.
     """
-    with (
-        replacing(path, ".part") as temporary,
-        temporary.open("x", encoding="utf-8", newline="") as file,
-    ):
-        writer = csv.DictWriter(file, [*_CASE_NAMES, *_SCORE_NAMES, "error"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(_flatten(result) for result in results)
+    rows = [list(_flatten(result).values()) for result in results]
+    write_rows(path, [*_CASE_NAMES, *_SCORE_NAMES, "error"], rows)
 
 
 def write_steps_csv(results: Sequence[CaseResult], path: Path) -> None:
-    """Write one row an interaction; an existing file is replaced once all is written.
+    """Write a CSV with one row an interaction; an earlier file is replaced once the new one is whole.
 
     Raises:
         InputError: The file cannot be written.
     """
     rows = [
-        {"name": result.name, "repeat": result.repeat, **dataclasses.asdict(step)}
+        [result.name, result.repeat, *dataclasses.asdict(step).values()]
         for result in results
         for step in result.steps
     ]
-    with (
-        replacing(path, ".part") as temporary,
-        temporary.open("x", encoding="utf-8", newline="") as file,
-    ):
-        writer = csv.DictWriter(file, ["name", "repeat", *_STEP_NAMES], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(path, ["name", "repeat", *_STEP_NAMES], rows)
 
 
 def as_json(results: Sequence[CaseResult], summary: Summary) -> dict[str, object]:
     """Return results and means as values that JSON knows; an infinite distance becomes null."""
     return {
-        "cases": [{**_finite(_flatten(result)), **_steps(result)} for result in results],
+        "cases": [_plain(_flatten(result) | _steps(result)) for result in results],
         "means": {
-            "3d": _finite(dataclasses.asdict(summary.volumes)),
-            "2d": _finite(dataclasses.asdict(summary.stills)),
+            "3d": _plain(dataclasses.asdict(summary.volumes)),
+            "2d": _plain(dataclasses.asdict(summary.stills)),
             "by_modality": {
-                name: _finite(dataclasses.asdict(means)) for name, means in summary.by_modality.items()
+                name: _plain(dataclasses.asdict(means)) for name, means in summary.by_modality.items()
             },
         },
     }
@@ -89,25 +76,18 @@ def as_table(results: Sequence[CaseResult], summary: Summary) -> tuple[list[list
     return runs, means
 
 
-def _flatten(result: CaseResult) -> Record:
-    record: Record = {name: getattr(result, name) for name in _CASE_NAMES}
+def _flatten(result: CaseResult) -> dict[str, object]:
+    record: dict[str, object] = {name: getattr(result, name) for name in _CASE_NAMES}
     record |= {name: None if result.scores is None else getattr(result.scores, name) for name in _SCORE_NAMES}
     record["error"] = result.error
     return record
 
 
 def _steps(result: CaseResult) -> dict[str, object]:
-    """The way to the last mask, where there was more than one interaction."""
+    """The masks on the way to the last one, where there was more than one interaction."""
     if len(result.steps) < 2:
         return {}
     return {"steps": [dataclasses.asdict(step) for step in result.steps]}
-
-
-def _finite(record: Record) -> Record:
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in record.items()
-    }
 
 
 def _name(result: CaseResult) -> str:
@@ -124,25 +104,24 @@ def _cells(scores: Scores | Means | None) -> list[str]:
     if scores is None:
         return ["failed", *[""] * (len(TABLE_HEADER) - 2)]
     return [
-        _number(scores.dice, ".3f"),
-        _number(scores.surface_dice, ".3f"),
+        _optional(scores.dice, ".3f"),
+        _optional(scores.surface_dice, ".3f"),
         " ".join(
             f"{value:.1f} {unit}"
             for value, unit in ((scores.hd95_mm, "mm"), (scores.hd95_px, "px"))
             if value is not None
         ),
-        _number(scores.key_slice_dice, ".3f"),
-        _number(scores.over_slices, ".3g"),
-        _number(scores.under_slices, ".3g"),
-        _number(scores.seconds, ".2f"),
+        _optional(scores.key_slice_dice, ".3f"),
+        _optional(scores.over_slices, ".3g"),
+        _optional(scores.under_slices, ".3g"),
+        _optional(scores.seconds, ".2f"),
     ]
 
 
-def _number(value: float | None, style: str) -> str:
+def _optional(value: float | None, style: str) -> str:
     return "" if value is None else format(value, style)
 
 
-PAGE = "report.html"
 NUMBERS = "results.json"
 CASES = "results.csv"
 STEPS = "steps.csv"
@@ -155,79 +134,68 @@ def prepare_folder(folder: Path) -> None:
     """Make the folder of a report, before the work is done that fills it.
 
     Raises:
-        InputError: It cannot be made or is a file, or matplotlib is not installed.
+        InputError: It is a file or cannot be made, or matplotlib is not installed.
     """
     check_matplotlib()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made a folder: {error.strerror or error}") from error
+    make_folder(folder)
 
 
-def publish(study: Study, folder: Path, exhibits: list[Exhibit] | None = None) -> None:
-    """Write a report; files of an earlier one are replaced, each once it is whole.
+def publish(found: Experiment, folder: Path, exhibits: Sequence[Exhibit] | None = None) -> None:
+    """Write a report; each earlier file is replaced once the new one is whole.
 
     Args:
-        study: What was found.
+        found: The results.
         folder: Made by `prepare_folder`.
         exhibits: The cases to show; those that `show_cases` chooses if not given.
 
     Raises:
         InputError: A file cannot be written, or a case to be shown can no longer be read.
     """
-    page = render_page(study, show_cases(study) if exhibits is None else exhibits)
-    for prefix, results in zip(("", SECOND), study.results, strict=False):
+    page = render_page(found, show_cases(found) if exhibits is None else exhibits)
+    for prefix, results in zip(("", SECOND), found.results, strict=False):
         write_csv(results, folder / f"{prefix}{CASES}")
         write_steps_csv(results, folder / f"{prefix}{STEPS}")
-    if study.differences:
-        _write_differences(study, folder / DIFFERENCES)
-    _write_text(json.dumps(study_json(study), allow_nan=False, indent=1) + "\n", folder / NUMBERS)
-    _write_text(page, folder / PAGE)
+    if found.differences:
+        rows = [_flat_difference(row) for row in found.differences]
+        write_rows(folder / DIFFERENCES, list(rows[0]), (list(row.values()) for row in rows))
+    write_text(folder / NUMBERS, json.dumps(experiment_json(found), allow_nan=False, indent=1) + "\n")
+    write_text(folder / PAGE, page)
 
 
-def study_json(study: Study) -> dict[str, object]:
-    """Return all numbers of a study as values that JSON knows; what is not finite becomes null.
+def experiment_json(found: Experiment) -> dict[str, object]:
+    """Return all numbers of an experiment as values that JSON knows; what is not finite becomes null.
 
-    The keys of `report.as_json` are those of the first arm; `second` holds the same of the other one.
+    The keys of `as_json` are those of the first arm; `second` holds the same of the other one.
     """
-    parts = [as_json(results, summarise(results)) for results in study.results]
-    found: dict[str, object] = {
-        "arms": list(study.arms),
-        "options": dataclasses.asdict(study.options),
-        "provenance": None if study.provenance is None else dataclasses.asdict(study.provenance),
+    parts = [as_json(results, summarise(results)) for results in found.results]
+    values: dict[str, object] = {
+        "arms": list(found.arms),
+        "options": dataclasses.asdict(found.options),
+        "provenance": None if found.provenance is None else dataclasses.asdict(found.provenance),
         **parts[0],
-        "costs": [None if cost is None else _plain(dataclasses.asdict(cost)) for cost in study.costs],
+        "costs": [None if cost is None else _plain(dataclasses.asdict(cost)) for cost in found.costs],
     }
     if len(parts) > 1:
-        found["second"] = parts[1]
-        found["alike"] = [
+        values["second"] = parts[1]
+        values["alike"] = [
             {"name": name, "repeat": repeat, "dice": share}
-            for (name, repeat), share in study.masks.alike.items()
+            for (name, repeat), share in found.masks.alike.items()
         ]
-        found["differences"] = [_plain(dataclasses.asdict(row)) for row in study.differences]
-    return found
+        values["differences"] = [_plain(dataclasses.asdict(row)) for row in found.differences]
+    return values
 
 
-def _write_differences(study: Study, path: Path) -> None:
-    rows = []
-    for row in study.differences:
-        low, high = row.difference.interval or ("", "")
-        record = dataclasses.asdict(row)
-        del record["difference"]
-        rows.append(
-            record
-            | {"difference": row.difference.mean, "low": low, "high": high}
-            | {"num_cases": row.difference.num_cases, "num_patients": row.difference.num_clusters}
-        )
-    with replacing(path, ".part") as temporary, temporary.open("x", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def _write_text(text: str, path: Path) -> None:
-    with replacing(path, ".part") as temporary:
-        temporary.write_text(text, encoding="utf-8")
+def _flat_difference(row: Difference) -> dict[str, object]:
+    low, high = row.difference.interval or ("", "")
+    record = dataclasses.asdict(row)
+    del record["difference"]
+    return record | {
+        "difference": row.difference.mean,
+        "low": low,
+        "high": high,
+        "num_cases": row.difference.num_cases,
+        "num_patients": row.difference.num_clusters,
+    }
 
 
 def _plain(value: object) -> object:

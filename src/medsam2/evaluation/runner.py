@@ -1,4 +1,4 @@
-"""Run a predictor over cases and measure what it finds."""
+"""Run a predictor on cases and measure its masks."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from medsam2.evaluation.metrics import (
     poor_slices,
     volume_error_percent,
 )
-from medsam2.evaluation.simulated_user import RunOptions, Segmenter, ask, auc
+from medsam2.evaluation.simulated_user import RunOptions, Segmenter, auc, prompt_case
 from medsam2.imaging.geometry import slices_along
 from medsam2.measure.sizes import volume_ml
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """What was measured of one mask."""
+    """The measures of one mask."""
 
     dice: float
     surface_dice: float
@@ -40,11 +40,11 @@ class Scores:
     key_slice_dice: float
     """In the slice that was prompted first."""
     over_slices: int
-    """Slices in which something was found and nothing is."""
+    """Slices with a mask and no object."""
     under_slices: int
-    """Slices in which nothing was found and something is."""
+    """Slices with the object and no mask."""
     seconds: float
-    """Of the segmentation alone, all rounds together, without reading and measuring."""
+    """Of the segmentation alone, all interactions together, without reading and measuring."""
     num_slices: int
     """Of the scan."""
     strict_surface_dice: float | None = None
@@ -67,11 +67,11 @@ class Scores:
     over_above_mm: float | None = None
     over_below_mm: float | None = None
     object_slices: int | None = None
-    """That hold the object."""
+    """Slices that hold the object."""
     peak_mib: float | None = None
-    """Most memory that the process held meanwhile; None where the system does not tell."""
+    """The most memory that the process used meanwhile; None where the system does not tell."""
     dice_auc: float | None = None
-    """Area under the Dice over the clicks; None for a protocol without clicks. See `rounds.auc`."""
+    """Area under the Dice over the clicks; None for a protocol without clicks. See `simulated_user.auc`."""
     surface_dice_auc: float | None = None
 
 
@@ -88,9 +88,9 @@ def score(
     Args:
         found: Boolean `(z, y, x)` on the scan's grid.
         task: The case.
-        agreement: What `metrics.measure` says of both.
-        seconds: That the segmentation took.
-        peak_mib: Most memory that was in use meanwhile.
+        agreement: From `metrics.measure`, of the mask and the truth.
+        seconds: How long the segmentation took.
+        peak_mib: The most memory in use meanwhile.
 
     Raises:
         GeometryError: The mask does not have the scan's shape.
@@ -131,7 +131,7 @@ def score(
     )
 
 
-# The last three are what a machine that is too small, or a file that vanishes, looks like.
+# The last three are raised on a machine that is too small, or when a file vanishes.
 _FAILURES = (MedSAM2Error, RuntimeError, MemoryError, OSError)
 
 _logger = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ class Step:
     seconds: float
     """That the machine took for this interaction."""
     poor_slices: int
-    """Slices of the object or the mask whose own Dice is below `extent.TARGET_DICE`."""
+    """Slices of the object or the mask whose own Dice is below `metrics.TARGET_DICE`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,9 +163,9 @@ class CaseResult:
     repeat: int = 0
     """Counted from 0."""
     scan: int | None = None
-    """Cases of one patient, or of one image, share a number; see `protocol.Case`."""
+    """Cases of one patient, or of one image, share a number; see `cases.Case`."""
     reference: str | None = None
-    """How the truth was made; see `protocol.Case`."""
+    """How the truth was made; see `cases.Case`."""
     scores: Scores | None = None
     """Of the last mask; None if the case failed."""
     steps: tuple[Step, ...] = ()
@@ -175,7 +175,7 @@ class CaseResult:
 
 
 Keep = Callable[[CaseResult, np.ndarray], None]
-"""Takes a result and its mask, bool `(z, y, x)`, which is not kept otherwise."""
+"""Receives a result and its mask, bool `(z, y, x)`, which is not kept otherwise."""
 
 
 def run_cases(
@@ -223,7 +223,7 @@ def _run_task(
 ) -> tuple[CaseResult, np.ndarray]:
     steps: list[Step] = []
     peaks: list[float] = []
-    for answer in ask(task, segmenter, options, repeat):
+    for answer in prompt_case(task, segmenter, options, repeat):
         mask = answer.mask
         agreement = measure(mask, task.truth, task.spacing)
         slices, truth = (slices_along(array, task.axis) for array in (mask, task.truth))

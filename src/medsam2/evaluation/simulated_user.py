@@ -1,4 +1,4 @@
-"""The simulated user: what is said about a case first, and what is said of the mask that comes back."""
+"""The simulated user: the first prompt of a case, and a click in the largest error of each answer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _OBJECT = 1  # number of the object in its session
 
 
 class Segmenter(Protocol):
-    """What can be evaluated: the network's predictor, or another method that answers the same question."""
+    """What can be evaluated: the network's predictor, or another method that takes the same prompts."""
 
     def segment(
         self,
@@ -79,11 +79,11 @@ class RunOptions:
     """How cases are prompted.
 
     Raises:
-        InputError: A number is out of its range, or a choice is not there, or repeats would only repeat.
+        InputError: A number is out of range, a choice is unknown, or repeats would give the same numbers.
     """
 
     box_noise: float = 0.0
-    """Largest shift of each end of the box, as a part of its width or height; 0 leaves it as it is."""
+    """Largest shift of each end of the box, as a fraction of its width or height; 0 is no noise."""
     repeats: int = 1
     """How often each case is run, each time with other noise."""
     seed: int = 0
@@ -93,12 +93,12 @@ class RunOptions:
     protocol: str = "box"
     """One of `PROTOCOLS`."""
     clicks: int = 5
-    """How many, where the protocol has clicks; with that of the challenge, after the box."""
+    """How many, where the protocol has clicks; after the box in the protocol of the challenge."""
 
     def __post_init__(self) -> None:
         """Check the numbers."""
         if not 0 <= self.box_noise <= 1:
-            raise InputError(f"box noise is a part of the box's side, 0 to 1, not {self.box_noise:g}")
+            raise InputError(f"box noise is a fraction of the box's side, 0 to 1, not {self.box_noise:g}")
         if self.repeats < 1 or self.seed < 0:
             raise InputError(f"repeats start at 1 and seeds at 0, these are {self.repeats} and {self.seed}")
         if self.repeats > 1 and self.box_noise == 0:
@@ -115,40 +115,40 @@ class RunOptions:
 
     @property
     def has_clicks(self) -> bool:
-        """Whether the user answers the first mask."""
+        """Whether the user corrects the first mask with clicks."""
         return self.protocol in _CLICKING
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Round:
+class Answer:
     """The mask after one more interaction."""
 
     mask: npt.NDArray[np.bool_]
     """`(z, y, x)` on the scan's grid."""
     seconds: float
-    """From the interaction to the mask; 0 if nothing was wrong and nothing was said."""
+    """From the interaction to the mask; 0 if the mask before had no error, so that no click was placed."""
     peak_mib: float | None
-    """Most memory that the process held meanwhile."""
+    """The most memory that the process used meanwhile."""
     interactions: int
     """So far, this one included."""
 
 
-def ask(task: Task, segmenter: Segmenter, options: RunOptions, repeat: int) -> Iterator[Round]:
-    """Prompt a case, and correct the answer as long as the protocol says.
+def prompt_case(task: Task, segmenter: Segmenter, options: RunOptions, repeat: int) -> Iterator[Answer]:
+    """Prompt a case, and correct the mask with as many clicks as the protocol has.
 
     A correction is a click in the slice where it lies, after which the object is propagated again. A mask
-    without an error is not corrected; its rounds are the same mask again.
+    without an error is not corrected; the clicks that are left give the same mask again.
 
     Yields:
         A mask for each interaction.
 
     Raises:
         InputError: The protocol needs more than a box, and the segmenter takes boxes only.
-        MedSAM2Error: The segmenter cannot do it.
+        MedSAM2Error: The segmenter fails.
     """
     if options.protocol == "box":
         box = choose_box(task, noise=options.box_noise, seed=options.seed, repeat=repeat)
-        yield _ask_once(task, segmenter, options, box)
+        yield _segment_once(task, segmenter, options, box)
         return
     if not isinstance(segmenter, Conversational):
         raise InputError(
@@ -164,10 +164,10 @@ def ask(task: Task, segmenter: Segmenter, options: RunOptions, repeat: int) -> I
             options=InferenceOptions(memory=options.memory),
         )
         prompt = first_prompt(task, options, repeat)
-        mask = _say(session, prompt)
+        mask = _segment(session, prompt)
         seconds = time.perf_counter() - start
-    yield Round(mask=mask, seconds=seconds, peak_mib=peak.mib, interactions=1)
-    # What the challenge counts: five clicks, whether a box came before them or not.
+    yield Answer(mask=mask, seconds=seconds, peak_mib=peak.mib, interactions=1)
+    # The challenge counts clicks: a box that came before them is one interaction more.
     total = options.clicks + (options.protocol == "interactive") if options.has_clicks else 1
     truth = slices_along(task.truth, task.axis)
     for number in range(2, total + 1):
@@ -176,14 +176,14 @@ def ask(task: Task, segmenter: Segmenter, options: RunOptions, repeat: int) -> I
         if click is not None:
             with watched_memory() as peak:
                 start = time.perf_counter()
-                mask = _say(session, click)
+                mask = _segment(session, click)
                 seconds = time.perf_counter() - start
             peak_mib = peak.mib
-        yield Round(mask=mask, seconds=seconds, peak_mib=peak_mib, interactions=number)
+        yield Answer(mask=mask, seconds=seconds, peak_mib=peak_mib, interactions=number)
 
 
 def first_prompt(task: Task, options: RunOptions, repeat: int) -> Prompt:
-    """Return what is said about a case first, from its truth in the key slice or from its box."""
+    """Return the first prompt of a case, from its truth in the key slice or from its box."""
     z = task.case.key_slice
     truth = slices_along(task.truth, task.axis)[z]
     if options.protocol == "mask":
@@ -215,7 +215,7 @@ def auc(values: Sequence[float]) -> float | None:
     return float(np.trapezoid(values)) if len(values) > 1 else None
 
 
-def _ask_once(task: Task, segmenter: Segmenter, options: RunOptions, box: XYXY) -> Round:
+def _segment_once(task: Task, segmenter: Segmenter, options: RunOptions, box: XYXY) -> Answer:
     with watched_memory() as peak:
         start = time.perf_counter()
         mask = segmenter.segment(
@@ -227,10 +227,10 @@ def _ask_once(task: Task, segmenter: Segmenter, options: RunOptions, box: XYXY) 
             memory=options.memory,
         )
         seconds = time.perf_counter() - start
-    return Round(mask=mask.array != 0, seconds=seconds, peak_mib=peak.mib, interactions=1)
+    return Answer(mask=mask.array != 0, seconds=seconds, peak_mib=peak.mib, interactions=1)
 
 
-def _say(session: Conversation, prompt: Prompt) -> npt.NDArray[np.bool_]:
+def _segment(session: Conversation, prompt: Prompt) -> npt.NDArray[np.bool_]:
     session.add(_OBJECT, prompt)
     session.finish()
     return session.result().array != 0

@@ -4,32 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from medsam2.evaluation.comparison import (
     METRICS,
     TESTED,
     Difference,
-    Estimate,
     cluster_of,
     estimate_mean,
     unit_of,
 )
 from medsam2.evaluation.cost import CostSummary
-from medsam2.evaluation.experiment import Study
+from medsam2.evaluation.experiment import Experiment
 from medsam2.evaluation.runner import CaseResult
 from medsam2.evaluation.summary import stratify
+from medsam2.reports.tables import NOTHING, Table, number, percent
 
-NOTHING = "-"
 SIGNIFICANT = 0.05
 
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """Rows of text under a heading each."""
-
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+# Columns that hold words, beside the first.
+_WORDS = frozenset({"metric", "modality", "target", "reference", "remark"})
 
 
 def strata_tables(results: Sequence[CaseResult], seed: int = 0) -> list[Table]:
@@ -49,24 +42,25 @@ def _strata_table(parts: Mapping[str, Sequence[CaseResult]], seed: int) -> Table
         cells = [_estimated(part, name, seed) for name in shown]
         rows.append((stratum, f"{cases} / {patients}", *cells))
     header = ("cases", "n / patients", *(METRICS[name].titled(unit) for name in shown))
-    return Table(header=header, rows=tuple(rows))
+    return Table(header=header, rows=tuple(rows), words=_WORDS)
 
 
-def comparison_table(study: Study, *, primary: bool) -> Table:
+def comparison_table(found: Experiment, *, primary: bool) -> Table:
     """Return paired differences.
 
     Args:
-        study: With two arms.
+        found: With two arms.
         primary: The rows that are tested first; otherwise all others.
     """
-    first, second = study.arms
-    rows = [_difference_row(row) for row in study.differences if row.is_primary == primary]
+    first, second = found.arms
+    rows = [_difference_row(row) for row in found.differences if row.is_primary == primary]
     return Table(
         header=(
             "cases", "metric", "n / patients", first, second, "difference", "95 % interval", "p", "p, Holm",
             "remark",
         ),
         rows=tuple(rows),
+        words=_WORDS,
     )  # fmt: skip
 
 
@@ -103,14 +97,14 @@ def _cases_table(results: Sequence[CaseResult]) -> Table:
         "case", "modality", "target", "reference", "slices beyond, below / above", "volume error, %",
         *(METRICS[name].titled(unit) for name in shown),
     )  # fmt: skip
-    return Table(header=header, rows=tuple(rows))
+    return Table(header=header, rows=tuple(rows), words=_WORDS)
 
 
-def alike_in_words(study: Study) -> str:
-    """Return a sentence on how much the masks of the two ways are the same."""
-    shares = study.masks.alike
+def alike_in_words(found: Experiment) -> str:
+    """Return a sentence on how far the masks of the two methods are the same."""
+    shares = found.masks.alike
     if not shares:
-        return "No case has a mask of both ways."
+        return "No case has a mask of both methods."
     same = sum(share == 1 for share in shares.values())
     text = f"The two masks of a case are the same to the voxel in {same} of {len(shares)} runs"
     if same == len(shares):
@@ -138,30 +132,17 @@ def cost_table(arms: Sequence[str], costs: Sequence[CostSummary | None]) -> Tabl
                 f"{sum(case.drawn_slices for case in cost.cases) / num:.1f}",
                 f"{sum(case.seconds for case in cost.cases) / num:.0f}",
                 f"{sum(case.by_hand_seconds for case in cost.cases) / num:.0f}",
-                percent(cost.saving),
+                percent(cost.saving.mean, cost.saving.interval),
             )
         )
     return Table(
         header=(
-            "way", "scans", "reach Dice 0.9", "interactions", "slices drawn", "seconds a case",
-            "by hand, s", "saved [95 %]",
+            "method", "scans", "reach Dice 0.9", "interactions", "slices drawn", "seconds a case",
+            "by hand, s", "saved (95 %)",
         ),
         rows=tuple(rows),
+        words=_WORDS,
     )  # fmt: skip
-
-
-def number(value: float | None, digits: int) -> str:
-    """Write a number; a dash for none."""
-    return NOTHING if value is None else f"{value:.{digits}f}"
-
-
-def percent(estimate: Estimate) -> str:
-    """Write a share with its interval."""
-    text = f"{100 * estimate.mean:.0f} %"
-    if estimate.interval is None:
-        return text
-    low, high = estimate.interval
-    return f"{text} [{100 * low:.0f}, {100 * high:.0f}]"
 
 
 def _estimated(part: Sequence[CaseResult], metric: str, seed: int) -> str:

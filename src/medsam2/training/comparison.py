@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from medsam2.evaluation.cases import OTHER, read_cases
-from medsam2.evaluation.experiment import Arm, Masks, Study, conclude, run_arms_of
-from medsam2.evaluation.gallery import show_cases
+from medsam2.evaluation.experiment import Arm, Experiment, Masks, conclude, run_arms_of
+from medsam2.evaluation.page import show_cases
 from medsam2.evaluation.provenance import describe_run
 from medsam2.evaluation.report import PAGE, prepare_folder, publish
 from medsam2.evaluation.runner import CaseResult
@@ -99,7 +99,7 @@ TEXT = "report.txt"
 _BEFORE, _AFTER = "before", "after"
 
 
-def compare_weights(cases: Path, before: str | Path, after: Path, *, device: str, command: str) -> Study:
+def compare_weights(cases: Path, before: str | Path, after: Path, *, device: str, command: str) -> Experiment:
     """Segment cases with the weights that a run began with and with those that it ended with.
 
     Args:
@@ -110,7 +110,7 @@ def compare_weights(cases: Path, before: str | Path, after: Path, *, device: str
         command: What the report says was run.
 
     Returns:
-        A study whose first arm is before, and whose masks are those of after.
+        An experiment whose first arm is before, and whose masks are those of after.
 
     Raises:
         CheckpointError: Weights cannot be loaded.
@@ -128,11 +128,11 @@ def compare_weights(cases: Path, before: str | Path, after: Path, *, device: str
     return conclude(listed, arms, found, masks, facts)
 
 
-def write_comparison(study: Study, folder: Path) -> list[str]:
+def write_comparison(found: Experiment, folder: Path) -> list[str]:
     """Write a comparison as a page that needs no other file, as tables, and as text.
 
     Args:
-        study: From `compare_weights`.
+        found: From `compare_weights`.
         folder: Where to write; made if need be.
 
     Returns:
@@ -142,16 +142,16 @@ def write_comparison(study: Study, folder: Path) -> list[str]:
         InputError: A file cannot be written, or matplotlib is not installed.
     """
     prepare_folder(folder)
-    turned = dataclasses.replace(study, arms=study.arms[::-1], results=study.results[::-1])
-    publish(study, folder, show_cases(turned))
-    lines = list(_lines(study))
+    turned = dataclasses.replace(found, arms=found.arms[::-1], results=found.results[::-1])
+    publish(found, folder, show_cases(turned))
+    lines = list(_lines(found))
     with replacing(folder / TEXT, ".part") as temporary:
         temporary.write_text("\n".join([*lines, f"pictures and tables: {PAGE}", ""]), encoding="utf-8")
     return lines
 
 
-def _lines(study: Study) -> Iterator[str]:
-    before, after = study.results
+def _lines(found: Experiment) -> Iterator[str]:
+    before, after = found.results
     pairs = list(zip(before, after, strict=True))
     width = max(len(first.name) for first, _ in pairs)
     measured = [(_dice(first), _dice(second)) for first, second in pairs]

@@ -1,4 +1,4 @@
-"""The simulated user: first words, corrections, the area under the curve."""
+"""The simulated user: first prompts, corrections, the area under the curve."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ import pytest
 from medsam2.evaluation.baseline import EllipsoidSegmenter
 from medsam2.evaluation.cases import read_task
 from medsam2.evaluation.runner import run_cases
-from medsam2.evaluation.simulated_user import RunOptions, ask, auc, first_prompt
+from medsam2.evaluation.simulated_user import RunOptions, auc, first_prompt, prompt_case
 from medsam2.imaging.geometry import slices_along
 from medsam2.inference.predictor import Predictor
 
@@ -19,7 +19,7 @@ def dice(found, truth):
     return 2 * (found & truth).sum() / (found.sum() + truth.sum())
 
 
-def test_first_words(ball_case):
+def test_first_prompts(ball_case):
     task = read_task(ball_case)
     disc = task.truth[8]
     drawn = first_prompt(task, RunOptions(protocol="mask"), 0)
@@ -39,7 +39,7 @@ def test_noise_on_the_first_box_is_that_of_the_box_protocol(ball_case, scripted)
     options = RunOptions(box_noise=0.2, repeats=2)
     list(run_cases([ball_case], noisy, options))
     list(run_cases([ball_case], noisy, replace(options, protocol="interactive", clicks=1)))
-    boxes = [dialogue.said[0]["box"] for dialogue in noisy.dialogues]
+    boxes = [dialogue.prompts[0].box for dialogue in noisy.dialogues]
     assert boxes[:2] == boxes[2:]
     assert len(set(boxes)) == 2
 
@@ -56,20 +56,20 @@ def test_each_click_lands_in_the_largest_error_and_is_answered(
     segmenter = scripted([without_slices(*lost), repeated_slice(middle, 0, 1)])
     task = read_task(case)
     truth = slices_along(task.truth, axis)
-    rounds = list(ask(task, segmenter, INTERACTIVE, 0))
-    assert [one.interactions for one in rounds] == [1, 2, 3, 4]
-    first, second, third = segmenter.dialogues[0].said
-    assert first["box"] == case.box_xyxy
-    assert lost[0] <= second["slice"] <= lost[1]
-    ((x, y),) = second["points"]
-    assert second["labels"] == [1]
-    assert truth[second["slice"], int(y), int(x)]
-    assert third["slice"] in (0, 1)
-    assert third["labels"] == [0]
-    # Right after the second click: the third round says nothing more, takes no time and keeps the mask.
-    np.testing.assert_array_equal(rounds[2].mask, task.truth)
-    assert rounds[3].mask is rounds[2].mask
-    assert rounds[3].seconds == 0
+    answers = list(prompt_case(task, segmenter, INTERACTIVE, 0))
+    assert [one.interactions for one in answers] == [1, 2, 3, 4]
+    first, second, third = segmenter.dialogues[0].prompts
+    assert first.box.xyxy == case.box_xyxy
+    assert lost[0] <= second.slice_index <= lost[1]
+    (point,) = second.points
+    assert point.is_positive
+    assert truth[second.slice_index, int(point.y), int(point.x)]
+    assert third.slice_index in (0, 1)
+    assert [point.is_positive for point in third.points] == [False]
+    # The second click has corrected all: there is no third click, it takes no time and the mask stays.
+    np.testing.assert_array_equal(answers[2].mask, task.truth)
+    assert answers[3].mask is answers[2].mask
+    assert answers[3].seconds == 0
 
 
 def test_scores_after_each_click(ball_case, scripted, without_slices):
@@ -92,11 +92,11 @@ def test_clicks_alone_are_counted_from_the_first(ball_case, scripted):
     (result,) = run_cases([ball_case], segmenter, RunOptions(protocol="clicks", clicks=5))
     assert len(result.steps) == 5
     assert (result.scores.dice_auc, result.scores.surface_dice_auc) == (4.0, 4.0)
-    assert len(segmenter.dialogues[0].said) == 1  # nothing is wrong after the first
+    assert len(segmenter.dialogues[0].prompts) == 1  # nothing is wrong after the first
 
 
 @pytest.mark.parametrize("protocol", ["mask", "recist"])
-def test_protocols_of_one_word(ball_case, disc_case, scripted, protocol):
+def test_protocols_of_one_prompt(ball_case, disc_case, scripted, protocol):
     for result in run_cases([ball_case, disc_case], scripted(), RunOptions(protocol=protocol)):
         assert (len(result.steps), result.scores.dice, result.scores.dice_auc) == (1, 1.0, None)
 
