@@ -9,25 +9,15 @@ import zlib
 import numpy as np
 import pytest
 
+from medsam2.errors import InputError
 from medsam2.imaging.volume import Volume
 from medsam2.serving.answers import Found, answer_text, compressed, wants_gzip
-from medsam2.serving.http_errors import Fault
-from medsam2.serving.rows import Row
+from medsam2.serving.rows import ScoreRow, read_row
 
 
-def row(mask_format: str = "nested") -> Row:
-    return Row(
-        number=0,
-        image="",
-        key_slice_index=0,
-        slice_offset=0,
-        window=(0.0, 1.0),
-        box_xyxy=(0.0, 0.0, 1.0, 1.0),
-        points_xy=(),
-        point_labels=(),
-        mask_format=mask_format,
-        memory="recent",
-    )
+def row(mask_format: str = "nested") -> ScoreRow:
+    cells = {"nii_image": "x", "key_slice_idx": 0, "dicom_window": [0, 1], "bbox": [0, 0, 1, 1]}
+    return read_row(0, {**cells, "mask_format": mask_format})
 
 
 def found(mask: np.ndarray, mask_format: str = "nested") -> Found:
@@ -50,7 +40,7 @@ def test_an_empty_mask_has_no_run_lengths() -> None:
 
 def test_a_list_holds_masks_and_errors() -> None:
     mask = np.ones((1, 2, 2), bool)
-    text = b"".join(answer_text([found(mask), Fault(422, "no"), found(mask, "rle")]))
+    text = b"".join(answer_text([found(mask), InputError("no"), found(mask, "rle")]))
     first, second, third = json.loads(text)
     assert first["mask"] == [[[1, 1], [1, 1]]]
     assert second == {"error": "no", "status": 422}

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from medsam2.errors import InputError, MedSAM2Error
 from medsam2.serving.fetch import MAX_REDIRECTS, check_address, fetch, target_of
-from medsam2.serving.http_errors import Fault
+from medsam2.serving.http_errors import status_of
 from medsam2.serving.settings import ServerSettings, load_settings
 
 FILE = b"voxels" * 1000
@@ -104,9 +105,9 @@ def fetched(url: str, tmp_path: Path, settings: ServerSettings) -> bytes:
 
 
 def refused(url: str, tmp_path: Path, settings: ServerSettings, status: int = 422) -> str:
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(MedSAM2Error) as caught:
         asyncio.run(fetch(url, tmp_path / "image", settings))
-    assert caught.value.status == status
+    assert status_of(caught.value) == status
     return str(caught.value)
 
 
@@ -189,7 +190,7 @@ def test_a_redirect_is_checked_as_the_url_was(
 )  # fmt: skip
 def test_a_name_that_leads_inside_is_refused(address: str) -> None:
     target = target_of("https://data.example/a.nii", ["data.example"])
-    with pytest.raises(Fault, match="private network"):
+    with pytest.raises(InputError, match="private network"):
         check_address(target, address)
 
 

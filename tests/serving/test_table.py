@@ -8,7 +8,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from medsam2.serving.http_errors import Fault
+from medsam2.errors import MedSAM2Error
+from medsam2.serving.http_errors import BadRequest, TooLarge, error_answer, status_of
 from medsam2.serving.rows import COLUMNS, WRAPPERS, read_row, read_table
 
 MAX_ROWS = 5
@@ -36,31 +37,30 @@ _requests = st.dictionaries(
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(request=_requests | _values)
 def test_any_request_is_rows_or_a_sentence(request: object) -> None:
-    fault = refusal(request)
-    if fault is not None:
-        assert fault.status in (400, 413, 422)
-        assert 10 < len(str(fault)) < LONGEST_SENTENCE
-        assert json.loads(fault.body) == {"error": str(fault), "status": fault.status}
+    error = refusal(request)
+    if error is not None:
+        assert status_of(error) in (400, 413, 422)
+        assert 10 < len(str(error)) < LONGEST_SENTENCE
+        assert error_answer(error) == {"error": str(error), "status": status_of(error)}
 
 
-def refusal(request: object) -> Fault | None:
-    """Read a request to its last value; whatever else is raised is a fault of ours."""
+def refusal(request: object) -> MedSAM2Error | None:
+    """Read a request to its last value; whatever else is raised is a bug of ours."""
     try:
         rows = read_table(json.dumps(request).encode(), MAX_ROWS)
         assert 1 <= len(rows) <= MAX_ROWS
         for number, cells in enumerate(rows):
             read_row(number, cells)
-    except Fault as fault:
-        return fault
+    except MedSAM2Error as error:
+        return error
     return None
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(body=st.binary(max_size=60))
 def test_any_bytes_are_refused_in_a_sentence(body: bytes) -> None:
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(BadRequest):
         read_table(body, MAX_ROWS)
-    assert caught.value.status == 400
 
 
 def test_rows_have_a_limit() -> None:
@@ -68,6 +68,5 @@ def test_rows_have_a_limit() -> None:
     assert (
         len(read_table(json.dumps({"inputs": {k: v * 5 for k, v in table.items()}}).encode(), MAX_ROWS)) == 5
     )
-    with pytest.raises(Fault, match="6 rows, at most 5") as caught:
+    with pytest.raises(TooLarge, match="6 rows, at most 5"):
         read_table(json.dumps({"inputs": {k: v * 6 for k, v in table.items()}}).encode(), MAX_ROWS)
-    assert caught.value.status == 413

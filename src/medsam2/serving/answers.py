@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import orjson
 
+from medsam2.errors import MedSAM2Error
 from medsam2.imaging.io import write
 from medsam2.imaging.labels import bounding_box, coco_counts
 from medsam2.imaging.volume import Volume
-from medsam2.serving.http_errors import Fault
-from medsam2.serving.rows import Row
+from medsam2.serving.http_errors import error_answer
+from medsam2.serving.rows import MaskMetadata, ScoreRow
 
 _PART_SIZE = 1 << 18
 _GZIP_LEVEL = 1  # masks are so regular that more effort gains little
@@ -27,7 +28,7 @@ _GZIP = 16 + zlib.MAX_WBITS
 class Found:
     """A row's mask, of which only the part with the object is kept."""
 
-    row: Row
+    row: ScoreRow
     grid: Volume
     """The image's grid; its voxels take no memory."""
     corner: tuple[int, int, int]
@@ -36,7 +37,7 @@ class Found:
     """Boolean, (z, y, x)."""
 
     @classmethod
-    def of(cls, mask: Volume, row: Row) -> Found:
+    def of(cls, mask: Volume, row: ScoreRow) -> Found:
         """Keep what is needed of a uint8 mask (z, y, x) of 0 and 1."""
         inside = mask.array.view(bool)
         box = bounding_box(inside) or (slice(0, 0),) * 3
@@ -56,23 +57,23 @@ class Found:
         return plane
 
     @property
-    def metadata(self) -> dict[str, object]:
-        """What the contract says about a mask, and the two entries that we add."""
-        row = self.row
-        return {
-            "shape": self.grid.shape[::-1],
-            "key_slice_index": row.key_slice_index,
-            "adjusted_key_slice_index": row.adjusted_index,
-            "bbox": row.box_xyxy,
-            "dicom_window": row.window,
-            "spacing": self.grid.spacing,
-            "origin": self.grid.origin,
-            "mask_axes": "zyx",
-            "direction": self.grid.direction,
-        }
+    def metadata(self) -> MaskMetadata:
+        """What the answer says about the mask."""
+        row, grid = self.row, self.grid
+        return MaskMetadata(
+            shape=list(grid.shape[::-1]),
+            key_slice_index=row.key_slice_idx,
+            adjusted_key_slice_index=row.slice_index,
+            bbox=row.bbox,
+            dicom_window=row.dicom_window,
+            spacing=list(grid.spacing),
+            origin=list(grid.origin),
+            mask_axes="zyx",
+            direction=list(grid.direction),
+        )
 
 
-def answer_text(outcomes: Sequence[Found | Fault]) -> Iterator[bytes]:
+def answer_text(outcomes: Sequence[Found | MedSAM2Error]) -> Iterator[bytes]:
     """Write the answer: an object for one row, a list for several."""
     if len(outcomes) == 1:
         yield from _in_parts(_row_text(outcomes[0]))
@@ -98,13 +99,13 @@ def wants_gzip(accept_encoding: str) -> bool:
     return False
 
 
-def _row_text(outcome: Found | Fault) -> Iterator[bytes]:
-    if isinstance(outcome, Fault):
-        yield outcome.body
+def _row_text(outcome: Found | MedSAM2Error) -> Iterator[bytes]:
+    if isinstance(outcome, MedSAM2Error):
+        yield orjson.dumps(error_answer(outcome))
         return
     yield b'{"mask":'
     yield from _FORMATS[outcome.row.mask_format](outcome)
-    yield b',"metadata":' + orjson.dumps(outcome.metadata) + b"}"
+    yield b',"metadata":' + outcome.metadata.model_dump_json().encode() + b"}"
 
 
 def _nested(found: Found) -> Iterator[bytes]:

@@ -15,13 +15,14 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from medsam2.errors import MedSAM2Error
-from medsam2.serving.guard import Guard, fault_response
-from medsam2.serving.http_errors import Fault, fault_of
+from medsam2.serving.guard import Guard
+from medsam2.serving.http_errors import Busy, ServerFailed, error_response
 from medsam2.serving.limits import usage_of
-from medsam2.serving.monailabel.dialect import open_dialect
 from medsam2.serving.monailabel.routes import add_monailabel
+from medsam2.serving.monailabel.state import open_viewer_state
 from medsam2.serving.observe import Observer
-from medsam2.serving.rows import MASK_FORMATS, MEMORIES, REQUIRED, WRAPPERS
+from medsam2.serving.rows import score_schema
+from medsam2.serving.schemas import ErrorAnswer
 from medsam2.serving.score import score
 from medsam2.serving.service import Service
 from medsam2.serving.sessions.routes import session_routes
@@ -63,71 +64,22 @@ _STATUSES = {
     403: "The wrong key, or called by a name or a page that is not allowed.",
     408: "The body arrived too slowly.",
     413: "Too large.",
-    422: "A value that cannot be; the sentence names row, column, value and what would do.",
+    422: "A value that is not usable; the sentence names row, column, value and what is expected.",
     503: "The queue is full; try again after Retry-After.",
-    504: "Too slow to fetch, to read or to compute.",
+    504: "Fetching, reading or computing took too long.",
 }
-
-
-def _list_of(schema: dict[str, object], about: str) -> dict[str, object]:
-    return {"type": "array", "items": schema, "description": about}
-
-
-def _numbers(count: int) -> dict[str, object]:
-    return {"type": "array", "items": {"type": "number"}, "minItems": count, "maxItems": count}
-
-
-_COLUMNS: dict[str, object] = {
-    "type": "object",
-    "required": list(REQUIRED),
-    "additionalProperties": False,
-    "properties": {
-        "nii_image": _list_of({"type": "string"}, "Base64 of a .nii or .nii.gz file, or a URL of one."),
-        "bbox": _list_of(
-            _numbers(4), "x_min, y_min, x_max, y_max in pixels of the key slice, both ends included."
-        ),
-        "key_slice_idx": _list_of({"type": "integer", "minimum": 0}, "The key slice, in the whole series."),
-        "dicom_window": _list_of(_numbers(2), "Intensities shown as black and as white."),
-        "slice_offset": _list_of({"type": "integer", "minimum": 0}, "The file's first slice in the series."),
-        "points": _list_of({"type": "array", "items": _numbers(2)}, "x, y each, on the key slice."),
-        "point_labels": _list_of({"type": "array", "items": {"enum": [0, 1]}}, "1 inside, 0 outside."),
-        "mask_format": _list_of({"enum": list(MASK_FORMATS)}, "How the mask is written."),
-        "memory": _list_of({"enum": list(MEMORIES)}, "Which slices the model looks back at."),
-        "frame": _list_of({"type": "integer", "minimum": 0}, "Which volume of a 4D file, from 0."),
-    },
+_SCORE_REQUEST = {
+    "requestBody": {"required": True, "content": {"application/json": {"schema": score_schema()}}}
 }
-_SPLIT: dict[str, object] = {
-    "type": "object",
-    "required": ["columns", "data"],
-    "properties": {
-        "columns": {"type": "array", "items": {"type": "string"}},
-        "data": {"type": "array", "items": {"type": "array", "items": {}}},
-    },
+_SCORE_RESPONSES: dict[int | str, dict[str, object]] = {
+    200: {"description": "A mask with its metadata; for several rows a list of masks and errors."},
+    **{status: {"description": text, "model": ErrorAnswer} for status, text in _STATUSES.items()},
 }
-_RECORDS: dict[str, object] = {"type": "array", "items": {"type": "object"}}
-
-SCORE_SCHEMA: dict[str, object] = {
-    "required": True,
-    "content": {
-        "application/json": {
-            "schema": {
-                "type": "object",
-                "minProperties": 1,
-                "properties": {name: {"anyOf": [_COLUMNS, _SPLIT, _RECORDS]} for name in WRAPPERS},
-            }
-        }
-    },
-}
-SCORE_RESPONSES: dict[int | str, dict[str, object]] = {
-    200: {"description": "A mask with its metadata; of several rows a list of masks and errors."},
-    **{status: {"description": text} for status, text in _STATUSES.items()},
-}
-
 
 TITLE = "medsam2"
 SETTINGS_KEY = "medsam2_settings"
 """Where the connection's protocol finds the settings."""
-_THERE = "POST /score, /invocations or /v1/sessions, GET /ping, /healthz, /readyz or /metrics"
+_KNOWN_PATHS = "POST /score, /invocations or /v1/sessions, GET /ping, /healthz, /readyz or /metrics"
 Extension = Callable[[FastAPI, Service], object]
 """Adds routes to the application, before its layers are put around it."""
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -151,7 +103,7 @@ def create_app(
         InputError: The studies cannot be opened.
     """
     service = Service(predictor, settings)
-    dialect = open_dialect(service) if settings.studies else None
+    viewers = open_viewer_state(service) if settings.studies else None
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[Mapping[str, object]]:
@@ -159,19 +111,19 @@ def create_app(
             try:
                 yield {SETTINGS_KEY: settings}
             finally:
-                if dialect is not None:
-                    await dialect.batches.close()
+                if viewers is not None:
+                    await viewers.batches.close()
 
     # No pages with documentation: they would load scripts from elsewhere.
     app = FastAPI(title=TITLE, lifespan=lifespan, docs_url=None, redoc_url=None)
     _add_contract(app, service)
-    if dialect is not None:
-        add_monailabel(app, dialect)
+    if viewers is not None:
+        add_monailabel(app, viewers)
     _add_probes(app, service)
     app.include_router(session_routes(service))
     for extend in extensions:
         extend(app, service)
-    _add_faults(app)
+    _add_error_handlers(app)
     if settings.allowed_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -193,8 +145,8 @@ def _add_contract(app: FastAPI, service: Service) -> None:
 
     for path in ("/score", "/invocations"):
         app.add_api_route(
-            path, answer, methods=["POST"], openapi_extra={"requestBody": SCORE_SCHEMA},
-            responses=SCORE_RESPONSES, response_model=None, operation_id=path.strip("/"),
+            path, answer, methods=["POST"], openapi_extra=_SCORE_REQUEST,
+            responses=_SCORE_RESPONSES, response_model=None, operation_id=path.strip("/"),
         )  # fmt: skip
 
 
@@ -209,7 +161,7 @@ def _add_probes(app: FastAPI, service: Service) -> None:
     async def is_ready() -> dict[str, str]:
         """Say whether requests are answered."""
         if not service.is_ready:
-            raise Fault(503, "the server is starting or ending", retry_after_s=1)
+            raise Busy("the server is starting or ending", retry_after_s=1)
         return {"status": "ready"}
 
     @app.get("/metrics", response_model=None, response_class=PlainTextResponse)
@@ -218,29 +170,27 @@ def _add_probes(app: FastAPI, service: Service) -> None:
         return Response(service.meters.text(), media_type=_METRICS_TYPE)
 
 
-def _add_faults(app: FastAPI) -> None:
-    """Give every failure the contract's form."""
+def _add_error_handlers(app: FastAPI) -> None:
+    """Give every error the contract's form."""
 
     @app.exception_handler(MedSAM2Error)
     async def refuse(_: Request, error: Exception) -> Response:
         assert isinstance(error, MedSAM2Error)
-        fault = fault_of(error)
-        if fault.status in (400, 408, 413):  # what was sent may not have been read to its end
-            return fault_response(fault)
-        return JSONResponse(fault.answer, fault.status, fault.headers)
+        return error_response(error)
 
     @app.exception_handler(ClientDisconnect)
-    async def let_go(request: Request, _: Exception) -> Response:
+    async def caller_left(request: Request, _: Exception) -> Response:
         usage_of(request.scope).is_abandoned = True
         return Response(status_code=400)  # nobody receives it
 
     @app.exception_handler(HTTPException)
-    async def not_here(_: Request, error: Exception) -> Response:
+    async def no_such_route(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        text = f"{error.detail}: {_THERE}"
+        text = f"{error.detail}: {_KNOWN_PATHS}"
         return JSONResponse({"error": text, "status": error.status_code}, error.status_code, error.headers)
 
     @app.exception_handler(Exception)
     async def failed(request: Request, _: Exception) -> Response:
         request_id = usage_of(request.scope).request_id
-        return fault_response(Fault(500, f"the server failed; its log says where, at request {request_id}"))
+        failure = ServerFailed(f"the server failed; its log says where, at request {request_id}")
+        return error_response(failure, closes=True)

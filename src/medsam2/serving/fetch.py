@@ -12,7 +12,8 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 
-from medsam2.serving.http_errors import Fault, shown
+from medsam2.errors import InputError
+from medsam2.serving.http_errors import TooLarge, TooSlow, shown
 from medsam2.serving.settings import MIB, ServerSettings, is_loopback
 
 SCHEMES = ("http://", "https://")
@@ -51,27 +52,27 @@ def target_of(url: str, allowed: Collection[str]) -> Target:
         allowed: Hosts, which may be asked on their scheme's port, and HOST:PORT.
 
     Raises:
-        Fault: 422, nothing is fetched from there.
+        InputError: Nothing is fetched from there.
     """
     if not allowed:
-        raise Fault(422, "this server fetches no URLs (it was started without --allow-urls); send base64")
+        raise InputError("this server fetches no URLs (it was started without --allow-urls); send base64")
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise Fault(422, f"{shown(url)} is no URL; https://HOST/PATH is expected") from None
+        raise InputError(f"{shown(url)} is no URL; https://HOST/PATH is expected") from None
     host = (parts.hostname or "").rstrip(".").lower()
     # A loopback host is plain http only where the operator named it, for trying things out on one machine.
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
-        raise Fault(422, f"{shown(url)} is not fetched; only https is")
+        raise InputError(f"{shown(url)} is not fetched; only https is")
     if parts.username is not None or parts.password is not None:
-        raise Fault(422, "a URL with a user name or password is not fetched; sign it, or send base64")
+        raise InputError("a URL with a user name or password is not fetched; sign it, or send base64")
     port = port or _PORTS[parts.scheme]
     # A host that stands there without a port may be asked on the usual one alone.
     names = {f"{host}:{port}", host} if port == _PORTS[parts.scheme] else {f"{host}:{port}"}
     if names.isdisjoint(allowed):
-        raise Fault(
-            422, f"{shown(f'{host}:{port}')} is not a host this server fetches from; {', '.join(allowed)} are"
+        raise InputError(
+            f"{shown(f'{host}:{port}')} is not a host this server fetches from; {', '.join(allowed)} are"
         )
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return Target(scheme=parts.scheme, host=host, port=port, path=path)
@@ -81,14 +82,14 @@ def check_address(target: Target, address: str) -> None:
     """Refuse an address that is not out in the public network.
 
     Raises:
-        Fault: 422.
+        InputError: It is in a private network.
     """
     ip = ipaddress.ip_address(address.partition("%")[0])
     if ip.is_loopback and is_loopback(target.host):
         return  # named as such by the operator
     if not _is_public(ip):
-        raise Fault(
-            422, f"{shown(target.host)} is not fetched from: it lies at an address of a private network"
+        raise InputError(
+            f"{shown(target.host)} is not fetched from: it lies at an address of a private network"
         )
 
 
@@ -112,7 +113,8 @@ async def fetch(url: str, path: Path, settings: ServerSettings) -> None:
     connection goes to an address that was checked, so that a second answer of the resolver changes nothing.
 
     Raises:
-        Fault: 422, it is not fetched from there, or not there; 413, too large; 504, too slow.
+        InputError: The URL is not one that may be fetched, or nothing is there.
+        HttpError: The file is too large, or comes too slowly.
     """
     try:
         async with asyncio.timeout(settings.fetch_timeout_s):
@@ -120,9 +122,11 @@ async def fetch(url: str, path: Path, settings: ServerSettings) -> None:
             async with httpx.AsyncClient(trust_env=False, timeout=settings.fetch_timeout_s) as client:
                 await _follow(client, url, path, settings)
     except (TimeoutError, httpx.TimeoutException):
-        raise Fault(504, f"the URL was not fetched within {settings.fetch_timeout_s:g} s") from None
+        raise TooSlow(f"the URL was not fetched within {settings.fetch_timeout_s:g} s") from None
+    except InputError:
+        raise
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # the last for what is no URL at all
-        raise Fault(422, f"the URL cannot be fetched: {type(error).__name__}") from None
+        raise InputError(f"the URL cannot be fetched: {type(error).__name__}") from None
 
 
 async def _follow(client: httpx.AsyncClient, url: str, path: Path, settings: ServerSettings) -> None:
@@ -143,7 +147,7 @@ async def _follow(client: httpx.AsyncClient, url: str, path: Path, settings: Ser
             url = urljoin(f"{target.scheme}://{target.authority}{target.path}", _location(response))
         finally:
             await response.aclose()
-    raise Fault(422, f"the URL is redirected more than {MAX_REDIRECTS} times")
+    raise InputError(f"the URL is redirected more than {MAX_REDIRECTS} times")
 
 
 async def _checked_address(target: Target) -> str:
@@ -152,7 +156,7 @@ async def _checked_address(target: Target) -> str:
             target.host, target.port, type=socket.SOCK_STREAM
         )
     except (OSError, UnicodeError):
-        raise Fault(422, f"{shown(target.host)} has no address") from None
+        raise InputError(f"{shown(target.host)} has no address") from None
     addresses = [str(address[0]) for *_, address in found]
     for address in addresses:
         check_address(target, address)
@@ -163,15 +167,15 @@ def _location(response: httpx.Response) -> str:
     try:
         return response.headers["location"]
     except KeyError:
-        raise Fault(422, f"the URL's host answers {response.status_code} without a place to go") from None
+        raise InputError(f"the URL's host answers {response.status_code} without a place to go") from None
 
 
 async def _store(response: httpx.Response, path: Path, max_bytes: int) -> None:
     if response.status_code != 200:
-        raise Fault(422, f"the URL's host answers {response.status_code}")
+        raise InputError(f"the URL's host answers {response.status_code}")
     # A caller's word for it is not enough, so bytes are counted below as well.
     announced = response.headers.get("content-length", "0")
-    too_large = Fault(413, f"the URL holds more than the {max_bytes // MIB} MiB that are fetched")
+    too_large = TooLarge(f"the URL holds more than the {max_bytes // MIB} MiB that are fetched")
     if announced.isdecimal() and int(announced) > max_bytes:
         raise too_large
     num_bytes = 0

@@ -7,10 +7,9 @@ import ipaddress
 import socket
 from urllib.parse import urlsplit
 
-from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from medsam2.serving.http_errors import Fault, shown
+from medsam2.serving.http_errors import HttpError, KeyMissing, NotAllowed, error_response, shown
 from medsam2.serving.limits import discard_rest, header
 from medsam2.serving.settings import ServerSettings
 
@@ -41,9 +40,9 @@ class Guard:
         if scope["type"] == "http":
             try:
                 self._check(scope)
-            except Fault as fault:
+            except HttpError as error:
                 await discard_rest(scope, receive)
-                await fault_response(fault)(scope, receive, send)
+                await error_response(error, closes=True)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -60,16 +59,16 @@ class Guard:
         name = _name_of(host)
         if name in self._names or _is_address(name):
             return
-        raise Fault(
-            403, f"{shown(host)} is not a name of this server; if it is, add it to MEDSAM2_ALLOWED_HOSTS"
+        raise NotAllowed(
+            f"{shown(host)} is not a name of this server; if it is, add it to MEDSAM2_ALLOWED_HOSTS"
         )
 
     def _check_origin(self, origin: str, host: str) -> None:
         """Refuse pages of other sites; programs send no `Origin`."""
         if not origin or origin in self._origins or origin.partition("://")[2] == host:
             return
-        raise Fault(
-            403, f"pages of {shown(origin)} may not call this server; add it to MEDSAM2_ALLOWED_ORIGINS if so"
+        raise NotAllowed(
+            f"pages of {shown(origin)} may not call this server; add it to MEDSAM2_ALLOWED_ORIGINS if so"
         )
 
 
@@ -77,20 +76,12 @@ def _is_open(path: str) -> bool:
     return path in OPEN_PATHS or path == PAGE_PATH or path.startswith(PAGE_PREFIX)
 
 
-def fault_response(fault: Fault) -> Response:
-    """The answer for a request that ends before all of it was used; the connection ends with it."""
-    headers = {**fault.headers, "Connection": "close"}
-    if fault.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    return Response(fault.body, fault.status, headers, media_type="application/json")
-
-
 def _check_key(authorization: str, key: bytes) -> None:
     if not authorization.lower().startswith(_BEARER):
-        raise Fault(401, "this server needs a key: send it as the header Authorization: Bearer KEY")
+        raise KeyMissing("this server needs a key: send it as the header Authorization: Bearer KEY")
     given = authorization[len(_BEARER) :].strip()
     if not hmac.compare_digest(given.encode("latin-1"), key):
-        raise Fault(403, "the key is not that of this server")
+        raise NotAllowed("the key is not that of this server")
 
 
 def _name_of(host: str) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
-from medsam2.serving.http_errors import Fault, busy, no_room
+from medsam2.serving.http_errors import BadRequest, BodyTooSlow, Busy, HttpError, TooLarge, no_room
 from medsam2.serving.settings import MIB, ServerSettings
 
 _KEY = "medsam2.usage"
@@ -68,12 +68,12 @@ class Places:
         """Hold a place.
 
         Raises:
-            Fault: 503, all are taken.
+            Busy: All are taken.
         """
         if self.num_taken >= self._num_places:
-            raise busy(
+            raise Busy(
                 f"the server is at work on a request and {self._num_places - 1} more wait; try again",
-                self.retry_after_s,
+                retry_after_s=self.retry_after_s,
             )
         self.num_taken += 1
         started = time.monotonic()
@@ -97,29 +97,29 @@ class MemoryBudget:
         """Count bytes as taken, before they are.
 
         Raises:
-            Fault: 413, there will never be as many; 503, there are not now.
+            TooLarge: There will never be as many.
+            Busy: There are not as many now.
         """
         if num_bytes > self._num_bytes:
-            raise Fault(
-                413,
+            raise TooLarge(
                 f"this needs {math.ceil(num_bytes / MIB)} MiB of memory, "
                 f"the server has {self._num_bytes // MIB} MiB for all requests",
             )
         if self.num_reserved + num_bytes > self._num_bytes:
-            raise busy("the memory for requests is taken by others; try again", 1)
+            raise Busy("the memory for requests is taken by others; try again", retry_after_s=1)
         self.num_reserved += num_bytes
 
     def check_room(self) -> None:
         """Refuse what will take more, as long as everything is taken.
 
         Raises:
-            Fault: 503, there is no room.
+            Busy: There is no room.
         """
         if self.num_reserved > self._num_bytes:
-            raise busy(
+            raise Busy(
                 f"all {self._num_bytes // MIB} MiB of memory for requests are taken; what was found so far "
                 "stays: end sessions, or try again",
-                _FULL_RETRY_S,
+                retry_after_s=_FULL_RETRY_S,
             )
 
     def release(self, num_bytes: int) -> None:
@@ -132,27 +132,28 @@ class Reservation:
 
     def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget
-        self._num_held = 0
+        self._num_found = 0
         self.num_bytes = 0
 
     def grow(self, num_bytes: int) -> None:
         """Reserve more.
 
         Raises:
-            Fault: 413, the request alone asks for more than there is; 503, others have it.
+            TooLarge: The request alone needs more than there is.
+            Busy: Others have it.
         """
         self._budget.release(self.num_bytes)
         try:
             self._budget.reserve(self.num_bytes + num_bytes)
-        except Fault:
+        except HttpError:
             self._budget.num_reserved += self.num_bytes
             raise
         self.num_bytes += num_bytes
 
-    def hold(self, num_bytes: int) -> None:
-        """Count what grows and shrinks by itself as it is now, be there room or not: it is there already."""
-        self.shrink(self._num_held - num_bytes)
-        self._num_held = num_bytes
+    def set_found(self, num_bytes: int) -> None:
+        """Count what was found so far, even where there is no room for it: it is in memory already."""
+        self.shrink(self._num_found - num_bytes)
+        self._num_found = num_bytes
 
     def shrink(self, num_bytes: int) -> None:
         """Give part of it back."""
@@ -189,7 +190,8 @@ async def read_body(
         max_bytes: Another limit than that of the settings, for what is small by nature.
 
     Raises:
-        Fault: 400, packed in an unknown way or not as it says; 408, too slow; 413, too large; 503, no memory.
+        HttpError: It is packed in an unknown way or not as it says, is too slow or too large, or there is no
+            memory for it.
         ClientDisconnect: The caller is gone.
     """
     body = bytearray()
@@ -209,7 +211,7 @@ async def store_body(
     """Write a request's body, unpacked if it is gzip, to a new file as it arrives.
 
     Raises:
-        Fault: As `read_body` does; 503 as well where there is no room for the file.
+        HttpError: As in `read_body`, or there is no room for the file.
         ClientDisconnect: The caller is gone.
     """
 
@@ -234,8 +236,8 @@ async def _in_time(
             async with asyncio.timeout(settings.body_timeout_s):
                 await take()
         except TimeoutError:
-            raise Fault(408, f"the body did not arrive within {settings.body_timeout_s:g} s") from None
-    except Fault:
+            raise BodyTooSlow(f"the body did not arrive within {settings.body_timeout_s:g} s") from None
+    except HttpError:
         await discard_rest(scope, receive)
         raise
 
@@ -256,7 +258,7 @@ def header(scope: Scope, name: bytes) -> str:
 
 
 async def _parts(scope: Scope, receive: Receive, max_bytes: int) -> AsyncIterator[bytes]:
-    too_large = Fault(413, f"the body is larger than the {max_bytes // MIB} MiB that are taken")
+    too_large = TooLarge(f"the body is larger than the {max_bytes // MIB} MiB that are taken")
     announced = header(scope, b"content-length")
     if announced.isdecimal() and int(announced) > max_bytes:
         raise too_large
@@ -276,7 +278,7 @@ async def _parts(scope: Scope, receive: Receive, max_bytes: int) -> AsyncIterato
         if not message.get("more_body"):
             break
     if inflate is not None and not inflate.eof:
-        raise Fault(400, "the body ends before its gzip data do")
+        raise BadRequest("the body ends before its gzip data do")
 
 
 def _inflater(encoding: str) -> zlib._Decompress | None:
@@ -284,7 +286,7 @@ def _inflater(encoding: str) -> zlib._Decompress | None:
         return None
     if encoding.lower() in ("gzip", "x-gzip"):
         return zlib.decompressobj(_GZIP)
-    raise Fault(400, f"the body is encoded as {encoding[:20]!r}; gzip is taken, or nothing")
+    raise BadRequest(f"the body is encoded as {encoding[:20]!r}; gzip is taken, or nothing")
 
 
 def _unpacked(inflate: zlib._Decompress, chunk: bytes) -> Iterator[bytes]:
@@ -293,10 +295,10 @@ def _unpacked(inflate: zlib._Decompress, chunk: bytes) -> Iterator[bytes]:
         try:
             part = inflate.decompress(chunk, _PART_SIZE)
         except zlib.error as error:
-            raise Fault(400, f"the body says it is gzip and is not: {error}") from None
+            raise BadRequest(f"the body says it is gzip and is not: {error}") from None
         chunk = inflate.unconsumed_tail
         if not part and not chunk:
             return
         yield part
     if inflate.unused_data or chunk:
-        raise Fault(400, "the body goes on after its gzip data")
+        raise BadRequest("the body goes on after its gzip data")

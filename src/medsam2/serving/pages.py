@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from medsam2.serving.guard import PAGE_PATH, PAGE_PREFIX
-from medsam2.serving.http_errors import Fault
+from medsam2.serving.http_errors import NotFound
 
 _START = "index.html"
 _GZIP = ".gz"
@@ -93,7 +93,7 @@ def add_pages(app: FastAPI, make_tour: Callable[[], Tour] | None = None) -> None
 
     def answer(name: str) -> Response:
         if name not in files:
-            raise Fault(404, "the page has no file of this name")
+            raise NotFound("the page has no file of this name")
         return Response(files[name].body, headers=dict(files[name].headers))
 
     @app.get(PAGE_PATH, response_model=None, include_in_schema=False)

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import orjson
 
-from medsam2.errors import MedSAM2Error
+from medsam2.errors import InputError, MedSAM2Error
 from medsam2.imaging.geometry import ItkGrid
 from medsam2.imaging.volume import Volume
-from medsam2.serving.http_errors import Fault
+from medsam2.serving.http_errors import HttpError, TooLarge, TooSlow
 from medsam2.serving.reading import VOXELS
 from medsam2.serving.settings import MIB, ServerSettings, reader_environment
 
@@ -62,14 +62,14 @@ class FileReader:
         }
         try:
             await self._ask(limits, _START_S)
-        except Fault as error:
+        except (HttpError, InputError) as error:
             raise MedSAM2Error("the process that reads files does not start") from error
 
     async def measure(self, path: Path) -> Claim:
         """Say what reading a NIfTI file or a .zip takes, from its header.
 
         Raises:
-            Fault: 422, the file cannot be read.
+            InputError: The file cannot be read.
         """
         answer = await self._order("measure", path)
         return Claim(num_voxels=_integer(answer, "num_voxels"), num_bytes=_integer(answer, "num_bytes"))
@@ -78,24 +78,28 @@ class FileReader:
         """Read a file, or one frame of it; its voxels are pages of a file that has no name any more.
 
         Raises:
-            Fault: 422, the file cannot be read; 413, it takes too much memory; 504, too much time.
+            InputError: The file cannot be read.
+            HttpError: It takes too much memory or time.
         """
         answer = await self._order("read", path, frame)
         voxels_path = path.with_name(VOXELS)
         try:
             voxels = np.load(voxels_path, mmap_mode="r", allow_pickle=False)
             return _volume(np.asarray(voxels), answer)
+        except InputError:
+            raise
         except (OSError, KeyError, TypeError, ValueError) as error:
             # A process that a file has taken over may say anything.
-            raise Fault(422, "the file cannot be read") from error
+            raise InputError("the file cannot be read") from error
         finally:
             voxels_path.unlink(missing_ok=True)
 
     async def write(self, source: Path) -> None:
-        """Write a mask that refers to a source, as `referring.leave_order` has said beside it.
+        """Write a mask that refers to a DICOM series, as the order beside the series says.
 
         Raises:
-            Fault: 422, the source is not usable; 413, it takes too much memory; 504, too much time.
+            InputError: The series is not usable.
+            HttpError: It takes too much memory or time.
         """
         await self._order("write", source)
 
@@ -119,7 +123,7 @@ class FileReader:
             order = {"do": do, "folder": str(path.parent), "name": path.name, "frame": frame}
             return await self._ask(order, self._settings.read_timeout_s + 1)
         except BaseException as error:
-            if not isinstance(error, Fault) or error.status != 422:
+            if not isinstance(error, InputError):
                 await self.close()
             raise
 
@@ -144,19 +148,19 @@ class FileReader:
         answer = orjson.loads(line)
         if "too_large" in answer:
             limit = self._settings.reader_memory
-            raise Fault(413, f"reading the file takes more than the {limit} MiB of memory there are for it")
+            raise TooLarge(f"reading the file takes more than the {limit} MiB of memory there are for it")
         if "wrong" in answer:
-            raise Fault(422, str(answer["wrong"]))
+            raise InputError(str(answer["wrong"]))
         found: Mapping[str, object] = answer["done"]
         return found
 
-    def _died(self, code: int | None) -> Fault:
+    def _died(self, code: int | None) -> HttpError | InputError:
         if hasattr(signal, "SIGXCPU") and code == -signal.SIGXCPU:
             return self._too_slow()
-        return Fault(422, "the file ended the process that was reading it; it is damaged, or made to do so")
+        return InputError("the file ended the process that was reading it; it is damaged, or made to do so")
 
-    def _too_slow(self) -> Fault:
-        return Fault(504, f"the file was not read within {self._settings.read_timeout_s:g} s")
+    def _too_slow(self) -> TooSlow:
+        return TooSlow(f"the file was not read within {self._settings.read_timeout_s:g} s")
 
 
 class ReaderPool:
@@ -193,9 +197,9 @@ class ReaderPool:
 
 
 async def _code_of(process: Process) -> int | None:
-    """How a process that says no more has ended; None if it goes on.
+    """The exit code of a process that answers no more; None if it still runs.
 
-    To be asked before it is killed: that looks for its end as well, and takes the code from whoever waits.
+    Call it before the process is killed: `kill` collects the code itself, and then it is lost.
     """
     with suppress(TimeoutError):
         async with asyncio.timeout(_END_S):
@@ -206,7 +210,7 @@ async def _code_of(process: Process) -> int | None:
 def _integer(answer: Mapping[str, object], name: str) -> int:
     value = answer.get(name)
     if not isinstance(value, int):
-        raise Fault(422, "the file cannot be read")
+        raise InputError("the file cannot be read")
     return value
 
 
@@ -223,7 +227,7 @@ def _volume(voxels: np.ndarray, answer: Mapping[str, object]) -> Volume:
             window=(float(window[0]), float(window[1])) if isinstance(window, list) else None,
         )
     except MedSAM2Error as error:
-        raise Fault(422, str(error)) from error
+        raise InputError(str(error)) from error
 
 
 def _itk_grid(numbers: Mapping[str, list[float]]) -> ItkGrid:

@@ -32,8 +32,8 @@ _LABELS, _ORDER = "labels.npy", "order.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Referring:
-    """What to write, beside the labels."""
+class MaskOrder:
+    """How to write a mask that refers to a DICOM series."""
 
     kind: str
     """One of `imaging.outputs.write.NEEDS_SOURCE`."""
@@ -47,8 +47,8 @@ class Referring:
     """Of the series, where it has several."""
 
 
-def leave_order(folder: Path, labels: Volume, order: Referring) -> None:
-    """Put into a folder what `write_for_series` takes from there."""
+def leave_order(folder: Path, labels: Volume, order: MaskOrder) -> None:
+    """Put labels and an order into a folder, for `write_for_series`."""
     np.save(folder / _LABELS, labels.array, allow_pickle=False)
     text = json.dumps({**asdict(order), "affine": labels.affine.tolist()})
     (folder / _ORDER).write_text(text, encoding="utf-8")

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import h11
+import orjson
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from medsam2.errors import InputError
 from medsam2.serving.app import SETTINGS_KEY, Extension, create_app
-from medsam2.serving.http_errors import Fault
+from medsam2.serving.http_errors import BadRequest, BodyTooSlow, HttpError, error_answer, status_of
 from medsam2.serving.observe import log_lines_to
 from medsam2.serving.settings import ServerSettings
 
@@ -76,7 +77,7 @@ class PatientProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Say in the contract's form that this is not HTTP."""
-        self._end_with(Fault(400, f"this is not HTTP/1.1: {msg}"))
+        self._end_with(BadRequest(f"this is not HTTP/1.1: {msg}"))
 
     def _watch_arrival(self) -> None:
         """Limit the time in which headers, then the body have to be there, however they trickle in."""
@@ -96,16 +97,17 @@ class PatientProtocol(H11Protocol):
 
     def _no_headers(self) -> None:
         limit_s = self._settings.header_timeout_s
-        self._end_with(Fault(408, f"no request arrived within {limit_s:g} s"))
+        self._end_with(BodyTooSlow(f"no request arrived within {limit_s:g} s"))
 
-    def _end_with(self, fault: Fault) -> None:
+    def _end_with(self, error: HttpError) -> None:
         if self.transport.is_closing():
             return
+        body = orjson.dumps(error_answer(error))
         head = (
-            f"HTTP/1.1 {fault.status} \r\ncontent-type: application/json\r\n"
-            f"content-length: {len(fault.body)}\r\nconnection: close\r\n\r\n"
+            f"HTTP/1.1 {status_of(error)} \r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
         )
-        self.transport.write(head.encode("ascii") + fault.body)
+        self.transport.write(head.encode("ascii") + body)
         self.transport.close()
 
 

@@ -6,25 +6,31 @@ import asyncio
 import logging
 import tempfile
 from collections.abc import Awaitable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive
 
-from medsam2.errors import MedSAM2Error
+from medsam2.errors import InputError, MedSAM2Error
 from medsam2.imaging.volume import Volume
 from medsam2.serving.answers import Found, answer_text, compressed, wants_gzip
+from medsam2.serving.encodings import bytes_in
 from medsam2.serving.fetch import SCHEMES, fetch
-from medsam2.serving.http_errors import Fault, choosing_frame, fault_of, in_column, no_room
+from medsam2.serving.http_errors import TooSlow, frame_error, no_room, row_error, status_of
 from medsam2.serving.limits import Reservation, header, read_body, usage_of
-from medsam2.serving.rows import Cells, Row, bytes_in, read_row, read_table
+from medsam2.serving.rows import Cells, ScoreRow, read_row, read_table
 from medsam2.serving.service import Service
 from medsam2.serving.volumes import read_volume
 
+if TYPE_CHECKING:
+    from medsam2.inference.job import Job
+    from medsam2.prompts.types import Prompt
+
+_OBJECT = 1  # a row of the table has one
 _GZIP_MAGIC = b"\x1f\x8b"
-_IMAGE = "nii_image"
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +41,8 @@ async def score(service: Service, request: Request) -> Response:
     """Answer a request of the contract.
 
     Raises:
-        Fault: The request as a whole cannot be answered.
+        HttpError: The request as a whole cannot be answered.
+        MedSAM2Error: Its only row gets no mask.
         ClientDisconnect: The caller is gone; what was under way for it has ended.
     """
     usage = usage_of(request.scope)
@@ -49,7 +56,7 @@ async def score(service: Service, request: Request) -> Response:
     return _response(outcomes, gzip=wants_gzip(header(request.scope, b"accept-encoding")))
 
 
-def _response(outcomes: Sequence[Found | Fault], *, gzip: bool) -> Response:
+def _response(outcomes: Sequence[Found | MedSAM2Error], *, gzip: bool) -> Response:
     text = answer_text(outcomes)
     headers = {"Vary": "Accept-Encoding"}
     if not gzip:
@@ -83,37 +90,41 @@ async def while_wanted(receive: Receive, work: Awaitable[_Result]) -> _Result:
 
 async def answer_rows(
     service: Service, rows: Sequence[Cells], reservation: Reservation
-) -> list[Found | Fault]:
+) -> list[Found | MedSAM2Error]:
     """Do one row after the other; of several, one that fails is an answer as well.
 
     Raises:
-        Fault: The only row gets no mask.
+        MedSAM2Error: The only row gets no mask.
     """
     limit_s = service.settings.answer_timeout_s
     deadline = asyncio.get_running_loop().time() + limit_s
-    outcomes: list[Found | Fault] = []
+    outcomes: list[Found | MedSAM2Error] = []
     for number, cells in enumerate(rows):
         try:
             async with asyncio.timeout_at(deadline):
-                outcomes.append(await _answer_row(service, read_row(number, cells), reservation))
+                outcomes.append(await _answer_row(service, number, read_row(number, cells), reservation))
         except TimeoutError:
-            outcomes.append(Fault(504, f"row {number}: no mask within {limit_s:g} s, waiting included"))
+            outcomes.append(TooSlow(f"row {number}: no mask within {limit_s:g} s, waiting included"))
         except MedSAM2Error as error:
-            outcomes.append(fault_of(error))
+            outcomes.append(error)
     for outcome in outcomes:
-        if isinstance(outcome, Fault):
-            service.meters.row_errors.labels(str(outcome.status)).inc()
-    if len(outcomes) == 1 and isinstance(outcomes[0], Fault):
+        if isinstance(outcome, MedSAM2Error):
+            service.meters.row_errors.labels(str(status_of(outcome))).inc()
+    if len(outcomes) == 1 and isinstance(outcomes[0], MedSAM2Error):
         raise outcomes[0]
     return outcomes
 
 
-async def _answer_row(service: Service, row: Row, reservation: Reservation) -> Found:
+async def _answer_row(service: Service, number: int, row: ScoreRow, reservation: Reservation) -> Found:
     taken_before = reservation.num_bytes
     try:
-        volume = await _volume_of(service, row, reservation)
-        row.check_within(volume.shape)
-        found = await service.model.segment(volume, row)
+        volume = await _volume_of(service, number, row, reservation)
+        job = _job_of(volume, row.prompt(number, volume.shape), row)
+        try:
+            labels = await service.model.do(job)
+        except InputError as error:  # the prompt is usable: nothing can be seen in the image
+            raise row_error(number, "nii_image", error) from None
+        found = await service.model.run(partial(Found.of, labels, row))
     finally:
         reservation.shrink(reservation.num_bytes - taken_before)
     # Voxels and labels are gone; what remains is the part with the object.
@@ -121,15 +132,22 @@ async def _answer_row(service: Service, row: Row, reservation: Reservation) -> F
     return found
 
 
-async def _volume_of(service: Service, row: Row, reservation: Reservation) -> Volume:
+def _job_of(volume: Volume, prompt: Prompt, row: ScoreRow) -> Job:
+    from medsam2.inference.job import Job
+    from medsam2.inference.runtime import InferenceOptions
+
+    options = InferenceOptions(memory=row.memory)
+    return Job(image=volume, objects={_OBJECT: [prompt]}, window=row.window, options=options)
+
+
+async def _volume_of(service: Service, number: int, row: ScoreRow, reservation: Reservation) -> Volume:
     try:
         with tempfile.TemporaryDirectory(dir=service.folder, ignore_cleanup_errors=True) as folder:
-            path = await _file_of(row.image, Path(folder), service)
+            path = await _file_of(row.nii_image, Path(folder), service)
             return await read_volume(path, service, reservation, row.frame)
     except MedSAM2Error as error:
-        raise in_column(
-            row.number, _IMAGE, choosing_frame(error, "column frame takes a number from 0")
-        ) from error
+        named = frame_error(error, "column frame takes a number from 0")
+        raise row_error(number, "nii_image", named) from error
     except OSError as error:
         logger.exception("no room for files")
         raise no_room() from error
@@ -151,4 +169,4 @@ def _decode(image: str, path: Path) -> None:
     try:
         path.write_bytes(bytes_in(image))
     except ValueError as error:
-        raise Fault(422, f"neither a URL nor base64 ({error}); base64 of a NIfTI file is expected") from None
+        raise InputError(f"neither a URL nor base64 ({error}); base64 of a NIfTI file is expected") from None

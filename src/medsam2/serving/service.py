@@ -4,32 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from medsam2.errors import InputError
-from medsam2.imaging.intensity import check_intensities
 from medsam2.imaging.volume import Volume
-from medsam2.serving.answers import Found
-from medsam2.serving.http_errors import in_column
 from medsam2.serving.limits import MemoryBudget, Places
 from medsam2.serving.reader import ReaderPool
-from medsam2.serving.rows import Row
 from medsam2.serving.sessions.store import Sessions
 from medsam2.serving.settings import MIB, ServerSettings
 
 if TYPE_CHECKING:
+    from medsam2.inference.job import Job
     from medsam2.inference.predictor import Predictor
-    from medsam2.inference.session import Session
 
 _SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
@@ -99,9 +91,6 @@ class Threads:
         self._executor.shutdown(wait=True)
 
 
-_Step = tuple[int, Mapping[int, npt.NDArray[np.bool_]]]
-
-
 class Loaded(NamedTuple):
     """A predictor, and the name or the file of its weights."""
 
@@ -135,60 +124,39 @@ class Model:
         """Do some work in the model's thread; see `Threads.run`."""
         return await self._thread.run(work)
 
-    async def step(self, steps: Iterator[_Step]) -> _Step | None:
+    async def step(self, steps: Iterator[_Result]) -> _Result | None:
         """Follow objects into the next slice; None when there is none left."""
         step = await self.run(partial(next, steps, None))
         if step is not None:
             self._meters.slices.inc()
         return step
 
-    async def follow(self, session: Session) -> None:
-        """Follow a session's objects through their volume, in turn with others who ask for a whole one."""
+    async def follow(self, steps: Iterator[_Result]) -> None:
+        """Follow objects through a volume, in turn with other requests for a whole volume."""
         async with self._row:
             with self._meters.model_seconds.time():
-                steps = session.propagate()
                 while await self.step(steps) is not None:
                     pass
 
-    async def segment(self, volume: Volume, row: Row) -> Found:
-        """Segment what a row asks for; if the caller is cancelled, the work ends with the slice at hand.
+    async def do(self, job: Job) -> Volume:
+        """Do a job and give its labels; if the caller is cancelled, the work ends with the slice at hand.
 
         Raises:
-            Fault: 422, the image or the prompt is not usable.
+            InputError: The image or a prompt is not usable.
         """
+        from medsam2.inference.job import open_job
+
         async with self._row:  # in turn: the first is not kept waiting for the last
-            started = time.perf_counter()
-            try:
-                session = await self.run(partial(self._begin, volume, row))
-                steps = session.propagate()
+            with self._meters.model_seconds.time():
+                opened = await self.run(partial(open_job, job, self.predictor))
+                steps = opened.propagate()
                 while await self.step(steps) is not None:
                     pass
-                return await self.run(lambda: Found.of(session.result(), row))
-            finally:
-                self._meters.model_seconds.observe(time.perf_counter() - started)
+                return await self.run(lambda: opened.outcome().labels)
 
     def close(self) -> None:
         """Let what is at work come to its end."""
         self._thread.close()
-
-    def _begin(self, volume: Volume, row: Row) -> Session:
-        from medsam2.inference.runtime import InferenceOptions
-
-        try:
-            check_intensities(volume.array)
-        except InputError as error:
-            raise in_column(row.number, "nii_image", error) from None
-        session = self.predictor.session(
-            volume, window=row.window, options=InferenceOptions(memory=row.memory)
-        )
-        session.add(
-            1,
-            slice=row.adjusted_index,
-            box=row.box_xyxy,
-            points=row.points_xy,
-            labels=row.point_labels,
-        )
-        return session
 
 
 class Service:
@@ -202,7 +170,7 @@ class Service:
         self.readers = ReaderPool(settings)
         self.model = Model(predictor, settings.weights, self.meters)
         self.sessions = Sessions(settings)
-        self.hands = Threads(settings.max_sessions, "medsam2-hand")
+        self.workers = Threads(settings.max_sessions, "medsam2-worker")
         """For what sessions need beside the model: masks put together, measured, written. One for each, so
         that nobody's click waits for another's file."""
         self.folder = Path()
@@ -229,7 +197,7 @@ class Service:
                     await asyncio.to_thread(end)
                 await self.sessions.close()
                 await asyncio.to_thread(self.model.close)
-                await asyncio.to_thread(self.hands.close)
+                await asyncio.to_thread(self.workers.close)
                 await self.readers.close()
 
     def _watch(self) -> None:

@@ -6,8 +6,9 @@ import os
 from functools import partial
 from pathlib import Path
 
+from medsam2.errors import InputError
 from medsam2.imaging.volume import Volume
-from medsam2.serving.http_errors import Fault, shown
+from medsam2.serving.http_errors import NotAllowed, NotFound, TooLarge, shown
 from medsam2.serving.limits import Reservation
 from medsam2.serving.service import Service
 from medsam2.serving.settings import MIB
@@ -27,17 +28,19 @@ def file_within(folder: Path | None, path: str) -> Path:
         The path without links.
 
     Raises:
-        Fault: 403, it leads out of the folder, by itself or by a link; 404, nothing is there; 422, no path.
+        NotAllowed: It leads out of the folder, by itself or by a link.
+        NotFound: Nothing is there.
+        InputError: It is not a path.
     """
     if folder is None:
-        raise Fault(
-            403, "this server opens no files of its own (it was started without --folder); send the file"
+        raise NotAllowed(
+            "this server opens no files of its own (it was started without --folder); send the file"
         )
     if "\0" in path or "\\" in path:
-        raise Fault(
-            422, f"path is {shown(path)}; names of folders and of a file, between slashes, are expected"
+        raise InputError(
+            f"path is {shown(path)}; names of folders and of a file, between slashes, are expected"
         )
-    leads_out = Fault(403, f"path is {shown(path)}, which leads out of the server's folder; stay below it")
+    leads_out = NotAllowed(f"path is {shown(path)}, which leads out of the server's folder; stay below it")
     wanted = Path(path)
     if wanted.is_absolute() or ".." in wanted.parts:
         raise leads_out
@@ -47,11 +50,11 @@ def file_within(folder: Path | None, path: str) -> Path:
         if not found.is_relative_to(root):
             raise leads_out
         if not (found.is_file() or found.is_dir()):
-            raise Fault(404, f"there is no file {shown(path)} in the server's folder")
+            raise NotFound(f"there is no file {shown(path)} in the server's folder")
         if found.is_dir() and _has_way_out(found, root):
             raise leads_out
     except (OSError, RuntimeError, ValueError):  # a ring of links, a name too long, a folder that is closed
-        raise Fault(404, f"there is no file {shown(path)} in the server's folder") from None
+        raise NotFound(f"there is no file {shown(path)} in the server's folder") from None
     return found
 
 
@@ -71,7 +74,7 @@ def _has_way_out(found: Path, root: Path) -> bool:
             num_files += 1
             file = Path(place, name)
             if num_files > MAX_FILES:
-                raise Fault(413, f"the folder holds more than {MAX_FILES} files; name that of one series")
+                raise TooLarge(f"the folder holds more than {MAX_FILES} files; name that of one series")
             if file.is_symlink() and not file.resolve().is_relative_to(root):
                 return True
     return False
@@ -94,14 +97,15 @@ async def read_volume(
         frame: Which volume of a 4D file, from 0.
 
     Raises:
-        Fault: 413, too large; 422, it cannot be read; 503, no memory; 504, too slow.
+        InputError: It cannot be read.
+        HttpError: It is too large, there is no memory for it, or reading it takes too long.
     """
     async with service.readers.lend() as reader:
         if path.name.endswith(_MEASURED):
             claim = await reader.measure(path)
             num_bytes, num_voxels = claim.num_bytes, claim.num_voxels
         else:
-            num_bytes, num_voxels = await service.hands.run(partial(size_of, path)), 0
+            num_bytes, num_voxels = await service.workers.run(partial(size_of, path)), 0
         _check_size(service, num_bytes)
         counted = num_bytes + _LABEL_COPIES * num_voxels
         reservation.grow(counted)
@@ -116,6 +120,4 @@ async def read_volume(
 def _check_size(service: Service, num_bytes: int) -> None:
     limit = service.settings.max_volume
     if num_bytes > limit * MIB:
-        raise Fault(
-            413, f"the file holds {num_bytes} bytes once it is unpacked; at most {limit} MiB are taken"
-        )
+        raise TooLarge(f"the file holds {num_bytes} bytes once it is unpacked; at most {limit} MiB are taken")

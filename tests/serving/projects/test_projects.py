@@ -285,12 +285,12 @@ def test_a_case_that_is_not_there_is_not_found(client: httpx.Client, case: str) 
         ({"mask": base64.b64encode(b"no scan").decode()}, "mask"),
         ({"mask": packed_mask((6, 20, 25))}, "voxels"),
         ({"mask": packed_mask(spacing=0.9)}, "voxels away"),
-        ({"mask": None}, "mask is a text"),
+        ({"mask": None}, "mask is None; a text"),
         ({"objects": {"x": {}}}, "number"),
         ({"objects": {"1": {"name": "a\nb"}}}, "name"),
         ({"objects": {"1": {"colour": "url(x)"}}}, "colour"),
         ({"objects": [1]}, "objects"),
-        ({"prompts": "box"}, "prompts is a list"),
+        ({"prompts": "box"}, "prompts is 'box'; a list"),
         ({"state": "reviewed"}, "saved as"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -338,13 +338,11 @@ def test_bodies_have_a_size_and_a_form(client: httpx.Client, ids: Mapping[str, s
     assert "draft has at most" in said(client.put(f"{case}/draft", json=too_large), 422)
     assert "larger than the 5 MiB" in said(client.put(f"{case}/draft", content=b"x" * 6 * 2**20), 413)
     assert "not JSON" in said(client.post(f"{case}/open", content=b"{"), 400)
-    assert "JSON object" in said(client.post(f"{case}/open", content=b"[]"), 400)
+    assert "an object with" in said(client.post(f"{case}/open", content=b"[]"), 400)
     assert "cannot become" in said(
         client.post(f"{case}/state", json={"user": "anna", "state": "reviewed"}), 409
     )
-    assert "no state is called" in said(
-        client.post(f"{case}/state", json={"user": "anna", "state": "x"}), 422
-    )
+    assert "there is no state" in said(client.post(f"{case}/state", json={"user": "anna", "state": "x"}), 422)
     assert client.put(f"{case}/draft", json={"user": "anna", "draft": None}).status_code == 204
     client.post(f"{case}/release", json={"user": "anna"})
 
@@ -368,7 +366,9 @@ def test_a_round_trains_in_the_background(
     client: httpx.Client, ids: Mapping[str, str], improver: Improving
 ) -> None:
     refused = said(client.post("/project/rounds", json={"user": "anna"}), 409)
-    assert refused == "3 cases with a mask have to be done, to learn from and to measure on; 1 is"
+    assert refused == (
+        "a round needs 3 finished cases with a mask, to learn from and to measure on; there is 1"
+    )
     for user, name in (("anna", EVIL), ("carl", "b")):
         case = f"/project/cases/{ids[name]}"
         client.post(f"{case}/open", json={"user": user})
@@ -395,7 +395,7 @@ def test_a_round_trains_in_the_background(
     said(client.post("/project/rounds", json={"action": "back"}), 409)
     said(client.post("/project/rounds", json={"action": "fly"}), 422)
     said(client.post("/project/rounds", json={"action": "use", "round": 9}), 409)
-    assert "was stopped can go on" in said(
+    assert "only a stopped round can be resumed" in said(
         client.post("/project/rounds", json={"action": "go on", "round": 2}), 409
     )
 

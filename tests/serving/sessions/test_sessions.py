@@ -175,7 +175,7 @@ BAD_PROMPTS: list[tuple[str, int, str]] = [
     ("", 400, "not JSON"),
     ("[1]", 400, "an object"),
     ('{"object": 1, "slice": 4, "bbox": [1, 1, 5, 5]}', 400, "keys are object, slice, box"),
-    ('{"slice": 4, "box": [1, 1, 5, 5]}', 422, "object is None"),
+    ('{"slice": 4, "box": [1, 1, 5, 5]}', 422, "object is missing; a whole number"),
     ('{"object": true, "slice": 4, "box": [1, 1, 5, 5]}', 422, "object is True"),
     ('{"object": 1.5, "slice": 4, "box": [1, 1, 5, 5]}', 422, "whole number"),
     ('{"object": 0, "slice": 4, "box": [1, 1, 5, 5]}', 422, "1 to 255"),

@@ -3,67 +3,64 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import Coroutine, Mapping, Sequence
-from pathlib import Path
 
-from medsam2.errors import MedSAM2Error
-from medsam2.serving.http_errors import Fault
+from medsam2.errors import InputError, MedSAM2Error
+from medsam2.serving.http_errors import Busy
 from medsam2.serving.limits import Reservation
 from medsam2.serving.monailabel.datastore import FINAL, ORIGINAL, ImageEntry
-from medsam2.serving.monailabel.dialect import Dialect, checked_choice
-from medsam2.serving.monailabel.images import find_source
 from medsam2.serving.monailabel.infer import ViewerModel, find_mask, model_called, save_found
-from medsam2.serving.monailabel.requests import Asked, flag, read_asked
+from medsam2.serving.monailabel.params import ViewerParams, flag, read_params
+from medsam2.serving.monailabel.state import ViewerState, checked_choice
 from medsam2.serving.monailabel.tasks import Task
 
 WHICH = ("unlabeled", "labeled", "all")
 """Images without a final label, with one, or both."""
-_BUSY = 503
 _TRIES = 60
 _PAUSE_S = 1.0
 _LOOK_S = 0.5  # between two looks at whether a batch is to stop
 
 
 async def start_batch(
-    dialect: Dialect, params: Mapping[str, object], *, model: str, images: str, run_sync: str
+    state: ViewerState, sent: Mapping[str, object], *, model: str, images: str, run_sync: str
 ) -> Task:
     """Start to segment images one after the other; each mask is stored as a label, failures are reported.
 
     Args:
-        dialect: The server's parts.
-        params: As for one image; the clicks or the roi are used for every image.
+        state: The server's parts.
+        sent: The parameters as for one image; the clicks or the roi are used for every image.
         model: A key of `infer.MODELS`.
         images: One of `WHICH`.
         run_sync: Whether to answer when all is done.
 
     Raises:
-        Fault: 404, there is no such model; 422, there is no prompt; 429, a batch is running.
+        NotFound: There is no such model.
+        InputError: There is no prompt.
+        AlreadyRunning: A batch is running.
     """
     chosen_model = model_called(model)
     which = checked_choice(images, "images", WHICH)
-    asked = read_asked({"label_tag": ORIGINAL, **params, "save_label": True})
-    if not asked.says_something:
-        raise Fault(
-            422,
-            "there is no prompt: give foreground clicks or a roi in the body, which are used for every image",
+    params = read_params({"label_tag": ORIGINAL, **sent, "save_label": True})
+    if not params.has_prompt:
+        raise InputError(
+            "there is no prompt: give foreground clicks or a roi in the body, which are used for every image"
         )
-    entries = (await asyncio.to_thread(dialect.studies.entries)).values()
+    entries = (await asyncio.to_thread(state.datastore.entries)).values()
     chosen = [entry for entry in entries if which == "all" or (FINAL in entry.labels) == (which == "labeled")]
 
     async def work(task: Task) -> Mapping[str, object]:
-        return await _segment_all(dialect, chosen_model, chosen, asked, params, task)
+        return await _segment_all(state, chosen_model, chosen, params, sent, task)
 
-    request = {"model": model, "images": which, **params}
-    return await dialect.batches.start(request, work, waits=flag(run_sync, "run_sync", default=False))
+    request = {"model": model, "images": which, **sent}
+    return await state.batches.start(request, work, waits=flag(run_sync, "run_sync"))
 
 
 async def _segment_all(
-    dialect: Dialect,
+    state: ViewerState,
     model: ViewerModel,
     entries: Sequence[ImageEntry],
-    asked: Asked,
-    params: Mapping[str, object],
+    params: ViewerParams,
+    sent: Mapping[str, object],
     task: Task,
 ) -> Mapping[str, object]:
     num_failed = 0
@@ -72,7 +69,7 @@ async def _segment_all(
             break
         place = f"{number} of {len(entries)}, {entry.image_id}"
         try:
-            await _unless_stopped(_segment(dialect, model, entry, asked, params), task)
+            await _unless_stopped(_segment(state, model, entry, params, sent), task)
             task.details.append(f"{place}: {'stopped' if task.is_stopped else 'done'}")
         except MedSAM2Error as error:
             num_failed += 1
@@ -91,19 +88,22 @@ async def _unless_stopped(work: Coroutine[None, None, None], task: Task) -> None
 
 
 async def _segment(
-    dialect: Dialect, model: ViewerModel, entry: ImageEntry, asked: Asked, params: Mapping[str, object]
+    state: ViewerState,
+    model: ViewerModel,
+    entry: ImageEntry,
+    params: ViewerParams,
+    sent: Mapping[str, object],
 ) -> None:
     for attempt in range(_TRIES):
-        reservation = Reservation(dialect.service.budget)
+        reservation = Reservation(state.service.budget)
         try:
-            with tempfile.TemporaryDirectory(dir=dialect.service.folder, ignore_cleanup_errors=True) as name:
-                folder = Path(name)
-                source = await find_source(dialect, image=entry.image_id, folder=folder)
-                found = await find_mask(dialect, source, model, asked, folder, reservation)
-                await save_found(dialect, found, asked, params, folder)
+            with state.request_folder() as folder:
+                source = await state.find_source(entry.image_id, folder)
+                found = await find_mask(state, source, model, params, folder, reservation)
+                await save_found(state, found, params, sent, folder)
             return
-        except Fault as fault:
-            if fault.status != _BUSY or attempt == _TRIES - 1:
+        except Busy:
+            if attempt == _TRIES - 1:
                 raise
         finally:
             reservation.close()

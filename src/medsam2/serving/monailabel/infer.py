@@ -1,9 +1,8 @@
-"""Answer a viewer that wants a mask: the models it may choose, and their work."""
+"""Answer a viewer's request for a mask: the models that it may choose, and their work."""
 
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,14 +14,13 @@ from typing import TYPE_CHECKING
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from medsam2.imaging.intensity import Window
+from medsam2.errors import InputError
 from medsam2.imaging.volume import Volume
 from medsam2.prompts.types import Prompt
-from medsam2.serving.http_errors import Fault, shown
+from medsam2.serving.http_errors import NotFound, TooSlow, shown
 from medsam2.serving.limits import Reservation, usage_of
-from medsam2.serving.monailabel.dialect import Dialect, checked_choice, read_sent_form
-from medsam2.serving.monailabel.forms import Upload
-from medsam2.serving.monailabel.images import Source, find_source, open_source
+from medsam2.serving.monailabel.forms import Form
+from medsam2.serving.monailabel.images import Source
 from medsam2.serving.monailabel.labels import (
     DICOM,
     OUTPUTS,
@@ -32,107 +30,87 @@ from medsam2.serving.monailabel.labels import (
     write_mask,
     write_segmentation,
 )
-from medsam2.serving.monailabel.requests import LABEL, WINDOWS, Asked, read_asked, tells_where
-from medsam2.serving.rows import MEMORIES
+from medsam2.serving.monailabel.params import LABEL, WINDOWS, ViewerParams, read_params, shows_object
+from medsam2.serving.monailabel.state import ViewerState, checked_choice
+from medsam2.serving.schemas import MEMORIES
 from medsam2.serving.score import while_wanted
 from medsam2.serving.service import Model
 
 if TYPE_CHECKING:
-    from medsam2.inference.predictor import Predictor
-    from medsam2.inference.session import Session
+    from medsam2.inference.job import OpenJob, Outcome
 
 _OBJECT = 1
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Segmented:
-    """What was found."""
-
-    labels: Volume
-    """uint8, 0 and 1, on the image's grid."""
-    scores: Mapping[int, float]
-    """How sure the network is, 0..1, per slice that it looked at."""
-    window: Window
+Segment = Callable[[Model, Volume, ViewerParams], Awaitable["Outcome"]]
 
 
-Segment = Callable[[Model, Volume, Asked], Awaitable[Segmented]]
+async def segment_volume(model: Model, volume: Volume, params: ViewerParams) -> Outcome:
+    """Follow the object both ways from all slices whose prompts show where it is.
 
-
-async def segment_volume(model: Model, volume: Volume, asked: Asked) -> Segmented:
-    """Follow the object both ways from all slices where something is said to be it.
-
-    Slices of which is only said what is not the object are corrected then, as a person would do it: where the
-    object was found.
+    Prompts that only show where it is not correct their slices afterwards, as a person would do it.
 
     Args:
-        model: Does it slice by slice, so that others come in between.
+        model: Works slice by slice, so that other requests come in between.
         volume: The image.
-        asked: What to segment.
+        params: The prompts, and how to follow the object.
 
     Raises:
         InputError: The image or a prompt is not usable.
     """
-    session = await model.run(partial(_open, model.predictor, volume, asked))
-    said = asked.prompts(session.shape)
-    await model.run(partial(_add, session, [prompt for prompt in said if tells_where(prompt)]))
-    await model.follow(session)
-    found = session.scores(_OBJECT)
-    corrections = [prompt for prompt in said if not tells_where(prompt) and prompt.slice_index in found]
+    prompts = params.prompts(volume.shape)
+    job = await _open(model, volume, params, [prompt for prompt in prompts if shows_object(prompt)])
+    await model.follow(job.propagate())
+    found = job.session.object(_OBJECT).scores()
+    corrections = [prompt for prompt in prompts if not shows_object(prompt) and prompt.slice_index in found]
     if corrections:
-        await model.run(partial(_add, session, corrections))
-        await model.follow(session)
-    return await model.run(partial(_segmented, session))
+        await model.run(partial(job.session.add_all, {_OBJECT: corrections}))
+        await model.follow(job.session.propagate())
+    return await model.run(partial(_outcome, job))
 
 
-async def segment_slice(model: Model, volume: Volume, asked: Asked) -> Segmented:
+async def segment_slice(model: Model, volume: Volume, params: ViewerParams) -> Outcome:
     """Find the object in one slice; the labels have the volume's size and are empty elsewhere.
 
     Args:
-        model: Does it.
+        model: Does the work.
         volume: The image.
-        asked: What to segment.
+        params: The prompts.
 
     Raises:
-        InputError: The image or a prompt is not usable.
-        Fault: 422, prompts are on several slices and none is named.
+        InputError: The image or a prompt is not usable, or prompts are on several slices and none is named.
     """
-    session = await model.run(partial(_open, model.predictor, volume, asked))
-    said = asked.prompts(session.shape)
-    named = asked.slice_index
-    here = said if named is None else [prompt for prompt in said if prompt.slice_index == named]
-    if len(here) != 1 or not tells_where(here[0]):
-        slices = ", ".join(str(prompt.slice_index) for prompt in said)
+    prompts = params.prompts(volume.shape)
+    named = params.slice
+    here = prompts if named is None else [prompt for prompt in prompts if prompt.slice_index == named]
+    if len(here) != 1 or not shows_object(here[0]):
+        slices = ", ".join(str(prompt.slice_index) for prompt in prompts)
         where = "one slice, named by slice," if named is None else f"slice {named}"
-        raise Fault(422, f"foreground clicks or a roi on {where} are expected; something is said on {slices}")
-    await model.run(partial(_add, session, here))
-    return await model.run(partial(_segmented, session))
+        raise InputError(f"foreground clicks or a roi on {where} are expected; prompts are on {slices}")
+    job = await _open(model, volume, params, here)
+    await model.run(partial(job.session.add, _OBJECT, here[0]))
+    return await model.run(partial(_outcome, job))
 
 
-def _open(predictor: Predictor, volume: Volume, asked: Asked) -> Session:
+async def _open(model: Model, volume: Volume, params: ViewerParams, prompts: Sequence[Prompt]) -> OpenJob:
+    from medsam2.inference.job import Job, open_job
     from medsam2.inference.runtime import InferenceOptions
 
-    options = InferenceOptions(memory=asked.memory, keep_component=asked.keeps_component)
-    return predictor.session(volume, window=asked.window, options=options)
-
-
-def _add(session: Session, prompts: Sequence[Prompt]) -> None:
-    from medsam2.inference.prompting import add_prompts
-
-    add_prompts(session, {_OBJECT: prompts})
-
-
-def _segmented(session: Session) -> Segmented:
-    return Segmented(
-        labels=session.result(_OBJECT),
-        scores=MappingProxyType(session.scores(_OBJECT)),
-        window=session.window,
+    options = InferenceOptions(memory=params.memory, keep_component=params.largest_cc or None)
+    job = Job(
+        image=volume,
+        objects={_OBJECT: prompts},
+        names={_OBJECT: params.label},
+        window=params.window,
+        options=options,
     )
+    return await model.run(partial(open_job, job, model.predictor))
 
 
-KIND = "deepgrow"
-"""What makes viewers offer clicks and a region."""
-VOLUME = "medsam2_3d"
-SLICE = "medsam2_2d"
+def _outcome(job: OpenJob) -> Outcome:
+    outcome = job.outcome()
+    _ = outcome.labels  # made now, in the model's thread
+    return outcome
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,14 +119,14 @@ class ViewerModel:
 
     segment: Segment
     dimension: int
-    """2 makes Slicer send the slice, and put the result into it alone."""
+    """2 makes Slicer send the slice, and put the result into this slice alone."""
     description: str
 
     @property
     def info(self) -> dict[str, object]:
-        """What viewers read; of a list of options they send the first, unless someone chooses."""
+        """What viewers read. Of a list of options they send the first, unless the user chooses another."""
         return {
-            "type": KIND,
+            "type": "deepgrow",  # for which viewers offer clicks and a region
             "labels": [LABEL],
             "dimension": self.dimension,
             "description": self.description,
@@ -156,6 +134,8 @@ class ViewerModel:
         }
 
 
+VOLUME = "medsam2_3d"
+SLICE = "medsam2_2d"
 MODELS: Mapping[str, ViewerModel] = MappingProxyType(
     {
         VOLUME: ViewerModel(
@@ -176,88 +156,87 @@ def model_called(name: str) -> ViewerModel:
     """A model by its name.
 
     Raises:
-        Fault: 404, there is none.
+        NotFound: There is none.
     """
     if name not in MODELS:
-        raise Fault(404, f"there is no model {shown(name)}; {', '.join(MODELS)} are")
+        raise NotFound(f"there is no model {shown(name)}; models are {', '.join(MODELS)}")
     return MODELS[name]
 
 
-_LABEL = 1  # of the one object in a mask
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Question:
-    """What a viewer wants to know."""
+class InferRequest:
+    """A viewer's request for a mask."""
 
     model: ViewerModel
     image: str
     session_id: str
-    upload: Upload | None
     output: str
-    params: Mapping[str, object]
-    asked: Asked
+    form: Form
+    sent: Mapping[str, object]
+    """The parameters as they were sent."""
+    params: ViewerParams
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FoundMask:
     """A mask, and how long it took."""
 
-    segmented: Segmented
+    outcome: Outcome
     source: Source
     read_s: float
     infer_s: float
 
 
 async def infer(
-    dialect: Dialect, request: Request, *, model: str, image: str, session_id: str, output: str
+    state: ViewerState, request: Request, *, model: str, image: str, session_id: str, output: str
 ) -> Response:
-    """Segment what a request asks for.
+    """Segment the object of a request.
 
     Args:
-        dialect: The server's parts.
+        state: The server's parts.
         request: Its body is a form with `params`, and a `file` if neither image nor session is named.
-        model: A key of `models.MODELS`.
+        model: A key of `MODELS`.
         image: Id in the datastore.
-        session_id: Of an open session, which counts more.
-        output: One of `replies.OUTPUTS`.
+        session_id: Of an open session, whose image is used then.
+        output: One of `labels.OUTPUTS`.
 
     Raises:
-        Fault: 404, there is no such model, image or session; 413, 503 or 504, it takes more than there is.
+        NotFound: There is no such model, image or session.
         InputError: The image or a prompt is not usable.
+        HttpError: The request needs more memory or time than there is.
         ClientDisconnect: The caller is gone.
     """
-    called = model_called(model)
+    chosen = model_called(model)
     output = checked_choice(output, "output", OUTPUTS)
-    form = await read_sent_form(dialect, request)
+    form = await state.read_form(request)
     if form.file("label") is not None:
-        raise Fault(422, "this model takes no label with a request; give clicks or a roi in params")
-    params = form.json("params")
-    question = Question(
-        model=called,
+        raise InputError("this model takes no label with a request; give clicks or a roi in params")
+    sent = form.json("params")
+    wanted = InferRequest(
+        model=chosen,
         image=image,
         session_id=session_id,
-        upload=form.file("file"),
         output=output,
-        params=params,
-        asked=read_asked(params),
+        form=form,
+        sent=sent,
+        params=read_params(sent),
     )
-    _check_output(dialect, question)
-    limit_s = dialect.service.settings.answer_timeout_s
-    with dialect.service.places.taken():
-        work = _answer(dialect, question, usage_of(request.scope).reservation)
+    _check_output(state, wanted)
+    limit_s = state.service.settings.answer_timeout_s
+    with state.service.places.taken():
+        work = _answer(state, wanted, usage_of(request.scope).reservation)
         try:
             async with asyncio.timeout(limit_s):
                 return await while_wanted(request.receive, work)
         except TimeoutError:
-            raise Fault(504, f"no mask within {limit_s:g} s, waiting included") from None
+            raise TooSlow(f"no mask within {limit_s:g} s, waiting included") from None
 
 
 async def find_mask(
-    dialect: Dialect,
+    state: ViewerState,
     source: Source,
     model: ViewerModel,
-    asked: Asked,
+    params: ViewerParams,
     folder: Path,
     reservation: Reservation,
 ) -> FoundMask:
@@ -265,71 +244,66 @@ async def find_mask(
 
     Raises:
         InputError: The image or a prompt is not usable.
-        Fault: 413, the image is too large; 503, no memory; 504, it is not read in time.
+        HttpError: The image is too large, there is no memory for it, or reading it takes too long.
     """
     started = time.perf_counter()
-    volume = await open_source(dialect, source, folder, reservation)
+    volume = await state.open_source(source, folder, reservation)
     opened = time.perf_counter()
-    segmented = await model.segment(dialect.service.model, volume, asked)
+    outcome = await model.segment(state.service.model, volume, params)
     return FoundMask(
-        segmented=segmented,
+        outcome=outcome,
         source=source,
         read_s=opened - started,
         infer_s=time.perf_counter() - opened,
     )
 
 
-async def save_found(dialect: Dialect, found: FoundMask, asked: Asked, params: object, folder: Path) -> None:
-    """Store a mask as a label of its image, if that is asked for.
+async def save_found(
+    state: ViewerState, found: FoundMask, params: ViewerParams, sent: object, folder: Path
+) -> None:
+    """Store a mask as a label of its image, if `save_label` says so.
 
     Raises:
-        Fault: 422, the image is not of the datastore.
+        InputError: The image is not one of the datastore.
     """
-    if asked.saved_tag is None:
+    if not params.save_label:
         return
     if found.source.entry is None:
-        raise Fault(422, "save_label stores beside an image of the datastore, and this one is not of it")
-    info = {"label_info": [{"name": asked.label, "idx": _LABEL}], "params": params}
-    await store_label(dialect, found.source, asked.saved_tag, found.segmented.labels, folder, info)
+        raise InputError("save_label stores beside an image of the datastore, and this image is not in it")
+    info = {"label_info": [{"name": params.label, "idx": _OBJECT}], "params": sent}
+    await store_label(state, found.source, params.label_tag, found.outcome.labels, folder, info)
 
 
-async def _answer(dialect: Dialect, question: Question, reservation: Reservation) -> Response:
-    with tempfile.TemporaryDirectory(dir=dialect.service.folder, ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        source = await find_source(
-            dialect,
-            image=question.image,
-            session_id=question.session_id,
-            upload=question.upload,
-            folder=folder,
+async def _answer(state: ViewerState, request: InferRequest, reservation: Reservation) -> Response:
+    with state.request_folder() as folder:
+        source = await state.find_source(
+            request.image, folder, session_id=request.session_id, upload=request.form.file("file")
         )
-        found = await find_mask(dialect, source, question.model, question.asked, folder, reservation)
-        await save_found(dialect, found, question.asked, question.params, folder)
-        return await _response(dialect, question, found, folder)
+        found = await find_mask(state, source, request.model, request.params, folder, reservation)
+        await save_found(state, found, request.params, request.sent, folder)
+        return await _response(state, request, found, folder)
 
 
-async def _response(dialect: Dialect, question: Question, found: FoundMask, folder: Path) -> Response:
-    asked = question.asked
-    if question.output == "dicom_seg":
-        names = {_LABEL: asked.label}
-        path = await write_segmentation(dialect, found.segmented.labels, found.source, folder, names)
+async def _response(state: ViewerState, request: InferRequest, found: FoundMask, folder: Path) -> Response:
+    params, mask = request.params, found.outcome.labels
+    if request.output == "dicom_seg":
+        path = await write_segmentation(state, mask, found.source, folder, {_OBJECT: params.label})
         return file_response(path.name, await asyncio.to_thread(path.read_bytes), DICOM)
-    if question.output == "json" or not asked.result.is_wanted:
-        return JSONResponse(_said(found, asked, 0.0))
+    if request.output == "json" or not params.result_write_to_file:
+        return JSONResponse(_answer_params(found, params, 0.0))
     started = time.perf_counter()
-    mask = found.segmented.labels
-    path = await asyncio.to_thread(write_mask, mask, folder, asked.result, found.source.suffix)
+    path = await asyncio.to_thread(write_mask, mask, folder, params, found.source.suffix)
     content = await asyncio.to_thread(path.read_bytes)
-    if question.output == "image":
+    if request.output == "image":
         return file_response(path.name, content)
-    return form_response(_said(found, asked, time.perf_counter() - started), path.name, content)
+    return form_response(_answer_params(found, params, time.perf_counter() - started), path.name, content)
 
 
-def _said(found: FoundMask, asked: Asked, write_s: float) -> dict[str, object]:
-    """What a client is told beside the mask; the first two entries are MONAI Label's."""
-    window = found.segmented.window
+def _answer_params(found: FoundMask, params: ViewerParams, write_s: float) -> dict[str, object]:
+    """The parameters that go with a mask; the first two entries are MONAI Label's."""
+    window = found.outcome.session.window
     return {
-        "label_names": {asked.label: _LABEL},
+        "label_names": {params.label: _OBJECT},
         "latencies": {
             "pre": round(found.read_s, 3),
             "infer": round(found.infer_s, 3),
@@ -339,15 +313,15 @@ def _said(found: FoundMask, asked: Asked, write_s: float) -> dict[str, object]:
             "total": round(found.read_s + found.infer_s + write_s, 3),
             "transform": None,
         },
-        "scores": {str(k): round(score, 4) for k, score in found.segmented.scores.items()},
+        "scores": {str(k): round(score, 4) for k, score in found.outcome.scores[_OBJECT].items()},
         "window": {"lower": window.lower, "upper": window.upper, "source": window.source},
     }
 
 
-def _check_output(dialect: Dialect, question: Question) -> None:
-    if question.output != "dicom_seg":
+def _check_output(state: ViewerState, request: InferRequest) -> None:
+    if request.output != "dicom_seg":
         return
-    if not dialect.studies.is_archive or question.session_id or question.upload is not None:
-        raise Fault(422, "a DICOM segmentation refers to a series of a DICOMweb archive, and this is none")
-    if not question.params.get("label_info"):
-        raise Fault(422, 'output dicom_seg needs label_info in params: [{"name": ..., "idx": ...}]')
+    if not state.datastore.is_archive or request.session_id or request.form.file("file") is not None:
+        raise InputError("a DICOM segmentation refers to a series of a DICOMweb archive; this image is none")
+    if not request.sent.get("label_info"):
+        raise InputError('output dicom_seg needs label_info in params: [{"name": ..., "idx": ...}]')

@@ -9,9 +9,11 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+import orjson
+
 from medsam2.errors import MedSAM2Error
 from medsam2.serving.answers import answer_text
-from medsam2.serving.http_errors import Fault, fault_of
+from medsam2.serving.http_errors import TooLarge, error_answer, error_headers, status_of
 from medsam2.serving.limits import COPIES, Reservation
 from medsam2.serving.rows import read_table
 from medsam2.serving.score import answer_rows
@@ -77,8 +79,8 @@ class Embedded:
         try:
             text = await self._score(body, reservation)
         except MedSAM2Error as error:
-            fault = fault_of(error)
-            return Reply(status=fault.status, body=fault.body, headers=fault.headers)
+            body_of_error = orjson.dumps(error_answer(error))
+            return Reply(status=status_of(error), body=body_of_error, headers=error_headers(error))
         finally:
             reservation.close()
         return Reply(status=200, body=text, headers={})
@@ -86,7 +88,7 @@ class Embedded:
     async def _score(self, body: bytes, reservation: Reservation) -> bytes:
         settings = self._service.settings
         if len(body) > settings.max_body * MIB:
-            raise Fault(413, f"the body is larger than the {settings.max_body} MiB that are taken")
+            raise TooLarge(f"the body is larger than the {settings.max_body} MiB that are taken")
         reservation.grow(COPIES * len(body))
         with self._service.places.taken():
             rows = await asyncio.to_thread(read_table, body, settings.max_rows)

@@ -3,131 +3,55 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.responses import JSONResponse
 
-from medsam2.annotation.cases import change_state, find_case, list_users, moment, open_case, release, renew
+from medsam2.annotation.cases import change_state, find_case, list_users, open_case, release, renew
 from medsam2.annotation.improvement import Rounds
 from medsam2.annotation.journal import MAX_BYTES, find_draft, keep_draft, log_events
 from medsam2.annotation.layout import thumbnail
 from medsam2.annotation.overview import Overview
 from medsam2.annotation.project import Project
 from medsam2.annotation.report import POLICY, render_report
-from medsam2.annotation.rounds import Improver, Round
+from medsam2.annotation.rounds import Improver
 from medsam2.annotation.versions import find_version, list_versions, read_version
-from medsam2.serving.http_errors import Fault, shown
-from medsam2.serving.projects.requests import (
-    MaskUpload,
-    as_number,
-    case_of,
-    entry_facts,
-    in_folder,
-    in_thread,
-    lock_facts,
-    read_object,
-    version_facts,
+from medsam2.errors import InputError
+from medsam2.serving.http_errors import NotFound, shown
+from medsam2.serving.limits import read_body, usage_of
+from medsam2.serving.projects.schemas import (
+    CaseInfo,
+    CaseState,
+    DraftMessage,
+    EventsMessage,
+    Lock,
+    LockAnswer,
+    OpenedCase,
+    ProjectInfo,
+    ProjectMessage,
+    ReleasedCase,
+    RoundInfo,
+    RoundList,
+    RoundMessage,
+    SavedVersion,
+    StateMessage,
+    UserMessage,
+    VersionInfo,
+    VersionMessage,
 )
+from medsam2.serving.projects.uploads import MaskUpload, in_folder, in_thread
+from medsam2.serving.schemas import ErrorAnswer, json_body, json_response, read_message
 from medsam2.serving.service import Service
-
-_ACTIONS = ("start", "go on", "use", "back")
-_BEGINNINGS = _ACTIONS[:2]
-_BODY_MIB = 1
-
-
-class RoundRoutes:
-    """Each method parses a request, calls the library and encodes what it says."""
-
-    def __init__(self, service: Service, rounds: Rounds) -> None:
-        self._service = service
-        self._rounds = rounds
-
-    async def show(self, _: Request) -> Response:
-        """List the rounds, whose weights are in use, and why no other can be started."""
-        return JSONResponse(await in_thread(self._described))
-
-    async def act(self, request: Request) -> Response:
-        """Start a round, go on with one, take the weights of one, or go back to those before."""
-        asked = await read_object(self._service, request, _BODY_MIB)
-        action = asked.text("action", "start")
-        if action == "start":
-            await in_thread(self._rounds.start, asked.text("user"))
-        elif action == "go on":
-            await in_thread(self._rounds.go_on, asked.whole("round"))
-        elif action == "use":
-            await in_thread(self._rounds.use, asked.whole("round"))
-        elif action == "back":
-            await in_thread(self._rounds.back)
-        else:
-            raise Fault(422, f"action is {', '.join(_ACTIONS)}, not {shown(action)}")
-        return JSONResponse(await in_thread(self._described), 202 if action in _BEGINNINGS else 200)
-
-    def _described(self) -> dict[str, object]:
-        return {
-            "rounds": [_round(one) for one in self._rounds.all()],
-            "current": self._rounds.current,
-            "obstacle": self._rounds.obstacle(),
-        }
-
-
-def _round(one: Round) -> dict[str, object]:
-    return {
-        "round": one.number,
-        "state": one.state,
-        "user": one.user,
-        "num_cases": one.num_cases,
-        "started": moment(one.started_ms),
-        "ended": None if one.ended_ms is None else moment(one.ended_ms),
-        "progress": one.progress,
-        "message": one.message,
-        "before": one.before,
-        "after": one.after,
-        "in_use": one.is_in_use,
-    }
-
-
-_DRAFT_MIB = MAX_BYTES // 2**20 + 1  # with the names around it
-
-
-class WorkRoutes:
-    """Each method parses a request, calls the library and encodes what it says."""
-
-    def __init__(self, service: Service, project: Project) -> None:
-        self._service = service
-        self._project = project
-        self._uploads = MaskUpload(service, project)
-
-    async def show_draft(self, request: Request) -> Response:
-        """Return a user's unsaved work on a case."""
-        user = request.query_params.get("user", "")
-        draft = await in_thread(find_draft, self._project, case_of(request), user)
-        return JSONResponse({"draft": draft})
-
-    async def keep_draft(self, request: Request) -> Response:
-        """Keep a user's unsaved work on a case."""
-        asked = await read_object(self._service, request, _DRAFT_MIB)
-        user, draft = asked.text("user"), asked.get("draft")
-        await in_thread(keep_draft, self._project, case_of(request), user, draft)
-        return Response(status_code=204)
-
-    async def save(self, request: Request) -> Response:
-        """Keep a mask as a new version."""
-        asked = await read_object(self._service, request)
-        version, case = await self._uploads.save(case_of(request), asked)
-        return JSONResponse({**version_facts(version), "state": case.state}, 201)
-
-    async def show_mask(self, request: Request) -> Response:
-        """Return a version's file, having made sure that it is what was saved."""
-        number = as_number(request.path_params["number"], "version")
-        version = await in_thread(find_version, self._project, case_of(request), number)
-        await in_folder(self._project.folder, read_version, self._project, version)
-        path = self._project.folder / version.path
-        return Response(await asyncio.to_thread(path.read_bytes), media_type="application/gzip")
-
+from medsam2.serving.settings import MIB
 
 PREFIX = "/v1/project"
-_CASE = PREFIX + "/cases/{case_id}"
+_CASE = "/cases/{case_id}"
+_BODY_MIB = 1
+_DRAFT_MIB = MAX_BYTES // MIB + 1  # with the names around it
+_MAX_DIGITS = 9  # of a number, so that every database takes it
+
+_Message = TypeVar("_Message", bound=ProjectMessage)
 
 
 def add_projects(
@@ -137,7 +61,7 @@ def add_projects(
 
     Args:
         app: Before its first request.
-        service: What the application has one of.
+        service: The server's parts.
         project: An open project; the caller closes it.
         improver: Trains on finished cases and changes the weights; without one no round can be started.
 
@@ -146,100 +70,186 @@ def add_projects(
     """
     rounds = Rounds(project, improver, service.settings.weights)
     service.at_end.append(rounds.close)
-    cases, work = _CaseRoutes(service, project), WorkRoutes(service, project)
-    learning = RoundRoutes(service, rounds)
-    for method, path, answer in (
-        ("GET", PREFIX, cases.show_project),
-        ("GET", _CASE + "/thumbnail", cases.show_thumbnail),
-        ("POST", _CASE + "/open", cases.open),
-        ("POST", _CASE + "/renew", cases.renew),
-        ("POST", _CASE + "/release", cases.release),
-        ("POST", _CASE + "/state", cases.change_state),
-        ("GET", _CASE + "/draft", work.show_draft),
-        ("PUT", _CASE + "/draft", work.keep_draft),
-        ("POST", _CASE + "/versions", work.save),
-        ("GET", _CASE + "/versions/{number}/mask", work.show_mask),
-        ("POST", PREFIX + "/events", cases.log),
-        ("GET", PREFIX + "/report", cases.show_report),
-        ("GET", PREFIX + "/rounds", learning.show),
-        ("POST", PREFIX + "/rounds", learning.act),
-    ):
-        _add(app, method, path, answer)
+    router = APIRouter(
+        prefix=PREFIX,
+        tags=["project"],
+        responses={422: {"model": ErrorAnswer}},
+        default_response_class=Response,
+    )
+    _add_cases(router, service, project)
+    _add_work(router, service, project)
+    _add_rounds(router, service, rounds)
+    app.include_router(router)
     return rounds
 
 
-class _CaseRoutes:
-    """Each method parses a request, calls the library and encodes what it says."""
+async def _read(
+    service: Service, request: Request, model: type[_Message], max_mib: int | None = None
+) -> _Message:
+    """Take in the JSON of a request.
 
-    def __init__(self, service: Service, project: Project) -> None:
-        self._service = service
-        self._project = project
-        self._overview = Overview(project)
+    Raises:
+        HttpError: The body is not JSON, too large or too slow.
+        InputError: A value is not usable.
+        ClientDisconnect: The caller is gone.
+    """
+    usage, settings = usage_of(request.scope), service.settings
+    max_bytes = min(max_mib or settings.max_body, settings.max_body) * MIB
+    body = await read_body(request.scope, request.receive, settings, usage.reservation, max_bytes)
+    usage.num_bytes = len(body)
+    return read_message(model, body)
 
-    async def show_project(self, _: Request) -> Response:
+
+def _number(value: object, what: str) -> int:
+    """A number that a caller gave, as such or as a text.
+
+    Raises:
+        NotFound: Nothing here has such a number.
+    """
+    text = str(value)
+    if isinstance(value, bool) or not (text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS):
+        raise NotFound(f"the project has no {what} {shown(value)}")
+    return int(text)
+
+
+def _add_cases(router: APIRouter, service: Service, project: Project) -> None:
+    overview = Overview(project)
+
+    async def user_of(request: Request) -> str:
+        return (await _read(service, request, UserMessage, _BODY_MIB)).user
+
+    @router.get("", response_model=ProjectInfo)
+    async def show_project() -> Response:
         """List the cases and who has worked on them."""
-        entries = await in_thread(self._overview.entries)
-        users = await in_thread(list_users, self._project)
-        cases = [entry_facts(entry) for entry in entries]
-        return JSONResponse({"name": self._project.name, "cases": cases, "users": users})
+        entries = await in_thread(overview.entries)
+        users = await in_thread(list_users, project)
+        cases = [CaseInfo.of(entry) for entry in entries]
+        return json_response(ProjectInfo(name=project.name, cases=cases, users=users))
 
-    async def show_thumbnail(self, request: Request) -> Response:
+    @router.get(_CASE + "/thumbnail", response_model=None)
+    async def show_thumbnail(case_id: str) -> Response:
         """Draw a case's middle slice."""
-        case = await in_thread(find_case, self._project, case_of(request))
-        folder = self._project.folder
-        return Response(await in_folder(folder, thumbnail, folder, case.path), media_type="image/png")
+        case = await in_thread(find_case, project, _number(case_id, "case"))
+        picture = await in_folder(project.folder, thumbnail, project.folder, case.path)
+        return Response(picture, media_type="image/png")
 
-    async def open(self, request: Request) -> Response:
+    @router.post(_CASE + "/open", response_model=OpenedCase, openapi_extra=json_body(UserMessage))
+    async def take_case(case_id: str, request: Request) -> Response:
         """Take a case for a user."""
-        user, case_id = await self._user(request), case_of(request)
-        case = await in_thread(open_case, self._project, case_id, user)
-        draft = await in_thread(find_draft, self._project, case_id, user)
-        versions = await in_thread(list_versions, self._project, case_id)
-        return JSONResponse(
-            {
-                "lock": lock_facts(case),
-                "path": case.path,
-                "state": case.state,
-                "draft": draft,
-                "versions": [version_facts(version) for version in versions],
-            }
+        user, number = await user_of(request), _number(case_id, "case")
+        case = await in_thread(open_case, project, number, user)
+        draft = await in_thread(find_draft, project, number, user)
+        versions = await in_thread(list_versions, project, number)
+        opened = OpenedCase(
+            lock=Lock.of(case),
+            path=case.path,
+            state=case.state,
+            versions=[VersionInfo.of(version) for version in versions],
         )
+        # Not by pydantic, which gives up on JSON that is nested deeply.
+        return JSONResponse({**opened.model_dump(), "draft": draft})
 
-    async def renew(self, request: Request) -> Response:
+    @router.post(_CASE + "/renew", response_model=LockAnswer, openapi_extra=json_body(UserMessage))
+    async def renew_lock(case_id: str, request: Request) -> Response:
         """Keep a case for longer."""
-        user, case_id = await self._user(request), case_of(request)
-        await in_thread(renew, self._project, case_id, user)
-        return JSONResponse({"lock": lock_facts(await in_thread(find_case, self._project, case_id))})
+        user, number = await user_of(request), _number(case_id, "case")
+        await in_thread(renew, project, number, user)
+        return json_response(LockAnswer(lock=Lock.of(await in_thread(find_case, project, number))))
 
-    async def release(self, request: Request) -> Response:
+    @router.post(_CASE + "/release", response_model=ReleasedCase, openapi_extra=json_body(UserMessage))
+    async def release_case(case_id: str, request: Request) -> Response:
         """Give a case back."""
-        user = await self._user(request)
-        case = await in_thread(release, self._project, case_of(request), user)
-        return JSONResponse({"lock": lock_facts(case), "state": case.state})
+        user = await user_of(request)
+        case = await in_thread(release, project, _number(case_id, "case"), user)
+        return json_response(ReleasedCase(lock=Lock.of(case), state=case.state))
 
-    async def change_state(self, request: Request) -> Response:
+    @router.post(_CASE + "/state", response_model=CaseState, openapi_extra=json_body(StateMessage))
+    async def set_state(case_id: str, request: Request) -> Response:
         """Take a verdict on a case."""
-        asked = await read_object(self._service, request, _BODY_MIB)
-        user, state, comment = asked.text("user"), asked.text("state"), asked.text("comment", "")
-        case = await in_thread(change_state, self._project, case_of(request), user, state, comment)
-        return JSONResponse({"state": case.state})
+        verdict = await _read(service, request, StateMessage, _BODY_MIB)
+        number = _number(case_id, "case")
+        case = await in_thread(change_state, project, number, verdict.user, verdict.state, verdict.comment)
+        return json_response(CaseState(state=case.state))
 
-    async def log(self, request: Request) -> Response:
+    @router.post("/events", response_model=None, status_code=204, openapi_extra=json_body(EventsMessage))
+    async def log(request: Request) -> Response:
         """Keep what a user did."""
-        asked = await read_object(self._service, request, _BODY_MIB)
-        case_id = as_number(asked.get("case"), "case")
-        await in_thread(log_events, self._project, case_id, asked.text("user"), asked.get("events"))
+        message = await _read(service, request, EventsMessage, _BODY_MIB)
+        number = _number(message.case, "case")
+        await in_thread(log_events, project, number, message.user, message.events)
         return Response(status_code=204)
 
-    async def show_report(self, _: Request) -> Response:
+    @router.get("/report", response_model=None)
+    async def show_report() -> Response:
         """Write the report as it stands."""
-        page = await in_folder(self._project.folder, render_report, self._project)
+        page = await in_folder(project.folder, render_report, project)
         return Response(page, media_type="text/html", headers={"Content-Security-Policy": POLICY})
 
-    async def _user(self, request: Request) -> str:
-        return (await read_object(self._service, request, _BODY_MIB)).text("user")
+
+def _add_work(router: APIRouter, service: Service, project: Project) -> None:
+    uploads = MaskUpload(service, project)
+
+    @router.get(_CASE + "/draft", response_model=None)
+    async def show_draft(case_id: str, user: str = "") -> Response:
+        """Return a user's unsaved work on a case."""
+        return JSONResponse({"draft": await in_thread(find_draft, project, _number(case_id, "case"), user)})
+
+    @router.put(_CASE + "/draft", response_model=None, status_code=204, openapi_extra=json_body(DraftMessage))
+    async def save_draft(case_id: str, request: Request) -> Response:
+        """Keep a user's unsaved work on a case."""
+        message = await _read(service, request, DraftMessage, _DRAFT_MIB)
+        await in_thread(keep_draft, project, _number(case_id, "case"), message.user, message.draft)
+        return Response(status_code=204)
+
+    @router.post(
+        _CASE + "/versions", response_model=SavedVersion, status_code=201,
+        openapi_extra=json_body(VersionMessage),
+    )  # fmt: skip
+    async def save_mask(case_id: str, request: Request) -> Response:
+        """Keep a mask as a new version."""
+        message = await _read(service, request, VersionMessage)
+        version, case = await uploads.save(_number(case_id, "case"), message)
+        return json_response(SavedVersion.of(version, state=case.state), 201)
+
+    @router.get(_CASE + "/versions/{version}/mask", response_model=None)
+    async def show_mask(case_id: str, version: str) -> Response:
+        """Return a version's file, having made sure that it is what was saved."""
+        case, number = _number(case_id, "case"), _number(version, "version")
+        found = await in_thread(find_version, project, case, number)
+        await in_folder(project.folder, read_version, project, found)
+        content = await asyncio.to_thread((project.folder / found.path).read_bytes)
+        return Response(content, media_type="application/gzip")
 
 
-def _add(app: FastAPI, method: str, path: str, answer: Callable[[Request], Awaitable[Response]]) -> None:
-    name = f"{method}_{path.removeprefix('/')}".lower()
-    app.add_api_route(path, answer, methods=[method], response_model=None, operation_id=name)
+def _add_rounds(router: APIRouter, service: Service, rounds: Rounds) -> None:
+    def describe() -> RoundList:
+        described = [RoundInfo.of(one) for one in rounds.all()]
+        return RoundList(rounds=described, current=rounds.current, obstacle=rounds.obstacle())
+
+    @router.get("/rounds", response_model=RoundList)
+    async def show_rounds() -> Response:
+        """List the rounds, whose weights are in use, and why no other can be started."""
+        return json_response(await in_thread(describe))
+
+    @router.post("/rounds", response_model=RoundList, openapi_extra=json_body(RoundMessage))
+    async def act(request: Request) -> Response:
+        """Start a round, go on with one, take the weights of one, or go back to those before."""
+        message = await _read(service, request, RoundMessage, _BODY_MIB)
+        if message.action == "start":
+            await in_thread(rounds.start, _required(message.user, "user is missing; a text is expected"))
+        elif message.action == "back":
+            await in_thread(rounds.back)
+        else:
+            number = _required(message.round, "round is missing; a whole number, 0 or more, is expected")
+            await in_thread(rounds.go_on if message.action == "go on" else rounds.use, number)
+        begins = message.action in ("start", "go on")
+        return json_response(await in_thread(describe), 202 if begins else 200)
+
+
+_Value = TypeVar("_Value")
+
+
+def _required(value: _Value | None, text: str) -> _Value:
+    if value is None:
+        raise InputError(text)
+    return value

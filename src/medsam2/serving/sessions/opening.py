@@ -11,12 +11,19 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
+from medsam2.errors import InputError
 from medsam2.imaging.formats.archive import kind_of_content
 from medsam2.imaging.volume import Volume
-from medsam2.serving.http_errors import Fault, no_room
+from medsam2.serving.http_errors import BadRequest, no_room
 from medsam2.serving.limits import Reservation, header, read_body, store_body, usage_of
+from medsam2.serving.schemas import read_message
 from medsam2.serving.service import Service
-from medsam2.serving.sessions.requests import MAX_JSON_BYTES, Opening, opening_of_json, opening_of_query
+from medsam2.serving.sessions.schemas import (
+    MAX_JSON_BYTES,
+    FileOpening,
+    UploadOpening,
+    read_upload_query,
+)
 from medsam2.serving.sessions.store import OpenSession
 from medsam2.serving.volumes import file_within, read_volume
 
@@ -42,8 +49,8 @@ async def open_session(service: Service, request: Request) -> OpenSession:
     """Open the file that a request brings or names.
 
     Raises:
-        Fault: 400, 403, 404 or 422, the request or the file is not usable; 413, too large; 408 or 504, too
-            slow; 503, there is no place, no memory or no room for it.
+        InputError: The request or the file is not usable.
+        HttpError: There is no such file, it is too large or too slow, or there is no place or memory for it.
         ClientDisconnect: The caller is gone.
     """
     with service.sessions.place():
@@ -65,6 +72,7 @@ async def open_session(service: Service, request: Request) -> OpenSession:
 
 
 async def _open(service: Service, request: Request, folder: Path, reservation: Reservation) -> OpenSession:
+    opening: FileOpening | UploadOpening
     if header(request.scope, b"content-type").partition(";")[0].strip().lower() == "application/json":
         opening, path = await _linked(service, request, folder)
     else:
@@ -77,9 +85,9 @@ async def _open(service: Service, request: Request, folder: Path, reservation: R
         path.unlink()
     loaded = service.model.loaded
     return OpenSession(
-        session=await service.hands.run(partial(_session, loaded.predictor, volume, opening)),
+        session=await service.workers.run(partial(_session, loaded.predictor, volume, opening)),
         weights=loaded.weights,
-        name=opening.name.rpartition("/")[2],
+        name=opening.name,
         folder=folder,
         source=source,
         frame=opening.frame,
@@ -89,24 +97,23 @@ async def _open(service: Service, request: Request, folder: Path, reservation: R
 
 async def _stored(
     service: Service, request: Request, folder: Path, reservation: Reservation
-) -> tuple[Opening, Path]:
+) -> tuple[UploadOpening, Path]:
     """Put a body into a file under a name of ours."""
-    opening = opening_of_query(request.query_params)
+    opening = read_upload_query(request.query_params)
     path = folder / _STEM
     await store_body(request.scope, request.receive, service.settings, reservation, path)
     usage_of(request.scope).num_bytes = path.stat().st_size
     if not path.stat().st_size:
-        raise Fault(400, "the body is empty; the bytes of a scan are expected, or JSON with the path of one")
+        raise BadRequest("the body is empty; the bytes of a scan are expected, or JSON with the path of one")
     return opening, path.rename(path.with_name(_STEM + _suffix(opening.name, path)))
 
 
-async def _linked(service: Service, request: Request, folder: Path) -> tuple[Opening, Path]:
+async def _linked(service: Service, request: Request, folder: Path) -> tuple[FileOpening, Path]:
     """Link a file of the server's folder to a name of ours."""
     reservation = usage_of(request.scope).reservation
-    opening = opening_of_json(
-        await read_body(request.scope, request.receive, service.settings, reservation, MAX_JSON_BYTES)
-    )
-    found = await service.hands.run(partial(file_within, service.settings.folder, opening.name))
+    body = await read_body(request.scope, request.receive, service.settings, reservation, MAX_JSON_BYTES)
+    opening = read_message(FileOpening, body)
+    found = await service.workers.run(partial(file_within, service.settings.folder, opening.path))
     path = folder / (_STEM + (_DICOM if found.is_dir() else _suffix(found.name, found)))
     path.symlink_to(found, target_is_directory=found.is_dir())
     return opening, path
@@ -116,7 +123,7 @@ def _suffix(name: str, path: Path) -> str:
     """How a file's name has to end for its reader, by what its user calls it, or else by what it holds.
 
     Raises:
-        Fault: 422, the voxels are in another file.
+        InputError: The voxels are in another file.
     """
     for suffix in _SUFFIXES:
         if name.lower().endswith(suffix):
@@ -124,12 +131,12 @@ def _suffix(name: str, path: Path) -> str:
     if name.lower().endswith(_NAMED_DICOM):
         return _NAMED_DICOM[0]
     if name.lower().endswith((".mhd", ".nhdr")):
-        raise Fault(422, "an .mhd file keeps its voxels in another one: send both in a .zip, or an .mha file")
+        raise InputError("an .mhd file keeps its voxels in another one: send both in a .zip, or an .mha file")
     kind = kind_of_content(path) or ""
     return next((suffix for start, suffix in _KINDS.items() if kind.startswith(start)), _DICOM)
 
 
-def _session(predictor: Predictor, volume: Volume, opening: Opening) -> Session:
+def _session(predictor: Predictor, volume: Volume, opening: UploadOpening | FileOpening) -> Session:
     from medsam2.inference.runtime import InferenceOptions
 
     return predictor.session(

@@ -5,43 +5,52 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 import orjson
 from fastapi import APIRouter, Request, Response
 from starlette.background import BackgroundTask
 from starlette.responses import StreamingResponse
 
 from medsam2.errors import MedSAM2Error, SessionError
-from medsam2.serving.http_errors import Fault, fault_of
+from medsam2.imaging.labels import coco_counts
+from medsam2.serving.http_errors import NotAllowed, ServerFailed, StateConflict, error_answer
 from medsam2.serving.limits import read_body, usage_of
+from medsam2.serving.schemas import json_response, read_message
 from medsam2.serving.service import Service
 from medsam2.serving.sessions.answers import (
-    Answer,
-    described,
-    json_response,
+    add_prompt,
+    find_masks,
     masks_answer,
     masks_file,
-    masks_of,
-    measured,
-    preview,
-    state,
-    step_of,
+    measure,
+    session_info,
+    session_state,
     volume_file,
 )
 from medsam2.serving.sessions.opening import open_session
-from medsam2.serving.sessions.requests import (
+from medsam2.serving.sessions.schemas import (
     MAX_JSON_BYTES,
-    OPENING,
-    PROMPT,
+    OPENING_REQUEST,
+    PROMPT_REQUEST,
     RESPONSES,
-    PromptRequest,
-    kind_of_export,
-    names_of,
-    prompt_of,
-    whole_number,
+    DoneEvent,
+    ListedSession,
+    Measurements,
+    PromptedSlice,
+    PromptMessage,
+    SessionInfo,
+    SessionList,
+    SessionMasks,
+    SessionState,
+    SliceEvent,
+    read_export_type,
+    read_names,
+    read_whole_number,
 )
 from medsam2.serving.sessions.store import OpenSession
 from medsam2.serving.settings import is_loopback
@@ -61,10 +70,10 @@ async def propagation(service: Service, opened: OpenSession) -> Response:
 
     Raises:
         SessionError: No object has a prompt.
-        Fault: 404, the session has ended.
+        NotFound: The session has ended.
     """
     turn = opened.next_turn()
-    async with opened.held() as session:
+    async with opened.locked() as session:
         if not session.objects:
             raise SessionError("nothing to propagate: add a box, a point or a mask first")
     events: _Events = asyncio.Queue(_AHEAD)
@@ -93,10 +102,11 @@ async def _follow(service: Service, opened: OpenSession, turn: int, events: _Eve
         async for event in _events(service, opened, turn):
             await events.put(event)
     except MedSAM2Error as error:
-        await events.put(_event("error", fault_of(error).answer))
+        await events.put(_event("error", orjson.dumps(error_answer(error))))
     except Exception:
         logger.exception("a propagation failed")
-        await events.put(_event("error", Fault(500, "the server failed; its log says where").answer))
+        failure = ServerFailed("the server failed; its log says where")
+        await events.put(_event("error", orjson.dumps(error_answer(failure))))
     await events.put(None)
 
 
@@ -106,9 +116,9 @@ async def _events(service: Service, opened: OpenSession, turn: int) -> AsyncIter
     steps = opened.session.propagate()
     while True:
         # Held for one slice only: whoever wants to see or to change something comes in between.
-        async with opened.held() as session:
+        async with opened.locked() as session:
             if opened.turn != turn:
-                raise Fault(409, "the session was changed, which ended this propagation; propagate again")
+                raise StateConflict("the session was changed, which ended this propagation; propagate again")
             service.budget.check_room()
             step = await service.model.step(steps)
             opened.masks = None
@@ -116,21 +126,26 @@ async def _events(service: Service, opened: OpenSession, turn: int) -> AsyncIter
                 break
             z, masks = step
             seen.add(z)
-            answer = await service.hands.run(lambda: step_of(session, z, masks))  # noqa: B023
-        yield _event("slice", {**answer, "done": len(seen), "of": _num_slices(session)})
-    seconds = round(time.perf_counter() - started, 3)
-    yield _event("done", {"seconds": seconds, "num_slices": len(seen)})
+            answer = await service.workers.run(partial(_slice_event, session, z, masks, len(seen)))
+        yield _event("slice", answer.model_dump_json().encode())
+    done = DoneEvent(seconds=round(time.perf_counter() - started, 3), num_slices=len(seen))
+    yield _event("done", done.model_dump_json().encode())
 
 
-def _num_slices(session: Session) -> int | None:
-    return None if session.stops_early else session.shape[0]
-
-
-def _event(name: str, answer: Answer) -> bytes:
-    return b"event: %b\ndata: %b\n\n" % (
-        name.encode(),
-        orjson.dumps(answer, option=orjson.OPT_NON_STR_KEYS),
+def _slice_event(
+    session: Session, z: int, masks: Mapping[int, npt.NDArray[np.bool_]], num_done: int
+) -> SliceEvent:
+    return SliceEvent(
+        slice=z,
+        masks={number: coco_counts(mask) for number, mask in masks.items() if mask.any()},
+        confidence={number: session.scores(number)[z] for number in masks},
+        done=num_done,
+        of=None if session.stops_early else session.shape[0],
     )
+
+
+def _event(name: str, data: bytes) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), data)
 
 
 SESSIONS = "/v1/sessions"
@@ -149,29 +164,29 @@ def session_routes(service: Service) -> APIRouter:
 def _add_sessions(router: APIRouter, service: Service) -> None:
     sessions, idle_s = service.sessions, service.settings.session_idle_s
 
-    @router.post(SESSIONS, response_model=None, status_code=201, openapi_extra=OPENING)
+    @router.post(SESSIONS, response_model=SessionInfo, status_code=201, openapi_extra=OPENING_REQUEST)
     async def open_(request: Request) -> Response:
         """Open a scan: its bytes, or JSON with the path of one below the server's folder."""
         opened = await open_session(service, request)
-        return json_response(described(opened, idle_s), 201)
+        return json_response(session_info(opened, idle_s), 201)
 
-    @router.get(SESSIONS, response_model=None)
+    @router.get(SESSIONS, response_model=SessionList)
     async def list_() -> Response:
         """List the open sessions."""
         if service.settings.key is None and not is_loopback(service.settings.host):
-            raise Fault(403, "sessions are listed by servers with a key, or for their own machine, only")
-        listed: list[Answer] = [
-            {"id": one.id, "name": one.name, "shape": one.session.shape, "idle_s": round(one.idle_s, 3)}
+            raise NotAllowed("sessions are listed by servers with a key, or for their own machine, only")
+        listed = [
+            ListedSession(id=one.id, name=one.name, shape=one.session.shape, idle_s=round(one.idle_s, 3))
             for one in sessions
         ]
-        return json_response({"sessions": listed})
+        return json_response(SessionList(sessions=listed))
 
-    @router.get(_ONE, response_model=None)
+    @router.get(_ONE, response_model=SessionState)
     async def show(session_id: str) -> Response:
         """Show what a session is at the moment."""
         opened = sessions.get(session_id)
-        async with opened.held():
-            return json_response(state(opened, idle_s))
+        async with opened.locked():
+            return json_response(session_state(opened, idle_s))
 
     @router.delete(_ONE, response_model=None, status_code=204)
     async def end(session_id: str) -> Response:
@@ -183,37 +198,38 @@ def _add_sessions(router: APIRouter, service: Service) -> None:
 def _add_changes(router: APIRouter, service: Service) -> None:
     sessions, idle_s = service.sessions, service.settings.session_idle_s
 
-    @router.post(_ONE + "/prompts", response_model=None, openapi_extra=PROMPT)
+    @router.post(_ONE + "/prompts", response_model=PromptedSlice, openapi_extra=PROMPT_REQUEST)
     async def prompt(session_id: str, request: Request) -> Response:
-        """Say something about an object in a slice and see it there."""
+        """Prompt an object in a slice and answer with its mask there."""
         opened, reservation = sessions.get(session_id), usage_of(request.scope).reservation
         body = await read_body(request.scope, request.receive, service.settings, reservation, MAX_JSON_BYTES)
         _, height, width = opened.session.shape
-        said = await asyncio.to_thread(prompt_of, body, (height, width))
+        message = read_message(PromptMessage, body)
+        given = await asyncio.to_thread(message.prompt, (height, width))
         async with opened.changing() as session:
             service.budget.check_room()
-            return json_response(await service.model.run(partial(_add, session, said)))
+            return json_response(await service.model.run(partial(add_prompt, session, message.object, given)))
 
-    @router.delete(_ONE + "/objects/{number}", response_model=None)
+    @router.delete(_ONE + "/objects/{number}", response_model=SessionState)
     async def remove(session_id: str, number: str, slice: str | None = None) -> Response:  # noqa: A002
-        """Forget an object, or what was said about it in one slice."""
-        opened, object_number = sessions.get(session_id), whole_number("the object", number)
-        z = None if slice is None else whole_number("slice", slice)
+        """Remove an object, or its prompt in one slice."""
+        opened, object_number = sessions.get(session_id), read_whole_number("the object", number)
+        z = None if slice is None else read_whole_number("slice", slice)
         async with opened.changing() as session:
             await service.model.run(partial(session.remove, object_number, slice=z))
-            return json_response(state(opened, idle_s))
+            return json_response(session_state(opened, idle_s))
 
     @router.post(_ONE + "/propagate", response_model=None)
     async def propagate(session_id: str) -> Response:
         """Carry all objects through the volume; each slice is an event as it is done."""
         return await propagation(service, sessions.get(session_id))
 
-    @router.post(_ONE + "/undo", response_model=None)
+    @router.post(_ONE + "/undo", response_model=SessionState)
     async def undo(session_id: str) -> Response:
         """Take the last change back."""
         return await step_back(sessions.get(session_id), "undo")
 
-    @router.post(_ONE + "/redo", response_model=None)
+    @router.post(_ONE + "/redo", response_model=SessionState)
     async def redo(session_id: str) -> Response:
         """Do again what was undone last."""
         return await step_back(sessions.get(session_id), "redo")
@@ -222,27 +238,27 @@ def _add_changes(router: APIRouter, service: Service) -> None:
         async with opened.changing() as session:
             if not await service.model.run(session.undo if what == "undo" else session.redo):
                 raise SessionError(f"there is nothing to {what}")
-            return json_response(state(opened, idle_s))
+            return json_response(session_state(opened, idle_s))
 
 
 def _add_results(router: APIRouter, service: Service) -> None:
     sessions = service.sessions
 
-    @router.get(_ONE + "/masks", response_model=None)
+    @router.get(_ONE + "/masks", response_model=SessionMasks)
     async def masks(session_id: str, slice: str | None = None) -> Response:  # noqa: A002
         """Give the masks of a slice, or of all, as run lengths."""
-        z = None if slice is None else whole_number("slice", slice)
+        z = None if slice is None else read_whole_number("slice", slice)
         opened = sessions.get(session_id)
-        async with opened.held() as session:
+        async with opened.locked() as session:
             if opened.masks is None:
-                opened.masks = await service.hands.run(partial(masks_of, session))
+                opened.masks = await service.workers.run(partial(find_masks, session))
             return json_response(masks_answer(session, opened.masks, z))
 
-    @router.get(_ONE + "/measurements", response_model=None)
+    @router.get(_ONE + "/measurements", response_model=Measurements)
     async def measurements(session_id: str) -> Response:
         """Measure every object."""
-        async with sessions.get(session_id).held() as session:
-            return json_response(await service.hands.run(partial(measured, session)))
+        async with sessions.get(session_id).locked() as session:
+            return json_response(await service.workers.run(partial(measure, session)))
 
     @router.get(_ONE + "/volume", response_model=None)
     async def volume(session_id: str) -> Response:
@@ -253,16 +269,4 @@ def _add_results(router: APIRouter, service: Service) -> None:
     async def export(session_id: str, type: str | None = None, names: str | None = None) -> Response:  # noqa: A002
         """Give the masks as a file."""
         opened = sessions.get(session_id)
-        return await masks_file(service, opened, kind_of_export(type), names_of(names))
-
-
-def _add(session: Session, said: PromptRequest) -> Answer:
-    mask = session.add(
-        said.number,
-        slice=said.slice_index,
-        box=said.box,
-        points=said.points,
-        labels=said.labels,
-        mask=said.mask,
-    )
-    return preview(session, said.number, said.slice_index, mask)
+        return await masks_file(service, opened, read_export_type(type), read_names(names))

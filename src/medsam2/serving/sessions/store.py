@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medsam2.serving.http_errors import Fault, busy, shown
+from medsam2.serving.http_errors import Busy, NotFound, shown
 from medsam2.serving.limits import Reservation
 from medsam2.serving.settings import ServerSettings
 
@@ -65,23 +65,23 @@ class OpenSession:
         return self.session.num_bytes + sum(map(len, runs))
 
     @asynccontextmanager
-    async def held(self) -> AsyncIterator[Session]:
+    async def locked(self) -> AsyncIterator[Session]:
         """Have the session to oneself; the lock comes before the model's thread, always.
 
         What the session holds afterwards counts in the memory for requests.
 
         Raises:
-            Fault: 404, it has ended meanwhile.
+            NotFound: It has ended meanwhile.
         """
         self._num_users += 1
         try:
             async with self._lock:
                 if not self.is_open:
-                    raise _gone(self.id)
+                    raise _ended(self.id)
                 try:
                     yield self.session
                 finally:
-                    self.reservation.hold(self._num_found_bytes)
+                    self.reservation.set_found(self._num_found_bytes)
         finally:
             self._num_users -= 1
             self._last_used = time.monotonic()
@@ -96,10 +96,10 @@ class OpenSession:
         """Have the session to oneself to change it; a propagation under way ends with the slice at hand.
 
         Raises:
-            Fault: 404, it has ended meanwhile.
+            NotFound: It has ended meanwhile.
         """
         self.next_turn()
-        async with self.held() as session:
+        async with self.locked() as session:
             self.masks = None
             yield session
 
@@ -133,12 +133,12 @@ class Sessions:
         """Hold a place for a session that is being opened.
 
         Raises:
-            Fault: 503, all are taken.
+            Busy: All are taken.
         """
         if len(self._open) + self._num_opening >= self._limit:
-            raise busy(
+            raise Busy(
                 f"the server holds {self._limit} sessions, as many as it takes; end one, or try again",
-                _FULL_RETRY_S,
+                retry_after_s=_FULL_RETRY_S,
             )
         self._num_opening += 1
         try:
@@ -154,11 +154,11 @@ class Sessions:
         """Find a session.
 
         Raises:
-            Fault: 404, there is none of this id.
+            NotFound: There is none of this id.
         """
         opened = self._open.get(session_id)
         if opened is None or opened.idle_s > self._idle_s:  # even where the sweep has not come by yet
-            raise _gone(session_id, self._idle_s)
+            raise _ended(session_id, self._idle_s)
         return opened
 
     async def end(self, opened: OpenSession) -> None:
@@ -188,6 +188,6 @@ class Sessions:
             await self.end(opened)
 
 
-def _gone(session_id: str, idle_s: float | None = None) -> Fault:
+def _ended(session_id: str, idle_s: float | None = None) -> NotFound:
     after = "" if idle_s is None else f", or was left alone for {idle_s:g} s"
-    return Fault(404, f"there is no session {shown(session_id)}: it has ended{after}; open another one")
+    return NotFound(f"there is no session {shown(session_id)}: it has ended{after}; open another one")

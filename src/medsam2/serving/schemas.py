@@ -1,0 +1,199 @@
+"""The types that JSON of callers is made of, and the sentence about a value that does not fit its type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar, cast
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    PlainValidator,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import core_schema
+from starlette.responses import Response
+
+from medsam2.errors import InputError
+from medsam2.serving.encodings import json_in
+from medsam2.serving.http_errors import BadRequest, shown
+
+MAX_POINTS = 1000
+"""In one prompt."""
+MEMORIES = ("recent", "self-sorting")
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a type expects, as the second half of a sentence; it replaces pydantic's own words.
+
+    A list is left at its first wrong entry: one sentence about it is enough, however long the list is.
+    """
+
+    text: str
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        """Wrap the schema of the type."""
+        schema = handler(source)
+        if schema["type"] == "list":
+            cast(dict[str, Any], schema)["fail_fast"] = True
+        return core_schema.custom_error_schema(
+            schema, custom_error_type="expected", custom_error_message=self.text
+        )
+
+
+def _to_whole(value: object) -> int:
+    # Data frames turn whole numbers into floats.
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0 or value != value // 1:
+        raise ValueError
+    return int(value)
+
+
+def _to_text(value: object) -> str:
+    """Take a text as it is: pydantic's own type may encode it once more, and a scan is a long text."""
+    if not isinstance(value, str) or not value:
+        raise ValueError
+    return value
+
+
+def _check_length(value: object) -> object:
+    if isinstance(value, list) and len(value) > MAX_POINTS:
+        raise InputError(f"there are {len(value)} of them; at most {MAX_POINTS} are taken")
+    return value
+
+
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+WholeNumber = Annotated[
+    int,
+    PlainValidator(_to_whole, json_schema_input_type=Annotated[int, Field(ge=0)]),
+    Expected("a whole number, 0 or more, is expected"),
+]
+LongText = Annotated[
+    str, PlainValidator(_to_text, json_schema_input_type=Annotated[str, Field(min_length=1)])
+]
+BoxNumbers = Annotated[
+    list[Number],
+    Field(min_length=4, max_length=4),
+    Expected("four numbers [x_min, y_min, x_max, y_max] are expected"),
+]
+Points = Annotated[
+    list[Annotated[list[Number], Field(min_length=2, max_length=2)]],
+    Expected("pairs of two numbers [x, y] are expected"),
+    BeforeValidator(_check_length),
+]
+Memory = Annotated[Literal["recent", "self-sorting"], Expected(f"one of {', '.join(MEMORIES)} is expected")]
+PointLabels = Annotated[
+    list[Annotated[Literal[0, 1], BeforeValidator(_to_whole)]],
+    Expected("1 (inside) or 0 (outside) per point are expected"),
+    BeforeValidator(_check_length),
+]
+
+
+class Message(BaseModel):
+    """JSON of a caller. A null says the same as no entry, where an entry may be left out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        fields = cls.model_fields
+        return {
+            key: value
+            for key, value in values.items()
+            if value is not None or key not in fields or fields[key].is_required()
+        }
+
+
+class Answer(BaseModel):
+    """JSON of the server."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+
+class ErrorAnswer(Answer):
+    """What every request that fails is answered with."""
+
+    error: str
+    """One sentence: what is wrong, and what would be right."""
+    status: int
+
+
+def json_response(answer: Answer, status: int = 200) -> Response:
+    """Answer with JSON."""
+    return Response(answer.model_dump_json(), status, media_type="application/json")
+
+
+def json_body(model: type[Message]) -> dict[str, Any]:
+    """The body of a request as OpenAPI describes it, for `openapi_extra`: bodies are read by `limits`."""
+    content = {"application/json": {"schema": model.model_json_schema()}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def read_message(model: type[_Model], body: bytes | bytearray) -> _Model:
+    """Turn the body of a request into values; see `validated`.
+
+    Raises:
+        BadRequest: It is not JSON as well.
+    """
+    return validated(model, read_json(body))
+
+
+def read_json(body: bytes | bytearray) -> object:
+    """Read the JSON of a request.
+
+    Raises:
+        BadRequest: It is not JSON.
+    """
+    try:
+        return json_in(body)
+    except ValueError as error:
+        raise BadRequest(f"the request is not JSON: {error}") from None
+
+
+def validated(model: type[_Model], values: object, *, where: str = "") -> _Model:
+    """Turn JSON into values.
+
+    Args:
+        model: What is expected.
+        values: What was read.
+        where: What the sentence about a wrong value begins with.
+
+    Raises:
+        BadRequest: It is not an object, or has a key that has no meaning.
+        InputError: A value is missing or not usable; the sentence names it and says what is expected.
+    """
+    keys = ", ".join(model.model_fields)
+    if not isinstance(values, dict):
+        raise BadRequest(f"the request is {shown(values)}; an object with the keys {keys} is expected")
+    if model.model_config.get("extra") == "forbid":
+        # Before pydantic, which would report each of a million unknown keys.
+        for key in values:
+            if key not in model.model_fields:
+                raise BadRequest(f"{where}the request has a key {shown(key)}; keys are {keys}")
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise InputError(where + _sentence(model, error)) from None
+
+
+def _sentence(model: type[BaseModel], error: ValidationError) -> str:
+    """The first thing that is wrong: the field, its value, and what is expected of it."""
+    first = error.errors(include_url=False)[0]
+    name = str(first["loc"][0])
+    if first["type"] == "missing":
+        expected = (one.text for one in model.model_fields[name].metadata if isinstance(one, Expected))
+        return f"{name} is missing; {next(expected, 'a value is expected')}"
+    if first["type"] == "value_error":
+        return f"{name}: {first['ctx']['error']}"
+    return f"{name} is {shown(first['input'])}; {first['msg']}"
