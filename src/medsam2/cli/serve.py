@@ -84,7 +84,7 @@ def serve(
     JSON lines on standard error.
     """
     try:
-        from medsam2.serving.monailabel.dialect import check_studies
+        from medsam2.serving.monailabel.state import check_studies
         from medsam2.serving.run import listen, run_server
         from medsam2.serving.settings import is_loopback, load_settings
     except ModuleNotFoundError as error:

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import pytest
 
+from medsam2.errors import InputError
 from medsam2.prompts.types import Box
-from medsam2.serving.http_errors import Fault
-from medsam2.serving.monailabel.requests import flag, read_asked
+from medsam2.serving.monailabel.params import flag, read_params
 
 SHAPE = (12, 56, 64)
 
 
-def test_nothing_asked_is_nothing_said() -> None:
-    asked = read_asked({})
-    assert not asked.says_something
-    assert asked.window is None
-    assert asked.memory == "recent"
-    assert asked.keeps_component is None
-    assert asked.label == "object"
-    assert asked.saved_tag is None
-    assert (asked.result.suffix, asked.result.dtype) == (None, "uint8")
-    assert asked.result.is_compressed
-    assert asked.result.is_wanted
+def test_without_parameters_there_is_no_prompt() -> None:
+    params = read_params({})
+    assert not params.has_prompt
+    assert params.window is None
+    assert params.memory == "recent"
+    assert not params.largest_cc
+    assert params.label == "object"
+    assert not params.save_label
+    assert (params.result_extension, params.result_dtype) == (None, "uint8")
+    assert params.result_compress
+    assert params.result_write_to_file
+
+
+def test_what_is_empty_is_as_if_it_were_not_there() -> None:
+    empty = {"roi": [], "slice": "", "window": "", "memory": "", "result_dtype": "", "label": None}
+    assert read_params({**empty, "foreground": None, "result_extension": ""}) == read_params({})
 
 
 def test_what_means_nothing_to_us_is_passed_over() -> None:
     params = {"client_id": "me", "device": "cuda:0", "pylab": "false", "location": [0, 0], "label_info": 3}
-    assert read_asked(params) == read_asked({})
+    assert read_params(params) == read_params({})
 
 
 @pytest.mark.parametrize(
@@ -40,25 +45,25 @@ def test_what_means_nothing_to_us_is_passed_over() -> None:
     ],
 )
 def test_a_region_is_a_box_on_its_middle_slice(roi: list[float], box: tuple[float, ...], z: int) -> None:
-    (prompt,) = read_asked({"roi": roi}).prompts(SHAPE)
+    (prompt,) = read_params({"roi": roi}).prompts(SHAPE)
     assert prompt.slice_index == z
     assert prompt.box == Box.from_xyxy(box)
 
 
 def test_a_box_of_four_numbers_needs_its_slice() -> None:
-    with pytest.raises(Fault, match="names no slice"):
-        read_asked({"roi": [22, 18, 41, 37]}).prompts(SHAPE)
-    (prompt,) = read_asked({"roi": [22, 18, 41, 37], "slice": "4"}).prompts(SHAPE)
+    with pytest.raises(InputError, match="names no slice"):
+        read_params({"roi": [22, 18, 41, 37]}).prompts(SHAPE)
+    (prompt,) = read_params({"roi": [22, 18, 41, 37], "slice": "4"}).prompts(SHAPE)
     assert prompt.slice_index == 4
-    (prompt,) = read_asked({"roi": [22, 18, 41, 37]}).prompts((1, 56, 64))
+    (prompt,) = read_params({"roi": [22, 18, 41, 37]}).prompts((1, 56, 64))
     assert prompt.slice_index == 0
 
 
 def test_clicks_are_gathered_by_slice_and_those_on_the_object_come_first() -> None:
     params = {"foreground": [[3, 4, 9], [5, 6, 2], [7, 8, 9.0]], "background": [[1, 1, 9], [2, 2, 0]]}
-    said = read_asked(params).prompts(SHAPE)
-    assert [prompt.slice_index for prompt in said] == [2, 9, 0]
-    assert [(point.x, point.y, point.is_positive) for point in said[1].points] == [
+    prompts = read_params(params).prompts(SHAPE)
+    assert [prompt.slice_index for prompt in prompts] == [2, 9, 0]
+    assert [(point.x, point.y, point.is_positive) for point in prompts[1].points] == [
         (3, 4, True),
         (7, 8, True),
         (1, 1, False),
@@ -66,10 +71,10 @@ def test_clicks_are_gathered_by_slice_and_those_on_the_object_come_first() -> No
 
 
 def test_a_picture_has_one_slice() -> None:
-    (prompt,) = read_asked({"foreground": [[3, 4]]}).prompts((1, 56, 64))
+    (prompt,) = read_params({"foreground": [[3, 4]]}).prompts((1, 56, 64))
     assert prompt.slice_index == 0
-    with pytest.raises(Fault, match="names no slice"):
-        read_asked({"foreground": [[3, 4]]}).prompts(SHAPE)
+    with pytest.raises(InputError, match="names no slice"):
+        read_params({"foreground": [[3, 4]]}).prompts(SHAPE)
 
 
 @pytest.mark.parametrize(
@@ -85,15 +90,27 @@ def test_a_picture_has_one_slice() -> None:
     ],
 )
 def test_a_window_comes_in_many_forms(value: object, window: object) -> None:
-    assert read_asked({"window": value}).window == window
+    assert read_params({"window": value}).window == window
 
 
 @pytest.mark.parametrize(
     ("word", "meant"),
-    [(True, True), ("True", True), ("1", True), (1, True), (False, False), ("false", False), ("", False)],
+    [
+        (True, True),
+        ("True", True),
+        ("1", True),
+        (1, True),
+        (False, False),
+        ("false", False),
+        ("", False),
+        ("None", False),
+    ],
 )
 def test_yes_and_no_come_in_many_words(word: object, meant: bool) -> None:
-    assert flag(word, "x", default=not meant) is meant
+    assert read_params({"largest_cc": word}).largest_cc is meant
+    assert read_params({"result_compress": word}).result_compress is meant
+    if isinstance(word, str):
+        assert flag(word, "x") is meant
 
 
 @pytest.mark.parametrize(
@@ -120,8 +137,7 @@ def test_yes_and_no_come_in_many_words(word: object, meant: bool) -> None:
     ],
 )
 def test_a_value_that_cannot_be_is_named(params: dict[str, object], words: tuple[str, ...]) -> None:
-    with pytest.raises(Fault) as refused:
-        read_asked(params)
-    assert refused.value.status == 422
+    with pytest.raises(InputError) as refused:
+        read_params(params)
     for word in words:
         assert word in str(refused.value)

@@ -20,9 +20,9 @@ MAX_FILES = 50_000
 MAX_DEPTH = 8
 """Levels of folders that are searched; study, series and files are three."""
 
-_VOLUMES = ("CT", "MR", "PT", "NM")
+VOLUME_MODALITIES = ("CT", "MR", "PT", "NM")
 # Modalities whose single images are pictures to look at, as PNG stills are.
-_PICTURES = ("US", "CR", "DX", "MG", "XA", "RF", "IO", "PX", "ES", "GM", "OP", "XC", "OT", "NM")
+PICTURE_MODALITIES = ("US", "CR", "DX", "MG", "XA", "RF", "IO", "PX", "ES", "GM", "OP", "XC", "OT", "NM")
 _DIRECTORY = "1.2.840.10008.1.3.10"
 _TAKEN = "CT, MR, PET and other slices that say where in the patient they lie are read"
 _CINES = ("US", "XA", "RF", "ES", "XC", "IVUS")
@@ -104,7 +104,7 @@ def _tell_reused(uids: dict[str, int], path: Path) -> None:
 
 def is_picture(group: Sequence[Header]) -> bool:
     """Whether a series is one picture, without a place in the patient that would matter."""
-    return len(group) == 1 and group[0].num_frames == 1 and group[0].modality in _PICTURES
+    return len(group) == 1 and group[0].num_frames == 1 and group[0].modality in PICTURE_MODALITIES
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -193,7 +193,7 @@ def _fault(group: Sequence[Header], path: Path) -> MedSAM2Error | None:
             f"{path}: is nuclear medicine of {'projections' if num_frames > 1 else 'single views'}, not of "
             "slices; a reconstructed volume is read"
         )
-    if first.modality not in _VOLUMES and not is_placed:
+    if first.modality not in VOLUME_MODALITIES and not is_placed:
         return UnsupportedFormat(
             f"{path}: the series is {first.modality or 'of no modality'!r}, and its images do not say where "
             f"in the patient they lie; {_TAKEN}"

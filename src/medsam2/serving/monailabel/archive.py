@@ -1,4 +1,4 @@
-"""A DICOMweb archive as a datastore: images are its CT and MR series, approved labels its segmentations."""
+"""A DICOMweb archive as a datastore: images are its image series, approved labels its segmentations."""
 
 from __future__ import annotations
 
@@ -10,21 +10,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from medsam2.serving.http_errors import Fault, shown
-from medsam2.serving.monailabel.datastore import FINAL, ImageEntry, Info, LabelEntry, checked_tag
-from medsam2.serving.monailabel.dicomweb import MODALITIES, Address, Archive, Segmentation, Series
+from medsam2.imaging.dicom.series import PICTURE_MODALITIES, VOLUME_MODALITIES
+from medsam2.serving.http_errors import NotFound, NotOffered, shown
+from medsam2.serving.monailabel.datastore import FINAL, ImageEntry, Info, LabelEntry, checked_tag, objects_of
+from medsam2.serving.monailabel.dicomweb import Address, Archive, Segmentation, Series
 from medsam2.serving.service import Service
 
+_NO_IMAGES = ("SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG", "DOC", "")
+# Of these modalities the DICOM reader takes series of one file: a picture, or a volume of many frames.
+_ONE_FILE = tuple(one for one in PICTURE_MODALITIES if one not in VOLUME_MODALITIES)
 _SUFFIX = ".dcm"
 _LISTED_S = 10.0
-"""How long a list stays good: viewers ask for it again after every label."""
-_KEPT_SERIES = 8
+"""How long a list is used: viewers ask for it again after every label."""
+_MAX_SERIES = 8
 _UNUSED_S = 120.0
 
 
 @dataclass(kw_only=True)
 class _Fetched:
-    """A series that lies here for a while."""
+    """A series that lies on the server for a while."""
 
     folder: Path
     num_instances: int
@@ -32,24 +36,24 @@ class _Fetched:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Kept:
-    """A label that is kept here and not in the archive."""
+class _LocalLabel:
+    """A label that is kept on the server and not in the archive."""
 
     path: Path
     suffix: str
     info: Info
 
 
-class ArchiveStudies:
+class ArchiveDatastore:
     """Series of an archive, by their UIDs. Labels that nobody has approved end with the server."""
 
     is_archive = True
 
     def __init__(self, url: str, service: Service) -> None:
-        """Name an archive; it need not be there yet.
+        """Name an archive; it is not contacted yet.
 
         Raises:
-            InputError: This is no URL.
+            InputError: This is not a URL.
         """
         address = Address.of(url)
         self._host = address.host
@@ -62,7 +66,7 @@ class ArchiveStudies:
         self._segmentations: dict[str, Segmentation | None] = {}
         self._fetched: dict[str, _Fetched] = {}
         self._files: dict[str, Path] = {}
-        self._kept: dict[tuple[str, str], _Kept] = {}
+        self._local: dict[tuple[str, str], _LocalLabel] = {}
         self._infos: dict[tuple[str, str], dict[str, object]] = {}
 
     @property
@@ -77,30 +81,27 @@ class ArchiveStudies:
             if time.monotonic() - made < _LISTED_S and made:
                 return entries
             labelled = self._labelled(self._archive.list_segmentations())
-            series = [one for modality in MODALITIES for one in self._archive.list_series(modality)]
+            series = [
+                one
+                for modality in (*VOLUME_MODALITIES, *_ONE_FILE)
+                for one in self._archive.list_series(modality)
+                if modality in VOLUME_MODALITIES or one.num_instances == 1
+            ]
             entries = {one.series_uid: self._entry(one, labelled.get(one.series_uid)) for one in series}
             self._listed = (time.monotonic(), entries)
             return entries
 
     def find(self, image_id: str) -> ImageEntry:
-        """A series by its UID.
-
-        Raises:
-            Fault: 404, there is none of this UID that is CT or MR.
-        """
+        """A series by its UID."""
         series = self._archive.find_series(image_id)
-        if series is None or series.modality not in MODALITIES:
-            raise Fault(404, f"there is no CT or MR series {shown(image_id)} in the archive")
+        if series is None or series.modality in _NO_IMAGES:
+            raise NotFound(f"there is no series of images {shown(image_id)} in the archive")
         with self._lock:
             labelled = self._labelled(self._archive.list_segmentations(series.study_uid))
             return self._entry(series, labelled.get(series.series_uid))
 
     def image_path(self, entry: ImageEntry) -> Path:
-        """A folder with the series, fetched if it is not here.
-
-        Raises:
-            Fault: 413, it is too large; 502, the archive does not answer as one.
-        """
+        """A folder with the series, fetched if it is not here."""
         series = self._series[entry.image_id]
         with self._fetching:
             fetched = self._fetched.get(series.series_uid)
@@ -111,18 +112,11 @@ class ArchiveStudies:
             return fetched.folder
 
     def label_path(self, entry: ImageEntry, tag: str) -> Path:
-        """A file with a label: a segmentation of the archive, or what is kept here.
-
-        Raises:
-            Fault: 404, there is none; 502, the archive does not answer as one.
-        """
-        kept = self._kept.get((entry.image_id, tag))
-        if kept is not None:
-            return kept.path
-        segmentation = self._segmentation(entry) if tag == FINAL else None
-        if segmentation is None:
-            tags = ", ".join(entry.labels) or "none"
-            raise Fault(404, f"{shown(entry.image_id)} has no label tagged {shown(tag)}; its tags are {tags}")
+        """A file with a label: a segmentation of the archive, or a label kept on the server."""
+        local = self._local.get((entry.image_id, tag))
+        if local is not None:
+            return local.path
+        segmentation = self._segmentation(entry, tag)
         with self._fetching:
             path = self._files.get(segmentation.instance_uid)
             if path is None:
@@ -132,81 +126,54 @@ class ArchiveStudies:
             return path
 
     def add_image(self, image_id: str, path: Path, suffix: str, info: Info) -> str:
-        """Refuse: images come into an archive by their own ways.
-
-        Raises:
-            Fault: 501.
-        """
-        raise Fault(
-            501, "images are not added to an archive here; send them to it, or open them in a session"
+        """Refuse: scanners and workstations send images to an archive themselves."""
+        raise NotOffered(
+            "images are not added to an archive here; send them to it, or open them in a session"
         )
 
     def store_label(self, entry: ImageEntry, tag: str, path: Path, suffix: str, info: Info) -> None:
-        """Store an approved label in the archive, which gets it as a segmentation; keep others here.
-
-        Raises:
-            Fault: 422, nothing can be tagged so; 502, the archive does not take it.
-        """
+        """Store an approved label in the archive, as a segmentation; keep others on the server."""
         checked_tag(tag)
         if tag == FINAL:
             self._archive.store(path)
         else:
             copy = self._folder("labels") / f"{uuid.uuid4()}{suffix}"
             shutil.copyfile(path, copy)
-            self._kept[entry.image_id, tag] = _Kept(path=copy, suffix=suffix, info=info)
+            self._local[entry.image_id, tag] = _LocalLabel(path=copy, suffix=suffix, info=info)
         self._infos[entry.image_id, tag] = {**info, "ts": int(time.time())}
         self._forget_list()
 
     def remove_image(self, entry: ImageEntry) -> None:
-        """Refuse: an archive's images are not ours to delete.
-
-        Raises:
-            Fault: 501.
-        """
-        raise Fault(501, "images are not removed from an archive here")
+        """Refuse: images of an archive are not deleted from here."""
+        raise NotOffered("images are not removed from an archive here")
 
     def remove_label(self, entry: ImageEntry, tag: str) -> None:
-        """Remove the latest segmentation from the archive, or a label that is kept here.
-
-        Raises:
-            Fault: 404, there is none; 502, the archive does not do that.
-        """
-        kept = self._kept.pop((entry.image_id, tag), None)
-        segmentation = self._segmentation(entry) if tag == FINAL else None
-        if kept is not None:
-            kept.path.unlink(missing_ok=True)
-        elif segmentation is not None:
-            self._archive.delete_instance(segmentation)
+        """Remove the latest segmentation from the archive, or a label that is kept on the server."""
+        local = self._local.pop((entry.image_id, tag), None)
+        if local is not None:
+            local.path.unlink(missing_ok=True)
         else:
-            raise Fault(404, f"{shown(entry.image_id)} has no label tagged {shown(tag)}")
+            self._archive.delete_instance(self._segmentation(entry, tag))
         self._infos.pop((entry.image_id, tag), None)
         self._forget_list()
 
     def note(self, entry: ImageEntry, info: Info, tag: str | None = None) -> None:
-        """Remember something for as long as the server runs."""
+        """Remember facts for as long as the server runs."""
         known = self._infos.setdefault((entry.image_id, tag or ""), {})
         known.update(info)
         self._forget_list()
 
-    def described(self) -> dict[str, object]:
+    def document(self) -> dict[str, object]:
         """All series, in the form of a folder's index."""
-        objects = {
-            image_id: {
-                "image": {"ext": entry.suffix, "info": entry.info},
-                "labels": {
-                    tag: {"ext": label.suffix, "info": label.info} for tag, label in entry.labels.items()
-                },
-            }
-            for image_id, entry in self.entries().items()
-        }
+        objects = objects_of(self.entries())
         return {"name": self.name, "description": "A DICOMweb archive", "objects": objects}
 
     def _entry(self, series: Series, segmentation: Segmentation | None) -> ImageEntry:
         image_id = series.series_uid
         self._series[image_id] = series
         labels = {
-            tag: LabelEntry(suffix=kept.suffix, info=self._infos.get((image_id, tag), {}))
-            for (owner, tag), kept in self._kept.items()
+            tag: LabelEntry(suffix=local.suffix, info=self._infos.get((image_id, tag), {}))
+            for (owner, tag), local in self._local.items()
             if owner == image_id
         }
         if segmentation is not None:
@@ -225,7 +192,7 @@ class ArchiveStudies:
         return ImageEntry(image_id=image_id, name=image_id, suffix="", info=info, labels=labels)
 
     def _labelled(self, series: list[Series]) -> dict[str, Segmentation]:
-        """The latest segmentation of each image that has one; a segmentation's header is asked for once."""
+        """The latest segmentation of each image that has one; a segmentation's header is fetched once."""
         found: dict[str, Segmentation] = {}
         for one in series:
             if one.series_uid not in self._segmentations:
@@ -238,9 +205,11 @@ class ArchiveStudies:
                 found[segmentation.source_uid] = segmentation
         return found
 
-    def _segmentation(self, entry: ImageEntry) -> Segmentation | None:
-        label = entry.labels.get(FINAL)
-        return self._segmentations.get(str(label.info.get("SeriesInstanceUID"))) if label else None
+    def _segmentation(self, entry: ImageEntry, tag: str) -> Segmentation:
+        found = self._segmentations.get(str(entry.label(tag).info.get("SeriesInstanceUID")))
+        if found is None:
+            raise NotFound(f"{shown(entry.image_id)} has no segmentation in the archive")
+        return found
 
     def _fetch(self, series: Series) -> _Fetched:
         folder = self._folder("series") / str(uuid.uuid4())
@@ -258,10 +227,10 @@ class ArchiveStudies:
         return fetched
 
     def _make_room(self) -> None:
-        """Let go of series that nobody has looked at for a while, if there are many."""
+        """Remove series that nobody has used for a while, if there are many."""
         now = time.monotonic()
         for uid, fetched in sorted(self._fetched.items(), key=lambda item: item[1].used):
-            if len(self._fetched) < _KEPT_SERIES or now - fetched.used < _UNUSED_S:
+            if len(self._fetched) < _MAX_SERIES or now - fetched.used < _UNUSED_S:
                 return
             shutil.rmtree(fetched.folder, ignore_errors=True)
             del self._fetched[uid]

@@ -1,14 +1,16 @@
-"""What a datastore is to the rest of the dialect: images and labels with ids, and their files."""
+"""A datastore: images and labels with ids, and their files."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from medsam2.serving.http_errors import Fault, shown
+from medsam2.errors import InputError
+from medsam2.serving.http_errors import NotFound, shown
 
 IMAGES = (
     ".nii.gz", ".nii", ".nrrd", ".mha", ".mgz", ".mgh", ".npz", ".png", ".jpg", ".jpeg", ".tif", ".tiff",
@@ -44,11 +46,11 @@ def suffix_of(name: str, suffixes: tuple[str, ...], what: str) -> str:
     """The suffix of a caller's file.
 
     Raises:
-        Fault: 422, it has none of these.
+        InputError: It has none of these.
     """
     suffix = split_name(name, suffixes)[1]
     if not suffix:
-        raise Fault(422, f"{what} is called {shown(name)}; names that end in {', '.join(suffixes)} are taken")
+        raise InputError(f"{what} is called {shown(name)}; names that end in {', '.join(suffixes)} are taken")
     return suffix
 
 
@@ -61,10 +63,10 @@ def checked_tag(tag: str) -> str:
     """A tag that can be a folder's name.
 
     Raises:
-        Fault: 422, it cannot.
+        InputError: It cannot.
     """
     if not _TAG.fullmatch(tag):
-        raise Fault(422, f"a tag is up to 32 letters, digits, - and _, not {shown(tag)}")
+        raise InputError(f"a tag is up to 32 letters, digits, - and _, not {shown(tag)}")
     return tag
 
 
@@ -72,13 +74,12 @@ def checked_id(given: str) -> str:
     """An id that a new file can be called by, on any system.
 
     Raises:
-        Fault: 422, it cannot.
+        InputError: It cannot.
     """
     if not _ID.fullmatch(given) or len(given.encode()) > _LARGEST_ID or given.endswith((".", " ")):
-        raise Fault(
-            422,
-            f"an image is called by up to {_LARGEST_ID} letters, digits, spaces and the signs _()+=@,.-, "
-            f"a letter, digit or _ first, not {shown(given)}",
+        raise InputError(
+            f"the id of an image has up to {_LARGEST_ID} letters, digits, spaces and the signs _()+=@,.-, "
+            f"and begins with a letter, a digit or _; it cannot be {shown(given)}"
         )
     return given
 
@@ -88,7 +89,7 @@ Info = Mapping[str, object]
 
 @dataclass(frozen=True, kw_only=True)
 class LabelEntry:
-    """A label that is there."""
+    """A label of the datastore."""
 
     suffix: str
     info: Info
@@ -96,37 +97,50 @@ class LabelEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageEntry:
-    """An image that is there, with its labels."""
+    """An image of the datastore, with its labels."""
 
     image_id: str
     name: str
-    """Of the file, or what stands for it."""
+    """Name of the file, or of the folder with a series; of an archive's series its UID."""
     suffix: str
     """Empty for a series of files."""
     info: Info
     labels: Mapping[str, LabelEntry] = field(default_factory=dict)
     """By tag."""
 
+    def label(self, tag: str) -> LabelEntry:
+        """The label of a tag.
 
-class Studies(Protocol):
-    """A datastore; every call may wait for a disk or an archive, and several may be made at once.
+        Raises:
+            NotFound: There is none.
+        """
+        if tag not in self.labels:
+            tags = ", ".join(self.labels) or "none"
+            raise NotFound(f"{shown(self.image_id)} has no label tagged {shown(tag)}; its tags are {tags}")
+        return self.labels[tag]
 
-    All of them raise a `Fault` for what is not there or cannot be done.
+
+class Datastore(Protocol):
+    """A folder or an archive with images and labels.
+
+    Every call may wait for a disk or an archive, and several may be made at once. They raise `NotFound` for
+    an id or a tag that is not there, `InputError` for one that is not allowed, `NotOffered` for what this
+    datastore does not do, and another `MedSAM2Error` where the folder cannot be written to or the archive
+    fails.
     """
+
+    is_archive: bool
+    """Whether approved labels are kept as DICOM segmentations."""
 
     @property
     def name(self) -> str:
-        """What people call it; no place on this machine."""
-
-    @property
-    def is_archive(self) -> bool:
-        """Whether labels that a person has approved are kept as DICOM segmentations."""
+        """Its name for people; not a place on this machine."""
 
     def entries(self) -> Mapping[str, ImageEntry]:
-        """All images, by id, in an order that stays."""
+        """All images by id; the order does not change."""
 
     def find(self, image_id: str) -> ImageEntry:
-        """The image that a viewer means: by its id, or by a file's name."""
+        """The image that a viewer names, by its id or by a file's name."""
 
     def image_path(self, entry: ImageEntry) -> Path:
         """A file with the image, or a folder with a series; for reading only."""
@@ -135,19 +149,36 @@ class Studies(Protocol):
         """A file with a label; for reading only."""
 
     def add_image(self, image_id: str, path: Path, suffix: str, info: Info) -> str:
-        """Take a copy of a file in as an image, in place of an earlier one; returns its id."""
+        """Add a copy of a file as an image, in place of an earlier one; returns its id."""
 
     def store_label(self, entry: ImageEntry, tag: str, path: Path, suffix: str, info: Info) -> None:
-        """Take a copy of a file in as a label, in place of an earlier one of this tag."""
+        """Store a copy of a file as a label, in place of an earlier one of this tag."""
 
     def remove_image(self, entry: ImageEntry) -> None:
-        """Take an image and its labels out."""
+        """Remove an image and its labels."""
 
     def remove_label(self, entry: ImageEntry, tag: str) -> None:
-        """Take a label out."""
+        """Remove a label."""
 
     def note(self, entry: ImageEntry, info: Info, tag: str | None = None) -> None:
-        """Add to what is known of an image, or of its label."""
+        """Add facts to an image, or to its label."""
 
-    def described(self) -> dict[str, object]:
-        """All there is, as `datastore_v2.json` has it."""
+    def document(self) -> dict[str, object]:
+        """All images and labels, as `datastore_v2.json` has them."""
+
+
+def objects_of(entries: Mapping[str, ImageEntry]) -> dict[str, object]:
+    """Images and labels in the form of the index, by id."""
+    return {
+        image_id: {
+            "image": {"ext": entry.suffix, "info": entry.info},
+            "labels": {tag: {"ext": label.suffix, "info": label.info} for tag, label in entry.labels.items()},
+        }
+        for image_id, entry in entries.items()
+    }
+
+
+def statistics(entries: Mapping[str, ImageEntry]) -> dict[str, object]:
+    """Count the images, and the labels of each tag."""
+    tags = Counter(tag for entry in entries.values() for tag in entry.labels)
+    return {"total": len(entries), "completed": tags[FINAL], "label_tags": dict(sorted(tags.items()))}

@@ -16,10 +16,9 @@ from dicomweb_client import DICOMwebClient
 
 from medsam2.errors import InputError
 from medsam2.proxies import proxy_for
-from medsam2.serving.http_errors import Fault
+from medsam2.serving.http_errors import ArchiveFailed, TooLarge, TooSlow
 from medsam2.serving.settings import MIB
 
-MODALITIES = ("CT", "MR")
 SEGMENTATION = "SEG"
 MAX_SERIES = 5000
 """Of one modality that are listed."""
@@ -39,7 +38,7 @@ _Json = Mapping[str, Mapping[str, object]]
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
-    """Where an archive is, and who asks."""
+    """The URL of an archive, and the login for it."""
 
     url: str
     """Without user and password, and without a slash at the end."""
@@ -51,15 +50,17 @@ class Address:
         """Take a URL apart.
 
         Raises:
-            InputError: It is none.
+            InputError: It is not one.
         """
         try:
             parts = urlsplit(url)
             if not parts.hostname or parts.port == 0:
                 raise ValueError
         except ValueError:
-            # Not in its own words: they may hold a password.
-            raise InputError("the studies' URL is none of a DICOMweb archive; https://HOST/PATH is") from None
+            # The message does not repeat the URL: it may hold a password.
+            raise InputError(
+                "the URL of the studies is not one of a DICOMweb archive; https://HOST/PATH is expected"
+            ) from None
         login = None
         if parts.username is not None:
             login = unquote(parts.username), unquote(parts.password or "")
@@ -88,29 +89,29 @@ class Segmentation:
     instance_uid: str
     source_uid: str
     made: str
-    """Date and time, in an order of letters."""
+    """Date and time; the later one sorts behind the earlier one."""
 
 
 class Archive:
-    """One archive; each call is one or more requests to it."""
+    """One archive; each call is one or more requests to it.
+
+    Every call raises `TooSlow` where the archive does not answer in time, `ArchiveFailed` where it refuses
+    or does not answer as a DICOMweb archive.
+    """
 
     def __init__(self, address: Address, *, timeout_s: float) -> None:
         session = requests.Session()
         session.auth = address.login or requests.utils.get_netrc_auth(address.url)
         if proxy_for(address.url) is None:
-            # An archive on this machine is asked directly, with the environment's certificates all the same.
+            # No proxy for an archive on this machine; the environment's certificates count all the same.
             found = session.merge_environment_settings(address.url, {}, None, None, None)
             session.verify, session.trust_env = found["verify"], False
         self._client = DICOMwebClient(address.url, session=session, timeout=(_CONNECT_S, timeout_s))
         self._client.set_http_retry_params(retry=False)
 
     def list_series(self, modality: str) -> list[Series]:
-        """Series of a modality, at most `MAX_SERIES`.
-
-        Raises:
-            Fault: 502, the archive does not answer as one.
-        """
-        with _archive_faults():
+        """Series of a modality, at most `MAX_SERIES`."""
+        with _archive_errors():
             found = self._client.search_for_series(
                 limit=MAX_SERIES, fields=[_DESCRIPTION], search_filters={"Modality": modality}
             )
@@ -121,26 +122,18 @@ class Archive:
             return sorted(map(_series, found), key=lambda one: one.series_uid)
 
     def find_series(self, series_uid: str) -> Series | None:
-        """A series by its UID, or None.
-
-        Raises:
-            Fault: 502, the archive does not answer as one.
-        """
+        """A series by its UID, or None."""
         if not _UID.fullmatch(series_uid):
             return None
-        with _archive_faults():
+        with _archive_errors():
             found = self._client.search_for_series(
                 fields=[_DESCRIPTION], search_filters={"SeriesInstanceUID": series_uid}
             )
             return _series(found[0]) if found else None
 
     def list_segmentations(self, study_uid: str | None = None) -> list[Series]:
-        """Series of segmentations, of one study or of all.
-
-        Raises:
-            Fault: 502, the archive does not answer as one.
-        """
-        with _archive_faults():
+        """Series of segmentations, of one study or of all."""
+        with _archive_errors():
             found = self._client.search_for_series(
                 study_instance_uid=study_uid,
                 limit=MAX_SERIES,
@@ -150,12 +143,8 @@ class Archive:
         return [one for one in listed if one.modality == SEGMENTATION]
 
     def describe_segmentation(self, series: Series) -> Segmentation | None:
-        """What a segmentation refers to, from its header; None if it does not say.
-
-        Raises:
-            Fault: 502, the archive does not answer as one.
-        """
-        with _archive_faults():
+        """The series that a segmentation refers to, from its header; None if it does not say."""
+        with _archive_errors():
             headers = self._client.retrieve_series_metadata(series.study_uid, series.series_uid)
             for header in headers:
                 source = _first(_items(header, _REFERENCED_SERIES), _SERIES)
@@ -170,7 +159,7 @@ class Archive:
         return None
 
     def fetch_series(self, series: Series, folder: Path, max_volume: int) -> None:
-        """Write a series' files into a folder, under names of ours.
+        """Write the files of a series into a folder, under names of ours.
 
         Args:
             series: What to fetch.
@@ -178,66 +167,57 @@ class Archive:
             max_volume: MiB that are taken.
 
         Raises:
-            Fault: 413, it is larger; 502, the archive does not answer as one.
+            TooLarge: It is larger.
+            ArchiveFailed: The archive does not answer as a DICOMweb archive.
         """
         num_bytes = 0
-        with _archive_faults():
+        with _archive_errors():
             instances = self._client.iter_series(series.study_uid, series.series_uid, _AS_STORED)
             for number, instance in enumerate(instances):
                 path = folder / f"{number:05d}.dcm"
                 instance.save_as(path, enforce_file_format=True)
                 num_bytes += path.stat().st_size
                 if num_bytes > max_volume * MIB:
-                    raise Fault(413, f"the series is larger than the {max_volume} MiB that are taken")
+                    raise TooLarge(f"the series is larger than the {max_volume} MiB that are taken")
 
     def fetch_segmentation(self, segmentation: Segmentation, path: Path) -> None:
-        """Write a segmentation to a file.
-
-        Raises:
-            Fault: 502, the archive does not answer as one.
-        """
-        with _archive_faults():
+        """Write a segmentation to a file."""
+        with _archive_errors():
             instance = self._client.retrieve_instance(
                 segmentation.study_uid, segmentation.series_uid, segmentation.instance_uid, _AS_STORED
             )
             instance.save_as(path, enforce_file_format=True)
 
     def store(self, path: Path) -> None:
-        """Store a file of ours.
-
-        Raises:
-            Fault: 502, the archive does not take it.
-        """
-        with _archive_faults():
+        """Store a file of ours."""
+        with _archive_errors():
             answer = self._client.store_instances([pydicom.dcmread(path)])
             if answer.get("FailedSOPSequence"):
-                raise Fault(502, "the archive did not take the segmentation")
+                raise ArchiveFailed("the archive did not take the segmentation")
 
     def delete_instance(self, segmentation: Segmentation) -> None:
-        """Delete a segmentation.
-
-        Raises:
-            Fault: 502, the archive does not do that; many do not.
-        """
-        with _archive_faults():
+        """Delete a segmentation, which many archives refuse."""
+        with _archive_errors():
             self._client.delete_instance(
                 segmentation.study_uid, segmentation.series_uid, segmentation.instance_uid
             )
 
 
 @contextmanager
-def _archive_faults() -> Iterator[None]:
-    """Say of whatever goes wrong that it is the archive's, in words without its address or its answer."""
+def _archive_errors() -> Iterator[None]:
+    """Turn all that goes wrong into an error of the archive, without its address or its answer."""
     try:
         yield
     except requests.Timeout:
-        raise Fault(504, "the archive did not answer in time") from None
+        raise TooSlow("the archive did not answer in time") from None
     except requests.HTTPError as error:
         status = error.response.status_code if error.response is not None else "an error"
-        raise Fault(502, f"the archive answers {status}") from error
+        raise ArchiveFailed(f"the archive answers {status}") from error
     except (requests.RequestException, ValueError, KeyError, IndexError, AttributeError, EOFError) as error:
-        # What an archive should not say makes its client stumble in many ways.
-        raise Fault(502, f"the archive does not answer as one: {type(error).__name__}") from error
+        # The client fails in many ways on answers that DICOMweb does not allow.
+        raise ArchiveFailed(
+            f"the archive does not answer as a DICOMweb archive: {type(error).__name__}"
+        ) from error
 
 
 def _series(found: _Json, *, study_uid: str = "") -> Series:

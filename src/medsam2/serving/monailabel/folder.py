@@ -16,7 +16,7 @@ import orjson
 from medsam2.errors import InputError, MedSAM2Error
 from medsam2.imaging.dicom.header import looks_like_dicom
 from medsam2.imaging.replacing import replacing
-from medsam2.serving.http_errors import Fault, shown
+from medsam2.serving.http_errors import NotFound, NotOffered, shown
 from medsam2.serving.monailabel.datastore import (
     IMAGES,
     LABELS,
@@ -25,6 +25,7 @@ from medsam2.serving.monailabel.datastore import (
     LabelEntry,
     checked_id,
     checked_tag,
+    objects_of,
     split_name,
 )
 
@@ -42,7 +43,7 @@ Document = dict[str, Any]
 
 
 class Index:
-    """The index of one folder, read again when somebody else has changed it; used under a lock."""
+    """The index of one folder, read again when another program has changed it; used under a lock."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -51,10 +52,10 @@ class Index:
         self._document: Document = {**_NEW, "objects": {}}
 
     def document(self) -> Document:
-        """What stands in it; whoever changes it calls `save`.
+        """The content; who changes it calls `save`.
 
         Raises:
-            MedSAM2Error: It cannot be read, or is no index, or puts files outside of the folder.
+            MedSAM2Error: It cannot be read, or is not an index, or puts files outside of the folder.
         """
         try:
             stat = self._path.stat()
@@ -67,7 +68,7 @@ class Index:
                 self._stamp, self._document = None, {**_NEW, "objects": {}}
         except (orjson.JSONDecodeError, OSError) as error:
             raise MedSAM2Error(
-                f"{FILE} cannot be read: {_reason(error)}; mend it, or move it away"
+                f"{FILE} cannot be read: {_reason(error)}; repair it, or move it away"
             ) from error
         return self._document
 
@@ -77,7 +78,7 @@ class Index:
         Raises:
             MedSAM2Error: It cannot be written.
         """
-        # Whatever fails now, what was to be written is not taken for what stands there.
+        # If writing fails, the next call must read what is on the disk.
         self._stamp = _UNKNOWN
         with writing(self._path, ".json") as temporary:
             temporary.write_bytes(orjson.dumps(self._document, option=orjson.OPT_INDENT_2))
@@ -85,7 +86,7 @@ class Index:
         self._stamp = (stat.st_mtime_ns, stat.st_size)
 
     def object(self, image_id: str) -> Document:
-        """What is known of an image, made if nothing is: `image` and `labels`."""
+        """The entry of an image with `image` and `labels`, made if there is none."""
         known: Document = self.document()["objects"].setdefault(image_id, {})
         image = known.setdefault("image", {})
         image.setdefault("ext", "")
@@ -100,7 +101,7 @@ class Index:
 
 @contextmanager
 def writing(path: Path, suffix: str) -> Iterator[Path]:
-    """Replace a file of the folder as `imaging.replacing` does, but without its path in what is raised.
+    """Replace a file of the folder as `imaging.replacing` does, but leave its path out of errors.
 
     Raises:
         MedSAM2Error: It cannot be written.
@@ -115,7 +116,7 @@ def writing(path: Path, suffix: str) -> Iterator[Path]:
 
 
 def info_of(known: object) -> dict[str, object]:
-    """What is known of one image or label in the index."""
+    """The facts about one image or label in the index."""
     info = known.get("info") if isinstance(known, dict) else None
     return dict(info) if isinstance(info, dict) else {}
 
@@ -127,27 +128,27 @@ def _reason(error: BaseException | None) -> str:
 
 def _checked(found: object, path: Path) -> Document:
     if not isinstance(found, dict):
-        raise MedSAM2Error(f"{FILE} is no index of a datastore; move it away")
+        raise MedSAM2Error(f"{FILE} is not an index of a datastore; move it away")
     document: Document = {**_NEW, **found}
     if not isinstance(document["objects"], dict):
-        raise MedSAM2Error(f"{FILE} holds no objects by id; mend it, or move it away")
+        raise MedSAM2Error(f"{FILE} holds no objects by id; repair it, or move it away")
     root = path.parent.resolve()
     for key in ("images_dir", "labels_dir"):
         document[key] = str(document[key] or _NEW[key])
         if not (root / document[key]).resolve().is_relative_to(root):
-            raise MedSAM2Error(f"{FILE} names a folder outside of its own as {key}; mend it")
+            raise MedSAM2Error(f"{FILE} names a folder outside of its own as {key}; repair it")
     document["objects"] = {name: one for name, one in document["objects"].items() if isinstance(one, dict)}
     return document
 
 
 _SERIES = ".dcm"
-"""What the id of a series ends with where a file beside it has the id that the folder's name would be."""
-_LOOKED_AT = 8  # files of a folder, to tell whether it holds a series: something else may lie beside it
+"""End of a series' id, where a file beside it has the folder's name as id."""
+_LOOKED_AT = 8  # files of a folder, to see whether it holds a series: other files may lie beside it
 _HEAD_BYTES = 132
 
 
-class FolderStudies:
-    """Images of a folder. What a caller names is looked up among what lies there, never made into a path."""
+class FolderDatastore:
+    """Images of a folder. A caller's name is looked up among the files there, never made into a path."""
 
     is_archive = False
 
@@ -155,7 +156,7 @@ class FolderStudies:
         """Open a folder.
 
         Raises:
-            InputError: It is not there, or its index cannot be used.
+            InputError: It does not exist, or its index cannot be used.
         """
         if not folder.is_dir():
             raise InputError(
@@ -171,7 +172,7 @@ class FolderStudies:
 
     @property
     def name(self) -> str:
-        """What the index calls it."""
+        """Its name in the index."""
         return str(self._index.document()["name"])
 
     def entries(self) -> Mapping[str, ImageEntry]:
@@ -180,16 +181,12 @@ class FolderStudies:
             return self._listed()
 
     def find(self, image_id: str) -> ImageEntry:
-        """An image by its id, or by its file's name.
-
-        Raises:
-            Fault: 404, there is none.
-        """
+        """An image by its id, or by its file's name."""
         found = self.entries()
         stem, suffix = split_name(image_id, IMAGES)
         entry = found.get(image_id) or (found.get(stem) if suffix else None)
         if entry is None:
-            raise Fault(404, f"there is no image {shown(image_id)} in the datastore")
+            raise NotFound(f"there is no image {shown(image_id)} in the datastore")
         return entry
 
     def image_path(self, entry: ImageEntry) -> Path:
@@ -197,30 +194,17 @@ class FolderStudies:
         return self._index.place("images_dir") / entry.name
 
     def label_path(self, entry: ImageEntry, tag: str) -> Path:
-        """The label's file.
-
-        Raises:
-            Fault: 404, the image has no label of this tag.
-        """
-        label = entry.labels.get(tag)
-        if label is None:
-            tags = ", ".join(entry.labels) or "none"
-            raise Fault(404, f"{shown(entry.image_id)} has no label tagged {shown(tag)}; its tags are {tags}")
-        return self._index.place("labels_dir") / tag / f"{entry.image_id}{label.suffix}"
+        """The label's file."""
+        return self._index.place("labels_dir") / tag / f"{entry.image_id}{entry.label(tag).suffix}"
 
     def add_image(self, image_id: str, path: Path, suffix: str, info: Info) -> str:
-        """Copy a file into the folder.
-
-        Raises:
-            Fault: 422, nothing can be called so, or a series is.
-            MedSAM2Error: The folder cannot be written to.
-        """
+        """Copy a file into the folder."""
         stem = checked_id(split_name(image_id, IMAGES)[0])
         with self._lock:
             images = self._index.place("images_dir")
             earlier = self._listed().get(stem)
             if earlier is not None and not earlier.suffix:
-                raise Fault(422, f"{shown(stem)} is a DICOM series here; call the image otherwise")
+                raise InputError(f"{shown(stem)} is a DICOM series here; give the image another name")
             _copy(path, images / f"{stem}{suffix}", suffix)
             if earlier is not None and earlier.suffix != suffix:
                 (images / earlier.name).unlink(missing_ok=True)
@@ -231,12 +215,7 @@ class FolderStudies:
         return stem
 
     def store_label(self, entry: ImageEntry, tag: str, path: Path, suffix: str, info: Info) -> None:
-        """Copy a file below `labels`.
-
-        Raises:
-            Fault: 422, nothing can be tagged so.
-            MedSAM2Error: The folder cannot be written to.
-        """
+        """Copy a file below `labels`."""
         with self._lock:
             folder = self._index.place("labels_dir") / checked_tag(tag)
             folder.mkdir(parents=True, exist_ok=True)
@@ -252,13 +231,9 @@ class FolderStudies:
             self._index.save()
 
     def remove_image(self, entry: ImageEntry) -> None:
-        """Delete an image's file and its labels'.
-
-        Raises:
-            Fault: 501, it is a series: what else lies in its folder nobody here knows.
-        """
+        """Delete an image's file and its labels'."""
         if not entry.suffix:
-            raise Fault(501, f"{shown(entry.image_id)} is a folder with a series; it is not removed here")
+            raise NotOffered(f"{shown(entry.image_id)} is a folder with a series; it is not removed here")
         with self._lock:
             for tag in entry.labels:
                 self.label_path(entry, tag).unlink(missing_ok=True)
@@ -267,39 +242,25 @@ class FolderStudies:
             self._index.save()
 
     def remove_label(self, entry: ImageEntry, tag: str) -> None:
-        """Delete a label's file.
-
-        Raises:
-            Fault: 404, there is none.
-        """
+        """Delete a label's file."""
         with self._lock:
             self.label_path(entry, tag).unlink(missing_ok=True)
             self._known(entry)["labels"].pop(tag, None)
             self._index.save()
 
     def note(self, entry: ImageEntry, info: Info, tag: str | None = None) -> None:
-        """Write into the index what is known of an image or a label.
-
-        Raises:
-            Fault: 404, there is no such label.
-        """
-        if tag is not None:
-            self.label_path(entry, tag)
+        """Add facts about an image or a label to the index."""
+        suffix = "" if tag is None else entry.label(tag).suffix
         with self._lock:
             known = self._known(entry)
-            one = (
-                known["image"]
-                if tag is None
-                else known["labels"].setdefault(tag, {"ext": entry.labels[tag].suffix})
-            )
+            one = known["image"] if tag is None else known["labels"].setdefault(tag, {"ext": suffix})
             one["info"] = {**info_of(one), **info}
             self._index.save()
 
-    def described(self) -> dict[str, object]:
-        """The index, with exactly what lies in the folder."""
+    def document(self) -> dict[str, object]:
+        """The index, with exactly the files that are in the folder."""
         with self._lock:
-            head = {key: value for key, value in self._index.document().items() if key != "objects"}
-            return {**head, "objects": {name: _as_object(entry) for name, entry in self._listed().items()}}
+            return {**self._index.document(), "objects": objects_of(self._listed())}
 
     def _known(self, entry: ImageEntry) -> Document:
         known = self._index.object(entry.image_id)
@@ -341,13 +302,14 @@ def _entry(
     image_id: str, name: str, suffix: str, objects: Document, labels: Mapping[str, Mapping[str, str]]
 ) -> ImageEntry:
     known = objects.get(image_id, {})
+    infos = known.get("labels") if isinstance(known.get("labels"), dict) else {}
     return ImageEntry(
         image_id=image_id,
         name=name,
         suffix=suffix,
         info={"name": name, **info_of(known.get("image"))},
         labels={
-            tag: LabelEntry(suffix=ending, info=_label_info(known, tag))
+            tag: LabelEntry(suffix=ending, info=info_of(infos.get(tag)))
             for tag, ending in labels.get(image_id, {}).items()
         },
     )
@@ -381,13 +343,3 @@ def _names(folder: Path, *, folders: bool = False) -> list[str]:
 def _copy(source: Path, target: Path, suffix: str) -> None:
     with writing(target, suffix) as temporary:
         shutil.copyfile(source, temporary)
-
-
-def _label_info(known: Document, tag: str) -> dict[str, object]:
-    labels = known.get("labels")
-    return info_of(labels.get(tag)) if isinstance(labels, dict) else {}
-
-
-def _as_object(entry: ImageEntry) -> dict[str, object]:
-    labels = {tag: {"ext": label.suffix, "info": label.info} for tag, label in entry.labels.items()}
-    return {"image": {"ext": entry.suffix, "info": entry.info}, "labels": labels}

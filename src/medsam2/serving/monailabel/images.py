@@ -1,22 +1,166 @@
-"""Bring an image to where it is read: of the datastore, of a session, or as it was sent."""
+"""The images that viewers lend to the server for a session, and where the image of a request lies."""
 
 from __future__ import annotations
 
 import asyncio
 import shutil
+import time
+import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medsam2.errors import MedSAM2Error
-from medsam2.imaging.volume import Volume
-from medsam2.serving.http_errors import Fault, choosing_frame
-from medsam2.serving.limits import Reservation
+from medsam2.errors import InputError
+from medsam2.serving.http_errors import Busy, NotFound, shown
 from medsam2.serving.monailabel.datastore import IMAGES, ImageEntry, suffix_of
-from medsam2.serving.monailabel.dialect import Dialect
 from medsam2.serving.monailabel.forms import Upload
-from medsam2.serving.volumes import read_volume
 
-_NAME = "image"
+EXPIRY_S = 3600
+"""Since the last use; a caller may ask for less."""
+SHORTEST_S = 60
+MAX_SESSIONS = 64
+MAX_BYTES = 16 << 30
+"""Of all their files, which lie on the disk."""
+SWEEP_S = 60
+_SERIES = "series"
+
+
+@dataclass(kw_only=True)
+class ImageSession:
+    """An image that a viewer has sent, in a folder of its own."""
+
+    session_id: str
+    name: str
+    """What the caller calls the file."""
+    path: Path
+    """The file, or a folder with the files of a series; their names are ours."""
+    suffix: str
+    created: int
+    used: int
+    expiry_s: int
+    num_bytes: int
+
+    @property
+    def info(self) -> dict[str, object]:
+        """The session as JSON, without its place on this machine."""
+        return {
+            "name": self.name,
+            "path": self.session_id,
+            "image": self.name,
+            "meta": {},
+            "create_ts": self.created,
+            "last_access_ts": self.used,
+            "expiry": self.expiry_s,
+        }
+
+
+class ImageSessions:
+    """The sessions of a server; each ends when it has not been used for its time."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[str, ImageSession] = {}
+        self._is_sweeping = False
+
+    async def add(self, uploads: Sequence[Upload], folder: Path, expiry_s: int) -> ImageSession:
+        """Keep an image that was sent.
+
+        Args:
+            uploads: An image, or the files of a DICOM series.
+            folder: The server's own; the session gets a folder in it.
+            expiry_s: How long it may be unused; 0 means the longest time.
+
+        Raises:
+            InputError: There is no file, or it is not an image.
+            Busy: There are enough sessions already.
+        """
+        self.sweep()
+        if not uploads:
+            raise InputError("there is no file: send an image, or the files of a series, as files")
+        num_bytes = sum(len(upload.content) for upload in uploads)
+        taken = sum(session.num_bytes for session in self._sessions.values())
+        if len(self._sessions) >= MAX_SESSIONS or taken + num_bytes > MAX_BYTES:
+            raise Busy(
+                f"{len(self._sessions)} images are open, and there is room for no more; close one, or wait",
+                retry_after_s=SWEEP_S,
+            )
+        suffix = suffix_of(uploads[0].name, IMAGES, "the file") if len(uploads) == 1 else ""
+        session_id = str(uuid.uuid4())
+        path = folder / session_id / (f"image{suffix}" if suffix else _SERIES)
+        await asyncio.to_thread(_keep, uploads, path, suffix)
+        now = int(time.time())
+        session = ImageSession(
+            session_id=session_id,
+            name=uploads[0].name,
+            path=path,
+            suffix=suffix,
+            created=now,
+            used=now,
+            expiry_s=min(max(expiry_s, SHORTEST_S), EXPIRY_S) if expiry_s > 0 else EXPIRY_S,
+            num_bytes=num_bytes,
+        )
+        self._sessions[session_id] = session
+        self._sweep_later()
+        return session
+
+    def find(self, session_id: str) -> ImageSession:
+        """A session by its id; this counts as a use.
+
+        Raises:
+            NotFound: There is none, or it has ended.
+        """
+        self.sweep()
+        session = self._sessions.get(session_id)
+        if session is None:
+            raise NotFound(
+                f"there is no session {shown(session_id)}, or it has expired; open the image again"
+            )
+        session.used = int(time.time())
+        return session
+
+    def remove(self, session_id: str) -> ImageSession:
+        """End a session.
+
+        Raises:
+            NotFound: There is none.
+        """
+        session = self.find(session_id)
+        self._end(session)
+        return session
+
+    def sweep(self) -> None:
+        """End the sessions that have not been used for their time."""
+        now = time.time()
+        for session in list(self._sessions.values()):
+            if session.used + session.expiry_s < now:
+                self._end(session)
+
+    def _sweep_later(self) -> None:
+        """Sweep again in a while, as long as there are sessions: there may be no further request."""
+        if self._is_sweeping or not self._sessions:
+            return
+        self._is_sweeping = True
+
+        def look() -> None:
+            self._is_sweeping = False
+            self.sweep()
+            self._sweep_later()
+
+        asyncio.get_running_loop().call_later(SWEEP_S, look)
+
+    def _end(self, session: ImageSession) -> None:
+        del self._sessions[session.session_id]
+        # What is being read just now stays readable without its name.
+        shutil.rmtree(session.path.parent, ignore_errors=True)
+
+
+def _keep(uploads: Sequence[Upload], path: Path, suffix: str) -> None:
+    if suffix:
+        path.parent.mkdir()
+        path.write_bytes(uploads[0].content)
+        return
+    path.mkdir(parents=True)
+    for number, upload in enumerate(uploads):
+        (path / f"{number:05d}.dcm").write_bytes(upload.content)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -26,67 +170,19 @@ class Source:
     path: Path
     """A file, or a folder with a series."""
     suffix: str
+    """Empty for a series."""
     entry: ImageEntry | None = None
-    """Of the datastore, if it is from there."""
-
-
-async def find_source(
-    dialect: Dialect, *, image: str, session_id: str = "", upload: Upload | None = None, folder: Path
-) -> Source:
-    """Find the image that a request is about: the session's, or the file that came with it, or a datastore's.
-
-    Args:
-        dialect: Where to look.
-        image: Id in the datastore.
-        session_id: Of an open session.
-        upload: A file of the request.
-        folder: For that file.
-
-    Raises:
-        Fault: 404, it is not there; 422, none is named, or the file is none that is read.
-    """
-    if session_id:
-        session = dialect.sessions.find(session_id)
-        return Source(path=session.path, suffix=session.suffix)
-    if upload is not None:
-        suffix = suffix_of(upload.name, IMAGES, "the file")
-        path = folder / f"sent{suffix}"
-        await asyncio.to_thread(path.write_bytes, upload.content)
-        return Source(path=path, suffix=suffix)
-    if not image:
-        raise Fault(422, "no image is named: give image, session_id or a file")
-    entry = await asyncio.to_thread(dialect.studies.find, image)
-    path = await asyncio.to_thread(dialect.studies.image_path, entry)
-    return Source(path=path, suffix=entry.suffix, entry=entry)
-
-
-async def open_source(dialect: Dialect, source: Source, folder: Path, reservation: Reservation) -> Volume:
-    """Read an image in another process.
-
-    Args:
-        dialect: Lends it.
-        source: The image.
-        folder: Of ours, for this request; voxels lie there for a moment, not beside the image.
-        reservation: Grows by what the image takes.
-
-    Raises:
-        Fault: See `serving.volumes.read_volume`.
-    """
-    try:
-        return await read_volume(await link_source(source, folder), dialect.service, reservation)
-    except MedSAM2Error as error:
-        raise choosing_frame(error, "viewers show one volume: save the frame as a file of its own") from error
+    """The image's entry, if it is one of the datastore."""
 
 
 async def link_source(source: Source, folder: Path) -> Path:
-    """Give an image a name of ours in a folder for one request, and return it."""
-    link = folder / f"{_NAME}{source.suffix}"
+    """Give an image a second name in a folder for one request, and return it."""
+    link = folder / f"image{source.suffix}"
     await asyncio.to_thread(_link, source.path.resolve(), link)
     return link
 
 
 def _link(path: Path, link: Path) -> None:
-    """Give an image a second name; where the system can do that, it stays good when the first is removed."""
     if not path.is_dir():
         _link_file(path, link)
         return
@@ -96,6 +192,7 @@ def _link(path: Path, link: Path) -> None:
 
 
 def _link_file(path: Path, link: Path) -> None:
+    """Where the system can do that, the second name stays good when the first is removed."""
     for give_name in (link.hardlink_to, link.symlink_to):
         try:
             give_name(path)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from medsam2.errors import MedSAM2Error
-from medsam2.serving.http_errors import Fault
+from medsam2.serving.http_errors import AlreadyRunning, NotFound
 
 _NUM_LINES = 20
 _NUM_TASKS = 50
@@ -72,10 +72,10 @@ class Batches:
             waits: Return when the work is done, instead of at once.
 
         Raises:
-            Fault: 429, a batch is running.
+            AlreadyRunning: A batch is running.
         """
         if self.is_running:
-            raise Fault(429, "a batch is running already; wait until it has ended, or stop it")
+            raise AlreadyRunning("a batch is running already; wait until it has ended, or stop it")
         task = Task(request=request)
         self.tasks.append(task)
         self._running = asyncio.create_task(_run(task, work))
@@ -87,17 +87,17 @@ class Batches:
         """The batch that runs.
 
         Raises:
-            Fault: 404, none runs.
+            NotFound: None runs.
         """
         if not self.is_running:
-            raise Fault(404, "No Batch Infer Tasks are currently Running")
+            raise NotFound("No Batch Infer Tasks are currently Running")
         return self.tasks[-1]
 
     def stop(self) -> Task:
         """Tell the batch that runs to stop.
 
         Raises:
-            Fault: 404, none runs.
+            NotFound: None runs.
         """
         task = self.running()
         task.is_stopped = True

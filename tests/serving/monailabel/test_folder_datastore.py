@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from medsam2.errors import InputError, MedSAM2Error
-from medsam2.serving.http_errors import Fault
-from medsam2.serving.monailabel.folder import FolderStudies
+from medsam2.serving.http_errors import NotFound, NotOffered
+from medsam2.serving.monailabel.folder import FolderDatastore
 
 INDEX = "datastore_v2.json"
 
@@ -26,8 +26,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_ids_are_names_without_their_suffixes(folder: Path) -> None:
-    studies = FolderStudies(folder)
-    found = {entry.image_id: (entry.name, entry.suffix) for entry in studies.entries().values()}
+    datastore = FolderDatastore(folder)
+    found = {entry.image_id: (entry.name, entry.suffix) for entry in datastore.entries().values()}
     assert found == {
         "a.1": ("a.1.nii", ".nii"),
         "b": ("b.nii.gz", ".nii.gz"),
@@ -35,37 +35,37 @@ def test_ids_are_names_without_their_suffixes(folder: Path) -> None:
         "c.nrrd": ("c.nrrd", ".nrrd"),
         "d": ("d.PNG", ".png"),
     }
-    assert studies.find("b.nii.gz").image_id == "b"
-    assert studies.find("b").labels.keys() == {"final"}
-    assert studies.image_path(studies.find("c.nrrd")).read_bytes() == b"c.nrrd"
+    assert datastore.find("b.nii.gz").image_id == "b"
+    assert datastore.find("b").labels.keys() == {"final"}
+    assert datastore.image_path(datastore.find("c.nrrd")).read_bytes() == b"c.nrrd"
     assert not (folder / INDEX).exists()
 
 
 def test_what_is_known_is_kept_in_the_index(folder: Path, tmp_path: Path) -> None:
-    studies = FolderStudies(folder)
+    datastore = FolderDatastore(folder)
     new = tmp_path / "x"
     new.write_bytes(b"new")
-    assert studies.add_image("e.nii.gz", new, ".nii.gz", {"params": {}}) == "e"
-    studies.store_label(studies.find("b"), "final", new, ".nii.gz", {"label_info": [1]})
+    assert datastore.add_image("e.nii.gz", new, ".nii.gz", {"params": {}}) == "e"
+    datastore.store_label(datastore.find("b"), "final", new, ".nii.gz", {"label_info": [1]})
     assert not (folder / "labels" / "final" / "b.seg.nrrd").exists()
     assert (folder / "labels" / "final" / "b.nii.gz").read_bytes() == b"new"
-    studies.note(studies.find("b"), {"strategy": {"first": {"ts": 1}}})
-    again = FolderStudies(folder)
+    datastore.note(datastore.find("b"), {"strategy": {"first": {"ts": 1}}})
+    again = FolderDatastore(folder)
     assert again.find("b").info["strategy"] == {"first": {"ts": 1}}
     assert again.find("b").labels["final"].info["label_info"] == [1]
     index = json.loads((folder / INDEX).read_bytes())
     assert index["objects"]["b"]["image"]["ext"] == ".nii.gz"
     assert set(index["objects"]) == {"b", "e"}
-    assert again.described()["objects"].keys() == again.entries().keys()
+    assert again.document()["objects"].keys() == again.entries().keys()
 
 
 def test_an_image_takes_the_place_of_an_earlier_one(folder: Path, tmp_path: Path) -> None:
-    studies = FolderStudies(folder)
+    datastore = FolderDatastore(folder)
     new = tmp_path / "x"
     new.write_bytes(b"new")
-    studies.add_image("b", new, ".nrrd", {})
+    datastore.add_image("b", new, ".nrrd", {})
     assert not (folder / "b.nii.gz").exists()
-    assert studies.find("b").suffix == ".nrrd"
+    assert datastore.find("b").suffix == ".nrrd"
 
 
 def test_an_index_of_others_is_kept_as_it_is(folder: Path) -> None:
@@ -77,23 +77,23 @@ def test_an_index_of_others_is_kept_as_it_is(folder: Path) -> None:
         "objects": {"gone": {"x": 1}},
     }
     (folder / INDEX).write_text(json.dumps(theirs))
-    studies = FolderStudies(folder)
-    assert studies.name == "theirs"
-    assert "gone" not in studies.entries()
-    studies.note(studies.find("b"), {"seen": True})
+    datastore = FolderDatastore(folder)
+    assert datastore.name == "theirs"
+    assert "gone" not in datastore.entries()
+    datastore.note(datastore.find("b"), {"seen": True})
     index = json.loads((folder / INDEX).read_bytes())
     assert index["mine"] == 1
     assert index["objects"]["gone"] == {"x": 1}
     index["objects"]["b"]["image"]["info"]["seen"] = "by others"
     (folder / INDEX).write_text(json.dumps(index))
-    assert studies.find("b").info["seen"] == "by others"
+    assert datastore.find("b").info["seen"] == "by others"
 
 
 @pytest.mark.parametrize(
     ("content", "word"),
     [
         ("{", "cannot be read"),
-        ("[]", "no index"),
+        ("[]", "not an index"),
         ('{"objects": []}', "objects"),
         ('{"labels_dir": "../x"}', "outside"),
     ],
@@ -102,13 +102,13 @@ def test_an_index_of_others_is_kept_as_it_is(folder: Path) -> None:
 def test_an_index_that_cannot_be_used_is_named(folder: Path, content: str, word: str) -> None:
     (folder / INDEX).write_text(content)
     with pytest.raises(InputError, match=INDEX) as refused:
-        FolderStudies(folder)
+        FolderDatastore(folder)
     assert word in str(refused.value)
     (folder / INDEX).unlink()
-    studies = FolderStudies(folder)
+    datastore = FolderDatastore(folder)
     (folder / INDEX).write_text(content)
     with pytest.raises(MedSAM2Error) as failed:
-        studies.entries()
+        datastore.entries()
     assert not isinstance(failed.value, InputError)
     assert str(folder) not in str(failed.value)
     assert (folder / INDEX).read_text() == content
@@ -116,47 +116,44 @@ def test_an_index_that_cannot_be_used_is_named(folder: Path, content: str, word:
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere"):
-        FolderStudies(tmp_path / "nowhere")
+        FolderDatastore(tmp_path / "nowhere")
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_cannot_be_written_to_is_said_so(folder: Path, tmp_path: Path) -> None:
-    studies = FolderStudies(folder)
+    datastore = FolderDatastore(folder)
     folder.chmod(0o500)
     try:
         with pytest.raises(MedSAM2Error, match="cannot be written"):
-            studies.note(studies.find("b"), {})
+            datastore.note(datastore.find("b"), {})
     finally:
         folder.chmod(0o700)
 
 
 def test_many_at_once_lose_nothing(folder: Path) -> None:
-    studies = FolderStudies(folder)
+    datastore = FolderDatastore(folder)
 
     def note(number: int) -> None:
-        studies.note(studies.find("b"), {f"n{number}": number})
+        datastore.note(datastore.find("b"), {f"n{number}": number})
 
     threads = [threading.Thread(target=note, args=(number,)) for number in range(16)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    info = FolderStudies(folder).find("b").info
+    info = FolderDatastore(folder).find("b").info
     assert {f"n{number}": number for number in range(16)}.items() <= info.items()
 
 
 def test_what_is_not_there_is_a_404(folder: Path) -> None:
-    studies = FolderStudies(folder)
+    datastore = FolderDatastore(folder)
     for image_id in ("nobody", "", "../b", "labels", "b.nrrd/x", INDEX):
-        with pytest.raises(Fault) as refused:
-            studies.find(image_id)
-        assert refused.value.status == 404
-    with pytest.raises(Fault) as refused:
-        studies.label_path(studies.find("b"), "original")
-    assert refused.value.status == 404
-    with pytest.raises(Fault) as refused:
-        studies.remove_label(studies.find("b"), "original")
-    assert refused.value.status == 404
+        with pytest.raises(NotFound):
+            datastore.find(image_id)
+    with pytest.raises(NotFound):
+        datastore.label_path(datastore.find("b"), "original")
+    with pytest.raises(NotFound):
+        datastore.remove_label(datastore.find("b"), "original")
 
 
 DICOM = bytes(128) + b"DICM" + bytes(20)
@@ -170,21 +167,19 @@ def test_folders_with_a_series_are_images(folder: Path, tmp_path: Path) -> None:
     (folder / "texts").mkdir()
     (folder / "texts" / "a.txt").write_text("nothing")
     (folder / "nothing").mkdir()
-    studies = FolderStudies(folder)
-    series = [entry for entry in studies.entries().values() if not entry.suffix]
+    datastore = FolderDatastore(folder)
+    series = [entry for entry in datastore.entries().values() if not entry.suffix]
     assert [(entry.image_id, entry.name) for entry in series] == [("b.dcm", "b"), ("ct 1", "ct 1")]
-    assert studies.find("b").suffix == ".nii.gz"
-    assert studies.image_path(studies.find("ct 1")) == folder / "ct 1"
+    assert datastore.find("b").suffix == ".nii.gz"
+    assert datastore.image_path(datastore.find("ct 1")) == folder / "ct 1"
     label = tmp_path / "x"
     label.write_bytes(b"label")
     for image_id in ("ct 1", "b.dcm"):
-        studies.store_label(studies.find(image_id), "final", label, ".nii.gz", {})
+        datastore.store_label(datastore.find(image_id), "final", label, ".nii.gz", {})
         assert (folder / "labels" / "final" / f"{image_id}.nii.gz").read_bytes() == b"label"
-        assert studies.find(image_id).labels.keys() == {"final"}
-    with pytest.raises(Fault, match="series") as caught:
-        studies.remove_image(studies.find("ct 1"))
-    assert caught.value.status == 501
-    with pytest.raises(Fault, match="otherwise") as caught:
-        studies.add_image("ct 1", label, ".nii.gz", {})
-    assert caught.value.status == 422
+        assert datastore.find(image_id).labels.keys() == {"final"}
+    with pytest.raises(NotOffered, match="series"):
+        datastore.remove_image(datastore.find("ct 1"))
+    with pytest.raises(InputError, match="another name"):
+        datastore.add_image("ct 1", label, ".nii.gz", {})
     assert (folder / "ct 1" / "0001").read_bytes() == DICOM

@@ -6,9 +6,13 @@ import json
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import numpy as np
@@ -19,12 +23,14 @@ from pydicom.uid import generate_uid
 
 import medsam2
 from medsam2.errors import InputError
-from medsam2.serving.monailabel.dialect import check_studies
 from medsam2.serving.monailabel.infer import VOLUME
+from medsam2.serving.monailabel.state import check_studies
 
 pytest.importorskip("dicomweb_client", reason="needs the extra dicomweb")
 pytest.importorskip("highdicom", reason="needs the extra dicom")
 
+from medsam2.serving.http_errors import NotFound
+from medsam2.serving.monailabel.archive import ArchiveDatastore
 from medsam2.serving.monailabel.dicomweb import Address, Archive
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
@@ -278,3 +284,49 @@ def test_a_url_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(InputError, match="DICOMweb") as refused:
         check_studies(url)
     assert "secret" not in str(refused.value)
+
+
+LISTED = {"1.1": ("CT", 90), "1.2": ("MR", 20), "1.3": ("PT", 40), "1.4": ("NM", 1), "1.5": ("US", 1),
+          "1.6": ("US", 30), "1.7": ("DX", 1), "1.8": ("SR", 1)}  # fmt: skip
+
+
+class Listing(BaseHTTPRequestHandler):
+    """Answers searches for series as an archive does."""
+
+    def do_GET(self) -> None:
+        query = {key: values[0] for key, values in parse_qs(urlsplit(self.path).query).items()}
+        found = [
+            {
+                "0020000D": {"vr": "UI", "Value": ["1"]},
+                "0020000E": {"vr": "UI", "Value": [uid]},
+                "00080060": {"vr": "CS", "Value": [modality]},
+                "00201209": {"vr": "IS", "Value": [count]},
+            }
+            for uid, (modality, count) in LISTED.items()
+            if query.get("Modality", modality) == modality and query.get("SeriesInstanceUID", uid) == uid
+        ]
+        body = json.dumps(found).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/dicom+json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+def test_all_series_that_are_read_are_offered(tmp_path: Path) -> None:
+    """Slices of CT, MR, PET and nuclear medicine; of other modalities a single file."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Listing) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            service = SimpleNamespace(settings=SimpleNamespace(fetch_timeout_s=10.0), folder=tmp_path)
+            datastore = ArchiveDatastore(f"http://127.0.0.1:{server.server_port}/dicom-web", service)
+            assert set(datastore.entries()) == {"1.1", "1.2", "1.3", "1.4", "1.5", "1.7"}
+            # A viewer that names a series of several ultrasound files hears from the reader what it takes.
+            assert datastore.find("1.6").info["Modality"] == "US"
+            with pytest.raises(NotFound, match="series of images"):
+                datastore.find("1.8")
+        finally:
+            server.shutdown()
