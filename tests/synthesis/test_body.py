@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from medsam2.synthesis import body as bodies
-from medsam2.synthesis.body import layered_tissue
+from medsam2.synthesis.body import Tissue, ct_palette, ct_window_hu, layered_tissue, mr_palette
 from medsam2.synthesis.render import Grid
-from medsam2.synthesis.tissues import Tissue, ct_palette, ct_window_hu, mr_palette
 
 GRID = Grid(shape=(8, 96, 96), spacing_mm=(2.0, 2.0, 4.0), thickness_mm=4.0)
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from medsam2.synthesis.contrasts import Contrast, find_pairs
 from medsam2.synthesis.label_map import LabelMap, make_label_map
 from medsam2.synthesis.lesions import Lesion, add_lesions
 from medsam2.synthesis.listing import (
@@ -17,7 +16,7 @@ from medsam2.synthesis.listing import (
     list_objects,
     outline_contrast,
 )
-from medsam2.synthesis.painted import Anatomy, PaintedStack, paint_greys, paint_stack
+from medsam2.synthesis.painted import Anatomy, Contrast, PaintedStack, find_pairs, paint_greys, paint_stack
 from medsam2.synthesis.render import Grid
 
 SHAPE = (16, 64, 64)

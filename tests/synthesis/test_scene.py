@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from medsam2.synthesis import shapes
-from medsam2.synthesis.body import Body
+from medsam2.synthesis.body import Body, Tissue
 from medsam2.synthesis.render import Grid
 from medsam2.synthesis.scene import Scene, add, cut_out, fill_values, fit, new_scene, surroundings
-from medsam2.synthesis.tissues import Tissue
 
 GRID = Grid(shape=(20, 64, 64), spacing_mm=(1.0, 1.0, 4.0), thickness_mm=4.0)
 

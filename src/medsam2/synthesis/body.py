@@ -1,14 +1,92 @@
-"""Backgrounds for CT, MR and ultrasound, without the objects to be found."""
+"""Tissues, their greys, and backgrounds of them for CT, MR and ultrasound, without the objects to find."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
 
 from medsam2.synthesis.render import Floats, Grid, paint, smooth_field, soft_occupancy
-from medsam2.synthesis.tissues import Palette, Tissue
+
+Palette = dict["Tissue", float]
+"""Grey of each tissue; 0 is black and 1 is white in the window shown, values beyond are cut off later."""
+
+# Partial volume with air far below the window would eat into everything that touches it.
+GREY_RANGE = (-0.3, 1.4)
+
+
+class Tissue(IntEnum):
+    """What fills a voxel of the background."""
+
+    OUTSIDE = 0
+    LUNG = 1
+    FAT = 2
+    MUSCLE = 3
+    ORGAN = 4
+    FLUID = 5
+    BLOOD = 6
+    BONE = 7
+    MARROW = 8
+    GAS = 9
+
+
+def ct_window_hu(rng: np.random.Generator) -> tuple[float, float]:
+    """Draw a window (lowest, highest) in Hounsfield units as radiologists set them."""
+    # Soft tissue, narrow, lung, wide, bone: centre and width.
+    windows = ((40.0, 400.0), (70.0, 200.0), (-550.0, 1500.0), (0.0, 1600.0), (400.0, 1800.0))
+    centre, width = windows[int(rng.choice(5, p=[0.52, 0.1, 0.24, 0.1, 0.04]))]
+    width *= float(rng.uniform(0.8, 1.3))
+    centre += float(rng.uniform(-0.08, 0.08)) * width
+    low, high = centre - width / 2, centre + width / 2
+    return low, max(high, 120.0)  # soft tissue stays below white
+
+
+def ct_hounsfield(rng: np.random.Generator) -> dict[Tissue, float]:
+    """Draw plausible mean Hounsfield units of each tissue, with or without contrast agent."""
+    blood = float(rng.uniform(30.0, 60.0) if rng.random() < 0.35 else rng.uniform(90.0, 280.0))
+    return {
+        Tissue.OUTSIDE: -1000.0,
+        Tissue.LUNG: float(rng.uniform(-900.0, -720.0)),
+        Tissue.FAT: float(rng.uniform(-120.0, -80.0)),
+        Tissue.MUSCLE: float(rng.uniform(40.0, 75.0)),
+        Tissue.ORGAN: float(rng.uniform(40.0, 120.0)),
+        Tissue.FLUID: float(rng.uniform(-5.0, 25.0)),
+        Tissue.BLOOD: blood,
+        Tissue.BONE: float(rng.uniform(400.0, 1100.0)),
+        Tissue.MARROW: float(rng.uniform(80.0, 300.0)),
+        Tissue.GAS: -950.0,
+    }
+
+
+def ct_palette(rng: np.random.Generator) -> Palette:
+    """Draw the grey of each tissue in a random CT window."""
+    low, high = ct_window_hu(rng)
+    values = ct_hounsfield(rng)
+    return {tissue: float(np.clip((hu - low) / (high - low), *GREY_RANGE)) for tissue, hu in values.items()}
+
+
+def mr_palette(rng: np.random.Generator) -> Palette:
+    """Draw the grey of each tissue in a random MR sequence."""
+
+    def between(low: float, high: float) -> float:
+        return float(rng.uniform(low, high))
+
+    fat_bright = rng.random() < 0.6
+    fluid_bright = rng.random() < 0.5
+    return {
+        Tissue.OUTSIDE: 0.0,
+        Tissue.LUNG: between(0.02, 0.1),
+        Tissue.FAT: between(0.65, 1.0) if fat_bright else between(0.08, 0.3),
+        Tissue.MUSCLE: between(0.15, 0.5),
+        Tissue.ORGAN: between(0.2, 0.75),
+        Tissue.FLUID: between(0.7, 1.1) if fluid_bright else between(0.08, 0.3),
+        Tissue.BLOOD: between(0.0, 0.15) if rng.random() < 0.4 else between(0.5, 1.1),
+        Tissue.BONE: between(0.02, 0.15),
+        Tissue.MARROW: between(0.4, 0.9) if fat_bright else between(0.2, 0.5),
+        Tissue.GAS: between(0.0, 0.06),
+    }
 
 
 @dataclass(kw_only=True)
@@ -23,13 +101,18 @@ class Body:
     """(z, y, x), which organ-like region a voxel belongs to, 0 = none; an object can be one of them."""
 
 
-def trunk(rng: np.random.Generator, grid: Grid, palette: Palette) -> Body:
-    """Paint chest, belly, neck or limb: skin fat, muscle with ribs, organs and gut in fat, or lungs."""
-    body = Body(
-        grey=np.full(grid.shape, palette[Tissue.FAT], dtype=np.float32),
-        tissue=np.full(grid.shape, Tissue.FAT, dtype=np.uint8),
+def even_body(grid: Grid, grey: float, tissue: Tissue) -> Body:
+    """Return a background of one tissue."""
+    return Body(
+        grey=np.full(grid.shape, grey, dtype=np.float32),
+        tissue=np.full(grid.shape, tissue, dtype=np.uint8),
         regions=np.zeros(grid.shape, dtype=np.uint8),
     )
+
+
+def trunk(rng: np.random.Generator, grid: Grid, palette: Palette) -> Body:
+    """Paint chest, belly, neck or limb: skin fat, muscle with ribs, organs and gut in fat, or lungs."""
+    body = even_body(grid, palette[Tissue.FAT], Tissue.FAT)
     depth = _depth_below_skin(rng, grid)
     scale = min(grid.size_mm[1:]) / 250.0
     fat_mm = float(rng.uniform(2.0, 22.0)) * max(scale, 0.5)
@@ -50,11 +133,7 @@ def head(rng: np.random.Generator, grid: Grid, palette: Palette) -> Body:
     if abs(grey_matter - white_matter) < 0.06:
         white_matter += 0.12
     fluid = palette[Tissue.FLUID]
-    body = Body(
-        grey=np.full(grid.shape, white_matter, dtype=np.float32),
-        tissue=np.full(grid.shape, Tissue.ORGAN, dtype=np.uint8),
-        regions=np.zeros(grid.shape, dtype=np.uint8),
-    )
+    body = even_body(grid, white_matter, Tissue.ORGAN)
     depth = _depth_below_skin(rng, grid)
     scalp_mm, skull_mm = float(rng.uniform(3.0, 8.0)), float(rng.uniform(4.0, 9.0))
     inner = depth - np.float32(scalp_mm + skull_mm)
@@ -130,7 +209,7 @@ def _paint_organs(rng: np.random.Generator, grid: Grid, palette: Palette, body: 
     body.regions[inside] = (nearest[inside] + 1).astype(np.uint8)
     if is_gut.any():
         _paint_gut(rng, grid, palette, body, np.where(is_gut[nearest], gap, np.float32(-5.0)))
-    vessels = _network(rng, grid, float(rng.uniform(18.0, 40.0)), 0.09)
+    vessels = _vessels(rng, grid, float(rng.uniform(18.0, 40.0)), 0.09)
     vessels *= (body.tissue == Tissue.ORGAN) | (body.tissue == Tissue.FAT)
     body.tissue[body.tissue == Tissue.GAS] = Tissue.ORGAN
     paint(body.grey, vessels, palette[Tissue.BLOOD] * 0.6 + palette[Tissue.ORGAN] * 0.4)
@@ -186,7 +265,7 @@ def _paint_gut(rng: np.random.Generator, grid: Grid, palette: Palette, body: Bod
     paint(body.grey, soft_occupancy(pockets), palette[Tissue.GAS])
 
 
-def _network(rng: np.random.Generator, grid: Grid, scale_mm: float, width: float) -> Floats:
+def _vessels(rng: np.random.Generator, grid: Grid, scale_mm: float, width: float) -> Floats:
     """Return the occupancy of a network of vessels: where two smooth fields are both near zero."""
     first, second = smooth_field(rng, grid, scale_mm), smooth_field(rng, grid, scale_mm)
     calibre = np.float32(width) * (1.0 + 0.6 * smooth_field(rng, grid, scale_mm * 2))
@@ -204,7 +283,7 @@ def _paint_lungs(
     fill(body, lung, palette[Tissue.LUNG] + mottle, Tissue.LUNG)
     vessel = palette[Tissue.MUSCLE]
     for scale_mm, width in ((float(rng.uniform(14.0, 30.0)), 0.12), (float(rng.uniform(6.0, 11.0)), 0.17)):
-        paint(body.grey, _network(rng, grid, scale_mm, width) * lung, vessel)
+        paint(body.grey, _vessels(rng, grid, scale_mm, width) * lung, vessel)
 
 
 def paint_wall(
@@ -243,11 +322,7 @@ def layered_tissue(rng: np.random.Generator, grid: Grid) -> Body:
     _, y, _ = grid.axes_mm()
     tilt = smooth_field(rng, grid, (depth, height, width * 0.4)) * np.float32(height * 0.05)
     position = (y / height + 0.5) + tilt / np.float32(height)
-    body = Body(
-        grey=np.full(grid.shape, float(rng.uniform(0.2, 0.45)), dtype=np.float32),
-        tissue=np.full(grid.shape, Tissue.MUSCLE, dtype=np.uint8),
-        regions=np.zeros(grid.shape, dtype=np.uint8),
-    )
+    body = even_body(grid, float(rng.uniform(0.2, 0.45)), Tissue.MUSCLE)
     bounds = np.sort(rng.uniform(0.04, 0.85, size=int(rng.integers(2, 6))))
     for bound in bounds.tolist():
         level = (position - np.float32(bound)) * np.float32(height)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from medsam2.errors import InputError
 from medsam2.synthesis.render import Floats, Grid, smooth_field
 
 Labels = npt.NDArray[np.uint16]
+T = TypeVar("T", bound=np.generic)
 
 VIEW_RANGE = (0.3, 1.1)
 """Side of a slice as a part of the map's longer side in the plane: large objects and small ones occur."""
@@ -83,33 +85,36 @@ def make_label_map(
         name: Of the map.
         values: (z, y, x), 0 is nothing.
         spacing_mm: Distance of voxel centres along (x, y, z).
-        names: Of the values; others are called "label 7", say.
+        names: Of the values; others are called "label 7" and so on.
 
     Raises:
         InputError: The mask has no label.
     """
-    present = np.flatnonzero(np.bincount(values.ravel()))
-    present = present[present > 0]
+    labels, present = number_labels(values)
     if not present.size:
         raise InputError(f"{name}: the label map has no labels, every voxel is 0")
-    numbers = np.zeros(int(present.max()) + 1, dtype=np.uint16)
+    label_names = tuple(names.get(int(value), f"label {value}") for value in present)
+    return LabelMap(name=name, labels=labels, spacing_mm=spacing_mm, label_names=label_names)
+
+
+def number_labels(values: npt.NDArray[np.integer]) -> tuple[Labels, npt.NDArray[np.intp]]:
+    """Number the values above 0 that occur from 1, and return which values they were."""
+    present = np.flatnonzero(np.bincount(values.ravel(), minlength=1))
+    present = present[present > 0]
+    numbers = np.zeros(int(values.max()) + 1, dtype=np.uint16)
     numbers[present] = np.arange(1, present.size + 1)
-    return LabelMap(
-        name=name,
-        labels=numbers[values],
-        spacing_mm=spacing_mm,
-        label_names=tuple(names.get(int(value), f"label {value}") for value in present),
-    )
+    return numbers[values], present
+
+
+def neighbours(array: npt.NDArray[T], axis: int) -> tuple[npt.NDArray[T], npt.NDArray[T]]:
+    """Return all voxels but the last along an axis, and the voxel behind each."""
+    first, second = [slice(None)] * array.ndim, [slice(None)] * array.ndim
+    first[axis], second[axis] = slice(0, -1), slice(1, None)
+    return array[tuple(first)], array[tuple(second)]
 
 
 def draw_cut(rng: np.random.Generator, label_map: LabelMap, shape: tuple[int, int, int]) -> tuple[Grid, Pose]:
-    """Draw a grid of voxels and where it lies in a map: around a voxel of a structure drawn by lot.
-
-    Args:
-        rng: Source of randomness.
-        label_map: What is cut.
-        shape: Slices, rows, columns.
-    """
+    """Draw a grid of (slices, rows, columns) and where it lies in a map: around a voxel of a structure."""
     axis = int(rng.choice(3, p=AXIS_SHARES))
     order = (axis, *(other for other in range(3) if other != axis))
     steps = np.array(label_map.step_mm)[list(order)]
@@ -223,12 +228,7 @@ def _mixed_cells(crop: Labels) -> npt.NDArray[np.bool_]:
     """Tell of each voxel whether the cube of eight that begins there has more than one label."""
     low, high = crop, crop
     for axis in range(3):
-        first = [slice(None)] * 3
-        first[axis] = slice(0, -1)
-        second = [slice(None)] * 3
-        second[axis] = slice(1, None)
-        low = np.minimum(low[tuple(first)], low[tuple(second)])
-        high = np.maximum(high[tuple(first)], high[tuple(second)])
+        low, high = np.minimum(*neighbours(low, axis)), np.maximum(*neighbours(high, axis))
     mixed = np.zeros(crop.shape, dtype=bool)
     mixed[:-1, :-1, :-1] = low != high
     return mixed
@@ -282,11 +282,6 @@ def _smooth_shares(crop: Labels, labels: Labels, cells: _Cells) -> tuple[Floats,
     """Return how much of the neighbourhood of each place has the label given for it, and if that is thick.
 
     Thick is what has a voxel near the place that its own label surrounds.
-
-    Args:
-        crop: The map, (z, y, x).
-        labels: (N,), a label for each place.
-        cells: The places.
     """
     shares, is_thick = np.zeros(labels.shape, dtype=np.float32), np.zeros(labels.shape, dtype=bool)
     order = np.argsort(labels, kind="stable")

@@ -14,11 +14,11 @@ Place = npt.NDArray[np.float64]
 """A voxel (z, y, x), in parts of voxels."""
 
 STACK_SHARE = 0.4
-"""Of stacks that have lesions."""
+"""Share of stacks that have lesions."""
 CORE_SHARE = 0.35
 TWIN_SHARE = 0.25
 INVADING_SHARE = 0.25
-"""Of lesions that grow over their host's border into its neighbours."""
+"""Share of lesions that grow over their host's border into its neighbours."""
 SMALLEST_HOST_PX = 900
 """Pixels of a host in all slices together."""
 MOST = 3
@@ -78,12 +78,13 @@ def _add_lesion(
     rng: np.random.Generator, site: _Site, label: int, host: int, centre: Place, radius_mm: float
 ) -> list[Lesion]:
     """Put in one lesion, sometimes with a core, sometimes with another beside it."""
-    if not _grow(rng, site, (host, label), centre, radius_mm):
+    if not _grow(rng, site, (host, label), centre, radius_mm, may_invade=True):
         return []
     found = [Lesion(label=label, host=host)]
     if rng.random() < CORE_SHARE:
         core = label + len(found)
-        if _hollow(rng, site, (label, core), centre, radius_mm):
+        core_mm = radius_mm * float(rng.uniform(0.4, 0.75))
+        if _grow(rng, site, (label, core), centre, core_mm, may_invade=False):
             found.append(Lesion(label=core, host=host, rim=label))
     if rng.random() < TWIN_SHARE:
         other_mm = radius_mm * float(rng.uniform(0.6, 1.2))
@@ -91,7 +92,7 @@ def _add_lesion(
         apart_mm = (radius_mm + other_mm) * float(rng.uniform(0.75, 1.1))
         beside = centre + np.array([0.0, np.sin(angle), np.cos(angle)]) * apart_mm / site.grid.step_mm
         twin = label + len(found)
-        if _grow(rng, site, (host, twin), beside, other_mm):
+        if _grow(rng, site, (host, twin), beside, other_mm, may_invade=True):
             found.append(Lesion(label=twin, host=host, twin=label))
     return found
 
@@ -110,12 +111,9 @@ def _draw_centre(rng: np.random.Generator, site: _Site, host: int, radius_mm: fl
     if not voxels.size:
         return None
     tried = voxels[rng.integers(voxels.size, size=PLACES_TRIED)]
-    places = np.stack(np.unravel_index(tried, site.labels.shape), axis=1)
-    shares = []
-    for place in places:
-        around = site.labels[_box(place.astype(float), site.grid, 0.7 * radius_mm)]
-        shares.append(float(np.mean(around == host)))
-    return places[int(np.argmax(shares))].astype(np.float64)
+    places = np.stack(np.unravel_index(tried, site.labels.shape), axis=1).astype(np.float64)
+    boxes = [_box(place, site.grid, 0.7 * radius_mm) for place in places]
+    return places[int(np.argmax([np.mean(site.labels[box] == host) for box in boxes]))]
 
 
 def _box(centre: Place, grid: Grid, radius_mm: float) -> tuple[slice, slice, slice]:
@@ -151,27 +149,21 @@ def _ball(
 
 
 def _grow(
-    rng: np.random.Generator, site: _Site, host_and_label: tuple[int, int], centre: Place, radius_mm: float
+    rng: np.random.Generator,
+    site: _Site,
+    ground_and_label: tuple[int, int],
+    centre: Place,
+    radius_mm: float,
+    *,
+    may_invade: bool,
 ) -> bool:
-    """Give an uneven ellipsoid a label, in its host or a little beyond; False if nothing was covered."""
-    host, label = host_and_label
+    """Label an uneven ellipsoid where the ground is, or a little beyond; False if it covers nothing."""
+    ground, label = ground_and_label
     box, level = _ball(rng, site.grid, centre, radius_mm)
     around = site.labels[box]
-    ground = around == host
-    if rng.random() < INVADING_SHARE:
-        ground |= (around > 0) & (around <= site.num_structures)
-    covered = (level > 0) & ground
+    covered = around == ground
+    if may_invade and rng.random() < INVADING_SHARE:
+        covered |= (around > 0) & (around <= site.num_structures)
+    covered &= level > 0
     around[covered] = label
-    return bool(covered.any())
-
-
-def _hollow(
-    rng: np.random.Generator, site: _Site, rim_and_core: tuple[int, int], centre: Place, radius_mm: float
-) -> bool:
-    """Give the inside of a lesion a label of its own; False if nothing was covered."""
-    rim, core = rim_and_core
-    box, level = _ball(rng, site.grid, centre, radius_mm * float(rng.uniform(0.4, 0.75)))
-    around = site.labels[box]
-    covered = (level > 0) & (around == rim)
-    around[covered] = core
     return bool(covered.any())

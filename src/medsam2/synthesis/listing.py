@@ -9,21 +9,21 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from medsam2.synthesis.label_map import Labels
+from medsam2.synthesis.label_map import Labels, neighbours
 from medsam2.synthesis.lesions import Lesion
 from medsam2.synthesis.render import Floats
 
 JOINING_SHARE = 0.5
-"""Of stacks in which neighbours are joined."""
+"""Share of stacks in which neighbours are joined to one object."""
 MOST_GROUPS = 3
 MOST_JOINED = 5
 LARGEST_SHARE = 0.35
-"""Labels that fill more of a stack, the body say, join nothing."""
+"""Labels that fill more of a stack, such as the body, are joined to nothing."""
 PAIR_SHARE = 1 / 3
 TUMOUR_SHARE = 0.7
-"""Of lesions with a core that are one object with it."""
+"""Share of lesions with a core that are one object with it."""
 ALIKE_SHARE = 0.25
-"""Of stacks in which objects that touch have the same grey."""
+"""Share of stacks in which objects that touch have the same grey."""
 MOST_ALIKE = 3
 
 Contacts = npt.NDArray[np.int64]
@@ -51,11 +51,7 @@ def count_contacts(labels: Labels, num_labels: int) -> Contacts:
     size = num_labels + 1
     counts = np.zeros(size * size, dtype=np.int64)
     for axis in range(3):
-        first = [slice(None)] * 3
-        first[axis] = slice(0, -1)
-        second = [slice(None)] * 3
-        second[axis] = slice(1, None)
-        one, other = labels[tuple(first)], labels[tuple(second)]
+        one, other = neighbours(labels, axis)
         differs = one != other
         codes = one[differs].astype(np.int64) * size + other[differs]
         counts += np.bincount(codes, minlength=size * size)
@@ -78,19 +74,17 @@ def draw_groups(
         rng: Source of randomness.
         sizes: Voxels of each label, the background first.
         contacts: Faces that labels share.
-        pairs: Labels that are the left and the right one of a structure.
+        pairs: Labels of a left and a right structure.
         lesions: What was put in.
     """
     free = {int(label) for label in np.flatnonzero(sizes) if label > 0}
     groups: list[Group] = []
-    for first, second in pairs:
-        if rng.random() < PAIR_SHARE and {first, second} <= free:
-            free -= {first, second}
-            groups.append(Group(labels=(first, second), is_pair=True))
-    for lesion in lesions:
-        if lesion.rim is not None and rng.random() < TUMOUR_SHARE and {lesion.rim, lesion.label} <= free:
-            free -= {lesion.rim, lesion.label}
-            groups.append(Group(labels=(lesion.rim, lesion.label)))
+    joined = [(pair, PAIR_SHARE, True) for pair in pairs]
+    joined += [((one.rim, one.label), TUMOUR_SHARE, False) for one in lesions if one.rim is not None]
+    for labels, share, is_pair in joined:
+        if rng.random() < share and free.issuperset(labels):
+            free -= set(labels)
+            groups.append(Group(labels=labels, is_pair=is_pair))
     if rng.random() < JOINING_SHARE:
         for _ in range(int(rng.integers(1, MOST_GROUPS + 1))):
             grown = _grow_group(rng, free, sizes, contacts)
@@ -124,7 +118,7 @@ def _grow_group(
 def draw_alike(
     rng: np.random.Generator, groups: Sequence[Group], contacts: Contacts
 ) -> list[tuple[int, int]]:
-    """Draw labels that touch, look alike and are parts of two objects: one vessel beside another, say."""
+    """Draw labels that touch, look alike and are parts of two objects, such as a vessel beside another."""
     if rng.random() > ALIKE_SHARE:
         return []
     object_of = np.zeros(len(contacts), dtype=np.int64)
@@ -152,9 +146,7 @@ FEWEST_SLICES = 3
 LARGEST_AREA = 0.6
 """An object that fills more of a slice is the scan, not an object."""
 INVISIBLE_SHARE = 0.15
-"""Of objects that cannot be seen, so many are listed all the same."""
-
-"""Of labels with two parts of similar size that are one object of both."""
+"""Share of the objects that cannot be seen that are listed all the same."""
 SIMILAR = 0.5
 """Parts are a pair if the smaller one has so much of the larger one's voxels."""
 BAND_PX = 2.0
@@ -248,23 +240,22 @@ def outline_contrast(grey: Floats, mask: Mask, ignored: Mask) -> float:
 
 def _union(boxes: Sequence[tuple[slice, ...]]) -> tuple[slice, slice, slice]:
     """Return the box that holds others."""
-    z, y, x = (
-        slice(min(box[axis].start for box in boxes), max(box[axis].stop for box in boxes))
-        for axis in range(3)
-    )
+    low = np.min([[side.start for side in box] for box in boxes], axis=0).tolist()
+    high = np.max([[side.stop for side in box] for box in boxes], axis=0).tolist()
+    z, y, x = (slice(*ends) for ends in zip(low, high, strict=True))
     return z, y, x
 
 
 def _whole_parts(rng: np.random.Generator, labels: Labels, group: Group) -> Mask:
     """Return the largest connected part of an object, or both where it is a pair."""
     if group.is_pair:
-        first, second = (_largest_parts(labels == label, 1) for label in group.labels)
+        first, second = (largest_parts(labels == label) for label in group.labels)
         return first | second
     mask = labels == group.labels[0] if len(group.labels) == 1 else np.isin(labels, group.labels)
-    return _largest_parts(mask, 2 if rng.random() < PAIR_SHARE else 1)
+    return largest_parts(mask, 2 if rng.random() < PAIR_SHARE else 1)
 
 
-def _largest_parts(mask: Mask, most: int) -> Mask:
+def largest_parts(mask: Mask, most: int = 1) -> Mask:
     """Return the largest connected part, and the second one as well if it is allowed and similar in size."""
     parts, num_parts = ndimage.label(mask, structure=np.ones((3, 3, 3)))
     if num_parts < 2:

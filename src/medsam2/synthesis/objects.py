@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 
 from medsam2.synthesis import shapes
+from medsam2.synthesis.body import Palette, Tissue
 from medsam2.synthesis.render import Floats, Grid, paint, smooth_field
 from medsam2.synthesis.scene import Placed, Scene, add, cut_out, fill_values, fit, pick_place, surroundings
 from medsam2.synthesis.shapes import Shape
-from medsam2.synthesis.tissues import Palette, Tissue
 
 HOST_WEIGHTS = {
     Tissue.LUNG: 2.5,
@@ -19,7 +21,7 @@ HOST_WEIGHTS = {
     Tissue.BLOOD: 0.6,
     Tissue.BONE: 0.15,
 }
-"""How readily an object is placed in each tissue."""
+"""Weight of each tissue when a place for an object is drawn."""
 KIND_SHARES = {
     "ellipsoid": 0.17,
     "blob": 0.22,
@@ -31,6 +33,12 @@ KIND_SHARES = {
     "flat tube": 0.08,
     "branching": 0.06,
     "wings": 0.05,
+}
+SOLIDS: Mapping[str, Callable[[np.random.Generator, float], Shape]] = {
+    "ellipsoid": shapes.ellipsoid,
+    "lobulated": shapes.lobulated,
+    "spiculated": shapes.spiculated,
+    "crescent": shapes.crescent,
 }
 
 
@@ -52,8 +60,7 @@ def add_bones(rng: np.random.Generator, scene: Scene, palette: Palette) -> None:
         centre, _ = pick_place(rng, scene, {Tissue.MUSCLE: 1.0, Tissue.FAT: 1.0, Tissue.ORGAN: 0.5})
         radius_mm = float(rng.uniform(9.0, 24.0)) * max(scale, 0.4)
         if rng.random() < 0.7:
-            shape = shapes.lobulated(rng, radius_mm)
-            shape = shapes.stretch(shape, float(rng.uniform(1.0, 4.0)))
+            shape = shapes.stretch(shapes.lobulated(rng, radius_mm), float(rng.uniform(1.0, 4.0)))
         else:
             half_length_mm = scene.grid.size_mm[0] * float(rng.uniform(0.4, 0.8))
             shape = shapes.tube(rng, radius_mm * 0.6, half_length_mm, slope=0.2)
@@ -108,47 +115,37 @@ def _rasterise(
     rng: np.random.Generator, scene: Scene, radius_mm: float, centre: tuple[float, float, float]
 ) -> Placed | None:
     """Draw a shape and put it there, if it fits."""
-    shape = _draw_shape(rng, scene.grid, radius_mm)
-    placed = cut_out(scene.grid, shape, centre)
+    placed = cut_out(scene.grid, _draw_shape(rng, scene.grid, radius_mm), centre)
     return None if placed is None else fit(scene, placed)
 
 
 def _draw_shape(rng: np.random.Generator, grid: Grid, radius_mm: float) -> Shape:
     """Draw a solid of about that radius."""
     slice_mm, pixel_mm = grid.step_mm[0], grid.step_mm[2]
-    half_stack = grid.size_mm[0] / 2
     thin = min(radius_mm, 11 * pixel_mm)
-    half_length = max(half_stack * float(rng.uniform(0.25, 1.3)), 2.0 * slice_mm, thin * 1.5)
+    half_length = max(grid.size_mm[0] / 2 * float(rng.uniform(0.25, 1.3)), 2.0 * slice_mm, thin * 1.5)
     slope = min(float(rng.uniform(0.05, 0.6)), 25 * pixel_mm / half_length)
     kind = str(rng.choice(list(KIND_SHARES), p=list(KIND_SHARES.values())))
     if kind == "tube":
         tube = shapes.tube(rng, thin, half_length, slope=slope)
-        wide_enough = thin > 4 * pixel_mm
-        return shapes.hollow(tube, thin * 0.45) if wide_enough and rng.random() < 0.1 else tube
+        is_hollow = thin > 4 * pixel_mm and rng.random() < 0.1
+        return shapes.hollow(tube, thin * 0.45) if is_hollow else tube
     if kind == "branching":
         return shapes.branching(rng, thin, half_length)
     if kind == "flat tube":
         along = str(rng.choice(["y", "x"]))
         half_px = float(rng.uniform(45, 110) if rng.random() < 0.3 else rng.uniform(12, 45))
-        return shapes.tube(
-            rng, min(thin, 8 * pixel_mm), half_px * pixel_mm, along=along, slope=min(slope, 0.3)
-        )
+        flat = min(thin, 8 * pixel_mm)
+        return shapes.tube(rng, flat, half_px * pixel_mm, along=along, slope=min(slope, 0.3))
     if kind == "wings":
         reach = float(rng.uniform(6, 14)) * pixel_mm
         return shapes.wings(rng, reach, float(rng.uniform(1.2, 2.6)) * pixel_mm, half_length)
-    if kind == "ellipsoid":
-        shape = shapes.ellipsoid(rng, radius_mm)
-    elif kind == "lobulated":
-        shape = shapes.lobulated(rng, radius_mm)
-    elif kind == "spiculated":
-        shape = shapes.spiculated(rng, radius_mm)
-    elif kind == "crescent":
-        shape = shapes.crescent(rng, max(radius_mm, 6 * pixel_mm))
-    elif kind == "shell" and radius_mm > 7 * pixel_mm:
+    if kind == "shell" and radius_mm > 7 * pixel_mm:
         wall_mm = max(radius_mm * float(rng.uniform(0.2, 0.4)), 3 * pixel_mm)
         shape = shapes.hollow(shapes.blob(rng, radius_mm), wall_mm)
     else:
-        shape = shapes.blob(rng, radius_mm)
+        least_mm = 6 * pixel_mm if kind == "crescent" else 0.0
+        shape = SOLIDS.get(kind, shapes.blob)(rng, max(radius_mm, least_mm))
     # An object seen in a single slice teaches nothing about following it.
     longest = float(rng.uniform(0.75, 1.35))
     return shapes.stretch(shape, max(longest, 1.3 * slice_mm / radius_mm))

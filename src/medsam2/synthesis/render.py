@@ -112,9 +112,7 @@ def soft_occupancy(level: Floats, slice_width: float = 1.0) -> Floats:
     for axis, weight in ((0, slice_width), (1, 1.0), (2, 1.0)):
         if level.shape[axis] < 2:
             continue
-        change = np.abs(np.diff(level, axis=axis))
-        if weight != 1.0:
-            change *= np.float32(weight)
+        change = np.abs(np.diff(level, axis=axis)) * np.float32(weight)
         inner = [slice(None)] * 3
         inner[axis] = slice(0, -1)
         width[tuple(inner)] += change
@@ -160,13 +158,10 @@ def render_mr(rng: np.random.Generator, grid: Grid, grey: Floats, noise: float) 
 def render_us(rng: np.random.Generator, grey: Floats, seen: npt.NDArray[np.bool_]) -> Floats:
     """Add what ultrasound adds: speckle, loss with depth, shadows, black outside of the field of view."""
     speckle_y, speckle_x = float(rng.uniform(0.5, 1.0)), float(rng.uniform(0.8, 2.2))
-    echo = [
-        ndimage.gaussian_filter(
-            rng.standard_normal(grey.shape, dtype=np.float32), (0.0, speckle_y, speckle_x), truncate=2.5
-        )
-        for _ in range(2)
-    ]
-    envelope = np.sqrt(echo[0] ** 2 + echo[1] ** 2)
+    real, imaginary = (
+        _blur(rng.standard_normal(grey.shape, dtype=np.float32), speckle_y, speckle_x) for _ in range(2)
+    )
+    envelope = np.sqrt(real**2 + imaginary**2)
     envelope /= np.sqrt(np.mean(envelope**2))
     decibel = 20.0 * np.log10(np.maximum(envelope, 0.25))
     image = _blur(grey, float(rng.uniform(0.5, 0.9)))
@@ -219,9 +214,10 @@ def finish(rng: np.random.Generator, image: Floats, invert_share: float) -> npt.
     return np.asarray(np.rint(image * 255.0), dtype=np.uint8)
 
 
-def _blur(grey: Floats, sigma: float) -> Floats:
-    """Blur within slices with a Gaussian of so many pixels."""
-    return np.asarray(ndimage.gaussian_filter(grey, (0.0, sigma, sigma), truncate=2.5), dtype=np.float32)
+def _blur(grey: Floats, sigma: float, sigma_x: float | None = None) -> Floats:
+    """Blur within slices with a Gaussian of so many pixels, along x of another width if given."""
+    sigmas = (0.0, sigma, sigma if sigma_x is None else sigma_x)
+    return np.asarray(ndimage.gaussian_filter(grey, sigmas, truncate=2.5), dtype=np.float32)
 
 
 def _grain(rng: np.random.Generator, shape: tuple[int, ...], sharp: float) -> Floats:
@@ -229,6 +225,5 @@ def _grain(rng: np.random.Generator, shape: tuple[int, ...], sharp: float) -> Fl
     white = rng.standard_normal(shape, dtype=np.float32)
     if sharp > 0.8:
         return white
-    sigma = 0.35 + 0.75 * (0.8 - sharp)
-    grain = ndimage.gaussian_filter(white, (0.0, sigma, sigma), truncate=2.5)
+    grain = _blur(white, 0.35 + 0.75 * (0.8 - sharp))
     return np.asarray(grain / grain.std(), dtype=np.float32)

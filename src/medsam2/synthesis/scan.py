@@ -8,11 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from medsam2.synthesis import shapes
-from medsam2.synthesis.body import Body, fill, paint_wall
+from medsam2.synthesis.body import Body, Palette, Tissue, even_body, fill, paint_wall
 from medsam2.synthesis.render import Floats, Grid, paint, render_ct, smooth_field, soft_occupancy
 from medsam2.synthesis.scene import Scene, add, cut_out, fit, new_scene
 from medsam2.synthesis.shapes import Shape
-from medsam2.synthesis.tissues import Palette, Tissue
 
 STRUCTURES = ("lesion", "liver", "spleen", "right kidney", "left kidney", "aorta", "vertebra", "stomach")
 """What the labels 1, 2, ... of a scan mean."""
@@ -62,11 +61,7 @@ def generate_scan(seed: int) -> SyntheticScan:
 
 def _empty_trunk(rng: np.random.Generator, grid: Grid) -> Body:
     """Paint skin, fat, muscle and ribs around fat, in Hounsfield units."""
-    body = Body(
-        grey=np.full(grid.shape, TISSUES_HU[Tissue.FAT], dtype=np.float32),
-        tissue=np.full(grid.shape, Tissue.FAT, dtype=np.uint8),
-        regions=np.zeros(grid.shape, dtype=np.uint8),
-    )
+    body = even_body(grid, TISSUES_HU[Tissue.FAT], Tissue.FAT)
     z, y, x = grid.axes_mm()
     half_y, half_x = HALF_BODY_MM
     depth = (1.0 - np.sqrt((y / half_y) ** 2 + (x / half_x) ** 2)) * half_y + 0.0 * z

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from medsam2.synthesis.body import Body
+from medsam2.synthesis.body import Body, Tissue
 from medsam2.synthesis.render import Floats, Grid, smooth_field, soft_occupancy
 from medsam2.synthesis.shapes import Shape
-from medsam2.synthesis.tissues import Tissue
 
 Window = tuple[slice, slice, slice]
 MOST_HIDDEN = 0.35
@@ -18,7 +17,7 @@ MOST_HIDDEN = 0.35
 MOST_OUTSIDE = 0.12
 """Likewise for the share that would stick out of the skin."""
 STYLE_SHARES = {"even": 0.4, "rim": 0.13, "core": 0.15, "gradient": 0.08, "texture": 0.18, "calcium": 0.06}
-"""How the insides of objects are shared out."""
+"""Shares of the ways to fill an object."""
 MARGIN_PX = 3
 """Surroundings cut out around an object, to learn how bright they are."""
 
@@ -156,12 +155,8 @@ def add(
     if edge_mm > 0.0:
         cover = placed.free / (1.0 + np.exp(np.clip(placed.depth_mm / -edge_mm, -30.0, 30.0)))
     grey += cover * (values - grey)
-    inside = placed.occupancy > 0.5
-    if labelled:
-        scene.num_objects += 1
-        scene.labels[placed.window][inside] = scene.num_objects
-    else:
-        scene.labels[placed.window][inside] = 0
+    scene.num_objects += labelled
+    scene.labels[placed.window][placed.occupancy > 0.5] = scene.num_objects if labelled else 0
     if protect:
         taken = scene.taken[placed.window]
         np.maximum(taken, placed.occupancy, out=taken)

@@ -9,19 +9,18 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from medsam2.errors import InputError
-from medsam2.synthesis import body as bodies
-from medsam2.synthesis.body import Body, layered_tissue
+from medsam2.synthesis.body import Body, Palette, ct_palette, head, layered_tissue, mr_palette, trunk
+from medsam2.synthesis.listing import largest_parts
 from medsam2.synthesis.objects import add_bones, add_objects, add_regions
 from medsam2.synthesis.render import Floats, Grid, field_of_view, finish, render_ct, render_mr, render_us
 from medsam2.synthesis.scene import Scene, new_scene
-from medsam2.synthesis.tissues import Palette, ct_palette, mr_palette
 
 SMALLEST_AREA_PX = 6
 """An object must cover this many pixels of some slice to be worth a prompt."""
 BAND_PX = 3
 """Width of the bands on both sides of a boundary whose greys are compared."""
 SIDES_SEEN = 3
-"""Of the four sides of an object, so many must stand out; the others may touch something alike."""
+"""How many of the four sides of an object must stand out; the others may touch something alike."""
 
 
 def tidy_labels(grey: Floats, labels: npt.NDArray[np.uint8], least: float) -> npt.NDArray[np.uint8]:
@@ -37,10 +36,7 @@ def tidy_labels(grey: Floats, labels: npt.NDArray[np.uint8], least: float) -> np
     windows = ndimage.find_objects(labels)
     for index in np.flatnonzero(np.bincount(labels.ravel()))[1:].tolist():
         window = windows[index - 1]
-        pieces, num_pieces = ndimage.label(labels[window] == index, structure=np.ones((3, 3, 3)))
-        sizes = np.bincount(pieces.ravel())
-        sizes[0] = 0
-        mask = pieces == int(sizes.argmax()) if num_pieces > 1 else pieces > 0
+        mask = largest_parts(labels[window] == index)
         areas = mask.sum(axis=(1, 2))
         key = int(areas.argmax())
         if areas[key] < SMALLEST_AREA_PX or not _is_visible(grey, window, mask, key, least):
@@ -165,8 +161,8 @@ def _draw_body(rng: np.random.Generator, grid: Grid, look: str) -> tuple[Body, P
         return layered_tissue(rng, grid), {}
     palette = ct_palette(rng) if look == "ct" else mr_palette(rng)
     if look == "mr" and rng.random() < 0.4:
-        return bodies.head(rng, grid, palette), palette
-    return bodies.trunk(rng, grid, palette), palette
+        return head(rng, grid, palette), palette
+    return trunk(rng, grid, palette), palette
 
 
 def _breathe(rng: np.random.Generator, scene: Scene) -> None:
