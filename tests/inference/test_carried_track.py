@@ -16,10 +16,10 @@ from medsam2.inference.carried_track import CarriedTrack
 from medsam2.inference.features import SliceFeatures
 from medsam2.inference.masks import to_slice, to_view
 from medsam2.inference.predictor import Predictor
-from medsam2.inference.propagate import visit
+from medsam2.inference.propagate import start_track, visit
 from medsam2.inference.runtime import InferenceOptions, Runtime, start_runtime
 from medsam2.inference.session import Session
-from medsam2.inference.track import start_track
+from medsam2.inference.together import work_together
 from medsam2.inference.zoom import View, view_of_mask, view_of_prompt, whole_slice
 from medsam2.model.compact.memory import CompactMemories
 from medsam2.model.compact.network import CompactNetwork
@@ -81,7 +81,7 @@ def _followed(runtime: Runtime, grey: np.ndarray, prompt: Prompt, options: Infer
     track = start_track(SliceFeatures(runtime, grey, None), options)
     assert isinstance(track, CarriedTrack)
     with runtime.computing():
-        track.add(prompt)
+        work_together([track.add(prompt)])
         for _ in visit({1: track}):
             pass
     return track
@@ -300,7 +300,7 @@ def test_a_correction_of_a_followed_slice_is_shown_all_that_is_known(
     expected = answer_slice(compact_network, sight, written.memories(6, view, [3, 4, 5]))
     old = track.results[6].frame.low_res_logits
     with runtime.computing():
-        track.add(prompt_from(6, points=[(column, row)], labels=[0]))
+        work_together([track.add(prompt_from(6, points=[(column, row)], labels=[0]))])
     frame = track.results[6].frame
     torch.testing.assert_close(frame.pointer, expected.frame.pointer, atol=1e-4, rtol=0)
     new = frame.low_res_logits
@@ -320,8 +320,8 @@ def test_a_click_where_the_object_was_not_followed_to_begins_from_the_nearest_ma
     view = whole_slice((40, 56))
     track = start_track(SliceFeatures(runtime, grey, None), EVERYWHERE)
     with runtime.computing():
-        track.add(prompt_from(2, box=BOX))
-        track.add(prompt_from(6, points=[(30, 20)], labels=[1]))
+        work_together([track.add(prompt_from(2, box=BOX))])
+        work_together([track.add(prompt_from(6, points=[(30, 20)], labels=[1]))])
     written = _Written(compact_network, grey, dict.fromkeys(range(9), view))
     corners = torch.tensor(np.array(BOX).reshape(1, 2, 2) * (SIZE / 56, SIZE / 40), dtype=torch.float32)
     written.prompted(2, PromptTensors(points=corners, labels=torch.tensor([[2, 3]])))
@@ -350,7 +350,7 @@ def test_a_click_alone_is_looked_at_twice(runtime: Runtime, compact_network: Com
     prompt = prompt_from(1, points=[(90, 80)])
     track = start_track(SliceFeatures(runtime, grey, None), ZOOMED)
     with runtime.computing():
-        track.add(prompt)
+        work_together([track.add(prompt)])
     far = view_of_prompt(prompt, (200, 200), zooms=True)
     assert far == View(x=10, y=0, width=160, height=160, is_zoomed=True)
     written = _Written(compact_network, grey, {1: far})
@@ -378,7 +378,7 @@ def test_a_click_finds_how_large_the_object_is(bright: Runtime) -> None:
     grey[0, 120:140, 150:180] = 220
     track = start_track(SliceFeatures(bright, grey, None), InferenceOptions())
     with bright.computing():
-        track.add(prompt_from(0, points=[(160, 130)]))
+        work_together([track.add(prompt_from(0, points=[(160, 130)]))])
     # Two and a half times the object's 30 pixels, as far as they are told apart from afar.
     assert 70 <= track.results[0].view.width <= 80
     found, truth = track.mask(0), grey[0] > 128

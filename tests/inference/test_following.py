@@ -13,12 +13,12 @@ from medsam2.imaging.volume import Volume
 from medsam2.inference import zoom
 from medsam2.inference.carried_track import CarriedTrack
 from medsam2.inference.features import SliceFeatures
-from medsam2.inference.masks import ARCHIVE_DISTANCE
 from medsam2.inference.predictor import Predictor
-from medsam2.inference.propagate import visit
+from medsam2.inference.propagate import start_track, visit
 from medsam2.inference.runtime import InferenceOptions, Runtime, start_runtime
 from medsam2.inference.session import Session
-from medsam2.inference.track import start_track
+from medsam2.inference.together import work_together
+from medsam2.inference.track import ARCHIVE_DISTANCE
 from medsam2.model.compact.network import CompactNetwork
 from medsam2.prompts.types import Prompt, prompt_from
 
@@ -68,7 +68,7 @@ def _followed(runtime: Runtime, grey: np.ndarray, prompt: Prompt, options: Infer
     track = start_track(SliceFeatures(runtime, grey, None), options)
     assert isinstance(track, CarriedTrack)
     with runtime.computing():
-        track.add(prompt)
+        work_together([track.add(prompt)])
         for _ in visit({1: track}):
             pass
     return track
@@ -188,7 +188,7 @@ def test_releasing_what_lies_far_behind_changes_nothing_that_is_found(
         track = start_track(SliceFeatures(runtime, long_grey, None), options)
         logits = {}
         with runtime.computing():
-            track.add(prompt_from(0, box=BOX))
+            work_together([track.add(prompt_from(0, box=BOX))])
             for z, _ in visit({1: track}, (1,)):
                 logits[z] = track.results[z].frame.low_res_logits
                 if releases:

@@ -226,8 +226,9 @@ def test_a_second_object_changes_nothing_of_the_first(predictor: Predictor, scan
     assert dict(visits)[8].keys() == {3, 8}
     for z in range(NUM_SLICES):
         first, again = alone.frame(3, z), together.frame(3, z)
-        assert (first.low_res_logits == again.low_res_logits).all()
-        assert (first.pointer == again.pointer).all()
+        # Computed in one batch with the other object: sums run in another order.
+        torch.testing.assert_close(first.low_res_logits, again.low_res_logits, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(first.pointer, again.pointer, rtol=1e-4, atol=1e-4)
     together.remove(8)
     assert together.objects == [3]
     np.testing.assert_array_equal(together.mask(3), alone.mask(3))

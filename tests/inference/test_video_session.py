@@ -14,11 +14,11 @@ from medsam2.errors import InputError, PromptError, SessionError
 from medsam2.imaging.intensity import Window
 from medsam2.imaging.volume import Volume
 from medsam2.inference.features import PIXEL_MEAN, PIXEL_STD, SliceFeatures
-from medsam2.inference.masks import ARCHIVE_DISTANCE
 from medsam2.inference.predictor import Predictor
-from medsam2.inference.propagate import visit
+from medsam2.inference.propagate import start_track, visit
 from medsam2.inference.runtime import InferenceOptions, Runtime, start_runtime
-from medsam2.inference.track import start_track
+from medsam2.inference.together import work_together
+from medsam2.inference.track import ARCHIVE_DISTANCE
 from medsam2.inference.video import FrameMasks
 from medsam2.inference.zoom import View, whole_slice
 from medsam2.model.compact.network import CompactNetwork
@@ -133,7 +133,7 @@ def test_what_lies_far_behind_is_released_and_changes_nothing(runtime: Runtime, 
         track = start_track(SliceFeatures(runtime, grey, None), options)
         found = {}
         with runtime.computing():
-            track.add(prompt_from(0, box=(4, 4, 20, 16)))
+            work_together([track.add(prompt_from(0, box=(4, 4, 20, 16)))])
             for z, _ in visit({1: track}, (1,)):
                 found[z] = track.mask(z)
                 if releases:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from medsam2.model.compact.memory import HERE, CompactMemories, Square, cell_shares
 from medsam2.model.compact.network import CompactNetwork
-from medsam2.tracking.carried import Answer, answer_slice, draw_slice, recall
+from medsam2.tracking.carried import Answer, answer_slice, as_drawn, recall
 from medsam2.tracking.memory import FrameMemory, MemoryBank
 from medsam2.tracking.planes import Known, PromptPlanes, Sight, as_planes
 from medsam2.tracking.policies import Place, Recent, Selection, describe
@@ -106,7 +106,9 @@ def test_a_memory_is_made_of_the_mask_that_was_kept(compact_network: CompactNetw
 
 def test_a_drawn_mask_is_the_result(compact_network: CompactNetwork) -> None:
     masks = torch.cat((_drawn(), torch.zeros(1, 1, SIZE, SIZE)))
-    drawn = draw_slice(compact_network, dataclasses.replace(_prompted(2), prior=masks[:, 0]), masks)
+    drawn = as_drawn(
+        answer_slice(compact_network, dataclasses.replace(_prompted(2), prior=masks[:, 0]), None), masks
+    )
     assert torch.equal(drawn.frame.low_res_logits, 20 * masks - 10)
     assert torch.equal(drawn.frame.candidate_logits, drawn.frame.low_res_logits)
     assert drawn.frame.object_logits[:, 0].tolist() == [10.0, -10.0]
@@ -162,7 +164,7 @@ def test_the_official_choice_is_the_prompted_slice_and_the_six_just_passed(step:
 
 
 def test_traits_of_a_compact_memory(compact_network: CompactNetwork) -> None:
-    answer: Answer = draw_slice(compact_network, _prompted(), _drawn())
+    answer: Answer = as_drawn(answer_slice(compact_network, _prompted(), None), _drawn())
     traits = describe(answer.remembered(compact_network, 0), answer.level2, answer.frame)
     assert traits.confidence == pytest.approx(1 / (1 + torch.tensor(-10.0).exp().item()))
     assert traits.region.shape == (4, 4)

@@ -14,26 +14,16 @@ from torch import Tensor
 
 from medsam2.imaging.labels import run_lengths
 from medsam2.inference.features import SliceFeatures, prompt_tensors
-from medsam2.inference.masks import (
-    ARCHIVE_DISTANCE,
-    archive,
-    forget_stale,
-    keep_result,
-    logits_of,
-    mask_of,
-    other_prompts,
-    release_far,
-    to_slice,
-    to_view,
-    without_holes,
-)
-from medsam2.inference.runtime import InferenceOptions
-from medsam2.inference.state import Banks, SliceResult, TrackState
+from medsam2.inference.masks import to_slice, to_view
+from medsam2.inference.options import InferenceOptions
+from medsam2.inference.state import SliceResult
+from medsam2.inference.together import SightRequest, SightWork
+from medsam2.inference.track import ARCHIVE_DISTANCE, ObjectTrack
 from medsam2.inference.zoom import View, follow, grow, grow_to, touches_border, view_of_mask, view_of_prompt
 from medsam2.model.compact.memory import CompactMemories
 from medsam2.model.compact.network import CompactNetwork
 from medsam2.prompts.types import Point, Prompt
-from medsam2.tracking.carried import Answer, answer_slice, draw_slice, recall
+from medsam2.tracking.carried import Answer, Recall, as_drawn, recall
 from medsam2.tracking.memory import FrameMemory
 from medsam2.tracking.planes import Known, PromptPlanes, Sight, draw_prompt
 from medsam2.tracking.policies import Place, describe
@@ -41,125 +31,74 @@ from medsam2.tracking.policies import Place, describe
 MOST_GROWTHS = 3  # of the view, for one slice
 
 
-class CarriedTrack:
-    """An object as it is followed through the slices; call inside `Runtime.computing`."""
+class CarriedTrack(ObjectTrack):
+    """An object each of whose slices has a view of its own."""
 
     def __init__(self, features: SliceFeatures, options: InferenceOptions) -> None:
+        super().__init__(features, options, by_prompt=True)
         network = features.runtime.network
         assert isinstance(network, CompactNetwork)
-        self.features = features
-        self.options = options
         self.network = network
-        self.zooms = network.config.zoom if options.zoom is None else options.zoom
-        self.policy = options.policy
-        self.prompts: dict[int, Prompt] = {}
-        self.results: dict[int, SliceResult] = {}
-        self.memory_views: dict[int, View] = {}
-        self.banks = Banks(by_prompt=True)
 
     @property
     def keeps_component(self) -> bool:
         """Whether only the part that holds the prompt belongs to the object."""
         return self.options.keep_component is not False
 
-    @property
-    def stop_after(self) -> int:
-        """How many slices without the object end a direction; 0 for none."""
-        chosen = self.options.stop_after
-        return int(self.keeps_component) if chosen is None else chosen
-
-    def add(self, prompt: Prompt) -> None:
+    def add(self, prompt: Prompt) -> SightWork[None]:
         """Take a prompt in and find the object in its slice."""
         z = prompt.slice_index
-        answer, view = self._answer(prompt)
+        answer, view = yield from self._answer(prompt)
         self.prompts[z] = prompt
         self.features.held.keep(prompt)
-        result = without_holes(self, SliceResult(frame=answer.frame, view=view))
+        result = self.without_holes(SliceResult(frame=answer.frame, view=view))
         if prompt.mask is not None:  # as it was drawn, not as the view resolves it
             result = dataclasses.replace(result, runs=run_lengths(prompt.mask.array))
-        keep_result(self, z, result)
+        self.keep(z, result)
         self.banks.forget(lambda other: other == z)
         self.banks.begin(z, self._remember(z, answer, view))
-        forget_stale(self, lambda other: self.banks.origin(other) == z)
+        self.forget_stale(lambda other: self.banks.origin(other) == z)
 
-    def advance(self, z: int, step: int) -> SliceResult:
+    def advance(self, z: int, step: int) -> SightWork[None]:
         """Find the object in a slice from the slice before it in a direction, unless it is known."""
-        known = self.results.get(z)
-        if known is not None:
-            return known
+        if z in self.results:
+            return
         view = self._view_after(z - step)
-        answer = self._carry(z, step, view)
+        answer = yield from self._carry(z, step, view)
         for _ in range(MOST_GROWTHS):
             wider = grow(view, self.features.shape_yx)
             if wider == view or not view.is_zoomed or not self._reaches_edge(answer, view):
                 break
             view = wider
-            answer = self._carry(z, step, view)
+            answer = yield from self._carry(z, step, view)
         memory = self._remember(z, answer, view)
         bank = self.banks.of(z, step)
         bank.tracked[z] = memory
         self.policy.admit(bank, z)  # memories are small: none is freed
-        keep_result(self, z, without_holes(self, SliceResult(frame=answer.frame, view=view)))
-        archive(self, z - ARCHIVE_DISTANCE * step)
-        return self.results[z]
+        self.keep(z, self.without_holes(SliceResult(frame=answer.frame, view=view)))
+        self.archive(z - ARCHIVE_DISTANCE * step)
 
-    def release(self, z: int, step: int) -> None:
-        """Forget what lies far behind: videos hand masks out as they are found."""
-        release_far(self, z, step)
+    def forget_prompt(self, z: int) -> bool:
+        """Take a prompt back, and what was found from it; the first one is what the others rest on."""
+        if z == next(iter(self.prompts)):
+            return False
+        self.forget_stale(lambda other: self.banks.origin(other) == z)
+        self.banks.end(z)
+        del self.prompts[z], self.results[z], self.memory_views[z]
+        return True
 
-    def remove(self, z: int) -> None:
-        """Take the prompt of a slice back, and what followed from it.
-
-        Raises:
-            SessionError: There is none, or it is the only one.
-        """
-        rest = other_prompts(self, z)
-        if z != next(iter(self.prompts)):
-            forget_stale(self, lambda other: self.banks.origin(other) == z)
-            self.banks.end(z)
-            del self.prompts[z], self.results[z], self.memory_views[z]
-        else:
-            self.restore(CarriedTrack(self.features, self.options).state())
-            for prompt in rest:
-                self.add(prompt)
-
-    def state(self) -> TrackState:
-        """What there is now; costs next to nothing, since values are shared."""
-        return TrackState(
-            view=None,
-            prompts=dict(self.prompts),
-            results=dict(self.results),
-            memory_views=dict(self.memory_views),
-            banks=self.banks.state(),
-        )
-
-    def restore(self, state: TrackState) -> None:
-        """Come back to a state of this object."""
-        self.prompts = dict(state.prompts)
-        self.results = dict(state.results)
-        self.memory_views = dict(state.memory_views)
-        self.banks.restore(state.banks)
-
-    def mask(self, z: int) -> npt.NDArray[np.bool_]:
-        """The object `(y, x)` in a slice that was visited."""
-        return mask_of(self, z)
-
-    def logits(self, z: int) -> npt.NDArray[np.float32]:
-        """Mask logits `(y, x)` of a slice that was visited."""
-        return logits_of(self, z)
-
-    def _answer(self, prompt: Prompt) -> tuple[Answer, View]:
+    def _answer(self, prompt: Prompt) -> SightWork[tuple[Answer, View]]:
         """Find the object in a slice that was prompted."""
         z = prompt.slice_index
         clicks = self._latest_clicks(prompt)
         if clicks and z not in self.results and self.prompts:
-            self._guess(z)
+            yield from self._guess(z)
         if clicks and z in self.results:
-            return self._correct(prompt, clicks)
+            return (yield from self._correct(prompt, clicks))
         view = view_of_prompt(prompt, self.features.shape_yx, zooms=self.zooms)
         if prompt.mask is not None:
-            return self._take_drawn(prompt, view)
-        answer = answer_slice(self.network, self._sight(prompt, view), None)
+            return (yield from self._take_drawn(prompt, view))
+        answer = yield self._request(self._sight(prompt, view))
         if prompt.box is None and self.zooms:
             # A click does not tell how large the object is: the first answer does, the second looks closer.
             found = to_slice(answer.frame.low_res_logits, view, self.features.shape_yx)
@@ -167,9 +106,12 @@ class CarriedTrack:
             if closer != view:
                 closely = to_view(found, closer, self.network.config.image_size)
                 prior = closely.to(self.features.runtime.device).sigmoid()[0]
-                answer = answer_slice(self.network, self._sight(prompt, closer, prior=prior), None)
+                answer = yield self._request(self._sight(prompt, closer, prior=prior))
                 view = closer
         return answer, view
+
+    def _request(self, sight: Sight, recall: Recall | CompactMemories | None = None) -> SightRequest:
+        return SightRequest(network=self.network, sight=sight, recall=recall)
 
     def _sight(self, prompt: Prompt, view: View, *, prior: Tensor | None = None) -> Sight:
         """What is shown of a prompted slice by itself."""
@@ -186,14 +128,15 @@ class CarriedTrack:
         size, device = self.network.config.image_size, self.features.runtime.device
         return draw_prompt(prompt_tensors(prompt, view, size, device), 1, size)
 
-    def _take_drawn(self, prompt: Prompt, view: View) -> tuple[Answer, View]:
+    def _take_drawn(self, prompt: Prompt, view: View) -> SightWork[tuple[Answer, View]]:
         """A drawn mask is taken as it is; the network only makes a memory of it."""
         tensors = prompt_tensors(prompt, view, self.network.config.image_size, self.features.runtime.device)
         assert tensors.mask is not None
         sight = self._sight(prompt, view, prior=tensors.mask[:, 0])
-        return draw_slice(self.network, sight, tensors.mask), view
+        answer = yield self._request(sight)
+        return as_drawn(answer, tensors.mask), view
 
-    def _correct(self, prompt: Prompt, clicks: tuple[Point, ...]) -> tuple[Answer, View]:
+    def _correct(self, prompt: Prompt, clicks: tuple[Point, ...]) -> SightWork[tuple[Answer, View]]:
         """Change the part of a mask that clicks point at."""
         z = prompt.slice_index
         view = grow_to(self.results[z].view, prompt, self.features.shape_yx)
@@ -208,13 +151,13 @@ class CarriedTrack:
                 before=self.features.greys(view, z - step), beyond=self.features.greys(view, z + step),
             )  # fmt: skip
             memories = self._recall(z, step, view, None)
-        answer = answer_slice(self.network, sight, memories)
+        answer = yield self._request(sight, memories)
         places = view.points_to_mask(np.array([(p.x, p.y) for p in clicks]), self.network.config.mask_size)
         cells = [(x, y, p.is_positive) for (x, y), p in zip(places.tolist(), clicks, strict=True)]
         merged = merge_clicks(previous, answer.frame.low_res_logits, cells, stride=1)
         return answer.with_logits(merged), view
 
-    def _guess(self, z: int) -> None:
+    def _guess(self, z: int) -> SightWork[None]:
         """Find the object in a slice that it was not followed to, from the nearest one that shows it."""
         known = [other for other in self.results if self.mask(other).any()]
         if not known:
@@ -230,10 +173,10 @@ class CarriedTrack:
             carried=self._known(nearest, view),
             key=self._known(self.banks.origin(nearest), view),
         )
-        answer = answer_slice(self.network, sight, None)
-        keep_result(self, z, SliceResult(frame=answer.frame, view=view))
+        answer = yield self._request(sight)
+        self.keep(z, SliceResult(frame=answer.frame, view=view))
 
-    def _carry(self, z: int, step: int, view: View) -> Answer:
+    def _carry(self, z: int, step: int, view: View) -> SightWork[Answer]:
         """Find the object in a slice from the one before it."""
         before = self._known(z - step, view)
         sight = Sight(
@@ -244,7 +187,7 @@ class CarriedTrack:
             carried=before,
             key=self._known(self.banks.origin(z), view),
         )
-        answer = answer_slice(self.network, sight, lambda level2: self._recall(z, step, view, level2))
+        answer = yield self._request(sight, lambda level2: self._recall(z, step, view, level2))
         if self.keeps_component:
             return answer.with_logits(keep_reaching(answer.frame.low_res_logits, before.inside > 0.5))
         return answer

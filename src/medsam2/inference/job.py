@@ -32,10 +32,10 @@ from medsam2.errors import InputError
 from medsam2.imaging.io import read
 from medsam2.imaging.volume import Volume
 from medsam2.inference.grid import SliceGrid, cut_volume
+from medsam2.inference.options import InferenceOptions
 from medsam2.inference.predictor import Predictor
 from medsam2.inference.prompting import Objects
 from medsam2.inference.record import Record, record_of
-from medsam2.inference.runtime import InferenceOptions
 from medsam2.inference.session import Session
 from medsam2.prompts.types import Prompt
 

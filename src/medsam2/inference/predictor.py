@@ -11,7 +11,8 @@ from medsam2.checkpoints import load_network, resolve
 from medsam2.imaging.volume import Volume
 from medsam2.inference.features import FrameSource
 from medsam2.inference.grid import cut_volume
-from medsam2.inference.runtime import InferenceOptions, Runtime, start_runtime
+from medsam2.inference.options import InferenceOptions
+from medsam2.inference.runtime import Runtime, start_runtime
 from medsam2.inference.session import Session
 from medsam2.inference.video import VideoSession
 from medsam2.model.compact.config import CompactConfig

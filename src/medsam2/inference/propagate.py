@@ -10,9 +10,21 @@ import numpy as np
 import numpy.typing as npt
 
 from medsam2.imaging.labels import ConnectedParts, connected_through
+from medsam2.inference.carried_track import CarriedTrack
+from medsam2.inference.features import SliceFeatures
 from medsam2.inference.masks import prompted_parts
+from medsam2.inference.options import InferenceOptions
+from medsam2.inference.sam_track import SamTrack
 from medsam2.inference.state import DIRECTIONS, UPWARDS
+from medsam2.inference.together import work_together
 from medsam2.inference.track import ObjectTrack
+from medsam2.model.compact.network import CompactNetwork
+
+
+def start_track(features: SliceFeatures, options: InferenceOptions) -> ObjectTrack:
+    """Begin to follow an object with the network at hand."""
+    is_compact = isinstance(features.runtime.network, CompactNetwork)
+    return CarriedTrack(features, options) if is_compact else SamTrack(features, options)
 
 
 def visit(
@@ -36,6 +48,7 @@ def visit(
         while active:
             z = min(step * runs[number].position for number in active) * step
             here = [number for number in active if runs[number].position == z]
+            work_together([runs[number].track.advance(z, step) for number in here])
             for number in here:
                 runs[number].take_step()
             yield z, here
@@ -62,7 +75,7 @@ class _Run:
         return bool(self.stop_after) and self.num_absent >= self.stop_after and not prompted_ahead
 
     def take_step(self) -> None:
-        self.track.advance(self.position, self.step)
+        """Go on from a slice that is done."""
         is_there = bool((self.track.logits(self.position) > 0).any()) if self.stop_after else True
         self.num_absent = 0 if is_there else self.num_absent + 1
         self.position += self.step

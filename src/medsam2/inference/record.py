@@ -18,7 +18,8 @@ import torch
 from medsam2.checkpoints import resolve
 from medsam2.errors import InputError
 from medsam2.imaging.replacing import replacing
-from medsam2.inference.runtime import InferenceOptions, Runtime
+from medsam2.inference.options import InferenceOptions
+from medsam2.inference.runtime import Runtime
 from medsam2.inference.session import Session
 from medsam2.prompts.types import Prompt
 

@@ -1,4 +1,4 @@
-"""What a caller may choose about inference, and the network on its device."""
+"""The network on its device, in its precision."""
 
 from __future__ import annotations
 
@@ -10,46 +10,10 @@ import torch
 
 from medsam2.errors import InputError
 from medsam2.inference.fast.network import FastNetwork
+from medsam2.inference.options import DEVICES, PRECISIONS
+from medsam2.inference.options import InferenceOptions as InferenceOptions  # its place in earlier versions
 from medsam2.model.compact.network import CompactNetwork
 from medsam2.model.network import Network
-from medsam2.tracking.policies import POLICIES, Policy
-
-
-@dataclass(frozen=True, kw_only=True)
-class InferenceOptions:
-    """Behaviour of a session; the network's shapes and the device are chosen elsewhere."""
-
-    zoom: bool | None = None
-    """Look at a square around the prompt instead of whole slices; None as the network was trained."""
-    memory: str | Policy = "recent"
-    """The memory policy: a name in `tracking.policies.POLICIES`, or one's own."""
-    keep_component: bool | None = None
-    """Keep only the connected part that holds the prompt; None does so with the compact network, and with an
-    official one for an object of one box."""
-    stop_after: int | None = None
-    """End a direction after so many slices without the object, 0 never. None ends at the first one where
-    `keep_component` applies, which loses nothing, and never elsewhere."""
-    fill_hole_area: int = 0
-    """Fill holes of up to so many pixels of the network's mask (SAM 2 on CUDA: 8), 0 fills none."""
-    stability_fallback: bool = True
-    """Replace an unstable mask by the best of three candidates, as SAM 2 does."""
-
-    def __post_init__(self) -> None:
-        if isinstance(self.memory, str) and self.memory not in POLICIES:
-            raise InputError(f"memory is one of {', '.join(POLICIES)}, not {self.memory!r}")
-        if self.stop_after is not None and self.stop_after < 0:
-            raise InputError(f"stop_after is 0 or more slices, not {self.stop_after}")
-        if self.fill_hole_area < 0:
-            raise InputError(f"fill_hole_area is 0 or more pixels, not {self.fill_hole_area}")
-
-    @property
-    def policy(self) -> Policy:
-        """The memory policy itself."""
-        return POLICIES[self.memory] if isinstance(self.memory, str) else self.memory
-
-
-DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("auto", "float32", "float32-fast", "bfloat16")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,50 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
 from medsam2.inference.features import SliceFeatures, prompt_tensors
-from medsam2.inference.masks import (
-    ARCHIVE_DISTANCE,
-    archive,
-    forget_stale,
-    keep_result,
-    logits_of,
-    mask_of,
-    other_prompts,
-    release_far,
-    to_slice,
-    to_view,
-    without_holes,
-)
-from medsam2.inference.runtime import InferenceOptions
-from medsam2.inference.state import Banks, SliceResult, TrackState
-from medsam2.inference.zoom import View, grow, grow_to, touches_border, whole_slice, zoom_on
+from medsam2.inference.masks import to_slice, to_view
+from medsam2.inference.options import InferenceOptions
+from medsam2.inference.state import SliceResult, TrackState
+from medsam2.inference.together import FrameRequest, FrameWork
+from medsam2.inference.track import ARCHIVE_DISTANCE, ObjectTrack
+from medsam2.inference.zoom import grow, grow_to, touches_border, whole_slice, zoom_on
 from medsam2.model.network import ImageFeatures, MemoryTokens, Network
 from medsam2.prompts.types import Prompt
 from medsam2.tracking.memory import FrameMemory
 from medsam2.tracking.policies import Place, describe, gather
-from medsam2.tracking.step import PromptTensors, remember, track_frame
+from medsam2.tracking.step import PromptTensors, remember
 
 
-class SamTrack:
-    """An object as it is followed through the slices; call inside `Runtime.computing`."""
+class SamTrack(ObjectTrack):
+    """An object whose memories all lie in one view, which grows with it."""
 
     def __init__(self, features: SliceFeatures, options: InferenceOptions) -> None:
-        self.features = features
-        self.options = options
+        super().__init__(features, options, by_prompt=False)
         network = features.runtime.network
         assert isinstance(network, Network)
         self.network = network
-        self.zooms = network.config.zoom if options.zoom is None else options.zoom
-        self.policy = options.policy
         self.view = whole_slice(features.shape_yx)
-        self.prompts: dict[int, Prompt] = {}
-        self.results: dict[int, SliceResult] = {}
-        self.memory_views: dict[int, View] = {}  # a result keeps its view, a memory follows today's
-        self.banks = Banks(by_prompt=False)
 
     @property
     def keeps_component(self) -> bool:
@@ -57,13 +38,7 @@ class SamTrack:
         prompts = list(self.prompts.values())
         return len(prompts) == 1 and prompts[0].box is not None and not prompts[0].points
 
-    @property
-    def stop_after(self) -> int:
-        """How many slices without the object end a direction; 0 for none."""
-        chosen = self.options.stop_after
-        return int(self.keeps_component) if chosen is None else chosen
-
-    def add(self, prompt: Prompt) -> None:
+    def add(self, prompt: Prompt) -> FrameWork[None]:
         """Take a prompt in and find the object in its slice."""
         z = prompt.slice_index
         step = self.banks.step_of(z)
@@ -75,104 +50,81 @@ class SamTrack:
         tensors = prompt_tensors(
             prompt, self.view, self.network.config.image_size, self.features.runtime.device
         )
-        result = without_holes(self, self._find(features, memory, self._previous_logits(z), tensors))
+        found = yield from self._find(z, features, memory, self._previous_logits(z), tensors)
+        result = self.without_holes(found)
         self.prompts[z] = prompt
         self.features.held.keep(prompt)
-        keep_result(self, z, result)
+        self.keep(z, result)
         entry = self._remember_later(z, features, result)
         if step is None:
             self.banks.begin(z, entry)
-            forget_stale(self, lambda _z: True)
+            self.forget_stale(lambda _z: True)
         else:
             # SAM 2: a slice that was tracked stays a tracked one when it is corrected.
             # Beyond it first, so that it is again the last one that was reached.
-            forget_stale(self, lambda other: (other - z) * step > 0)
+            self.forget_stale(lambda other: (other - z) * step > 0)
             self.banks.of(z, step).forget(z)
             self._keep(z, step, entry)
 
-    def advance(self, z: int, step: int) -> SliceResult:
+    def advance(self, z: int, step: int) -> FrameWork[None]:
         """Find the object in a slice from the slices before it in a direction, unless it is known."""
-        known = self.results.get(z)
-        if known is not None:
-            return known
-        features, result = self._track(z, step)
+        if z in self.results:
+            return
+        features, result = yield from self._track(z, step)
         while self._outgrows(result):
             self.view = grow(self.view, self.features.shape_yx)
-            features, result = self._track(z, step)
+            features, result = yield from self._track(z, step)
         # The reference remembers a tracked mask with its holes and a prompted one without.
         self._keep(z, step, self._remember(z, features, result))
-        keep_result(self, z, _slim(without_holes(self, result)))
-        archive(self, z - ARCHIVE_DISTANCE * step)
-        return self.results[z]
+        self.keep(z, _slim(self.without_holes(result)))
+        self.archive(z - ARCHIVE_DISTANCE * step)
 
-    def release(self, z: int, step: int) -> None:
-        """Forget what lies far behind: videos hand masks out as they are found."""
-        release_far(self, z, step)
-
-    def remove(self, z: int) -> None:
-        """Take the prompt of a slice back, and what followed from it.
-
-        Raises:
-            SessionError: There is none, or it is the only one.
-        """
-        rest = other_prompts(self, z)
+    def forget_prompt(self, z: int) -> bool:
+        """Take the prompt of a tracked slice back, and what lies beyond it."""
         step = self.banks.step_of(z)
-        if step is not None:
-            del self.prompts[z]
-            forget_stale(self, lambda other: (other - z) * step >= 0)
-        else:
-            self.restore(SamTrack(self.features, self.options).state())
-            for prompt in rest:
-                self.add(prompt)
+        if step is None:
+            return False
+        del self.prompts[z]
+        self.forget_stale(lambda other: (other - z) * step >= 0)
+        return True
 
     def state(self) -> TrackState:
-        """What there is now; costs next to nothing, since values are shared."""
-        return TrackState(
-            view=self.view,
-            prompts=dict(self.prompts),
-            results=dict(self.results),
-            memory_views=dict(self.memory_views),
-            banks=self.banks.state(),
-        )
+        """What there is now."""
+        return dataclasses.replace(super().state(), view=self.view)
 
     def restore(self, state: TrackState) -> None:
         """Come back to a state of this object."""
         assert state.view is not None
         self.view = state.view
-        self.prompts = dict(state.prompts)
-        self.results = dict(state.results)
-        self.memory_views = dict(state.memory_views)
-        self.banks.restore(state.banks)
+        super().restore(state)
 
-    def mask(self, z: int) -> npt.NDArray[np.bool_]:
-        """The object `(y, x)` in a slice that was visited."""
-        return mask_of(self, z)
-
-    def logits(self, z: int) -> npt.NDArray[np.float32]:
-        """Mask logits `(y, x)` of a slice that was visited."""
-        return logits_of(self, z)
-
-    def _track(self, z: int, step: int) -> tuple[ImageFeatures, SliceResult]:
+    def _track(self, z: int, step: int) -> FrameWork[tuple[ImageFeatures, SliceResult]]:
         features = self.features.encode(self.view, z)
-        return features, self._find(features, self._memory(z, step, features), None)
+        memory = self._memory(z, step, features)
+        result = yield from self._find(z, features, memory, None, PromptTensors())
+        return features, result
 
     def _find(
         self,
+        z: int,
         features: ImageFeatures,
         memory: MemoryTokens | None,
         previous_logits: Tensor | None,
-        prompt: PromptTensors | None = None,
-    ) -> SliceResult:
-        """Find the object in a slice as it was seen."""
-        frame = track_frame(
-            self.network,
-            features,
-            prompt=prompt,
+        prompt: PromptTensors,
+    ) -> FrameWork[SliceResult]:
+        """Find the object in a slice as it is seen in today's view."""
+        view = self.view
+        frame = yield FrameRequest(
+            network=self.network,
+            features=features,
+            slice_index=z,
+            view=view,
             memory=memory,
             previous_logits=previous_logits,
+            prompt=prompt,
             stability_fallback=self.options.stability_fallback,
         )
-        return SliceResult(frame=frame, view=self.view)
+        return SliceResult(frame=frame, view=view)
 
     def _memory(self, z: int, step: int, features: ImageFeatures) -> MemoryTokens:
         """What a slice looks back at, made anew where it was let go or its view is not today's."""

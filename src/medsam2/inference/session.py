@@ -16,10 +16,12 @@ from medsam2.imaging.intensity import Window, check_intensities, resolve_window
 from medsam2.imaging.volume import Volume
 from medsam2.inference.features import SliceFeatures
 from medsam2.inference.grid import SliceGrid
-from medsam2.inference.propagate import kept_slices, label_slices, stream
-from medsam2.inference.runtime import InferenceOptions, Runtime
+from medsam2.inference.options import InferenceOptions
+from medsam2.inference.propagate import kept_slices, label_slices, start_track, stream
+from medsam2.inference.runtime import Runtime
 from medsam2.inference.state import TrackState
-from medsam2.inference.track import ObjectTrack, start_track
+from medsam2.inference.together import Work, work_together
+from medsam2.inference.track import ObjectTrack
 from medsam2.inference.tracked_object import TrackedObject
 from medsam2.inference.zoom import shown_prompt
 from medsam2.prompts.types import MAX_OBJECTS, Prompt, prompt_from
@@ -155,12 +157,18 @@ class Session:
             for prompt in prompts:
                 prompt.checked(self.grid.shape)
         with self._changing(), self._runtime.computing():
-            for number, prompts in objects.items():
-                track = self._tracks.get(number) or start_track(self._features, self._options)
-                for prompt in prompts:
-                    shown = shown_prompt(prompt, self.grid.cut, self.grid.shape)
-                    track.add(_joined(track.prompts.get(shown.slice_index), shown))
-                self._tracks[number] = track
+            tracks = {
+                number: self._tracks.get(number) or start_track(self._features, self._options)
+                for number in objects
+            }
+            work_together([self._prompted(track, objects[number]) for number, track in tracks.items()])
+            self._tracks |= tracks
+
+    def _prompted(self, track: ObjectTrack, prompts: Sequence[Prompt]) -> Work:
+        """Add the prompts of one object, one after the other."""
+        for prompt in prompts:
+            shown = shown_prompt(prompt, self.grid.cut, self.grid.shape)
+            yield from track.add(_joined(track.prompts.get(shown.slice_index), shown))
 
     def remove(self, number: int, *, slice: int | None = None) -> None:  # noqa: A002
         """Remove an object, or its prompt on one slice.

@@ -34,12 +34,12 @@ class SliceResult:
 class TrackState:
     """An object's state at a moment, to come back to; nothing in it is ever changed."""
 
-    view: View | None
-    """Today's view; None where each result has its own."""
     prompts: Mapping[int, Prompt]
     results: Mapping[int, SliceResult]
     memory_views: Mapping[int, View]
     banks: Mapping[tuple[int, int], BankState]
+    view: View | None = None
+    """Today's view; None where each result has its own."""
 
 
 UPWARDS, DOWNWARDS = DIRECTIONS = (1, -1)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from medsam2.model.compact.body import CompactFeatures
 from medsam2.model.compact.memory import CompactMemories, Square, cell_shares
 from medsam2.model.compact.network import CompactNetwork
 from medsam2.tracking.memory import FrameMemory, MemoryBank
@@ -36,6 +37,13 @@ class Answer:
         frame = dataclasses.replace(self.frame, low_res_logits=mask_logits, candidate_logits=mask_logits)
         return dataclasses.replace(self, frame=frame)
 
+    def part(self, index: int) -> Answer:
+        """The answer of one object of a batch."""
+        own = slice(index, index + 1)
+        return Answer(
+            frame=self.frame.part(index), seen=self.seen[own].clone(), level2=self.level2[own].clone()
+        )
+
     def remembered(self, network: CompactNetwork, slice_index: int) -> FrameMemory:
         """What later slices may look back at."""
         shares = cell_shares(self.frame.low_res_logits.sigmoid(), self.seen.shape[-1])
@@ -52,7 +60,27 @@ def answer_slice(network: CompactNetwork, sight: Sight, recall: Recall | Compact
         recall: What the slice looks back at, or how to choose it by the slice's features.
     """
     features = network.encode_image(as_planes(sight))
-    memories = recall(features.level2) if callable(recall) else recall
+    return _answer(network, features, recall(features.level2) if callable(recall) else recall)
+
+
+def answer_together(
+    network: CompactNetwork, sights: Sequence[Sight], recalls: Sequence[Recall | CompactMemories | None]
+) -> list[Answer]:
+    """Find several objects, each in what it is shown, `(1, S, S)`, in one batch."""
+    if len(sights) == 1:
+        return [answer_slice(network, sights[0], recalls[0])]
+    features = network.encode_image(torch.cat([as_planes(sight) for sight in sights]))
+    levels = features.level2.split(1)
+    memories = [own(level2) if callable(own) else own for own, level2 in zip(recalls, levels, strict=True)]
+    joint = _answer(network, features, memories)
+    return [joint.part(index) for index in range(len(sights))]
+
+
+def _answer(
+    network: CompactNetwork,
+    features: CompactFeatures,
+    memories: CompactMemories | Sequence[CompactMemories | None] | None,
+) -> Answer:
     answer = network.answer(features, memories)
     frame = FrameResult(
         low_res_logits=answer.mask_logits,
@@ -65,9 +93,8 @@ def answer_slice(network: CompactNetwork, sight: Sight, recall: Recall | Compact
     return Answer(frame=frame, seen=answer.seen, level2=features.level2)
 
 
-def draw_slice(network: CompactNetwork, sight: Sight, mask: Tensor) -> Answer:
-    """Take a drawn mask `(B, 1, S, S)` as the result; the network only makes a memory of it."""
-    answer = answer_slice(network, sight, None)
+def as_drawn(answer: Answer, mask: Tensor) -> Answer:
+    """Take a drawn mask `(B, 1, S, S)` as the result; the network's answer only makes a memory of it."""
     is_drawn = (mask > 0.5).flatten(1).any(dim=1, keepdim=True)
     frame = dataclasses.replace(
         answer.frame,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Protocol
 
 import torch
@@ -245,6 +244,3 @@ def _traits(bank: MemoryBank, z: int) -> Traits:
 def _traits_of(memory: FrameMemory) -> Traits:
     assert memory.traits is not None, "made without traits"
     return memory.traits
-
-
-POLICIES: Mapping[str, Policy] = MappingProxyType({"recent": Recent(), "self-sorting": SelfSorting()})

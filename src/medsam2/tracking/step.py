@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,13 +46,18 @@ class FrameResult:
     candidate_iou: Tensor
     """`(B, M)`."""
 
+    def part(self, index: int) -> FrameResult:
+        """The result of one object of a batch, in memory of its own."""
+        parts = {name: value[index : index + 1].clone() for name, value in vars(self).items()}
+        return FrameResult(**parts)
+
 
 def track_frame(
     network: Network,
     features: ImageFeatures,
     *,
     prompt: PromptTensors | None = None,
-    memory: MemoryTokens | None = None,
+    memory: MemoryTokens | Sequence[MemoryTokens | None] | None = None,
     previous_logits: Tensor | None = None,
     stability_fallback: bool = True,
 ) -> FrameResult:
@@ -59,15 +65,18 @@ def track_frame(
 
     Args:
         network: The network.
-        features: The slice, one batch entry per object.
+        features: The slice: one batch entry per object, or a single one that the objects share.
         prompt: What the user said about this slice, if anything.
-        memory: What is remembered; None for a slice that is prompted before any tracking.
+        memory: What is remembered; None for a slice that is prompted before any tracking. A list has what
+            is remembered of each object.
         previous_logits: `(B, 1, S/4, S/4)` mask logits that new points correct.
         stability_fallback: Replace an unstable single mask by the best candidate; off in training.
     """
     if prompt is not None and prompt.mask is not None:
         return _take_mask(network, features, prompt.mask)
-    batch = len(features.level2)
+    memories = memory if isinstance(memory, Sequence) else [memory]
+    conditioned = torch.cat([network.attend_memory(features, one) for one in memories])
+    batch = len(conditioned)
     points = None if prompt is None else prompt.points
     labels = None if prompt is None else prompt.labels
     if previous_logits is not None:
@@ -76,7 +85,7 @@ def track_frame(
     num_points = 0 if points is None else points.shape[1]
     decoded = network.decode_masks(
         features,
-        network.attend_memory(features, memory),
+        conditioned,
         embedding,
         multimask=num_points <= MAX_POINTS_FOR_CANDIDATES,
         stability_fallback=stability_fallback,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -69,9 +70,20 @@ class CompactNetwork(nn.Module):
         features: CompactFeatures = self.encoder(planes)
         return features
 
-    def answer(self, features: CompactFeatures, memories: CompactMemories | None) -> CompactAnswer:
-        """Find the object in a slice, looking back at memories if there are any."""
-        conditioned = self.memory_reader(features.level2, memories)
+    def answer(
+        self, features: CompactFeatures, memories: CompactMemories | Sequence[CompactMemories | None] | None
+    ) -> CompactAnswer:
+        """Find the objects in a slice, looking back at memories if there are any.
+
+        Args:
+            features: Of the slice, one batch entry for each object.
+            memories: The same slices for the whole batch, or a list with those of each object.
+        """
+        if isinstance(memories, Sequence):
+            parts = zip(features.level2.split(1), memories, strict=True)
+            conditioned = torch.cat([self.memory_reader(level2, own) for level2, own in parts])
+        else:
+            conditioned = self.memory_reader(features.level2, memories)
         mask_logits, at8, at16, at32 = self.decoder(features, conditioned)
         inside = F.adaptive_avg_pool2d(mask_logits.detach().sigmoid(), at8.shape[-2:]).to(at8.dtype)
         weight = inside / inside.sum(dim=(2, 3), keepdim=True).clamp(min=1.0)
