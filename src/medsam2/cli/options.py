@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 import click
 
 from medsam2.cli.messages import say
+from medsam2.inference.options import PRECISIONS
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -86,7 +87,7 @@ def grouped(
 
 
 precision_option = click.option(
-    "--precision", type=click.Choice(["auto", "float32", "float32-fast", "bfloat16"]), default="auto",
+    "--precision", type=click.Choice(PRECISIONS), default="auto",
     show_default=True,
     help="Number format of the network. auto: the fastest one that does not change masks; float32: the "
     "published order of operations.",

@@ -32,6 +32,7 @@ from medsam2.cli.outputs import (
     write_outputs,
 )
 from medsam2.cli.prompting import PromptOptions, check_prompts, find_objects, prompt_options
+from medsam2.inference.options import MEMORY_POLICIES, InferenceOptions
 
 if TYPE_CHECKING:
     from medsam2.inference.job import OpenJob, Outcome
@@ -76,7 +77,7 @@ run_options = grouped(
         help="Weights, by name (see medsam2 weights) or as a file.",
     ),
     click.option(
-        "--memory", type=click.Choice(["recent", "self-sorting"]), default="recent", show_default=True,
+        "--memory", type=click.Choice(list(MEMORY_POLICIES)), default="recent", show_default=True,
         help="Which slices the memory bank keeps: the latest ones, or those that are sure and differ most.",
     ),
     click.option(
@@ -111,7 +112,6 @@ def segment(
     from medsam2.inference.job import Job, open_job
     from medsam2.inference.predictor import load
     from medsam2.inference.record import RunReport, describe_file, describe_weights, noting_warnings
-    from medsam2.inference.runtime import InferenceOptions
 
     started = time.perf_counter()
     check_prompts(prompts)

@@ -13,6 +13,7 @@ import click
 from medsam2.cli.messages import say
 from medsam2.cli.options import HeadedCommand, heading, precision_option
 from medsam2.errors import PromptError
+from medsam2.inference.options import MEMORY_POLICIES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,7 +54,7 @@ CURVE = "area_curve.png"
 @heading("Model")
 @click.option("--weights", default="compact", show_default=True, help="Name or file.")
 @click.option(
-    "--memory", type=click.Choice(["recent", "self-sorting"]), default="recent", show_default=True,
+    "--memory", type=click.Choice(list(MEMORY_POLICIES)), default="recent", show_default=True,
     help="Which frames the memory bank keeps: the latest ones, or those that are sure and differ most.",
 )  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
@@ -85,8 +86,8 @@ def video(
     from medsam2.imaging.video.frames import ASSUMED_FPS
     from medsam2.imaging.video.outputs import VideoOutputs, check_stack
     from medsam2.imaging.video.read import open_video
+    from medsam2.inference.options import InferenceOptions
     from medsam2.inference.predictor import load
-    from medsam2.inference.runtime import InferenceOptions
 
     check_new_folder(output)
     _check_prompts(frames, boxes, points, mask)
