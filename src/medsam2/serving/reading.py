@@ -1,4 +1,4 @@
-"""The process that reads files of strangers: `python -m medsam2.serving.reading`."""
+"""The process that reads files which are not trusted: `python -m medsam2.serving.reading`."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from medsam2.errors import MedSAM2Error, UnsupportedFormat
 from medsam2.imaging.dicom.read import series_files
 from medsam2.imaging.formats.archive import is_zip
 from medsam2.imaging.formats.nifti import HEADER_SIZES, layout, parse
+from medsam2.imaging.formats.voxels import GZIP_MAGIC
 from medsam2.imaging.io import read
 from medsam2.imaging.volume import Volume
 
@@ -66,7 +67,7 @@ def write_for_series(source: Path) -> dict[str, object]:
     Raises:
         InputError: The source is no such series, or the labels cannot be written so.
     """
-    # Not before it is asked for: every reader would start later by what this brings along.
+    # Imported only here, since every reader would start later by the time that this takes.
     from pydicom import dcmread
 
     from medsam2.imaging.outputs.write import write_labels
@@ -87,7 +88,6 @@ def write_for_series(source: Path) -> dict[str, object]:
 
 
 VOXELS = "voxels.npy"
-_GZIP_MAGIC = b"\x1f\x8b"
 _EXIT_MEMORY = 3
 _TOO_LARGE = (errno.ENOMEM, errno.EFBIG)
 """What the system says at the limits on memory and on files."""
@@ -97,7 +97,7 @@ def measure(path: Path) -> dict[str, object]:
     """Say what reading a NIfTI file or a .zip would take, from its header or its directory alone.
 
     Returns:
-        `num_voxels`, 0 where nobody knows yet, and `num_bytes` of what is there once it is read or unpacked.
+        `num_voxels`, 0 where it is not known yet, and `num_bytes` of the voxels or of the unpacked files.
 
     Raises:
         UnsupportedFormat: It is no such file, or a damaged one.
@@ -116,7 +116,7 @@ def _measure_archive(path: Path) -> dict[str, object]:
 
 def _measure_nifti(path: Path) -> dict[str, object]:
     with path.open("rb") as file:
-        is_compressed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+        is_compressed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
         file.seek(0)
         try:
             stream = cast(BinaryIO, gzip.GzipFile(fileobj=file)) if is_compressed else file
@@ -150,8 +150,8 @@ def _described(volume: Volume) -> dict[str, object]:
 
 
 def _obey(order: dict[str, Any]) -> dict[str, object]:
-    """Do what the server asks for; what is wrong with the file is an answer too."""
-    # Names in what is raised are then bare, and no place on this machine.
+    """Obey an order of the server; an error of the file is an answer as well."""
+    # Messages then hold bare names, and no paths of this machine.
     os.chdir(order["folder"])
     tempfile.tempdir = order["folder"]  # the server removes it, with what a process that dies leaves behind
     path = Path(order["name"])
@@ -164,7 +164,7 @@ def _obey(order: dict[str, Any]) -> dict[str, object]:
     except MedSAM2Error as error:
         if isinstance(error.__cause__, OSError) and error.__cause__.errno in _TOO_LARGE:
             raise MemoryError from error
-        # Where temporary files lie is nobody's business.
+        # A caller does not learn where temporary files lie.
         text = str(error).removeprefix(f"{path}: ").replace(order["folder"], "temporary files")
         return {"wrong": text}
 
@@ -182,7 +182,7 @@ def _limit(memory_bytes: int) -> None:
     """Take away what no file needs; `memory_bytes` come on top of what the imports took."""
     try:
         import resource
-    except ModuleNotFoundError:  # Windows: the server's own clock is what is left
+    except ModuleNotFoundError:  # on Windows only the server's own clock limits the time
         return
     taken = _address_space()
     for what, limit in (

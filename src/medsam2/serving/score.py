@@ -15,6 +15,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive
 
 from medsam2.errors import InputError, MedSAM2Error
+from medsam2.imaging.formats.voxels import GZIP_MAGIC
 from medsam2.imaging.volume import Volume
 from medsam2.serving.answers import Found, answer_text, compressed, wants_gzip
 from medsam2.serving.encodings import bytes_in
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from medsam2.prompts.types import Prompt
 
 _OBJECT = 1  # a row of the table has one
-_GZIP_MAGIC = b"\x1f\x8b"
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ async def score(service: Service, request: Request) -> Response:
     Raises:
         HttpError: The request as a whole cannot be answered.
         MedSAM2Error: Its only row gets no mask.
-        ClientDisconnect: The caller is gone; what was under way for it has ended.
+        ClientDisconnect: The caller is gone; its work has ended.
     """
     usage = usage_of(request.scope)
     body = await read_body(request.scope, request.receive, service.settings, usage.reservation)
@@ -161,7 +161,7 @@ async def _file_of(image: str, folder: Path, service: Service) -> Path:
     else:
         await asyncio.to_thread(_decode, image, path)
     with path.open("rb") as file:
-        is_compressed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+        is_compressed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
     return path.rename(path.with_suffix(".nii.gz" if is_compressed else ".nii"))
 
 

@@ -14,6 +14,7 @@ from medsam2.annotation.project import Project
 from medsam2.annotation.rounds import list_rounds
 from medsam2.annotation.versions import Version, Weights, save_version
 from medsam2.errors import Conflict, DatabaseAway, InputError, MedSAM2Error
+from medsam2.imaging.formats.voxels import GZIP_MAGIC
 from medsam2.imaging.volume import Volume
 from medsam2.serving.encodings import bytes_in
 from medsam2.serving.http_errors import Busy, NotFound, StateConflict, TooLarge, reworded
@@ -24,7 +25,6 @@ from medsam2.serving.settings import MIB
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 _RETRY_S = 5
-_GZIP_MAGIC = b"\x1f\x8b"
 
 
 async def in_thread(
@@ -91,7 +91,7 @@ class MaskUpload:
             content = bytes_in(text)
         except ValueError as error:
             raise InputError(f"mask: is not base64 ({error}); base64 of a .nii.gz file is expected") from None
-        suffix = ".nii.gz" if content.startswith(_GZIP_MAGIC) else ".nii"
+        suffix = ".nii.gz" if content.startswith(GZIP_MAGIC) else ".nii"
         with tempfile.TemporaryDirectory(dir=self._service.folder, ignore_cleanup_errors=True) as folder:
             path = Path(folder) / f"mask{suffix}"
             path.write_bytes(content)
