@@ -25,7 +25,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A URL that may be asked for, once its host's addresses are known and allowed."""
+    """A URL that may be fetched once the addresses of its host are known and allowed."""
 
     scheme: str
     host: str
@@ -40,7 +40,7 @@ class Target:
         return name if self.port == _PORTS[self.scheme] else f"{name}:{self.port}"
 
     def at(self, address: str) -> str:
-        """The URL with an address in place of the name, so that nobody resolves it again."""
+        """The URL with an address in place of the name, so that the name is not resolved again."""
         return f"{self.scheme}://{f'[{address}]' if ':' in address else address}:{self.port}{self.path}"
 
 
@@ -49,7 +49,7 @@ def target_of(url: str, allowed: Collection[str]) -> Target:
 
     Args:
         url: What the caller or a redirect says.
-        allowed: Hosts, which may be asked on their scheme's port, and HOST:PORT.
+        allowed: Hosts, to be reached on the port of the URL's scheme, and HOST:PORT.
 
     Raises:
         InputError: Nothing is fetched from there.
@@ -68,7 +68,7 @@ def target_of(url: str, allowed: Collection[str]) -> Target:
     if parts.username is not None or parts.password is not None:
         raise InputError("a URL with a user name or password is not fetched; sign it, or send base64")
     port = port or _PORTS[parts.scheme]
-    # A host that stands there without a port may be asked on the usual one alone.
+    # A host that is allowed without a port is reached on the usual port only.
     names = {f"{host}:{port}", host} if port == _PORTS[parts.scheme] else {f"{host}:{port}"}
     if names.isdisjoint(allowed):
         raise InputError(
@@ -118,7 +118,7 @@ async def fetch(url: str, path: Path, settings: ServerSettings) -> None:
     """
     try:
         async with asyncio.timeout(settings.fetch_timeout_s):
-            # No proxy, no .netrc: neither the environment's way nor its passwords.
+            # Neither the environment's proxies nor the passwords of .netrc.
             async with httpx.AsyncClient(trust_env=False, timeout=settings.fetch_timeout_s) as client:
                 await _follow(client, url, path, settings)
     except (TimeoutError, httpx.TimeoutException):

@@ -55,7 +55,7 @@ class Guard:
             _check_key(header(scope, b"authorization"), self._key)
 
     def _check_host(self, host: str) -> None:
-        """Refuse names that are not ours: a page of a stranger may have its own name point here."""
+        """Refuse names that are not this server's: a foreign page may let its own name point here."""
         name = _name_of(host)
         if name in self._names or _is_address(name):
             return

@@ -28,7 +28,7 @@ class HttpError(MedSAM2Error):
 
     Args:
         text: One sentence: what is wrong, and what would be right.
-        retry_after_s: When it is worth trying again, for what is not the caller's fault.
+        retry_after_s: When it is worth trying again, where the caller has done nothing wrong.
         details: Entries that the answer has beside the sentence and the status.
     """
 
@@ -118,39 +118,8 @@ STATUSES: Mapping[type[MedSAM2Error], int] = MappingProxyType(
 _BODY_UNREAD = (400, 408, 413)  # what was sent may not have been read to its end
 
 
-class Fault(HttpError):
-    """An error whose status is a number of its own."""
-
-    def __init__(self, status: int, text: str, *, retry_after_s: int | None = None) -> None:
-        super().__init__(text, retry_after_s=retry_after_s)
-        self.status = status
-
-    @property
-    def answer(self) -> dict[str, object]:
-        """The contract's object for an error."""
-        return error_answer(self)
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """What goes with it."""
-        return error_headers(self)
-
-
-def fault_of(error: MedSAM2Error) -> Fault:
-    """The error with its status as a number."""
-    retry = error.retry_after_s if isinstance(error, HttpError) else None
-    return Fault(status_of(error), str(error), retry_after_s=retry)
-
-
-def busy(text: str, retry_after_s: int) -> Busy:
-    """A server that has as much to do as it takes on."""
-    return Busy(text, retry_after_s=retry_after_s)
-
-
 def status_of(error: MedSAM2Error) -> int:
     """The HTTP status of an error: its own type's, or that of the nearest type it inherits from."""
-    if isinstance(error, Fault):
-        return error.status
     return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
 
 
@@ -198,9 +167,6 @@ def row_error(row: int, column: str, error: MedSAM2Error) -> MedSAM2Error:
 def frame_error(error: MedSAM2Error, how: str) -> MedSAM2Error:
     """Let an error about a file of several frames say how this interface chooses one, or that none can be."""
     return reworded(error, _FRAME_WORDS.sub(how, str(error)))
-
-
-choosing_frame = frame_error
 
 
 def no_room() -> Busy:

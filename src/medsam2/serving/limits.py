@@ -33,7 +33,7 @@ class Usage:
     is_abandoned: bool = False
     """Whether the caller left before its answer."""
 
-    def follow(self, scope: Scope) -> None:
+    def attach_to(self, scope: Scope) -> None:
         """Put it where routes find it."""
         scope[_KEY] = self
 
@@ -110,15 +110,15 @@ class MemoryBudget:
         self.num_reserved += num_bytes
 
     def check_room(self) -> None:
-        """Refuse what will take more, as long as everything is taken.
+        """Refuse work that needs more memory while all of it is taken.
 
         Raises:
             Busy: There is no room.
         """
         if self.num_reserved > self._num_bytes:
             raise Busy(
-                f"all {self._num_bytes // MIB} MiB of memory for requests are taken; what was found so far "
-                "stays: end sessions, or try again",
+                f"all {self._num_bytes // MIB} MiB of memory for requests are taken; masks found so far "
+                "stay: end sessions, or try again",
                 retry_after_s=_FULL_RETRY_S,
             )
 
@@ -166,7 +166,7 @@ class Reservation:
 
 
 COPIES = 3
-"""How often a body is held at most: as it came, as the texts of its JSON, as the files these encode."""
+"""How many copies of a body are in memory at most: as it came, the texts of its JSON, the files in them."""
 
 _LINGER_S = 2.0
 _GZIP = 16 + zlib.MAX_WBITS
@@ -187,7 +187,7 @@ async def read_body(
         receive: Gives its parts.
         settings: Limits of size and time.
         reservation: Grows with the body, before the body does.
-        max_bytes: Another limit than that of the settings, for what is small by nature.
+        max_bytes: A limit below that of the settings, for bodies that are small.
 
     Raises:
         HttpError: It is packed in an unknown way or not as it says, is too slow or too large, or there is no
@@ -243,9 +243,9 @@ async def _in_time(
 
 
 async def discard_rest(scope: Scope, receive: Receive) -> None:
-    """Let a caller finish sending what nobody wants, for a moment: one that is cut off reads no answer."""
+    """Read the rest of a refused body for a moment: a caller that is cut off reads no answer."""
     if header(scope, b"expect"):
-        return  # it has not begun, and asking for the body would start it
+        return  # the caller waits for our word before it sends, and reading would give that word
     with suppress(TimeoutError):
         async with asyncio.timeout(_LINGER_S):
             while (message := await receive())["type"] == "http.request" and message.get("more_body"):
@@ -286,7 +286,7 @@ def _inflater(encoding: str) -> zlib._Decompress | None:
         return None
     if encoding.lower() in ("gzip", "x-gzip"):
         return zlib.decompressobj(_GZIP)
-    raise BadRequest(f"the body is encoded as {encoding[:20]!r}; gzip is taken, or nothing")
+    raise BadRequest(f"the body is encoded as {encoding[:20]!r}; use gzip, or no encoding")
 
 
 def _unpacked(inflate: zlib._Decompress, chunk: bytes) -> Iterator[bytes]:

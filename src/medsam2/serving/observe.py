@@ -68,7 +68,7 @@ def _failure(error: BaseException) -> dict[str, object]:
     return {"error": type(error).__name__, "where": places}
 
 
-_ABANDONED = 499  # nginx's number for a caller that left; nobody receives it
+_ABANDONED = 499  # nginx's number for a caller that left; the caller does not receive it
 _ELSEWHERE = "other"
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -79,7 +79,7 @@ logger = logging.getLogger(__name__)
 
 
 class Observer:
-    """The outermost layer: what it opens for a request it closes, however the request ends."""
+    """The outermost layer: it closes what it opens for a request, however the request ends."""
 
     def __init__(self, app: ASGIApp, service: Service, paths: frozenset[str]) -> None:
         self._app = app
@@ -93,7 +93,7 @@ class Observer:
             return
         usage = Usage(reservation=Reservation(self._service.budget))
         usage.request_id = _given_id(scope) or usage.request_id
-        usage.follow(scope)
+        usage.attach_to(scope)
         status = 500
         started = time.perf_counter()
 
@@ -115,7 +115,7 @@ class Observer:
             )
 
     def _note(self, scope: Scope, usage: Usage, status: int, seconds: float) -> None:
-        # A path of the caller's own making may say anything, a name included.
+        # A path that a caller made up may hold anything, even a patient's name.
         path = scope["path"] if scope["path"] in self._paths else self._template(scope)
         self._service.meters.request_seconds.labels(path).observe(seconds)
         self._service.meters.requests.labels(path, str(status)).inc()
@@ -134,7 +134,7 @@ class Observer:
 
 
 def _given_id(scope: Scope) -> str | None:
-    """The id that a caller or a platform gave, if it is one that can name nobody."""
+    """The id that a caller or a platform gave, if it is a UUID: any other text might be a name."""
     try:
         return str(uuid.UUID(header(scope, b"x-request-id")))
     except ValueError:

@@ -87,7 +87,7 @@ def add_pages(app: FastAPI, make_tour: Callable[[], Tour] | None = None) -> None
 
     Args:
         app: Gets the routes.
-        make_tour: Makes the tour's scan when it is first asked for; without it there is none.
+        make_tour: Makes the tour's scan when it is first needed; without it there is no tour.
     """
     files = _page_files()
 
@@ -129,7 +129,7 @@ def _add_tour(app: FastAPI, tour: Callable[[], Tour]) -> None:
 
 @cache
 def _page_files() -> Mapping[str, _PageFile]:
-    """Name to file; asked for by name alone, so that no path leads out of the package."""
+    """Name to file; files are found by their names, so that no path leads out of the package."""
     found = {}
     for entry in resources.files("medsam2.serving").joinpath("web").iterdir():
         name = entry.name.removesuffix(_GZIP)

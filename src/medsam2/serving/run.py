@@ -1,4 +1,4 @@
-"""Run the server on an address until it is told to stop, with time limits on connections."""
+"""Run the server on an address until it is stopped, with time limits on connections."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class PatientProtocol(H11Protocol):
         self._watch_arrival()
 
     def data_received(self, data: bytes) -> None:
-        """Take data, and see what is still to come."""
+        """Take data, and limit the time for the rest."""
         super().data_received(data)
         self._watch_arrival()
 
@@ -58,7 +58,7 @@ class PatientProtocol(H11Protocol):
         self._watch_arrival()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait for nothing any more."""
+        """Stop all timers."""
         super().connection_lost(exc)
         for timer in (self._timer, self._send_timer):
             if timer is not None:
@@ -120,7 +120,7 @@ def listen(host: str, port: int) -> socket.socket:
     """Take an address before the work of loading weights.
 
     Raises:
-        InputError: It cannot be had.
+        InputError: The address is not available.
     """
     try:
         family, *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]

@@ -1,4 +1,4 @@
-"""Everything a server has one of: the model, the thread that its work is done in, sessions."""
+"""The parts of a server that exist once: the model with its thread, the readers, the sessions."""
 
 from __future__ import annotations
 
@@ -63,15 +63,15 @@ _Result = TypeVar("_Result")
 
 
 class Threads:
-    """Some threads that do what is asked for in the order it is asked for."""
+    """Threads that do their work in the order it is given."""
 
     def __init__(self, count: int, name: str) -> None:
         self._executor = ThreadPoolExecutor(count, thread_name_prefix=name)
 
     async def run(self, work: Callable[[], _Result]) -> _Result:
-        """Do some work; a caller that is cancelled comes back only when none of it is under way any more.
+        """Do some work; a caller that is cancelled returns only when the work has stopped.
 
-        So what the work changes is never in two hands, however requests end.
+        So two threads never change the same thing, however requests end.
         """
         job = self._executor.submit(work)
         result = asyncio.wrap_future(job)
@@ -83,11 +83,11 @@ class Threads:
                     with suppress(asyncio.CancelledError):
                         await asyncio.wait((result,))
                 if not result.cancelled():
-                    result.exception()  # nobody is left to be told
+                    result.exception()  # the caller is gone
             raise
 
     def close(self) -> None:
-        """Let what is at work come to its end."""
+        """Wait until the work under way has ended."""
         self._executor.shutdown(wait=True)
 
 
@@ -99,10 +99,10 @@ class Loaded(NamedTuple):
 
 
 class Model:
-    """A predictor whose work is done slice by slice, in the order it is asked for.
+    """A predictor whose work is done slice by slice, in the order it is given.
 
-    Whoever follows objects asks for one slice after the other, so that others' slices come in between: a
-    click waits for a slice of each of them, not for a volume.
+    A propagation hands in one slice after the other, so that slices of others come in between: a click waits
+    for one slice of each of them, not for a volume.
     """
 
     def __init__(self, predictor: Predictor, weights: str, meters: Meters) -> None:
@@ -113,11 +113,11 @@ class Model:
 
     @property
     def predictor(self) -> Predictor:
-        """The one for what begins now."""
+        """The predictor for work that begins now."""
         return self.loaded.predictor
 
     def take(self, predictor: Predictor, weights: str) -> None:
-        """Let what begins from now on use other weights; open sessions keep those they were opened with."""
+        """Use other weights for work that begins from now on; open sessions keep theirs."""
         self.loaded = Loaded(predictor, weights)
 
     async def run(self, work: Callable[[], _Result]) -> _Result:
@@ -125,7 +125,7 @@ class Model:
         return await self._thread.run(work)
 
     async def step(self, steps: Iterator[_Result]) -> _Result | None:
-        """Follow objects into the next slice; None when there is none left."""
+        """Do the next slice of a propagation; None when no slice is left."""
         step = await self.run(partial(next, steps, None))
         if step is not None:
             self._meters.slices.inc()
@@ -155,7 +155,7 @@ class Model:
                 return await self.run(lambda: opened.outcome().labels)
 
     def close(self) -> None:
-        """Let what is at work come to its end."""
+        """Wait until the work under way has ended."""
         self._thread.close()
 
 
@@ -171,18 +171,18 @@ class Service:
         self.model = Model(predictor, settings.weights, self.meters)
         self.sessions = Sessions(settings)
         self.workers = Threads(settings.max_sessions, "medsam2-worker")
-        """For what sessions need beside the model: masks put together, measured, written. One for each, so
-        that nobody's click waits for another's file."""
+        """For the work of sessions beside the model: masks are put together, measured and written. One
+        thread for each session, so that no click waits for another user's file."""
         self.folder = Path()
-        """Private, for files on their way; names in it are ours."""
+        """Private, for files in transit; the server gives them their names."""
         self.is_ready = False
         self.at_end: list[Callable[[], None]] = []
-        """Called when the server ends, before anything is taken apart."""
+        """Called when the server ends, before its parts are closed."""
         self._watch()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Start what has to run; at the end, let what is at work finish and leave no file behind."""
+        """Start the readers; at the end, wait for the work under way and leave no file behind."""
         with tempfile.TemporaryDirectory(prefix="medsam2-", ignore_cleanup_errors=True) as folder:
             self.folder = Path(folder)
             sweep = asyncio.create_task(self.sessions.sweep())

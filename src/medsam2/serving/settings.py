@@ -1,4 +1,4 @@
-"""How a server is set up: the defaults, the variables MEDSAM2_*, and above both what the caller says."""
+"""How a server is set up: defaults, above them the variables MEDSAM2_*, above both the caller's values."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class ServerSettings(BaseSettings):
     max_sessions: _Count = 16
     """Open at once; their volumes and what is found in them count in `memory_budget`."""
     session_idle_s: _Seconds = 1800.0
-    """Until a session that nobody asks for anything ends."""
+    """After this time without a request a session ends."""
 
     readers: _Count = 2
     """Processes that read files."""
@@ -118,7 +118,7 @@ class ServerSettings(BaseSettings):
 
     @property
     def key(self) -> bytes | None:
-        """The key in the bytes of a header, or None where nobody needs one."""
+        """The key in the bytes of a header, or None where no key is needed."""
         key = self.api_key.get_secret_value().strip() if self.api_key else ""
         return key.encode() or None
 
@@ -127,15 +127,15 @@ def load_settings(given: Mapping[str, object]) -> ServerSettings:
     """Settings from what was given and is not None, then the environment, then the defaults.
 
     Raises:
-        InputError: A value cannot be; the message names the field and what would do.
+        InputError: A value is not usable; the message names the field and what is expected.
     """
-    said = {name: value for name, value in given.items() if value is not None}
+    chosen = {name: value for name, value in given.items() if value is not None}
     try:
-        return ServerSettings.model_validate(ServerSettings(**said).model_dump())  # type: ignore[arg-type]
+        return ServerSettings.model_validate(ServerSettings(**chosen).model_dump())  # type: ignore[arg-type]
     except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        field = str(fault["loc"][0]) if fault["loc"] else ""
-        raise InputError(_sentence(field, fault["type"], fault["msg"], fault["input"])) from None
+        first = error.errors(include_url=False)[0]
+        field = str(first["loc"][0]) if first["loc"] else ""
+        raise InputError(_sentence(field, first["type"], first["msg"], first["input"])) from None
 
 
 def is_loopback(host: str) -> bool:
@@ -147,7 +147,7 @@ def is_loopback(host: str) -> bool:
 
 
 def reader_environment() -> dict[str, str]:
-    """The environment for a process that reads files of strangers: without passwords, with one thread."""
+    """The environment of a process that reads files which are not trusted: no passwords, one thread."""
     kept = {name: value for name, value in os.environ.items() if name.upper() not in _SECRETS}
     home = str(Path(__file__).parents[2])
     if home not in site.getsitepackages():

@@ -90,10 +90,10 @@ async def read_volume(
     """Read an image; its voxels are pages of a file that has no name any more.
 
     Args:
-        path: In a folder of ours; a link, it may be. A folder holds a series.
+        path: In a folder of the server; a link is allowed. A folder holds a DICOM series.
         service: Lends the process.
-        reservation: Grows by the image and by the labels that will lie on it, before either is there. NIfTI
-            files and archives say what they take; of others it is their size, until they are read.
+        reservation: Grows by the image and its labels before either is in memory. NIfTI files and archives
+            say how much they need; for other files it is their size, until they are read.
         frame: Which volume of a 4D file, from 0.
 
     Raises:

@@ -61,7 +61,7 @@ class Embedded:
         return self._do(self._answer(body))
 
     def close(self) -> None:
-        """Let what is at work finish, end the readers and leave no file behind."""
+        """Wait for the work under way, end the readers and leave no file behind."""
         self._do(self._open.aclose())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -103,12 +103,12 @@ def embed(weights: str | None = None) -> Embedded:
         weights: Name or file; those of the settings if not given.
 
     Raises:
-        InputError: A variable's value cannot be.
-        CheckpointError: The weights cannot be had.
+        InputError: The value of a variable is not usable.
+        CheckpointError: The weights are not available.
     """
     from medsam2.inference.predictor import load
 
-    # Nothing is listened on here: who may ask is the platform's to say.
+    # This server listens on no address: the platform decides who may use it.
     given = {"host": _HERE} if weights is None else {"host": _HERE, "weights": weights}
     settings = load_settings(given)
     return Embedded(load(settings.weights, device=settings.device, precision=settings.precision), settings)

@@ -43,7 +43,7 @@ def application(arguments: Mapping[str, object]) -> Application:
         arguments: The fields of `Scale`.
 
     Raises:
-        InputError: One of them, or a setting, cannot be.
+        InputError: One of them, or a setting, is not usable.
     """
     scale = _scale(arguments)
     settings = _settings()
@@ -78,8 +78,8 @@ def _scale(arguments: Mapping[str, object]) -> Scale:
     try:
         return Scale.model_validate(dict(arguments))
     except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        name = ".".join(map(str, fault["loc"]))
+        first = error.errors(include_url=False)[0]
+        name = ".".join(map(str, first["loc"]))
         known = ", ".join(Scale.model_fields)
-        text = f"{name}: {fault['msg'].lower()}, not {fault['input']!r}; there are {known}"
+        text = f"{name}: {first['msg'].lower()}, not {first['input']!r}; there are {known}"
         raise InputError(text) from None

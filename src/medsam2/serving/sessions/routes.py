@@ -66,7 +66,7 @@ _Events = asyncio.Queue[bytes | None]
 
 
 async def propagation(service: Service, opened: OpenSession) -> Response:
-    """Carry the objects of a session through its volume.
+    """Propagate the objects of a session, as a stream of events.
 
     Raises:
         SessionError: No object has a prompt.
@@ -115,7 +115,7 @@ async def _events(service: Service, opened: OpenSession, turn: int) -> AsyncIter
     seen: set[int] = set()
     steps = opened.session.propagate()
     while True:
-        # Held for one slice only: whoever wants to see or to change something comes in between.
+        # The lock is kept for one slice only, so that other requests of the session come in between.
         async with opened.locked() as session:
             if opened.turn != turn:
                 raise StateConflict("the session was changed, which ended this propagation; propagate again")
@@ -221,7 +221,7 @@ def _add_changes(router: APIRouter, service: Service) -> None:
 
     @router.post(_ONE + "/propagate", response_model=None)
     async def propagate(session_id: str) -> Response:
-        """Carry all objects through the volume; each slice is an event as it is done."""
+        """Propagate all objects through the volume; each slice is an event."""
         return await propagation(service, sessions.get(session_id))
 
     @router.post(_ONE + "/undo", response_model=SessionState)

@@ -1,4 +1,4 @@
-"""The open sessions: found by their ids, one request at a time in each, ended when nobody comes any more."""
+"""The open sessions: each has an id, serves one request at a time, and ends when it is left alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FULL_RETRY_S = 60
 _LONGEST_SWEEP_S = 30.0
 
 Masks = dict[int, dict[int, str]]
-"""Slice to object number to run lengths; what is empty is left out."""
+"""Slice to object number to run lengths; empty masks are left out."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -35,7 +35,7 @@ class OpenSession:
     weights: str
     """Name or file of those that it was opened with."""
     name: str
-    """What its user calls it; never a path."""
+    """The file's name as its user has it; never a path."""
     folder: Path
     """Private; goes with the session."""
     source: Path | None
@@ -46,7 +46,7 @@ class OpenSession:
     id: str = field(default_factory=lambda: secrets.token_urlsafe(_ID_BYTES))
     is_open: bool = True
     turn: int = 0
-    """Grows with each change and each propagation, and so ends a propagation under way."""
+    """Grows with each change and each propagation, which ends a propagation under way."""
     masks: Masks | None = None
     """Of all slices, until something changes them."""
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -55,7 +55,7 @@ class OpenSession:
 
     @property
     def idle_s(self) -> float:
-        """For how long nobody has asked for anything."""
+        """Seconds since the last request."""
         return 0.0 if self._num_users else time.monotonic() - self._last_used
 
     @property
@@ -66,9 +66,9 @@ class OpenSession:
 
     @asynccontextmanager
     async def locked(self) -> AsyncIterator[Session]:
-        """Have the session to oneself; the lock comes before the model's thread, always.
+        """Lock the session; always before the model's thread is used.
 
-        What the session holds afterwards counts in the memory for requests.
+        What the session has found afterwards counts in the memory for requests.
 
         Raises:
             NotFound: It has ended meanwhile.
@@ -87,13 +87,13 @@ class OpenSession:
             self._last_used = time.monotonic()
 
     def next_turn(self) -> int:
-        """Begin something that nothing begun before may go on beside."""
+        """Begin a change or a propagation; a propagation under way will end."""
         self.turn += 1
         return self.turn
 
     @asynccontextmanager
     async def changing(self) -> AsyncIterator[Session]:
-        """Have the session to oneself to change it; a propagation under way ends with the slice at hand.
+        """Lock the session to change it; a propagation under way ends with the slice at hand.
 
         Raises:
             NotFound: It has ended meanwhile.
@@ -104,7 +104,7 @@ class OpenSession:
             yield session
 
     async def end(self) -> None:
-        """Give everything back, once nobody is in it any more."""
+        """Release everything, once no request uses the session."""
         self.next_turn()
         async with self._lock:
             self.is_open = False
@@ -162,7 +162,7 @@ class Sessions:
         return opened
 
     async def end(self, opened: OpenSession) -> None:
-        """End a session; nobody finds it from now on."""
+        """End a session; it is not found from now on."""
         if self._open.pop(opened.id, None) is not None:
             await opened.end()
 
@@ -172,7 +172,7 @@ class Sessions:
         task.add_done_callback(self._tasks.discard)
 
     async def sweep(self) -> None:
-        """End what nobody has used for too long, again and again."""
+        """End sessions that were left alone for too long, again and again."""
         while True:
             await asyncio.sleep(min(_LONGEST_SWEEP_S, self._idle_s / 4))
             for opened in self:
