@@ -1,4 +1,4 @@
-"""What the site takes from elsewhere in the repository, so that nothing is written twice."""
+"""Pages and sections that the site takes from other files, so that nothing is written twice."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
-WIDTH = 76  # of the column in which it stands
-# File of the repository -> page of the site, for files that are there.
+WIDTH = 76  # characters in a line of the site's column
+# File of the repository -> page of the site.
 _PAGES = {
     "ARCHITECTURE.md": "project/architecture.md",
     "CHANGELOG.md": "project/changelog.md",
@@ -30,13 +30,13 @@ COMMANDS_PAGE = "reference/command-line.md"
 
 _LINK = re.compile(r"\[([^\]]+)\]\((?!https?:|#)([^)#]+)(#[^)]*)?\)")
 _NAMES, _ERRORS = "<!-- public names -->", "<!-- errors -->"
-_OWN_PAGE = "medsam2.prompts.types"  # whose names have a page of their own
+_OWN_PAGE = "medsam2.prompts.types"  # its names have a page of their own
 _SECTION = re.compile(r"^<!-- section (.+) of (\S+) -->$", re.MULTILINE)
 _EXAMPLE = re.compile(r"^\| `(\w+\.py)", re.MULTILINE)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """List pages that the navigation does not name under a heading of their own, rather than lose them."""
+    """Put pages that the navigation does not name under the heading More."""
     named = set(_pages_of(config.nav))
     docs = Path(config.docs_dir)
     there = {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")}
@@ -47,7 +47,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that are made of other files and of the command line itself."""
+    """Add the pages that are made from other files and from the command line."""
     for source, page in TAKEN.items():
         text = relinked((ROOT / source).read_text(encoding="utf-8"), source, page)
         if source.startswith("examples/"):
@@ -58,9 +58,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Put sections of other files where a page asks for them, and mend links that lead out of the site."""
+    """Replace markers by sections of other files, and correct links that lead out of the site."""
 
-    def found(match: re.Match[str]) -> str:
+    def replacement(match: re.Match[str]) -> str:
         return relinked(section(match[1], match[2]), match[2], page.file.src_uri)
 
     if page.file.generated_by is None:
@@ -68,11 +68,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     for marker, places in ((_NAMES, public_names), (_ERRORS, error_kinds)):
         if marker in markdown:
             markdown = markdown.replace(marker, "\n\n".join(places()))
-    return _SECTION.sub(found, markdown)
+    return _SECTION.sub(replacement, markdown)
 
 
 def public_names() -> Iterator[str]:
-    """Yield a place in the reference for each name of the package."""
+    """Yield an entry of the reference for each public name of the package."""
     import medsam2
 
     for name in medsam2.__all__:
@@ -82,16 +82,16 @@ def public_names() -> Iterator[str]:
 
 
 def error_kinds() -> Iterator[str]:
-    """Yield a place in the reference for each kind of error."""
+    """Yield an entry of the reference for each kind of error."""
     from medsam2 import errors
 
     for name, value in vars(errors).items():
-        if isinstance(value, type):
+        if isinstance(value, type) and value.__module__ == errors.__name__:
             yield f"::: {errors.__name__}.{name}"
 
 
 def section(title: str, source: str) -> str:
-    """Return the text under a heading of the second level.
+    """Return the text of a section with a heading of the second level.
 
     Raises:
         PluginError: The file has no such heading.
@@ -100,22 +100,22 @@ def section(title: str, source: str) -> str:
     try:
         return parts[parts.index(title) + 1].strip()
     except ValueError:
-        raise PluginError(f"{source} has no section {title!r}, which a page of docs/ shows") from None
+        raise PluginError(f"{source} has no section {title!r}, but a page of docs/ shows it") from None
 
 
 def relinked(markdown: str, source: str, page: str) -> str:
-    """Point links of a file at pages of the site; one to a file that is no page keeps its words alone."""
+    """Point the links of a file to pages of the site; a link to a file without a page becomes plain text."""
 
-    def found(match: re.Match[str]) -> str:
+    def replacement(match: re.Match[str]) -> str:
         words, target, part = match[1], match[2], match[3] or ""
         path = ((ROOT / source).parent / target).resolve()
         if not path.is_relative_to(ROOT) or not path.exists():
-            return match[0]  # in an example, or wrong, which the build then says
+            return match[0]  # part of an example, or wrong: the build then reports it
         name = path.relative_to(ROOT).as_posix()
         name = TAKEN.get(name, name.removeprefix("docs/") if name.startswith("docs/") else "")
         return f"[{words}]({posixpath.relpath(name, posixpath.dirname(page))}{part})" if name else words
 
-    return _LINK.sub(found, markdown)
+    return _LINK.sub(replacement, markdown)
 
 
 def _pages_of(nav: object) -> Iterator[str]:
@@ -126,14 +126,14 @@ def _pages_of(nav: object) -> Iterator[str]:
 
 
 def command_lines() -> Iterator[str]:
-    """Yield the command line's own help, a command after the other."""
+    """Yield the help texts of all commands, line by line."""
     from medsam2.cli.main import PROGRAM, command_line
 
     yield "# Command line"
     yield ""
-    yield "What `--help` says, taken from the program when this page was built."
+    yield "These are the texts of `--help`, taken from the program when this page was built."
     yield "Exit codes: 0 done; 1 the work failed; 2 the command line or an input is wrong."
-    yield "Data goes to standard output, words for people to standard error."
+    yield "Results go to standard output, sentences for people to standard error."
     yield from _help(
         click.Context(command_line, info_name=PROGRAM, help_option_names=["-h", "--help"]), level=2
     )

@@ -72,7 +72,8 @@ def test_the_reference_has_every_public_name(site: Path) -> None:
     names = {name.rpartition(".")[2] for name in found}
     assert set(medsam2.__all__) - {"__version__"} <= names
     assert "medsam2.inference.session.Session.undo" in found
-    kinds = {name for name, value in vars(errors).items() if isinstance(value, type)}
+    classes = {name: value for name, value in vars(errors).items() if isinstance(value, type)}
+    kinds = {name for name, value in classes.items() if value.__module__ == errors.__name__}
     assert kinds == set(
         re.findall(r'id="medsam2\.errors\.(\w+)"', (site / "reference/errors/index.html").read_text())
     )
