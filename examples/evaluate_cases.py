@@ -1,8 +1,8 @@
-"""Measure masks against known answers, on scans that are generated here.
+"""Measure masks against known masks, on generated scans.
 
     python examples/evaluate_cases.py cases
 
-Put your own scans and masks into the list instead; `medsam2 evaluate cases/cases.json` reads the same file.
+For your own scans, write such a list of cases; `medsam2 evaluate cases/cases.json` reads the same file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SEEDS = (1, 2)
 
 
 def write_case(folder: Path, seed: int) -> dict[str, object]:
-    """Write a scan and its labels, and say what is to be found in them and from which box."""
+    """Write a scan and its labels, and return the case: the object to segment and its box."""
     scan = generate_scan(seed)
     label = STRUCTURES.index(TARGET) + 1
     truth = scan.labels == label
@@ -48,7 +48,7 @@ def write_case(folder: Path, seed: int) -> dict[str, object]:
 
 
 def main(output: str) -> None:
-    """Write the cases, run them, print and keep what was measured."""
+    """Write the cases, run them, print the measurements and save them."""
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "cases.json").write_text(json.dumps([write_case(folder, seed) for seed in SEEDS], indent=2))

@@ -1,4 +1,4 @@
-"""Follow an object through a video and print its area in every frame.
+"""Propagate an object through a video and print its area in every frame.
 
 python examples/follow_video.py [VIDEO]
 """
@@ -17,7 +17,7 @@ BOX = (28, 12, 72, 52)  # x_min, y_min, x_max, y_max in pixels of the frame
 
 
 def pulsing_disc(num_frames: int = 12) -> np.ndarray:
-    """A pale disc on blue that shrinks and grows again, uint8 (frame, y, x, 3)."""
+    """Draw a pale disc on blue that shrinks and grows again, uint8 (frame, y, x, 3)."""
     y, x = np.mgrid[:64, :96]
     frames = np.empty((num_frames, 64, 96, 3), np.uint8)
     for k, frame in enumerate(frames):
@@ -27,8 +27,8 @@ def pulsing_disc(num_frames: int = 12) -> np.ndarray:
 
 
 def main(path: str | None = None) -> None:
-    """Prompt one frame and take the others as they come, in order."""
-    frames = pulsing_disc() if path is None else open_video(path)  # decoded when they are looked at
+    """Prompt one frame and print each frame, in order of time."""
+    frames = pulsing_disc() if path is None else open_video(path)  # a frame is decoded when it is needed
     session = medsam2.load("compact").video(frames)
     session.add(1, frame=FRAME, box=BOX)
     for found in session.propagate():

@@ -10,11 +10,11 @@ import sys
 import medsam2
 
 SLICE = 24
-BOX = (65, 113, 82, 137)  # x_min, y_min, x_max, y_max in pixels of the slice, around a lesion of the liver
+BOX = (65, 113, 82, 137)  # x_min, y_min, x_max, y_max in pixels of the slice, around a lesion in the liver
 
 
 def main(scan: str, output: str) -> None:
-    """Read a scan, segment it, write the mask on exactly its grid."""
+    """Read a scan, segment it, and write the mask on exactly its grid."""
     volume = medsam2.read(scan)
     predictor = medsam2.load("compact")
     mask = predictor.segment(volume, slice=SLICE, box=BOX, window="abdomen")

@@ -1,4 +1,4 @@
-"""The contract behind Azure ML's inference server: `init` once, `run` for each request."""
+"""The contract for Azure ML's inference server, which calls `init` once and `run` for each request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _embedded: Embedded | None = None
 
 
 def init() -> None:
-    """Load the weights: those of the deployment's model if it has one, or else MEDSAM2_WEIGHTS."""
+    """Load the weights of the deployment's model if it has one, or else MEDSAM2_WEIGHTS."""
     global _embedded
     _embedded = embed(_mounted_weights(os.environ.get(MODEL_VARIABLE)))
 
@@ -28,10 +28,10 @@ def run(raw_data: str) -> AMLResponse:
     """Answer a request.
 
     Args:
-        raw_data: Its body.
+        raw_data: The body of the request.
 
     Returns:
-        The contract's answer with the contract's status.
+        The answer and the status that the contract prescribes.
     """
     from azureml_inference_server_http.api.aml_response import AMLResponse
 
