@@ -24,12 +24,12 @@ import numpy as np
 from scipy import ndimage
 
 from medsam2.evaluation.cases import Case, read_cases
-from medsam2.evaluation.metrics import TARGET_DICE
 from medsam2.evaluation.runner import run_cases
 from medsam2.evaluation.simulated_user import RunOptions
 from medsam2.imaging import io
 from medsam2.imaging.volume import Volume
 from medsam2.inference.predictor import Predictor, load
+from medsam2.measure.overlap import TARGET_DICE
 from medsam2.prompts.simulate import tight_box
 from medsam2.synthesis.stack import generate_stack
 from medsam2.training.config import TrainConfig, read_recipe

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medsam2.annotation.attempts import Attempt, dice, gather
+from medsam2.annotation.attempts import Attempt, gather
 from medsam2.annotation.cases import list_cases, open_case, release
 from medsam2.annotation.findings import compare, find, mean_of
 from medsam2.annotation.journal import log_events
@@ -19,6 +19,7 @@ from medsam2.annotation.report import render_report, write_report
 from medsam2.annotation.versions import add_proposal, save_version
 from medsam2.evaluation.comparison import estimate_saving
 from medsam2.imaging.volume import Volume
+from medsam2.measure.overlap import dice
 from medsam2.reports.time_charts import draw_acts, draw_pairs, draw_times
 
 Boxes = Callable[..., Volume]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medsam2.errors import GeometryError
-from medsam2.evaluation.metrics import Overreach, measure_overreach, poor_slices, volume_error_percent
+from medsam2.measure.overlap import Overreach, measure_overreach, poor_slices, volume_error_percent
 
 
 def tower(*filled, depth=12):

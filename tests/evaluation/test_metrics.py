@@ -8,7 +8,8 @@ import pytest
 from scipy import ndimage
 
 from medsam2.errors import GeometryError, InputError
-from medsam2.evaluation.metrics import measure, measure_dice
+from medsam2.evaluation.metrics import measure
+from medsam2.measure.overlap import dice
 
 SPACING = (1.0, 2.0, 4.0)  # x, y, z
 
@@ -151,11 +152,11 @@ def test_the_rounding_of_a_header_does_not_make_a_surface_wrong():
 
 def test_dice_of_slices():
     plane = cube()[12]
-    assert measure_dice(plane, plane) == 1.0
-    assert measure_dice(plane, np.roll(plane, 5, 0)) == pytest.approx(0.5)
-    assert measure_dice(plane, np.zeros_like(plane)) == 0.0
-    assert measure_dice(np.zeros_like(plane), plane) == 0.0
-    assert measure_dice(np.zeros_like(plane), np.zeros_like(plane)) == 1.0
+    assert dice(plane, plane) == 1.0
+    assert dice(plane, np.roll(plane, 5, 0)) == pytest.approx(0.5)
+    assert dice(plane, np.zeros_like(plane)) == 0.0
+    assert dice(np.zeros_like(plane), plane) == 0.0
+    assert dice(np.zeros_like(plane), np.zeros_like(plane)) == 1.0
 
 
 @pytest.mark.parametrize("other", [cube((30, 30, 31)), cube()[0]])

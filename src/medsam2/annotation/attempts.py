@@ -16,6 +16,7 @@ from medsam2.annotation.project import Project
 from medsam2.annotation.rounds import Round, list_rounds
 from medsam2.annotation.versions import Version, latest_done, list_versions, read_version
 from medsam2.errors import MedSAM2Error
+from medsam2.measure.overlap import dice
 
 SAVE = "save"
 
@@ -153,12 +154,6 @@ def with_proposals(project: Project, record: Record) -> list[Agreement]:
         if before:
             found += _compare(project, case.name, before[-1], final)
     return found
-
-
-def dice(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the Dice coefficient of two boolean masks of one shape; 1 where both are empty."""
-    size = int(first.sum()) + int(second.sum())
-    return 2 * int((first & second).sum()) / size if size else 1.0
 
 
 def mean_dice(found: Sequence[Agreement]) -> float | None:

@@ -1,132 +1,139 @@
-"""`medsam2 bench`: measure policies and speed on this machine."""
+"""`medsam2 bench`: measure speed and memory on this machine."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+import time
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import click
 
-from medsam2.cli.messages import say
+from medsam2.cli.options import precision_option
+from medsam2.errors import InputError
 
 if TYPE_CHECKING:
-    from medsam2.evaluation.ablation import ArmScore, Comparison, Subject
+    from medsam2.inference.session import Session
 
-PIPE_WIDTH = 140
-
-
-@click.group()
-def bench() -> None:
-    """Measure memory policies on this machine."""
+SIDE = 256
+SEED = 900_000
+WINDOW = (0.0, 255.0)
+"""Of generated stacks."""
 
 
-@bench.command()
-@click.argument("cases", type=click.Path(path_type=Path), required=False, metavar="[CASES.json]")
-@click.option("--generated", type=click.IntRange(min=0), default=12, show_default=True,
-              help="Stacks to generate, each with up to two long objects.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(min=0), default=900_000, show_default=True,
-              help="Of the first stack.")  # fmt: skip
-@click.option("--weights", default="compact", show_default=True, help="Name or file.")
-@click.option("--arm", "arms", multiple=True, help="Compare these policies only; several are possible.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
-def memory(
-    cases: Path | None, generated: int, seed: int, weights: str, arms: Sequence[str], as_json: bool
+@click.group(invoke_without_command=True)
+@click.option("--weights", default="compact", show_default=True, metavar="NAME|FILE", help="Name or file.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@precision_option
+@click.option(
+    "--slices", type=click.IntRange(min=2), default=40, show_default=True, metavar="N",
+    help="Slices of the generated scan.",
+)  # fmt: skip
+@click.option("--json", "prints_json", is_flag=True, help="Print one JSON object instead of lines.")
+@click.pass_context
+def bench(
+    ctx: click.Context, weights: str, device: str, precision: str, slices: int, prints_json: bool
 ) -> None:
-    """Compare memory policies in pairs.
+    """Measure speed and memory on this machine.
 
-    The same weights follow every object with every policy, through all slices of its volume, from the
-    tight box on one slice. Objects are the 3D cases of CASES.json and generated ones.
+    A generated object is followed through every slice of a generated scan, from one box, and then corrected
+    with one click.
+
+    Example: medsam2 bench --weights compact --slices 100
     """
-    from medsam2.errors import InputError
-    from medsam2.evaluation.ablation import run_arms
-    from medsam2.evaluation.arms import ARMS
+    if ctx.invoked_subcommand is not None:
+        return
+    facts = _measure(weights, device, precision, slices)
+    if prints_json:
+        click.echo(json.dumps(asdict(facts)))
+        return
+    click.echo(
+        f"{weights} on {facts.device} in {facts.precision}, {facts.threads} threads: "
+        f"{slices} slices of {SIDE} x {SIDE} in {facts.seconds:.2f} s, {facts.seconds_a_slice:.3f} s a slice"
+    )
+    click.echo(
+        f"The preview after a box takes {facts.box_seconds:.2f} s, after a click {facts.click_seconds:.2f} s."
+    )
+    if facts.peak_mib is not None:
+        click.echo(f"The process used at most {facts.peak_mib:.0f} MiB, libraries and weights included.")
+
+
+@bench.command(hidden=True, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def memory() -> None:
+    """Tell where the comparison of memory policies is."""
+    raise InputError(
+        "the comparison of memory policies is a script of the repository now: "
+        "python benchmarks/memory_policies.py CASES.json"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Facts:
+    """What was measured."""
+
+    weights: str
+    device: str
+    precision: str
+    threads: int
+    slices: int
+    seconds: float
+    """From opening the volume to the last mask."""
+    seconds_a_slice: float
+    box_seconds: float
+    """From opening the volume to the mask on the prompted slice."""
+    click_seconds: float
+    """From a correcting click to the mask on its slice."""
+    peak_mib: float | None
+
+
+def _measure(weights: str, device: str, precision: str, num_slices: int) -> _Facts:
+    import numpy as np
+    import torch
+
+    from medsam2.imaging.volume import Volume
     from medsam2.inference.predictor import load
+    from medsam2.inference.record import watched_memory
+    from medsam2.inference.runtime import InferenceOptions
+    from medsam2.prompts.simulate import center_point, tight_box
+    from medsam2.prompts.types import Prompt
+    from medsam2.synthesis.stack import generate_stack
 
-    unknown = [arm for arm in arms if arm not in ARMS]
-    if unknown:
-        raise InputError(f"policies to compare are {', '.join(ARMS)}, not {unknown[0]!r}")
-    chosen = {name: policy for name, policy in ARMS.items() if not arms or name in arms or name == "recent"}
-    subjects = list(_subjects(cases, generated, seed))
-    if not subjects:
-        raise InputError("there is nothing to follow: give CASES.json, or --generated above 0")
-    scores = []
-    for score in run_arms(subjects, load(weights), chosen):
-        scores.append(score)
-        if len(scores) % len(chosen) == 0:
-            say(f"{len(scores) // len(chosen)} of {len(subjects)} objects")
-    if as_json:
-        click.echo(json.dumps(_facts(scores)))
-    else:
-        _print_tables(scores)
+    def start() -> tuple[Session, float]:
+        begun = time.perf_counter()
+        session = predictor.session(volume, window=WINDOW, options=options)
+        session.add(1, box)
+        return session, time.perf_counter() - begun
 
-
-def _subjects(cases: Path | None, generated: int, seed: int) -> Iterator[Subject]:
-    from medsam2.evaluation.ablation import subject_of
-    from medsam2.evaluation.cases import read_cases, read_task
-    from medsam2.evaluation.generated import long_objects
-
-    for case in [] if cases is None else read_cases(cases):
-        if case.axis is not None:
-            yield subject_of(read_task(case))
-    yield from long_objects(range(seed, seed + generated))
-
-
-def _strata(scores: Sequence[ArmScore]) -> Iterator[tuple[str, list[ArmScore]]]:
-    """All objects, then apart: the short ones, generated and real long ones, those with a gap."""
-    from medsam2.evaluation.summary import SHORT_OBJECT
-
-    is_short = {score.subject: score.num_slices <= SHORT_OBJECT for score in scores}
-    strata = {
-        "all objects": list(scores),
-        f"real, longer than {SHORT_OBJECT} slices": [
-            s for s in scores if not s.group.startswith("generated") and not is_short[s.subject]
-        ],
-        f"up to {SHORT_OBJECT} slices": [s for s in scores if is_short[s.subject]],
-        "generated": [s for s in scores if s.group.startswith("generated") and not s.group.endswith("gap")],
-        "generated, with a gap": [s for s in scores if s.group.endswith("gap")],
-    }
-    yield from ((name, part) for name, part in strata.items() if part)
-
-
-def _facts(scores: Sequence[ArmScore]) -> dict[str, object]:
-    from medsam2.evaluation.ablation import compare
-
-    return {
-        "strata": {
-            name: [dataclasses.asdict(row) for row in compare(part)] for name, part in _strata(scores)
-        },
-        "scores": [dataclasses.asdict(score) for score in scores],
-    }
-
-
-def _print_tables(scores: Sequence[ArmScore]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from medsam2.evaluation.ablation import compare
-
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=PIPE_WIDTH)
-    for name, part in _strata(scores):
-        rows = compare(part)
-        table = Table(
-            title=f"{name} ({rows[0].num_subjects})", title_justify="left", box=None, pad_edge=False
-        )
-        for number, title in enumerate(("policy", "Dice", "over", "under", "difference", "95 %", "p")):
-            table.add_column(title, justify="right" if number else "left", no_wrap=True)
-        for row in rows:
-            table.add_row(row.arm, *_cells(row, is_first=row is rows[0]))
-        console.print(table, markup=False)
-        console.print()
-
-
-def _cells(row: Comparison, *, is_first: bool) -> tuple[str, ...]:
-    cells = (f"{row.mean_dice:.3f}", f"{row.mean_over:.2f}", f"{row.mean_under:.2f}")
-    if is_first:
-        return cells
-    between = "-" if row.interval is None else "{:+.4f} to {:+.4f}".format(*row.interval)
-    return (*cells, f"{row.difference:+.4f}", between, f"{row.p_value:.3f}")
+    stack = generate_stack(SEED, shape=(num_slices, SIDE, SIDE))
+    areas = (stack.labels > 0).sum(axis=(1, 2))
+    key_slice = int(areas.argmax())
+    labels, counts = np.unique(stack.labels[key_slice][stack.labels[key_slice] > 0], return_counts=True)
+    inside = stack.labels[key_slice] == labels[counts.argmax()]
+    predictor = load(weights, device=device, precision=precision)
+    # No part is cut off and no direction ends early, so that the work is that of all slices.
+    options = InferenceOptions(keep_component=False, stop_after=0)
+    box = Prompt(slice_index=key_slice, box=tight_box(inside))
+    click_inside = Prompt(slice_index=key_slice, points=(center_point(inside, is_positive=True),))
+    volume = Volume.from_array(stack.image)
+    with watched_memory() as peak:
+        start()  # the first call allocates memory and chooses kernels
+        session, box_seconds = start()
+        started = time.perf_counter()
+        session.finish()
+        seconds = box_seconds + time.perf_counter() - started
+        started = time.perf_counter()
+        session.add(1, click_inside)
+        click_seconds = time.perf_counter() - started
+    runtime = predictor.runtime
+    return _Facts(
+        weights=weights,
+        device=str(runtime.device),
+        precision=str(runtime.precision).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+        slices=num_slices,
+        seconds=seconds,
+        seconds_a_slice=seconds / num_slices,
+        box_seconds=box_seconds,
+        click_seconds=click_seconds,
+        peak_mib=peak.mib,
+    )

@@ -126,6 +126,7 @@ def _generated_case(output: Path, structure: str, seed: int) -> _Case:
 def _segment(case: _Case, predictor: Predictor) -> dict[str, object]:
     """Segment, keep scan, mask and picture, and return what `--json` prints."""
     from medsam2.imaging.io import write
+    from medsam2.measure.overlap import dice
     from medsam2.measure.sizes import longest_diameter_mm
     from medsam2.prompts.simulate import tight_box
 
@@ -146,7 +147,7 @@ def _segment(case: _Case, predictor: Predictor) -> dict[str, object]:
         "structure": case.structure,
         "slice": key_slice,
         "box": [round(end) for end in box],
-        "dice": round(_dice(found, case.reference), 4),
+        "dice": round(dice(found, case.reference), 4),
         "volume_ml": float(found.sum()) * spacing_x * spacing_y * spacing_z / 1000,
         "longest_diameter_mm": longest_diameter_mm(found, (spacing_x, spacing_y)),
         "num_slices": int(found.any(axis=(1, 2)).sum()),
@@ -168,11 +169,6 @@ def _draw(case: _Case, found: np.ndarray, key_slice: int, box: tuple[float, floa
         aspect=spacing_y / spacing_x,
     )
     write_preview(picture, case.picture_path)
-
-
-def _dice(mask: np.ndarray, reference: np.ndarray) -> float:
-    """Overlap with the reference; not `evaluation`'s, which needs packages the demo does without."""
-    return 2 * float((mask & reference).sum()) / float(mask.sum() + reference.sum())
 
 
 def _sentences(facts: dict[str, object], case: _Case, weights: str) -> str:

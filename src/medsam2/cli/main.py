@@ -34,7 +34,7 @@ SUBCOMMANDS: Mapping[str, Subcommand] = MappingProxyType(
         "video": Subcommand("medsam2.cli.video:video", "Follow a structure through a video."),
         "demo": Subcommand("medsam2.cli.demo:demo", "Segment a real scan and a generated one."),
         "evaluate": Subcommand("medsam2.cli.evaluate:evaluate", "Measure masks against reference masks."),
-        "bench": Subcommand("medsam2.cli.bench:bench", "Measure memory policies on this machine."),
+        "bench": Subcommand("medsam2.cli.bench:bench", "Measure speed and memory on this machine."),
         "train": Subcommand("medsam2.cli.train:train", "Train a network from a recipe."),
         "rounds": Subcommand(
             "medsam2.cli.rounds:rounds", "Fine-tune on corrected masks and propose the next."

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from medsam2.errors import InputError
 from medsam2.evaluation.comparison import Estimate, cluster_of, estimate_saving
-from medsam2.evaluation.metrics import TARGET_DICE
 from medsam2.evaluation.runner import CaseResult
+from medsam2.measure.overlap import TARGET_DICE
 
 SIMULATED = (
     "This saving is simulated: prompts were placed by a rule that knows the reference mask, and seconds were "

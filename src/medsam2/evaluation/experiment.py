@@ -11,11 +11,11 @@ import numpy as np
 from medsam2.evaluation.cases import Case, is_by_hand
 from medsam2.evaluation.comparison import MIN_CLUSTERS, Difference, cluster_of, compare_runs
 from medsam2.evaluation.cost import CostSummary, TimeModel, annotation_cost
-from medsam2.evaluation.metrics import measure_dice
 from medsam2.evaluation.provenance import Provenance
 from medsam2.evaluation.runner import CaseResult, run_cases
 from medsam2.evaluation.simulated_user import RunOptions, Segmenter
 from medsam2.imaging.labels import from_run_lengths, run_lengths
+from medsam2.measure.overlap import dice
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,7 +43,7 @@ class Masks:
         """Measure how far the second method's mask agrees with the first one's. It is not kept."""
         key = result.name, result.repeat
         if key in self.kept:
-            self.alike[key] = measure_dice(self.get(result), mask)
+            self.alike[key] = dice(self.get(result), mask)
 
     def get(self, result: CaseResult) -> np.ndarray:
         """Return the mask of a result, bool `(z, y, x)`."""

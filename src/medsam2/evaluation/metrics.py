@@ -1,4 +1,4 @@
-"""Measure how well two masks agree, and how far each reaches."""
+"""Measure how well two masks agree, with the distances of MONAI."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from medsam2.errors import GeometryError, InputError
 from medsam2.imaging.labels import bounding_box
+from medsam2.measure.overlap import dice
 
 TOLERANCE = 2.0
 """How far a surface may be off and still count as right, in mm; in pixels where there are no mm."""
@@ -24,7 +25,7 @@ _MARGIN = 1  # one layer of background shows the surface; more changes nothing
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """What two masks have in common."""
+    """How well two masks agree."""
 
     dice: float
     """0 to 1; 1 if both are empty, 0 if one is."""
@@ -33,10 +34,10 @@ class Agreement:
     strict_surface_dice: float
     """The same at half the tolerance."""
     hd95: float
-    """95th percentile of the way from a surface to the other, the worse direction of the two, in the unit of
-    the spacing; 0 if both are empty, infinite if one is."""
+    """95th percentile of the distance from one surface to the other, the larger of the two directions, in the
+    unit of the spacing; 0 if both are empty, infinite if one is."""
     assd: float
-    """Mean way from a surface to the other over both surfaces together; 0 and infinite as for HD95."""
+    """Mean distance from each surface to the other, over both surfaces; 0 and infinite as for HD95."""
 
 
 def measure(
@@ -98,25 +99,12 @@ def measure(
             ours, theirs, include_background=True, symmetric=True, spacing=steps
         )
     return Agreement(
-        dice=float(monai.compute_dice(ours, theirs)),
+        dice=dice(predicted, truth),
         surface_dice=float(loose),
         strict_surface_dice=float(strict),
         hd95=float(hd95),
         assd=float(assd),
     )
-
-
-def measure_dice(predicted: np.ndarray, truth: np.ndarray) -> float:
-    """Return the Dice of two masks, 1 if both are empty.
-
-    Args:
-        predicted: Boolean, (y, x) or (z, y, x).
-        truth: Boolean, of the same shape.
-
-    Raises:
-        InputError: MONAI is not installed.
-    """
-    return float(load_monai().compute_dice(_as_tensor(predicted), _as_tensor(truth), ignore_empty=False))
 
 
 def load_monai() -> ModuleType:
@@ -134,65 +122,3 @@ def load_monai() -> ModuleType:
 def _as_tensor(mask: np.ndarray) -> Tensor:
     """Return a mask as MONAI wants it, with axes for a batch and for classes."""
     return torch.from_numpy(np.ascontiguousarray(mask))[None, None].float()
-
-
-TARGET_DICE = 0.9
-"""From here on a slice, or a whole mask, is taken as done."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Overreach:
-    """How far a mask goes on along the slices where the object has ended; 0 where it stops in time."""
-
-    above_slices: int
-    """From the object's last slice to the mask's, with all slices between them."""
-    below_slices: int
-    """From the object's first slice to the mask's."""
-    above_mm: float
-    below_mm: float
-
-
-def measure_overreach(found: np.ndarray, truth: np.ndarray, step_mm: float) -> Overreach:
-    """Measure over-propagation at both ends.
-
-    Args:
-        found: Boolean `(z, y, x)` along the sliced axis.
-        truth: Boolean, of the same shape; not empty.
-        step_mm: Distance between slices in mm; NaN for a picture, whose distances are then NaN.
-
-    Raises:
-        GeometryError: The shapes differ, or the object is in no slice.
-    """
-    if found.shape != truth.shape:
-        raise GeometryError(f"masks of shapes {found.shape} and {truth.shape} cannot be compared")
-    filled, there = (np.flatnonzero(mask.any(axis=(1, 2))) for mask in (found, truth))
-    if not there.size:
-        raise GeometryError("an object that is in no slice has no ends to go beyond")
-    above = max(0, int(filled[-1] - there[-1])) if filled.size else 0
-    below = max(0, int(there[0] - filled[0])) if filled.size else 0
-    return Overreach(
-        above_slices=above, below_slices=below, above_mm=above * step_mm, below_mm=below * step_mm
-    )
-
-
-def volume_error_percent(found: np.ndarray, truth: np.ndarray) -> float:
-    """Return by how much a mask is larger than the object, in per cent of the object; -100 if it is empty.
-
-    Args:
-        found: Boolean, of any shape.
-        truth: Boolean, of the same shape; not empty.
-
-    Raises:
-        GeometryError: The shapes differ, or the object is empty.
-    """
-    if found.shape != truth.shape or not truth.any():
-        raise GeometryError("a volume error needs two masks of one shape and an object that is not empty")
-    true_count = int(np.count_nonzero(truth))
-    return 100 * (int(np.count_nonzero(found)) - true_count) / true_count
-
-
-def poor_slices(found: np.ndarray, truth: np.ndarray, target: float = TARGET_DICE) -> int:
-    """Count the slices of two masks `(z, y, x)` in which their Dice is below a target."""
-    common = (found & truth).sum(axis=(1, 2))
-    total = found.sum(axis=(1, 2)) + truth.sum(axis=(1, 2))
-    return int(np.count_nonzero(2 * common[total > 0] < target * total[total > 0]))

@@ -12,17 +12,10 @@ import numpy as np
 
 from medsam2.errors import MedSAM2Error
 from medsam2.evaluation.cases import Case, Task, read_task
-from medsam2.evaluation.metrics import (
-    Agreement,
-    load_monai,
-    measure,
-    measure_dice,
-    measure_overreach,
-    poor_slices,
-    volume_error_percent,
-)
+from medsam2.evaluation.metrics import Agreement, load_monai, measure
 from medsam2.evaluation.simulated_user import RunOptions, Segmenter, auc, prompt_case
 from medsam2.imaging.geometry import slices_along
+from medsam2.measure.overlap import dice, measure_overreach, poor_slices, volume_error_percent
 from medsam2.measure.sizes import volume_ml
 
 
@@ -109,7 +102,7 @@ def score(
         surface_dice=agreement.surface_dice,
         hd95_mm=agreement.hd95 if has_mm else None,
         hd95_px=None if has_mm else agreement.hd95,
-        key_slice_dice=measure_dice(slices[task.case.key_slice], true_slices[task.case.key_slice]),
+        key_slice_dice=dice(slices[task.case.key_slice], true_slices[task.case.key_slice]),
         over_slices=int(np.count_nonzero(is_found & ~is_there)),
         under_slices=int(np.count_nonzero(is_there & ~is_found)),
         seconds=seconds,
@@ -148,7 +141,7 @@ class Step:
     seconds: float
     """That the machine took for this interaction."""
     poor_slices: int
-    """Slices of the object or the mask whose own Dice is below `metrics.TARGET_DICE`."""
+    """Slices of the object or the mask whose own Dice is below `overlap.TARGET_DICE`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -101,9 +101,9 @@ def learn(order: Order, say: Say) -> None:
 
 def measure(order: Order, weights: str) -> list[float]:
     """Return the Dice of each object in the held-out scans, found from a box around its largest slice."""
-    from medsam2.evaluation.metrics import measure_dice
     from medsam2.inference.predictor import load
     from medsam2.inference.prompting import add_prompts, prompts_in_mask, read_labels
+    from medsam2.measure.overlap import dice
     from medsam2.training.datasets.contents import read_image
 
     predictor = load(weights, device=order.device)
@@ -115,7 +115,7 @@ def measure(order: Order, weights: str) -> list[float]:
         for _ in session.propagate():
             pass
         truth = slices_along(read_labels(scan.mask, session), session.axis)
-        found += [measure_dice(session.mask(label), truth == label) for label in prompts]
+        found += [dice(session.mask(label), truth == label) for label in prompts]
     return found
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from long_objects import GAP, Subject, long_objects
+from memory_policies import ArmScore, compare, main, run_arms
+from policy_controls import ARMS, PromptOnly, RandomPast, Strided
 from scipy import stats
 
-from medsam2.evaluation.ablation import ArmScore, Subject, compare, run_arms
-from medsam2.evaluation.arms import ARMS, PromptOnly, RandomPast, Strided
-from medsam2.evaluation.generated import GAP, long_objects
 from medsam2.imaging.volume import Volume
 from medsam2.inference.predictor import Predictor
 from medsam2.inference.runtime import Runtime
@@ -98,3 +98,11 @@ def test_generated_objects_are_long_and_some_vanish_for_a_while() -> None:
         assert there.sum() - still_there.sum() == GAP
         assert subject.truth[subject.key_slice].any()
         assert not np.array_equal(subject.volume.array, with_gap.volume.array)
+
+
+def test_the_command_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--generated", "1", "--seed", "900002", "--policy", "prompt only"])
+    shown = capsys.readouterr().out
+    assert "all objects" in shown
+    assert "prompt only" in shown
+    assert "random past" not in shown

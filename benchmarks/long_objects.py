@@ -1,12 +1,14 @@
-"""Generated objects long enough for memory to matter, some of which vanish for a while."""
+"""Objects to follow: those of a case list, and generated ones that are long enough for memory to matter."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
-from medsam2.evaluation.ablation import Subject
+from medsam2.evaluation.cases import XYXY, Task
+from medsam2.imaging.geometry import slices_along
 from medsam2.imaging.volume import Volume
 from medsam2.prompts.simulate import tight_box
 from medsam2.synthesis.stack import generate_stack
@@ -18,12 +20,42 @@ PER_STACK = 2
 GAP = 3  # slices that show noise alone
 
 
-def long_objects(seeds: range) -> Iterator[Subject]:
-    """Generate stacks and give up to two long objects of each.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Subject:
+    """An object to follow."""
 
-    The prompt lies on the object's first slice of sufficient size, so that there is a way to go. Every
-    other stack also comes with three slices in the middle of the object spoilt by noise, where nothing
-    is to be found, as after a movement: the object must be taken up again behind them.
+    name: str
+    group: str
+    """Kind of object, for tables."""
+    volume: Volume
+    truth: np.ndarray
+    """Boolean `(z, y, x)` along the sliced axis."""
+    key_slice: int
+    box_xyxy: XYXY
+    window: str | tuple[float, float] | None
+    axis: int = 2
+
+
+def subject_of(task: Task) -> Subject:
+    """Turn a case of a list into an object to follow."""
+    return Subject(
+        name=task.case.name,
+        group=f"{task.case.modality} {task.case.target}",
+        volume=task.volume,
+        truth=slices_along(task.truth, task.axis),
+        key_slice=task.case.key_slice,
+        box_xyxy=task.case.box_xyxy,
+        window=task.case.window,
+        axis=task.axis,
+    )
+
+
+def long_objects(seeds: range) -> Iterator[Subject]:
+    """Generate stacks and yield up to two long objects of each.
+
+    The prompt lies on the object's first slice of sufficient size, so that many slices follow. Every other
+    stack is also given with noise in three slices in the middle of the object, as after a movement. Nothing
+    can be found there, and the object must be found again behind them.
     """
     for seed in seeds:
         stack = generate_stack(seed, shape=SHAPE)
@@ -55,7 +87,7 @@ def _subject(name: str, group: str, image: np.ndarray, truth: np.ndarray, areas:
 def _spoil(
     image: np.ndarray, truth: np.ndarray, areas: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Drown three slices in the middle of an object in noise and take it out of the truth there."""
+    """Replace three slices in the middle of an object by noise, and take them out of the truth."""
     image, truth, areas = image.copy(), truth.copy(), areas.copy()
     filled = np.flatnonzero(areas)
     start = int(filled[len(filled) // 2])

@@ -1,4 +1,4 @@
-"""The memory policies an ablation compares: the two on offer, parts of the self-sorting one, controls."""
+"""The memory policies that memory_policies.py compares: the two on offer, parts of one, and controls."""
 
 from __future__ import annotations
 
