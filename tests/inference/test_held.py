@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medsam2.inference.features import Held
+from medsam2.inference.features import RetainedBytes
 from medsam2.inference.predictor import Predictor
 from medsam2.inference.session import Session
 
@@ -28,7 +28,7 @@ class Pair:
 
 
 def test_values_are_counted_once_and_for_as_long_as_they_are_kept() -> None:
-    held = Held()
+    held = RetainedBytes()
     logits = torch.zeros(10)
     one = Slice(logits, logits)
     held.keep(one)

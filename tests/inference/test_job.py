@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from medsam2.errors import InputError, PromptError
-from medsam2.imaging.io import write
+from medsam2.imaging.io import read, write
 from medsam2.imaging.volume import Volume
 from medsam2.inference.grid import SliceGrid
 from medsam2.inference.job import Job, open_job, run
@@ -36,11 +36,11 @@ def file(scan: Volume, tmp_path: Path) -> Path:
     return path
 
 
-def test_a_job_gives_what_a_session_gives(predictor: Predictor, scan: Volume, file: Path) -> None:
+def test_a_job_gives_what_a_session_gives(predictor: Predictor, file: Path) -> None:
     done: list[int] = []
     job = Job(image=file, objects={3: [BOX], 7: [CLICK]}, names={3: "cyst"}, window=(0, 200), options=OPTIONS)
     outcome = run(job, predictor, done.append)
-    session = predictor.session(scan, window=(0, 200), options=OPTIONS)
+    session = predictor.session(read(file), window=(0, 200), options=OPTIONS)
     session.add(3, BOX)
     session.add(7, CLICK)
     session.finish()

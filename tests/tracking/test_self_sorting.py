@@ -98,7 +98,7 @@ def test_recalled_memories_are_kept_and_the_rest_let_go() -> None:
     bank = MemoryBank(conditioning={0: _memory(0, 1.0, [1, 0, 0], [1, 0, 0])})
     for z in range(1, 20):
         bank.tracked[z] = _memory(z, 0.9 if z < 5 else 0.1, [z, 1, 0], [1, 0, 0])
-        bank.let_go(policy.admit(bank, z))
+        bank.release_others(policy.admit(bank, z))
     held = {z for z, memory in bank.tracked.items() if memory.spatial is not None}
     assert held == {*bank.pool, *range(14, 20)}
     assert len(bank.pool) == 3

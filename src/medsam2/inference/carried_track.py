@@ -50,7 +50,7 @@ class CarriedTrack(ObjectTrack):
         z = prompt.slice_index
         answer, view = yield from self._answer(prompt)
         self.prompts[z] = prompt
-        self.features.held.keep(prompt)
+        self.features.retained.keep(prompt)
         result = self.without_holes(SliceResult(frame=answer.frame, view=view))
         if prompt.mask is not None:  # as it was drawn, not as the view resolves it
             result = dataclasses.replace(result, runs=run_lengths(prompt.mask.array))
@@ -214,7 +214,7 @@ class CarriedTrack(ObjectTrack):
         memory = answer.remembered(self.network, z)
         if self.policy.compares:
             memory = dataclasses.replace(memory, traits=describe(memory, answer.level2, answer.frame))
-        self.features.held.keep(memory)
+        self.features.retained.keep(memory)
         return memory
 
     def _view_after(self, z: int) -> View:
@@ -229,7 +229,7 @@ class CarriedTrack(ObjectTrack):
         return touches_border(mask, view, self.features.shape_yx)
 
     def _latest_clicks(self, prompt: Prompt) -> tuple[Point, ...]:
-        """Clicks that were added to what was said about a slice; none if the prompt begins anew."""
+        """Clicks that were added to the prompt of a slice; none if the prompt begins anew."""
         earlier = self.prompts.get(prompt.slice_index)
         if prompt.mask is not None or prompt.box != (None if earlier is None else earlier.box):
             return ()
@@ -243,7 +243,7 @@ class CarriedTrack(ObjectTrack):
 
 
 OUT_OF_REACH_LOGIT = -10.0
-HELD_LOGIT = 1.0  # of a clicked cell that the network would not give its user
+CLICKED_LOGIT = 1.0  # of a clicked cell that the network would not give its user
 _EIGHT = np.ones((3, 3), dtype=bool)
 
 
@@ -273,8 +273,8 @@ def merge_clicks(
         inside = torch.from_numpy(change).to(before.device)
         merged[0, 0] = torch.where(inside, after[0, 0], merged[0, 0])
         clicked = merged[0, 0, rows, columns]
-        held = HELD_LOGIT if is_positive else -HELD_LOGIT
-        merged[0, 0, rows, columns] = torch.where((clicked > 0) == is_positive, clicked, held)
+        least = CLICKED_LOGIT if is_positive else -CLICKED_LOGIT
+        merged[0, 0, rows, columns] = torch.where((clicked > 0) == is_positive, clicked, least)
     return merged
 
 

@@ -101,7 +101,7 @@ def prompt_tensors(prompt: Prompt, view: View, size: int, device: torch.device) 
     )
 
 
-class Held:
+class RetainedBytes:
     """A sum that grows with what is kept, and shrinks by itself when nobody keeps it any more.
 
     Moments of an undo share most of their values, so that a sum over all of them would count these again and
@@ -118,9 +118,9 @@ class Held:
             if id(part) not in self._counted:
                 self._counted.add(id(part))
                 self.num_bytes += part.nbytes
-                weakref.finalize(part, self._let_go, id(part), part.nbytes).atexit = False
+                weakref.finalize(part, self._release, id(part), part.nbytes).atexit = False
 
-    def _let_go(self, number: int, num_bytes: int) -> None:
+    def _release(self, number: int, num_bytes: int) -> None:
         self._counted.discard(number)
         self.num_bytes -= num_bytes
 
@@ -172,7 +172,7 @@ class SliceFeatures:
         self.slices = slices
         self.window = window
         self.cache_bytes = cache_bytes
-        self.held = Held()
+        self.retained = RetainedBytes()
         """Encoded slices, and what objects keep of theirs."""
         self._greys: OrderedDict[tuple[View, int], Tensor] = OrderedDict()
         self._cache: OrderedDict[tuple[View, int], ImageFeatures] = OrderedDict()
@@ -230,7 +230,7 @@ class SliceFeatures:
         encoded = network.encode_image(self.pixels(view, slice_index))
         features = encoded.to(self.runtime.precision)  # rounded at once: found again, it is the same
         self._cache[key] = features
-        self.held.keep(features)
+        self.retained.keep(features)
         room = max(1, self.cache_bytes // _num_bytes(features))
         while len(self._cache) > room:
             self._cache.popitem(last=False)

@@ -46,11 +46,11 @@ class Objects:
         return next(iter(self.windows), None)
 
 
-def objects_of(said: Prompts, where: object, grid: SliceGrid) -> Objects:
+def objects_of(content: Prompts, where: object, grid: SliceGrid) -> Objects:
     """Turn what a file says into objects with prompts on the slices of a volume.
 
     Args:
-        said: What the file says.
+        content: What the file says.
         where: The file.
         grid: The volume.
 
@@ -62,7 +62,7 @@ def objects_of(said: Prompts, where: object, grid: SliceGrid) -> Objects:
         PromptError: Something does not lie in the volume; the message begins with the place in the file.
         InputError: A mask file cannot be read; its subclass GeometryError: it is not on the volume's grid.
     """
-    if said.is_shown and grid.axis != plane_axis(grid.volume.affine, "axial"):
+    if content.is_shown and grid.axis != plane_axis(grid.volume.affine, "axial"):
         raise PromptError("the prompts are for axial slices: cut the image that way, plane axial")
 
     @cache
@@ -72,13 +72,16 @@ def objects_of(said: Prompts, where: object, grid: SliceGrid) -> Objects:
     return Objects(
         prompts={
             item.number: _merged(
-                [_prompt(statement, grid, labels, is_shown=said.is_shown) for statement in item.statements],
+                [
+                    _prompt(statement, grid, labels, is_shown=content.is_shown)
+                    for statement in item.statements
+                ],
                 item.title,
             )
-            for item in said.objects
+            for item in content.objects
         },
-        names={item.number: item.name for item in said.objects},
-        windows=said.windows,
+        names={item.number: item.name for item in content.objects},
+        windows=content.windows,
         where=str(where),
     )
 

@@ -56,7 +56,7 @@ def visit(
 
 
 class _Run:
-    """One object's way in one direction."""
+    """One object's walk in one direction."""
 
     def __init__(self, track: ObjectTrack, step: int) -> None:
         self.track = track
@@ -187,7 +187,7 @@ def join(
 
     Args:
         masks: Object number to mask `(y, x)`, one at least.
-        logits: Object number to what gives its logits `(y, x)`; asked for only where objects overlap.
+        logits: Object number to a function that gives its logits `(y, x)`; called only where objects overlap.
     """
     shape_yx = next(iter(masks.values())).shape
     labels = np.zeros(shape_yx, dtype=np.uint8)

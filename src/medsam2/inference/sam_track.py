@@ -53,7 +53,7 @@ class SamTrack(ObjectTrack):
         found = yield from self._find(z, features, memory, self._previous_logits(z), tensors)
         result = self.without_holes(found)
         self.prompts[z] = prompt
-        self.features.held.keep(prompt)
+        self.features.retained.keep(prompt)
         self.keep(z, result)
         entry = self._remember_later(z, features, result)
         if step is None:
@@ -152,7 +152,7 @@ class SamTrack(ObjectTrack):
         """Add a tracked slice to its bank, which frees what no later slice looks back at."""
         bank = self.banks.of(z, step)
         bank.tracked[z] = entry
-        bank.let_go(self.policy.admit(bank, z))
+        bank.release_others(self.policy.admit(bank, z))
 
     def _remember(self, z: int, features: ImageFeatures, result: SliceResult) -> FrameMemory:
         is_prompted = z in self.prompts
@@ -160,7 +160,7 @@ class SamTrack(ObjectTrack):
         memory = remember(self.network, features, result.frame, slice_index=z, binarise=is_prompted)
         if self.policy.compares:
             memory = dataclasses.replace(memory, traits=describe(memory, features.level2, result.frame))
-        self.features.held.keep(memory)
+        self.features.retained.keep(memory)
         return memory
 
     def _remember_later(self, z: int, features: ImageFeatures, result: SliceResult) -> FrameMemory:
@@ -169,7 +169,7 @@ class SamTrack(ObjectTrack):
             return self._remember(z, features, result)
         self.memory_views[z] = result.view
         memory = FrameMemory(slice_index=z, spatial=None, pointer=result.frame.pointer)
-        self.features.held.keep(memory)
+        self.features.retained.keep(memory)
         return memory
 
     def _previous_logits(self, z: int) -> Tensor | None:

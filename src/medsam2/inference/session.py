@@ -60,9 +60,9 @@ class Session:
 
     Slices and pixels are those of the file, in and out, however the session turns them for the network.
 
-    Everything that `grid` and `status` say is an attribute of the session as well: `session.shape`,
-    `session.objects`. So is everything that an object can be asked, with its number: `session.mask(1)`,
-    `session.scores(1)`, `session.measurements(1)`; see `TrackedObject`.
+    The attributes of `grid` and `status` are attributes of the session as well: `session.shape`,
+    `session.objects`. The methods of `TrackedObject` are methods of the session, with the object's number:
+    `session.mask(1)`, `session.scores(1)`, `session.measurements(1)`.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Session:
             can_redo=bool(self._undone),
             is_propagated=self._is_propagated,
             stops_early=any(track.stop_after for track in self._tracks.values()),
-            num_bytes=self._features.held.num_bytes,
+            num_bytes=self._features.retained.num_bytes,
         )
 
     def object(self, number: int) -> TrackedObject:
@@ -214,7 +214,7 @@ class Session:
         num_changes = self._num_changes
         steps = stream(self._tracks)
         while True:
-            # Not held across the yield: the caller's own computing must not run in it.
+            # Not around the yield: the caller's own computing must not run in it.
             with self._runtime.computing():
                 step = next(steps, None)
             if step is None:

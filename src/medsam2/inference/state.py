@@ -45,7 +45,7 @@ class TrackState:
 UPWARDS, DOWNWARDS = DIRECTIONS = (1, -1)
 _EVERYWHERE = -1  # the origin of slices that look back at all prompts
 
-_Way = tuple[int, int]
+_BankKey = tuple[int, int]  # origin and direction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,18 +62,17 @@ class Banks:
 
     With SAM 2, prompted slices serve both directions and tracked ones only their own, as if each direction
     were started afresh. A network that carries masks finds a slice from the nearest prompted one; it has
-    learnt from clips with one prompt at their beginning, and that is what each way out from a prompt is.
+    learnt from clips with one prompt at their beginning, and each walk away from a prompt is such a clip.
     """
 
     def __init__(self, *, by_prompt: bool) -> None:
         self.by_prompt = by_prompt
-        self._banks: dict[_Way, MemoryBank] = {}
+        self._banks: dict[_BankKey, MemoryBank] = {}
 
     @property
     def conditioning(self) -> dict[int, FrameMemory]:
         """Slices that were prompted before they were tracked or, by prompt, all that were prompted."""
-        ways = (bank for (_, step), bank in self._banks.items() if step == UPWARDS)
-        return {z: memory for bank in ways for z, memory in bank.conditioning.items()}
+        return {z: memory for bank in self.going(UPWARDS) for z, memory in bank.conditioning.items()}
 
     def origin(self, z: int) -> int:
         """The prompted slice that a slice is found from; of two as near, the lower one."""
@@ -120,16 +119,16 @@ class Banks:
                 dropped.append(z)
         return dropped
 
-    def state(self) -> dict[_Way, BankState]:
+    def state(self) -> dict[_BankKey, BankState]:
         """What there is now; memories are shared."""
         return {
-            way: BankState(
+            key: BankState(
                 conditioning=dict(bank.conditioning), tracked=dict(bank.tracked), pool=tuple(bank.pool)
             )
-            for way, bank in self._banks.items()
+            for key, bank in self._banks.items()
         }
 
-    def restore(self, state: Mapping[_Way, BankState]) -> None:
+    def restore(self, state: Mapping[_BankKey, BankState]) -> None:
         """Come back to a state."""
         self._banks = {}
         for (origin, step), was in state.items():

@@ -18,6 +18,7 @@ from medsam2.inference.state import Banks, SliceResult, TrackState
 from medsam2.inference.together import Work, work_together
 from medsam2.inference.zoom import View
 from medsam2.prompts.types import Prompt
+from medsam2.tracking.policies import Policy
 
 ARCHIVE_DISTANCE = 32  # slices behind the one at hand; nearer ones are looked at while a user works
 
@@ -29,17 +30,23 @@ class ObjectTrack(Protocol):
     kept here.
     """
 
+    features: SliceFeatures
+    options: InferenceOptions
+    policy: Policy
+    zooms: bool
+    prompts: dict[int, Prompt]
+    results: dict[int, SliceResult]
+    memory_views: dict[int, View]
+    """Of the memories; each result has its own."""
+    banks: Banks
+
     def __init__(self, features: SliceFeatures, options: InferenceOptions, *, by_prompt: bool) -> None:
         zoom = features.runtime.network.config.zoom
         self.features = features
         self.options = options
         self.policy = options.policy
         self.zooms = zoom if options.zoom is None else options.zoom
-        self.prompts: dict[int, Prompt] = {}
-        self.results: dict[int, SliceResult] = {}
-        self.memory_views: dict[
-            int, View
-        ] = {}  # of memories; each result has its own
+        self.prompts, self.results, self.memory_views = {}, {}, {}
         self.banks = Banks(by_prompt=by_prompt)
 
     @property
@@ -110,7 +117,7 @@ class ObjectTrack(Protocol):
     def keep(self, z: int, result: SliceResult) -> None:
         """Keep what was found in a slice, and count its bytes."""
         self.results[z] = result
-        self.features.held.keep(result)
+        self.features.retained.keep(result)
 
     def archive(self, z: int) -> None:
         """Round a tracked result that lies far back to half the bytes; its mask stays what it was."""

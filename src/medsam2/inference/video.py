@@ -52,7 +52,7 @@ class MaskArchive:
 
     Args:
         shape_yx: Size of a frame.
-        keeps_logits: Whether logits are asked for later.
+        keeps_logits: Whether logits are needed later.
     """
 
     def __init__(self, shape_yx: tuple[int, int], *, keeps_logits: bool) -> None:
@@ -237,7 +237,7 @@ class VideoSession:
         """Visit frames in one direction, and let what lies behind go."""
         visits = visit(tracks, (step,))
         while True:
-            # Not held across the yield: the caller's own computing must not run in it.
+            # Not around the yield: the caller's own computing must not run in it.
             with self._runtime.computing():
                 visited = next(visits, None)
             if visited is None:

@@ -16,7 +16,7 @@ spreadsheets write beside that, `sep=;` and decimal commas, is understood (`tabl
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from medsam2.errors import InputError, PromptError, UnsupportedFormat
@@ -57,7 +57,7 @@ def read_prompts(path: Path, *, image: Path, num_slices: int) -> Prompts:
     rows = list(table_rows(text, path))
     if is_deeplesion(rows[0][1]):
         return lesions_of(rows, path=path, image=image, num_slices=num_slices)
-    return _prompts([Entry.of(where, row) for where, row in rows], path, 0)
+    return _from_rows(rows, path)
 
 
 def _text(path: Path, *, is_table: bool) -> str:
@@ -93,8 +93,7 @@ def _from_json(text: str, path: Path) -> Prompts:
     content = parse_json(text, path)
     if isinstance(content, dict) and (table := next((key for key in _TABLES if key in content), None)):
         rows = _contract_rows(content[table], f"{path}: {table}")
-        entries = [Entry.of(f"{path}: {table}, row {index}", row) for index, row in enumerate(rows, start=1)]
-        return _prompts(entries, path, 0)
+        return _from_rows(((f"{path}: {table}, row {n}", row) for n, row in enumerate(rows, start=1)), path)
     slice_offset, windows = 0, []
     if isinstance(content, dict) and "objects" in content:
         rest = {key: value for key, value in content.items() if key != "objects"}
@@ -125,14 +124,14 @@ def claim_of(
         slice_offset: Number of the image's first slice, where the object says none.
 
     Returns:
-        What is said about the object, and the window it asks for.
+        The prompts of the object, and the window it comes with.
 
     Raises:
-        PromptError: A key or a value cannot be, or nothing is said.
+        PromptError: A key or a value cannot be, or there is no prompt.
     """
     if "prompts" not in raw:
         entry = Entry.of(where, raw)
-        said = [statement_of(entry, folder=folder, slice_offset=slice_offset)]
+        statements = [statement_of(entry, folder=folder, slice_offset=slice_offset)]
     else:
         entry = Entry.of(where, raw, allowed=("object", "name", "slice_offset", "window", "prompts"))
         parts = entry.values.get("prompts")
@@ -140,7 +139,7 @@ def claim_of(
             entry.refuse("prompts", "a list of prompts, {...} each")
         own_offset = entry.whole("slice_offset")
         slice_offset = slice_offset if own_offset is None else own_offset
-        said = [
+        statements = [
             statement_of(
                 Entry.of(f"{where}, prompt {index}", part, allowed=_STATEMENT_KEYS),
                 folder=folder,
@@ -148,7 +147,9 @@ def claim_of(
             )
             for index, part in enumerate(parts, start=1)
         ]
-    claim = Claim(where=where, number=object_number(entry), name=entry.text("name"), statements=tuple(said))
+    claim = Claim(
+        where=where, number=object_number(entry), name=entry.text("name"), statements=tuple(statements)
+    )
     return claim, window_of(entry)
 
 
@@ -158,24 +159,16 @@ _STATEMENT_KEYS = (
 )
 
 
-def _prompts(entries: list[Entry], path: Path, slice_offset: int) -> Prompts:
-    claims = [
-        Claim(
-            where=entry.where,
-            number=object_number(entry),
-            name=entry.text("name"),
-            statements=(statement_of(entry, folder=path.parent, slice_offset=slice_offset),),
-        )
-        for entry in entries
-    ]
-    return _checked(claims, [window_of(entry) for entry in entries], path)
+def _from_rows(rows: Iterable[tuple[str, Mapping[str, object]]], path: Path) -> Prompts:
+    found = [claim_of(row, where, folder=path.parent) for where, row in rows]
+    return _checked([claim for claim, _ in found], [window for _, window in found], path)
 
 
 def _checked(claims: list[Claim], windows: list[tuple[float, float] | str | None], path: Path) -> Prompts:
     if not claims:
         raise PromptError(f"{path}: names no object; give one with a slice and a box, points, recist or mask")
-    asked = tuple(dict.fromkeys(window for window in windows if window is not None))
-    return Prompts(objects=number_objects(claims), windows=asked)
+    found = tuple(dict.fromkeys(window for window in windows if window is not None))
+    return Prompts(objects=number_objects(claims), windows=found)
 
 
 def _without_doubles(pairs: list[tuple[str, object]]) -> dict[str, object]:

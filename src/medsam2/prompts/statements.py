@@ -1,4 +1,4 @@
-"""What files say about objects before the image is known; RECIST diameters as prompts."""
+"""The prompts of files, before the image is known; RECIST diameters as prompts."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ class MaskFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Statement:
-    """What is said about one object in one slice."""
+    """A prompt of one object in one slice, as a file gives it."""
 
     where: str
     """File, and row or object: the beginning of a message about it."""
@@ -153,7 +153,7 @@ class Statement:
 
 @dataclass(frozen=True, kw_only=True)
 class PromptedObject:
-    """One object: its number in the mask, its name, and what is said about it, in the order it is said."""
+    """One object: its number in the mask, its name and its prompts, in the order of the file."""
 
     number: int
     statements: tuple[Statement, ...]
@@ -187,7 +187,7 @@ class Claim:
 
 
 def number_objects(claims: Iterable[Claim]) -> tuple[PromptedObject, ...]:
-    """Put what is said about the same object together.
+    """Put the prompts of the same object together.
 
     Claims of the same number are about the same object; so are claims of the same name that have no number.
     All others get the smallest numbers that are free.
@@ -218,6 +218,6 @@ def number_objects(claims: Iterable[Claim]) -> tuple[PromptedObject, ...]:
             numbers.setdefault(claim.name, number)
         statements.setdefault(number, []).extend(claim.statements)
     return tuple(
-        PromptedObject(number=number, name=names.get(number), statements=tuple(said))
-        for number, said in statements.items()
+        PromptedObject(number=number, name=names.get(number), statements=tuple(own))
+        for number, own in statements.items()
     )

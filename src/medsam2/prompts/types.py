@@ -1,4 +1,4 @@
-"""What a user says about one slice: a box, points, a mask.
+"""The prompts of one slice: a box, points, a mask.
 
 Coordinates are pixels of the slice, x (column) first; a whole number is the middle of a pixel. A box
 includes both of its ends.
@@ -77,7 +77,7 @@ class MaskPrompt:
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    """Everything said about one object in one slice."""
+    """The prompt of one object in one slice: a box and points, or a mask."""
 
     slice_index: int
     box: Box | None = None

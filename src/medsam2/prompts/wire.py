@@ -182,16 +182,16 @@ def statement_of(entry: Entry, *, folder: Path, slice_offset: int = 0) -> Statem
 
 
 def _slice(entry: Entry, slice_offset: int, *, is_needed: bool) -> int | None:
-    said = entry.whole("slice")
+    number = entry.whole("slice")
     offset = entry.whole("slice_offset")
     offset = slice_offset if offset is None else offset
-    if said is None:
+    if number is None:
         if is_needed:
             raise PromptError(f"{entry.where}: names no slice; give the key slice's number")
         return None
-    if said < offset:
+    if number < offset:
         entry.refuse("slice", f"{offset} or more, since the image's first slice has that number")
-    return said - offset
+    return number - offset
 
 
 def _box(entry: Entry) -> Box | None:

@@ -58,7 +58,7 @@ class MemoryBank:
         if slice_index in self.pool:
             self.pool.remove(slice_index)
 
-    def let_go(self, keep: Collection[int]) -> None:
+    def release_others(self, keep: Collection[int]) -> None:
         """Free the spatial memories of tracked slices that are not among `keep`."""
         for z in [z for z in self._held() if z not in keep]:
             self.tracked[z] = dataclasses.replace(self.tracked[z], spatial=None)

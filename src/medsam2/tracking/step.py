@@ -66,7 +66,7 @@ def track_frame(
     Args:
         network: The network.
         features: The slice: one batch entry per object, or a single one that the objects share.
-        prompt: What the user said about this slice, if anything.
+        prompt: The prompts of this slice, if it has any.
         memory: What is remembered; None for a slice that is prompted before any tracking. A list has what
             is remembered of each object.
         previous_logits: `(B, 1, S/4, S/4)` mask logits that new points correct.

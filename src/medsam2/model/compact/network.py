@@ -37,7 +37,7 @@ PLANES = (
 
 @dataclass(frozen=True, kw_only=True)
 class CompactAnswer:
-    """What the network says of a slice."""
+    """What the network finds in a slice."""
 
     mask_logits: Tensor
     """`(B, 1, S, S)`."""
@@ -88,11 +88,11 @@ class CompactNetwork(nn.Module):
         inside = F.adaptive_avg_pool2d(mask_logits.detach().sigmoid(), at8.shape[-2:]).to(at8.dtype)
         weight = inside / inside.sum(dim=(2, 3), keepdim=True).clamp(min=1.0)
         pooled = torch.cat((at32.mean(dim=(2, 3)), (at8 * weight).sum(dim=(2, 3))), dim=1)
-        said = self.head(pooled).float()
+        outputs = self.head(pooled).float()
         return CompactAnswer(
             mask_logits=mask_logits.float(),
-            overlap=said[:, :1].sigmoid(),
-            object_logits=said[:, 1:],
+            overlap=outputs[:, :1].sigmoid(),
+            object_logits=outputs[:, 1:],
             pooled=pooled,
             seen=at16,
         )
