@@ -171,12 +171,12 @@ def test_a_wrong_suffix_is_told_from_the_content(actual, tmp_path):
             continue  # pictures are told from their content in any case
         path = tmp_path / f"wrong{suffix}"
         path.write_bytes(content)
-        assert refused(path) == f"{path}: is named {suffix}, but what it holds is {KINDS[actual]}; rename it"
+        assert refused(path) == f"{path}: is named {suffix}, but its content is {KINDS[actual]}; rename it"
 
 
 def test_dicom_under_another_name(dicom_slice, tmp_path):
     dicom_slice(ARRAY[0], (0, 0, 0)).save_as(tmp_path / "a.nii")
-    assert "what it holds is DICOM" in refused(tmp_path / "a.nii")
+    assert "its content is DICOM" in refused(tmp_path / "a.nii")
     (tmp_path / "a.nii").rename(tmp_path / "IM0001.17")
     assert np.array_equal(io.read(tmp_path / "IM0001.17").array[0], ARRAY[0])
 

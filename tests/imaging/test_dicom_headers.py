@@ -125,7 +125,7 @@ def test_a_dicomdir_names_the_folder_to_give(dicom_series, dicom_object, tmp_pat
     directory.save_as(tmp_path / "DICOMDIR")
     with pytest.raises(UnsupportedFormat) as caught:
         read_dicom(tmp_path / "DICOMDIR")
-    assert str(caught.value).endswith(f"give the folder that it lies in, {tmp_path}")
+    assert str(caught.value).endswith(f"give the folder that it is in, {tmp_path}")
     assert np.array_equal(read_dicom(tmp_path).array, ARRAY)
 
 

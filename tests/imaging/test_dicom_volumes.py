@@ -132,7 +132,7 @@ def test_an_acquisition_for_each_slice_is_one_volume(write, tmp_path, recwarn):
 def test_one_uid_for_all_slices_is_a_fault_and_no_copy(write, tmp_path):
     files = write(HEIGHTS, np.arange(NUM), SOPInstanceUID="1.2.3")
     shutil.copy(files[0], tmp_path / "copy.dcm")
-    with pytest.warns(UserWarning, match=r"6 files that are no copies share 1 SOPInstanceUID \(0008,0018\)"):
+    with pytest.warns(UserWarning, match=r"6 different files share 1 SOPInstanceUID \(0008,0018\)"):
         volume = read_dicom(tmp_path)
     assert np.array_equal(volume.array, by_simpleitk(files))
 
@@ -141,7 +141,7 @@ def test_one_uid_for_phases_that_nothing_tells_apart_is_refused(write, tmp_path)
     for phase in range(2):
         write(HEIGHTS, 100 * phase + np.arange(NUM), SOPInstanceUID="1.2.3")
     with (
-        pytest.warns(UserWarning, match="12 files that are no copies"),
+        pytest.warns(UserWarning, match="12 different files"),
         pytest.raises(GeometryError, match="nothing says which of them"),
     ):
         read_dicom(tmp_path, frame=0)
@@ -237,7 +237,7 @@ def test_a_scout_among_the_slices_is_left_out_with_a_word(elements, dicom_series
     files = dicom_series(tmp_path, ARRAY)
     scout = dicom_slice(np.zeros((12, 8), np.int16), (0, 0, 160), InstanceNumber=99, **elements)
     scout.save_as(tmp_path / "scout.dcm")
-    with pytest.warns(UserWarning, match=r"no slice of the scan, and is left out: 1 \w+ of 8 x 12 pixels"):
+    with pytest.warns(UserWarning, match=r"no slices of the scan; they are left out: 1 \w+ of 8 x 12 pixels"):
         volume = read_dicom(tmp_path)
     assert np.array_equal(volume.array, by_simpleitk(files[::-1]))
 

@@ -86,7 +86,7 @@ def test_impossible_windows_are_refused(ct, window, message):
 def test_a_preset_that_does_not_fit_the_data_is_told(change, modality, why, ct):
     window = resolve_window(volume_of(change(ct), modality), "abdomen")
     assert (window.lower, window.upper, window.source) == (-160, 240, "abdomen")
-    assert f"in Hounsfield units, and the scan's numbers seem to be none: {why}" in (window.note or "")
+    assert f"in Hounsfield units, and the scan's numbers do not look like these: {why}" in (window.note or "")
 
 
 @pytest.mark.parametrize("name", sorted(WINDOW_PRESETS))
@@ -97,7 +97,7 @@ def test_a_preset_that_fits_needs_no_word(name, ct):
 def test_a_ct_that_is_declared_and_is_none_is_told(ct):
     window = resolve_window(volume_of((ct + 1024).clip(0), "CT"))
     assert window.source == "soft-tissue"
-    assert "seem to be none" in (window.note or "")
+    assert "do not look like these" in (window.note or "")
 
 
 def test_hounsfield_units_are_recognised_and_said(ct):

@@ -406,7 +406,7 @@ def test_a_pair_of_header_and_voxels(kind, names, tmp_path):
 
 def test_an_analyze_pair_does_not_say_left_from_right(tmp_path):
     nib.AnalyzeImage(np.zeros((4, 3, 2), np.int16), np.eye(4)).to_filename(tmp_path / "m.hdr")
-    with pytest.raises(UnsupportedFormat, match=r"is ANALYZE 7\.5, which does not say left from right"):
+    with pytest.raises(UnsupportedFormat, match=r"is ANALYZE 7\.5, which does not tell left from right"):
         io.read(tmp_path / "m.hdr")
 
 

@@ -47,7 +47,7 @@ BY_SIMPLEITK = {
 BY_PYDICOM = ("dicom/pydicom/examples_rgb_color.dcm",)
 REFUSED = {
     "dicom/pydicom/MR_truncated.dcm": (
-        "its pixels are damaged or truncated: fewer are there than the header claims"
+        "its pixels are damaged or truncated: there are fewer than the header claims"
     ),
     "dicom/pydicom/examples_ybr_color.dcm": "is a cine of 30 frames; `medsam2 video` takes it",
     "dicom/pydicom/liver_1frame.dcm": (

@@ -1,8 +1,8 @@
-"""Cut a volume into slices, and turn them the way they are looked at.
+"""Cut a volume into slices, and turn each slice as radiologists see it.
 
-*Filed* slices lie as the file has them, see `geometry.slices_along`: that is what callers count and point
-into. *Shown* slices are what the network and the pictures get. The two differ only where a plane is named:
-a network that has learnt from pictures is not indifferent to flipping them.
+A slice *in file axes* lies as in the file, see `geometry.slices_along`; callers give indices and coordinates
+in these. The network and the pictures get *shown* slices. The two differ only where a plane is named: a
+network that has learnt from pictures gives other results for flipped ones.
 """
 
 from dataclasses import dataclass
@@ -20,20 +20,20 @@ _SHOWN_ALONG = {
     "coronal": ((1, -1), (2, -1), (0, -1)),
     "sagittal": ((0, -1), (2, -1), (1, -1)),
 }
-"""Plane -> RAS+ axis and sense in which slices, rows and columns are shown: as radiologists have it, the
-patient's left to the right of the picture, the front at the top or the left, the head at the top."""
+"""Plane -> RAS+ axis and sense in which slices, rows and columns are shown, as in radiology: the patient's
+left at the right of the picture, the front at the top or the left, the head at the top."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """Which way a volume is cut, and how its slices are turned to be shown."""
+    """The axis along which a volume is cut, and how its slices are turned to be shown."""
 
     axis: int
     """File axis along which slices are stacked: 0 (x), 1 (y) or 2 (z)."""
     swaps_xy: bool = False
-    """Whether x of a filed slice is y of a shown one."""
+    """Whether x in file axes is y of a shown slice."""
     reverses: tuple[bool, bool, bool] = (False, False, False)
-    """Whether slices, rows and columns, as they are shown, run against the file."""
+    """Whether shown slices, rows and columns run in the opposite direction to the file's."""
 
     def slices(self, array: np.ndarray) -> np.ndarray:
         """View a volume `(z, y, x)` as shown slices, `(slice, y, x)`.
@@ -47,9 +47,9 @@ class Cut:
         """Undo `slices`: view shown slices as a volume `(z, y, x)`."""
         return restore_axes(self.file(shown), self.axis)
 
-    def show(self, filed: npt.NDArray[_Scalar]) -> npt.NDArray[_Scalar]:
-        """View one filed slice `(y, x)`, or a stack of them, as it is shown."""
-        return self._flipped(filed.swapaxes(-1, -2) if self.swaps_xy else filed)
+    def show(self, in_file_axes: npt.NDArray[_Scalar]) -> npt.NDArray[_Scalar]:
+        """View one slice in file axes `(y, x)`, or a stack of them, as it is shown."""
+        return self._flipped(in_file_axes.swapaxes(-1, -2) if self.swaps_xy else in_file_axes)
 
     def file(self, shown: npt.NDArray[_Scalar]) -> npt.NDArray[_Scalar]:
         """Undo `show`."""
@@ -57,11 +57,11 @@ class Cut:
         return flipped.swapaxes(-1, -2) if self.swaps_xy else flipped
 
     def turn_index(self, index: int, num_slices: int) -> int:
-        """Turn a filed slice's index into the shown one's, or back."""
+        """Turn a slice's index in the file into its index when shown, or back."""
         return num_slices - 1 - index if self.reverses[0] else index
 
     def show_point(self, x: float, y: float, shape_yx: tuple[int, int]) -> tuple[float, float]:
-        """Return where a point of a filed slice of a shape `(y, x)` is shown, `(x, y)`."""
+        """Return where a point in file axes is shown, `(x, y)`, in a slice of a shape `(y, x)`."""
         height, width = shape_yx
         if self.swaps_xy:
             x, y, height, width = y, x, width, height
@@ -69,14 +69,14 @@ class Cut:
         return width - 1 - x if is_mirrored else x, height - 1 - y if is_upside_down else y
 
     def file_point(self, x: float, y: float, shape_yx: tuple[int, int]) -> tuple[float, float]:
-        """Undo `show_point`; the shape is still that of the filed slice."""
+        """Undo `show_point`; the shape is the slice's in file axes."""
         height, width = (shape_yx[1], shape_yx[0]) if self.swaps_xy else shape_yx
         _, is_upside_down, is_mirrored = self.reverses
         x, y = width - 1 - x if is_mirrored else x, height - 1 - y if is_upside_down else y
         return (y, x) if self.swaps_xy else (x, y)
 
     def _flipped(self, array: npt.NDArray[_Scalar]) -> npt.NDArray[_Scalar]:
-        # Counted from the last axis, so that a single slice has rows and columns and no more.
+        # Counted from the last axis, so that this works for a single slice (y, x) as well.
         axes = tuple(
             place - 3
             for place, is_reversed in enumerate(self.reverses)
@@ -89,7 +89,7 @@ def cut_of_plane(affine: np.ndarray, plane: str) -> Cut:
     """Find how a plane's slices lie in a file, and how they are turned to be shown.
 
     Args:
-        affine: (4, 4), voxel (x, y, z) to RAS+ mm. Of an oblique one, the nearest axes count.
+        affine: (4, 4), voxel (x, y, z) to RAS+ mm. For an oblique scan, the nearest axes are used.
         plane: "axial", "coronal" or "sagittal".
 
     Raises:

@@ -1,15 +1,15 @@
-"""Read what was drawn on a scan, in any form, as labels on the scan's own grid with their names."""
+"""Read drawings on a scan, in any format, as labels on the scan's own grid with their names."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medsam2.errors import GeometryError, InputError, MedSAM2Error, UnsupportedFormat
+from medsam2.errors import GeometryError, InputError, MedSAM2Error, UnsupportedFormat, reading
 from medsam2.imaging import io
 from medsam2.imaging.dicom.header import lenient_dicom
 from medsam2.imaging.formats import itk
@@ -34,7 +34,7 @@ class DrawnLabel:
     value: int
     """Its value there."""
     number: int
-    """By which people choose it: the value where the drawing has one layer, else a count from 1."""
+    """The number for users: the value if the drawing has one layer, else a count from 1."""
     name: str | None = None
 
     @property
@@ -45,13 +45,13 @@ class DrawnLabel:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Drawing:
-    """Objects on a scan's grid. Those that overlap lie in different layers."""
+    """Objects on a scan's grid; objects that overlap lie in different layers."""
 
     path: Path
     layers: tuple[np.ndarray, ...]
     """Whole numbers (z, y, x) each, 0 outside."""
     labels: tuple[DrawnLabel, ...]
-    """What is there, by their numbers."""
+    """Its objects, ordered by number."""
 
     def mask(self, label: DrawnLabel) -> np.ndarray:
         """One object, boolean (z, y, x)."""
@@ -99,12 +99,12 @@ def read_drawing(path: Path, image: Volume) -> Drawing:
     """Read a mask file that lies on a scan's grid, or on a part of it.
 
     Args:
-        path: Whatever `imaging.io.read` takes; 3D Slicer's .seg.nrrd, cropped or with overlaps; a DICOM
+        path: Any file that `imaging.io.read` takes; 3D Slicer's .seg.nrrd, cropped or with overlaps; a DICOM
             segmentation or structure set.
         image: The scan.
 
     Raises:
-        InputError: The file cannot be read, or holds something else than labels.
+        InputError: The file cannot be read, or holds no labels.
         GeometryError: It does not lie on the scan's grid; the message begins with the file.
     """
     try:
@@ -119,23 +119,18 @@ def read_drawing(path: Path, image: Volume) -> Drawing:
 
 
 def _of_layers(path: Path, layers: Sequence[np.ndarray]) -> Drawing:
-    """Labels of which nothing is known but their values."""
+    """Make a drawing of layers whose labels have values but no names."""
     whole = tuple(_as_whole(layer, path) for layer in layers)
-    labels = [
-        DrawnLabel(layer=index, value=value, number=value)
-        for index, layer in enumerate(whole)
-        for value in _values(layer)
-    ]
-    if len(whole) > 1:
-        labels = [
-            DrawnLabel(layer=one.layer, value=one.value, number=number)
-            for number, one in enumerate(labels, start=1)
-        ]
-    return Drawing(path=path, layers=whole, labels=tuple(labels))
+    found = [(index, value) for index, layer in enumerate(whole) for value in _values(layer)]
+    labels = tuple(
+        DrawnLabel(layer=index, value=value, number=value if len(whole) == 1 else number)
+        for number, (index, value) in enumerate(found, start=1)
+    )
+    return Drawing(path=path, layers=whole, labels=labels)
 
 
 def _of_slicer(path: Path, image: Volume) -> Drawing:
-    """Put the names of 3D Slicer's header to the labels."""
+    """Give the labels the names in 3D Slicer's header."""
     volumes, texts = itk.read_layers(path)
     plain = _of_layers(path, tuple(place(volume, image) for volume in volumes))
     names: dict[tuple[int, int], str] = {}
@@ -146,13 +141,8 @@ def _of_slicer(path: Path, image: Volume) -> Drawing:
         if name and (layer or "0").isdecimal() and (value or str(index + 1)).isdecimal():
             names[int(layer or 0), int(value or index + 1)] = name
         index += 1
-    labels = tuple(
-        DrawnLabel(
-            layer=one.layer, value=one.value, number=one.number, name=names.get((one.layer, one.value))
-        )
-        for one in plain.labels
-    )
-    return Drawing(path=path, layers=plain.layers, labels=labels)
+    labels = tuple(replace(one, name=names.get((one.layer, one.value))) for one in plain.labels)
+    return replace(plain, labels=labels)
 
 
 def _of_segments(path: Path, segments: Sequence[DrawnSegment]) -> Drawing:
@@ -181,7 +171,7 @@ def _values(layer: np.ndarray) -> list[int]:
 
 
 def _as_whole(array: np.ndarray, path: Path) -> np.ndarray:
-    """Return labels as whole numbers; floats that are nearly so are rounded."""
+    """Return labels as whole numbers; floats that are nearly whole are rounded."""
     if array.dtype.kind == "b":
         return array.astype(np.uint8)
     if array.dtype.kind in "iu":
@@ -197,13 +187,13 @@ def _as_whole(array: np.ndarray, path: Path) -> np.ndarray:
 _SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 _LABEL_MAP = "LABELMAP"
 _STRUCTURES = "1.2.840.10008.5.1.4.1.1.481.3"
-# In voxels of the scan. Each frame has a place of its own, and a scan one step for all of them.
+# In voxels of the scan. Each frame has a place of its own, but a scan has one step for all slices.
 _TOLERANCE = 0.25
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DrawnSegment:
-    """One segment, or one region of interest."""
+    """One segment of a segmentation, or one region of a structure set."""
 
     number: int
     name: str | None
@@ -223,15 +213,15 @@ def is_drawing(path: Path) -> bool:
 
 
 def read_drawn_dicom(path: Path, image: Volume) -> list[DrawnSegment]:
-    """Read what was drawn.
+    """Read the objects of a DICOM segmentation or structure set.
 
     Args:
-        path: A file for which `is_drawing`.
-        image: The scan, in whatever order of voxels.
+        path: A file for which `is_drawing` is true.
+        image: The scan, in any order of voxels.
 
     Raises:
         GeometryError: Frames or contours do not lie on slices of the scan.
-        UnsupportedFormat: The file lacks what it must have, or it cannot be unpacked.
+        UnsupportedFormat: The file lacks required elements, or its pixels cannot be decoded.
         InputError: It cannot be read.
     """
     with lenient_dicom():
@@ -253,9 +243,10 @@ def _read(path: Path, *, pixels: bool) -> Dataset:
     from pydicom.errors import InvalidDicomError
 
     try:
-        return dcmread(path, stop_before_pixels=not pixels)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+        with reading(path):
+            return dcmread(path, stop_before_pixels=not pixels)
+    except InputError:
+        raise
     except (InvalidDicomError, EOFError, ValueError) as error:
         raise UnsupportedFormat(f"{path}: the DICOM header is damaged") from error
 
@@ -290,7 +281,7 @@ def _segment_number(file: Dataset, group: Dataset) -> int:
 
 
 def _macro(file: Dataset, group: Dataset, keyword: str) -> Dataset:
-    """A functional group of a frame, or the one that all frames share."""
+    """A functional group of a frame, or the group that all frames share."""
     holder = group if keyword in group else file.SharedFunctionalGroupsSequence[0]
     return holder[keyword][0]
 
@@ -341,7 +332,7 @@ def _regions(file: Dataset, image: Volume) -> Iterator[DrawnSegment]:
 
 
 def _fill(mask: np.ndarray, corners: np.ndarray) -> None:
-    """Turn over what a contour of voxels (x, y, z) encloses: a contour inside another one is a hole."""
+    """Invert the voxels inside a contour (x, y, z): a contour inside another one makes a hole."""
     from skimage.draw import polygon
 
     spread = np.ptp(corners, axis=0)

@@ -1,7 +1,7 @@
-"""Say where voxels are: affines, orientations, planes and the slices of a volume.
+"""Compute where voxels are: affines, orientations, planes and the slices of a volume.
 
-A *file axis* counts as the file does: 0 is i or x, 1 is j or y, 2 is k or z. Arrays are `(z, y, x)`, so
-file axis `a` is array axis `2 - a`. An affine maps voxel `(x, y, z)` to RAS+ millimetres.
+*File axes* are numbered as in the file: 0 is i or x, 1 is j or y, 2 is k or z. Arrays are `(z, y, x)`, so
+file axis `a` is array axis `2 - a`. An affine is (4, 4) and maps voxel `(x, y, z)` to RAS+ millimetres.
 """
 
 import math
@@ -17,10 +17,10 @@ PLANE_NORMALS = {"sagittal": 0, "coronal": 1, "axial": 2}
 """Anatomical plane -> the RAS+ axis at right angles to it."""
 
 _AXIS_LETTERS = (("L", "R"), ("P", "A"), ("I", "S"))
-# Columns of unit length whose determinant is smaller than this span no volume worth the name.
+# Columns of unit length with a smaller determinant lie almost in a plane.
 _SMALLEST_DETERMINANT = 1e-6
-_NO_SHEAR = 1e-6  # cosine of an angle that is a right one, rounded
-# Beyond it, in mm, lengths and products overflow; no scanner is near.
+_NO_SHEAR = 1e-6  # cosine of a right angle, with rounding
+# In mm. Larger numbers overflow when they are multiplied; no scanner comes near.
 _LARGEST_ENTRY = 1e100
 
 
@@ -37,10 +37,7 @@ class ItkGrid:
 
 
 def check_affine(affine: np.ndarray) -> np.ndarray:
-    """Return the affine as a read-only float64 copy, if it can be one.
-
-    Args:
-        affine: (4, 4), voxel (x, y, z) to RAS+ mm.
+    """Check an affine, and return it as a read-only float64 copy.
 
     Raises:
         GeometryError: It is not 4x4, not finite, not an affine or not invertible.
@@ -49,7 +46,7 @@ def check_affine(affine: np.ndarray) -> np.ndarray:
     if checked.shape != (4, 4):
         raise GeometryError(f"an affine is a 4x4 matrix, this one has shape {checked.shape}")
     if not (np.abs(checked) < _LARGEST_ENTRY).all():
-        raise GeometryError("the affine holds values that are not finite, or beyond all measure")
+        raise GeometryError("the affine holds values that are not finite, or far too large")
     if not np.array_equal(checked[3], (0, 0, 0, 1)):
         raise GeometryError(f"the last row of an affine is 0 0 0 1, this one is {checked[3].tolist()}")
     lengths = np.linalg.norm(checked[:3, :3], axis=0)
@@ -62,12 +59,12 @@ def check_affine(affine: np.ndarray) -> np.ndarray:
 
 
 def flip_ras_lps(affine: np.ndarray) -> np.ndarray:
-    """Turn an affine into RAS+ into one into LPS+, or back: the first two world axes change sign.
+    """Turn an affine to RAS+ into one to LPS+, or back: the first two world axes change sign.
 
     Args:
         affine: (4, 4), voxel (x, y, z) to RAS+ or LPS+ mm.
     """
-    # Adding zero turns -0.0 into 0.0, which would otherwise show in what users read.
+    # Adding zero turns -0.0 into 0.0: users would see the sign.
     return np.asarray(np.diag((-1.0, -1.0, 1.0, 1.0)) @ affine + 0.0)
 
 
@@ -104,11 +101,7 @@ def affine_from_itk(grid: ItkGrid) -> np.ndarray:
 
 
 def orientation_code(affine: np.ndarray) -> str:
-    """Return where x, y and z point, as three letters: "RAS" runs to the right, the front and the head.
-
-    Args:
-        affine: (4, 4), voxel (x, y, z) to RAS+ mm.
-    """
+    """Return where x, y and z point, as three letters: "RAS" runs to the right, the front and the head."""
     return "".join(_AXIS_LETTERS[world][int(sense > 0)] for world, sense in axis_directions(affine))
 
 
@@ -116,9 +109,6 @@ def axis_directions(affine: np.ndarray) -> tuple[tuple[int, int], ...]:
     """Return where x, y and z point: for each the nearest RAS+ axis (0, 1 or 2) and 1, or -1 against it.
 
     Each gets an axis of its own, however oblique the scan.
-
-    Args:
-        affine: (4, 4), voxel (x, y, z) to RAS+ mm.
     """
     rotation = _nearest_rotation(affine)
     return tuple(
@@ -129,8 +119,8 @@ def axis_directions(affine: np.ndarray) -> tuple[tuple[int, int], ...]:
 def plane_axis(affine: np.ndarray, plane: str) -> int:
     """Return the file axis (0, 1 or 2) along which slices of a plane are stacked.
 
-    Each of the three planes gets an axis of its own, however oblique the scan; `plane_tilt_deg` says how
-    far its slices lean.
+    Each of the three planes gets an axis of its own, however oblique the scan is. `plane_tilt_deg` gives the
+    angle between the plane and its slices.
 
     Args:
         affine: (4, 4), voxel (x, y, z) to RAS+ mm.
@@ -143,7 +133,7 @@ def plane_axis(affine: np.ndarray, plane: str) -> int:
 
 
 def plane_tilt_deg(affine: np.ndarray, plane: str) -> float:
-    """Return the angle in degrees between the anatomical plane and the slices that stand for it.
+    """Return the angle in degrees between an anatomical plane and the slices that are taken for it.
 
     Args:
         affine: (4, 4), voxel (x, y, z) to RAS+ mm.
@@ -153,7 +143,7 @@ def plane_tilt_deg(affine: np.ndarray, plane: str) -> float:
         InputError: The plane has another name.
     """
     axis = plane_axis(affine, plane)
-    # In a sheared grid the axis leans against its slices, so the slices' own normal is what counts.
+    # In a sheared grid the axis is not at right angles to its slices, so the slices' own normal is used.
     in_slice = np.delete(np.asarray(affine)[:3, :3], axis, axis=1)
     normal = np.cross(in_slice[:, 0], in_slice[:, 1])
     cosine = abs(normal[_plane_normal(plane)]) / np.linalg.norm(normal)
@@ -163,9 +153,8 @@ def plane_tilt_deg(affine: np.ndarray, plane: str) -> float:
 def in_plane_mm(affine: np.ndarray, axis: int) -> np.ndarray:
     """Return the matrix (2, 2) that turns steps (x, y) in pixels of a slice into millimetres.
 
-    The millimetres are along the slice's x and at right angles to it, within the slice. Only in a grid
-    without shear are they those along x and along y: a tilted gantry leans one of them over in the planes
-    across.
+    The millimetres are along the slice's x, and at right angles to it within the slice. They are along x and
+    along y only in a grid without shear; a tilted gantry shears the planes across.
 
     Args:
         affine: (4, 4), voxel (x, y, z) to RAS+ mm.
@@ -229,7 +218,7 @@ def _nearest_rotation(affine: np.ndarray) -> np.ndarray:
 
 
 def _world_axes(rotation: np.ndarray) -> tuple[int, ...]:
-    """Give each file axis a world axis of its own, such that together they lie as close as can be."""
+    """Give each file axis a world axis of its own, so that together they are as close as possible."""
 
     def closeness(world_axes: tuple[int, ...]) -> float:
         return float(sum(abs(rotation[world, axis]) for axis, world in enumerate(world_axes)))

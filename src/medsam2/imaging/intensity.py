@@ -29,9 +29,9 @@ WINDOW_PRESETS: Mapping[str, tuple[float, float]] = MappingProxyType(
 
 PERCENTILES = (0.5, 99.5)  # MedSAM's preprocessing of everything that is not CT
 BACKGROUND_SHARE = 0.1
-"""Share of exact zeros from which they are taken for background and left out of the percentiles."""
+"""If at least this share of the voxels is exactly 0, zeros are background and left out of the percentiles."""
 DISPLAY_PEAK = 192
-"""8-bit pictures that get at least this bright are taken for greys made for looking at."""
+"""8-bit pictures with a grey of at least this much are taken for greys made for a screen."""
 
 _SAMPLE_SIZE = 1_000_000
 # Hounsfield units: tissue and air lie between these two, scanners pad with less, metal and bone exceed them.
@@ -42,7 +42,7 @@ _HU_HIGHEST_MINIMUM = -500.0  # some gas or air is in every CT; few MR or PET im
 
 @dataclass(frozen=True)
 class Window:
-    """The intensities shown as black and as white, and why these."""
+    """The intensities shown as black and as white, and how they were chosen."""
 
     lower: float
     """Intensity that becomes 0, and everything below."""
@@ -51,7 +51,7 @@ class Window:
     source: str
     """"caller", a preset's name, "file", "display" (8-bit greys as they are), "percentiles" or "range"."""
     note: str | None = None
-    """A sentence to tell the user when the choice was ours, or theirs does not fit; else None."""
+    """A sentence for the user if the window was chosen automatically or does not fit the scan; else None."""
 
     def __post_init__(self) -> None:
         """Check that there is an interval.
@@ -66,9 +66,9 @@ class Window:
 
 
 def check_intensities(array: np.ndarray) -> None:
-    """Refuse an image in which nothing can be seen; a mask may well be constant, so reading does not ask.
+    """Refuse an image in which nothing can be seen. Readers do not call this, since a mask may be constant.
 
-    NaN is what some programs write outside the head; it is shown black, with a warning.
+    Some programs write NaN outside the head; it is shown black, with a warning.
 
     Args:
         array: (z, y, x) or (y, x), any real dtype.
@@ -91,17 +91,17 @@ def check_intensities(array: np.ndarray) -> None:
 
 
 def resolve_window(volume: Volume, window: str | tuple[float, float] | None = None) -> Window:
-    """Turn what the caller said about intensities into limits.
+    """Return the limits of the window to use.
 
-    Without a window, in this order:
-    - 8-bit data that are a single picture or declared US or CT, and bright enough to be made for looking at,
-      keep their greys: 0..255. Stretching an ultrasound still would undo what the operator set.
-    - CT gets the window that its file asks for. Whoever read the scan chose it in Hounsfield units, for what
-      is to be seen there: a lung series opens in a lung window.
-    - Hounsfield units without one, declared (modality CT) or recognised, get the soft-tissue window.
-    - All else, MR in the first place, gets the percentiles 0.5 and 99.5, of the voxels that are not 0 where
-      zeros are a background. A window in an MR file is left alone: units are arbitrary, scanners guess it
-      slice by slice, and the networks have learnt from percentiles.
+    If no window is given, the first rule that fits decides:
+    - 8-bit data of a single picture, or of modality US or CT, that are bright enough for a screen keep their
+      greys: 0..255. Stretching an ultrasound still would undo what the operator set.
+    - CT gets the window of its file. The scanner's staff chose it in Hounsfield units for the organ: a lung
+      series opens in a lung window.
+    - Hounsfield units without a window, declared (modality CT) or recognised, get the soft-tissue window.
+    - All other images, MR above all, get the percentiles 0.5 and 99.5; zeros that are background do not
+      count. The window of an MR file is not used: its units are arbitrary, scanners guess it for each slice,
+      and the networks have learnt from percentiles.
 
     Args:
         volume: The scan.
@@ -123,7 +123,8 @@ def resolve_window(volume: Volume, window: str | tuple[float, float] | None = No
         return Window(0.0, 255.0, "display", "no window given; 8-bit greys used as they are (0..255)")
     sample = _sample(volume.array)
     if volume.modality == "CT" and volume.window is not None:
-        return _from_file(volume.window)
+        lower, upper = volume.window
+        return Window(lower, upper, "file", f"no window given; the file's own ({lower:g}..{upper:g}) used")
     if volume.modality == "CT" and not is_uint8:
         return _fitting(_soft_tissue("the file says CT"), volume)
     if volume.modality is None and lowest <= _HU_HIGHEST_MINIMUM and _looks_like_hounsfield(sample):
@@ -135,10 +136,10 @@ def to_uint8(array: np.ndarray, window: Window) -> np.ndarray:
     """Clip to a window and scale linearly to 0..255.
 
     Fractions are cut off, not rounded: `np.uint8` of a float, as in the official preprocessing. The window
-    (0, 255) leaves 8-bit data as they are.
+    (0, 255) does not change 8-bit data.
 
     Args:
-        array: (..., y, x), any real dtype. Of 3D and more, one slice at a time is held in float64.
+        array: (..., y, x), any real dtype. One slice at a time is converted to float64.
         window: The limits.
 
     Returns:
@@ -155,7 +156,7 @@ def to_uint8(array: np.ndarray, window: Window) -> np.ndarray:
         part[np.isnan(part)] = window.lower
         np.clip(part, window.lower, window.upper, out=part)
         part -= window.lower
-        # In this order, as the official code has it: another one moves a few greys by one.
+        # The order of the official code: another order changes a few greys by one.
         part /= width
         part *= 255.0
         greys[index] = part
@@ -186,7 +187,7 @@ def _extremes(array: np.ndarray) -> tuple[np.generic, np.generic]:
 
 
 def _parts(array: np.ndarray) -> Iterator[np.ndarray]:
-    """Go through an array by its first axis without keeping in memory what is mapped from a file."""
+    """Yield an array part by part along its first axis, and release the memory of mapped files after each."""
     for part in array:
         yield part
         release(part)
@@ -202,13 +203,13 @@ def _preset(name: str) -> Window:
 
 
 def _fitting(window: Window, volume: Volume) -> Window:
-    """Add to a window in Hounsfield units a word if the scan's numbers seem to be none."""
+    """Add a note to a window in Hounsfield units if the scan's numbers do not look like these."""
     why = hounsfield_misfit(_sample(volume.array), window.lower, window.upper, volume.modality)
     if why is None:
         return window
     note = (
         f"window {window.source} ({window.lower:g}..{window.upper:g}) is in Hounsfield units, and the scan's "
-        f"numbers seem to be none: {why}; give two limits in the scan's own numbers"
+        f"numbers do not look like these: {why}; give two limits in the scan's own numbers"
     )
     return replace(window, note=note if window.note is None else f"{window.note}; {note}")
 
@@ -219,11 +220,6 @@ def _given(window: tuple[float, float]) -> Window:
     except (TypeError, ValueError):
         raise InputError(f"a window is a preset's name or a pair (lower, upper), not {window!r}") from None
     return Window(lower, upper, source="caller")
-
-
-def _from_file(window: tuple[float, float]) -> Window:
-    lower, upper = window
-    return Window(lower, upper, "file", f"no window given; the file's own ({lower:g}..{upper:g}) used")
 
 
 def _soft_tissue(reason: str) -> Window:
@@ -242,16 +238,16 @@ def _percentile_window(sample: np.ndarray, lowest: float, highest: float) -> Win
         if lower < upper:
             note = f"no window given; percentiles {low:g} and {high:g} {of_what} ({lower:g}..{upper:g}) used"
             return Window(lower, upper, "percentiles", note)
-    # Nearly all voxels are equal, as in a label map or around a tiny object: show all there is.
+    # Nearly all voxels are equal, as in a label map or around a tiny object: show the whole range.
     note = f"no window given; percentiles fall together, so the whole range ({lowest:g}..{highest:g}) is used"
     return Window(lowest, highest, "range", note)
 
 
 def _looks_like_hounsfield(sample: np.ndarray) -> bool:
-    """Tell CT from the other images with large negative values: MR phase, filtered MR, statistics.
+    """Tell CT from other images with large negative values: MR phase, filtered MR, statistics.
 
-    Most of a CT is air or tissue. A CT that was resampled has lost its whole numbers, but not the air around
-    the patient, near -1000.
+    Most of a CT is air or tissue. A resampled CT has no whole numbers any more, but still the air around the
+    patient, near -1000.
     """
     unpadded = sample[sample >= _HU_RANGE[0]]
     is_typical = np.count_nonzero(unpadded <= _HU_RANGE[1]) >= 0.5 * max(1, unpadded.size)
@@ -261,7 +257,7 @@ def _looks_like_hounsfield(sample: np.ndarray) -> bool:
 
 
 def _sample(array: np.ndarray) -> np.ndarray:
-    """Return all voxels of a small array, a million of a large one, always the same; NaN is left out."""
+    """Return all voxels of a small array, or a fixed random million of a large one; NaN is left out."""
     picked = _picked(array)
     return picked[~np.isnan(picked)] if picked.dtype.kind == "f" else picked
 
@@ -283,11 +279,11 @@ _HIGHEST_MINIMUM_HU = -500.0  # some gas or air is in every CT
 _MOST_WHITE = 0.5
 _MOST_WHITE_POSITIVE = 0.1  # where no number is below 0, as in a scan that is stored 1024 higher
 _MOST_BLACK = 0.99
-_NARROWEST = 0.02  # of the window: numbers between 0 and 1 say
+_NARROWEST = 0.02  # of the window: finds numbers between 0 and 1, for example
 
 
 def hounsfield_misfit(sample: np.ndarray, lower: float, upper: float, modality: str | None) -> str | None:
-    """Say why numbers are no Hounsfield units, if a window in these shows too little of them.
+    """Say why numbers are no Hounsfield units, if a window in Hounsfield units shows too little of them.
 
     Args:
         sample: Intensities, one-dimensional.
@@ -296,7 +292,7 @@ def hounsfield_misfit(sample: np.ndarray, lower: float, upper: float, modality: 
         modality: As the file says.
 
     Returns:
-        A clause for a sentence, or None if they may well be.
+        A clause for a sentence, or None if they may be Hounsfield units.
     """
     if modality not in (None, "CT"):
         return f"the file says {modality}"

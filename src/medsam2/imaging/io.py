@@ -26,7 +26,7 @@ _READERS: Mapping[str, Callable[..., Volume]] = MappingProxyType(
     }
 )
 READ_SUFFIXES = tuple(suffix for suffix in _READERS if suffix not in _VOXELS_OF_PAIRS)
-"""How the names end of files that are read, beside DICOM and archives; of a pair the header's."""
+"""Suffixes of the files that are read, beside DICOM and archives; for a pair, the header's."""
 _VOLUME_SUFFIXES = tuple(suffix for suffix in READ_SUFFIXES if suffix not in _STILLS)
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 _WRITERS: Mapping[str, Callable[[Volume, Path], None]] = MappingProxyType(
@@ -41,12 +41,12 @@ def read(
 
     Args:
         path: A .nii, .nii.gz, .hdr or .img, .nrrd, .nhdr, .mha, .mhd, .mgz, .mgh, .npz, .png, .jpg, .jpeg,
-            .tif or .tiff file, a DICOM file of whatever name, a folder with DICOM files, or a .zip that holds
+            .tif or .tiff file, a DICOM file with any name, a folder with DICOM files, or a .zip that holds
             DICOM files or one volume.
         frame: Which frame of a 4D file, or which of several images at each position of a DICOM series, from
             0; not needed if there is one.
-        series: Number or UID of a DICOM series; of several the one with most slices is read, with a warning,
-            if none is named.
+        series: Number or UID of a DICOM series. If there are several and none is named, the one with most
+            slices is read, with a warning.
 
     Raises:
         InputError: There is no such file, or it is no volume. Its subclasses:
@@ -67,7 +67,7 @@ def read(
         path, _READERS, "read", ", or DICOM: a file, a folder or a .zip; `medsam2 video` takes videos"
     )
     if series is not None:
-        raise InputError(f"{path}: only DICOM has series to choose from, this file cannot give {series!r}")
+        raise InputError(f"{path}: only DICOM has series; series {series!r} cannot be read from this file")
     try:
         if path.name.lower().endswith(_ONE_VOLUME):
             if frame is not None:
@@ -79,7 +79,7 @@ def read(
 
 
 def _read_unpacked(folder: Path, frame: int | None, series: int | str | None) -> Volume:
-    """Read what was in a .zip: the one volume there, or else DICOM."""
+    """Read the content of a .zip: one volume, or DICOM files."""
     found = sorted(
         file for file in folder.rglob("*") if file.is_file() and file.name.lower().endswith(_VOLUME_SUFFIXES)
     )
@@ -92,7 +92,7 @@ def _read_unpacked(folder: Path, frame: int | None, series: int | str | None) ->
 
 
 def _is_dicom(path: Path) -> bool:
-    """DICOM files often have no suffix, or a number for one."""
+    """Whether this is DICOM; such files often have no suffix, or a number as suffix."""
     name = path.name.lower()
     if name.endswith(_DICOM_SUFFIXES):
         return True
@@ -100,16 +100,16 @@ def _is_dicom(path: Path) -> bool:
 
 
 def _explained(error: UnsupportedFormat, path: Path) -> UnsupportedFormat:
-    """Say what a file is that is not what its name says."""
+    """Say what a file is whose content does not fit its name."""
     suffix = next(suffix for suffix in _READERS if path.name.lower().endswith(suffix))
     kind = kind_of_content(path)
     if kind is None or suffix in kind.lower():
         return error
-    return UnsupportedFormat(f"{path}: is named {suffix}, but what it holds is {kind}; rename it")
+    return UnsupportedFormat(f"{path}: is named {suffix}, but its content is {kind}; rename it")
 
 
 def write(volume: Volume, path: str | os.PathLike[str]) -> None:
-    """Write a volume, a mask say, on its own grid; an existing file is replaced once all is written.
+    """Write a volume, for example a mask, on its own grid; an existing file is replaced at the end.
 
     Args:
         volume: Booleans are written as uint8, other dtypes as they are.
@@ -124,9 +124,9 @@ def write(volume: Volume, path: str | os.PathLike[str]) -> None:
 
 
 def check_output(path: Path) -> None:
-    """Refuse a place where a file cannot be written, before the work that would fill it.
+    """Refuse a path to which no file can be written, before the work begins.
 
-    Of a symbolic link, that is where the file lies that it points to.
+    Of a symbolic link, the target counts.
 
     Raises:
         InputError: The folder is missing or read-only, or the path is a folder itself.

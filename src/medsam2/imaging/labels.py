@@ -12,8 +12,8 @@ from scipy.cluster.hierarchy import DisjointSet
 
 from medsam2.errors import GeometryError
 
-# COCO's letters: five bits, one that says whether more follow, and 48 to make it printable. pycocotools is not
-# used: it writes the same strings, but it also decodes incomplete ones, which must be refused in a request.
+# COCO's letters: five bits, one that says whether more follow, and 48 to make it printable. pycocotools is
+# not used: it writes the same strings, but it also decodes incomplete ones, which a request must not contain.
 _COCO_BITS, _COCO_SIGN, _COCO_GOES_ON, _COCO_FIRST = 0x1F, 0x10, 0x20, 48
 _COCO_MAX_SHIFT = 60  # no run is longer than int64 can say; a number without end would take hours
 

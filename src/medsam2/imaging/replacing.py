@@ -12,20 +12,20 @@ from medsam2.errors import InputError
 
 @contextmanager
 def replacing(path: Path, suffix: str) -> Iterator[Path]:
-    """Give a temporary name beside a file; put it in the file's place at the end.
+    """Give a temporary name beside a file; put the temporary file in the file's place at the end.
 
-    If anything fails, the temporary file is gone and what was at `path` before is still there. The content is
-    on the disk before it gets its name, since some disks do not say before that they are full.
+    If anything fails, the temporary file is removed and the file at `path` stays as it was. The content is
+    flushed to the disk before the file gets its name, since some disks report only then that they are full.
 
     Args:
-        path: The final name. Of a symbolic link, the file that it points to is replaced, and the link stays.
+        path: The final name. If it is a symbolic link, the file behind it is replaced, and the link stays.
         suffix: How the temporary name ends, for writers that choose a format by it.
 
     Raises:
         InputError: The folder or the file cannot be written.
     """
     target = Path(os.path.realpath(path)) if path.is_symlink() else path
-    # The name says nothing of the final one, which may be a patient's.
+    # The final name may be a patient's, so the temporary one does not repeat it.
     temporary = target.parent / f".medsam2-{secrets.token_hex(8)}{suffix}"
     try:
         yield temporary
@@ -34,19 +34,19 @@ def replacing(path: Path, suffix: str) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
-        # Where the folder itself is missing or is a file there is nothing to remove, and no way to ask.
+        # If the folder is missing or is a file, there is nothing to remove.
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def filling(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder to fill beside a new one; put it in that one's place at the end.
+    """Give a temporary folder to fill; give it the new folder's name at the end.
 
-    If anything fails, the temporary folder is gone and the new one is not there.
+    If anything fails, the temporary folder is removed and there is no new folder.
 
     Raises:
-        InputError: The folder is there and not empty, or cannot be made.
+        InputError: The folder exists and is not empty, or cannot be made.
     """
     check_new_folder(folder)
     temporary = folder.absolute().parent / f".medsam2-{secrets.token_hex(8)}"
@@ -69,7 +69,7 @@ def flush(path: Path) -> None:
     """Wait until a file's content is on the disk.
 
     Raises:
-        OSError: It cannot be: the disk is full, or is gone.
+        OSError: The disk is full, or not there any more.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -82,7 +82,7 @@ def check_new_folder(folder: Path) -> None:
     """Refuse a folder that cannot be made and filled, before the work that would fill it.
 
     Raises:
-        InputError: It is there and not empty, is a file, or its own folder is missing.
+        InputError: It exists and is not empty, is a file, or its parent folder is missing.
     """
     if folder.is_dir():
         if any(folder.iterdir()):

@@ -1,4 +1,4 @@
-"""Hold one scan, or one mask, together with where it lies in the patient; bring masks onto its grid."""
+"""A scan, or a mask, together with where it lies in the patient; masks are brought onto a scan's grid."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from medsam2.imaging.geometry import (
 
 MODALITIES = ("CT", "MR", "US", "PT", "NM")
 LARGEST_VOLUME_BYTES = 16 * 2**30
-"""Readers refuse a file that claims more for one volume; a whole-body CT of 2000 slices has 1 GiB."""
+"""Readers refuse larger volumes; a whole-body CT of 2000 slices has 1 GiB."""
 
 _IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Volume:
-    """An array and its grid. A volume is not changed in place: `with_array` makes the next one.
+    """An array and its grid. A volume does not change: `with_array` makes another one.
 
     Raises:
         InputError: The array does not hold real numbers, or the modality is not one of `MODALITIES`.
@@ -41,14 +41,14 @@ class Volume:
     modality: str | None = None
     """One of `MODALITIES`; None where the file does not say."""
     nifti_header: bytes | None = field(default=None, kw_only=True)
-    """For the NIfTI reader and writer only: the grid fields of the header it came from, to the bit."""
+    """For the NIfTI reader and writer only: the grid fields of the file's header, to the bit."""
     itk_grid: ItkGrid | None = field(default=None, kw_only=True)
-    """For the properties below: the numbers the affine was made from, free of its rounding."""
+    """For the properties below: the numbers from which the affine was made, without its rounding."""
     window: tuple[float, float] | None = field(default=None, kw_only=True)
-    """(lower, upper) that the file asks to be shown with, in the array's own units; None if it does not."""
+    """(lower, upper) of the file's own window, in the array's units; None if the file has none."""
 
     def __post_init__(self) -> None:
-        """Check everything there is to check about a volume, here and nowhere else."""
+        """Check the volume; nothing else has to check it again."""
         _check_array(self.array)
         object.__setattr__(self, "affine", check_affine(self.affine))
         if self.modality is not None and self.modality not in MODALITIES:
@@ -62,7 +62,7 @@ class Volume:
             object.__setattr__(self, "itk_grid", None)
 
     def __repr__(self) -> str:
-        """Describe the grid; the voxels would fill the screen."""
+        """Describe the grid."""
         spacing = " x ".join(f"{step:g}" for step in self.spacing)
         return (
             f"Volume({self.array.dtype} {self.shape}, spacing {spacing} mm, "
@@ -96,7 +96,7 @@ class Volume:
         return cls(np.asarray(array), affine_from_itk(grid), modality, itk_grid=grid)
 
     def with_array(self, array: np.ndarray) -> Volume:
-        """Return another array, a mask of this volume say, on the same grid.
+        """Return another array on the same grid, for example a mask of this volume.
 
         Args:
             array: (z, y, x), of this volume's shape.
@@ -140,19 +140,17 @@ class Volume:
 def check_claim(
     path: Path, shape: Sequence[int], num_bytes: int, num_stored: float, num_available: float
 ) -> None:
-    """Refuse what a header claims and no file of this size can hold, or nobody should unpack.
-
-    To be asked before anything is allocated.
+    """Refuse a size in a header that the file cannot hold, or that is too large, before memory is allocated.
 
     Args:
         path: Named in errors.
         shape: Of the volume, (z, y, x); named in errors.
-        num_bytes: What the volume takes.
-        num_stored: Bytes that the header claims to lie in the file, once unpacked.
+        num_bytes: Of the volume in memory.
+        num_stored: Bytes of voxels in the file, once unpacked, as the header says.
         num_available: Bytes that the file can hold at most, once unpacked.
 
     Raises:
-        UnsupportedFormat: The file is too short for it, or it is larger than `LARGEST_VOLUME_BYTES`.
+        UnsupportedFormat: The file is too short, or the volume is larger than `LARGEST_VOLUME_BYTES`.
     """
     if num_stored > num_available:
         raise UnsupportedFormat(
@@ -181,7 +179,7 @@ _TOLERANCE = 0.05
 
 
 def match_order(mask: Volume, image: Volume) -> np.ndarray:
-    """Return a mask's voxels in the order of the image's, exactly: axes swapped and flipped, no resampling.
+    """Return a mask's voxels in the order of the image's: axes are swapped and flipped, nothing is resampled.
 
     Args:
         mask: Any dtype.
@@ -191,7 +189,7 @@ def match_order(mask: Volume, image: Volume) -> np.ndarray:
         (z, y, x), of the image's shape and the mask's dtype.
 
     Raises:
-        GeometryError: The mask's voxels are not the image's, however one orders them.
+        GeometryError: In no order are the mask's voxels the image's.
     """
     to_image = np.linalg.inv(image.affine) @ mask.affine  # voxel (x, y, z) of the mask -> of the image
     turn = np.rint(to_image[:3, :3])
@@ -215,10 +213,10 @@ def match_order(mask: Volume, image: Volume) -> np.ndarray:
 
 
 def place(mask: Volume, image: Volume) -> np.ndarray:
-    """Return a mask in the order of the image's voxels, as `match_order` does; it may be a part of the image.
+    """Return a mask in the order of the image's voxels, as `match_order` does, even if it covers only a part.
 
-    3D Slicer crops what it saves to what is drawn. Every voxel of such a part is one of the image's, and
-    outside it there is nothing.
+    3D Slicer crops a segmentation to what is drawn. Every voxel of such a mask is a voxel of the image, and
+    the mask is empty outside.
 
     Args:
         mask: Any dtype.
@@ -256,7 +254,7 @@ def place(mask: Volume, image: Volume) -> np.ndarray:
 
 
 def _largest_distance(first: np.ndarray, second: np.ndarray, size: tuple[int, ...]) -> float:
-    """Return how far two maps of a grid's corners are apart; nowhere inside is it more."""
+    """Return how far two maps of a grid's corners are apart; inside the grid the distance is never larger."""
     corners = np.stack(np.meshgrid(*((0, count - 1) for count in size), [1], indexing="ij")).reshape(4, -1)
     return float(np.abs((first - second) @ corners).max())
 

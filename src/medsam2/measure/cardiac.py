@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 from scipy import ndimage, signal
+
+from medsam2.errors import require
 
 SMOOTHING_S = 0.04
 """Standard deviation of the smoothing, about a frame of usual echocardiography; a systole takes 0.3 s."""
 SHORTEST_BEAT_S = 0.3  # 200 beats a minute
-LEAST_SWING = 0.3  # of the whole curve's swing, that a contraction must have
-LEAST_CHANGE = 0.05  # of the largest area; less is the outline's own unrest
-LEAST_PRESENT = 0.5  # of the frames; a curve with fewer is not one
+LEAST_SWING = 0.3  # of the whole curve's swing: a contraction has at least so much
+LEAST_CHANGE = 0.05  # of the largest area; smaller changes are noise of the outline
+LEAST_PRESENT = 0.5  # of the frames; with fewer, no curve is drawn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +28,7 @@ class Beat:
     """Number of the frame."""
     end_systole: int
     area_end_diastole: float
-    """As measured in the frame, in the unit that was given."""
+    """As measured in the frame, in the unit of the curve."""
     area_end_systole: float
 
     @property
@@ -40,16 +43,16 @@ def find_beats(areas: np.ndarray, times_s: np.ndarray) -> list[Beat]:
     End-diastole is the frame in which the ventricle is largest, end-systole the one in which it is smallest;
     fractional area change is (end-diastolic area - end-systolic area) / end-diastolic area: Lang et al.,
     "Recommendations for cardiac chamber quantification by echocardiography in adults", J Am Soc Echocardiogr
-    2015;28:1-39. Both are looked for in the smoothed curve, within a beat; the areas are those measured.
-    A contraction that the video cuts off is left out, unless it is the only one, and so is one in which, or
-    soon after which, the ventricle was not found.
+    2015;28:1-39. Both frames are found in the smoothed curve, within a beat; the areas are the measured ones.
+    A contraction that the video cuts off is left out, unless it is the only one. A contraction is also left
+    out if the ventricle was not found during it or soon after it.
 
     Args:
         areas: (frame,); 0 where the ventricle was not found, which counts as not measured.
         times_s: (frame,) seconds, rising.
 
     Returns:
-        In the order of time; none if nothing beats.
+        The beats in order of time; none if there is no beat.
     """
     present = np.flatnonzero(areas > 0)
     if len(present) < max(3, LEAST_PRESENT * len(areas)):
@@ -71,7 +74,7 @@ def find_beats(areas: np.ndarray, times_s: np.ndarray) -> list[Beat]:
 
 
 def smooth(areas: np.ndarray, times_s: np.ndarray) -> np.ndarray:
-    """Smooth a curve of areas (frame,), after filling what was not measured along straight lines."""
+    """Smooth a curve of areas (frame,); frames without a measurement are filled along straight lines."""
     present = np.flatnonzero(areas > 0)
     filled = np.interp(times_s, times_s[present], areas[present])
     return np.asarray(ndimage.gaussian_filter1d(filled, SMOOTHING_S / _step_s(times_s), mode="nearest"))
@@ -79,7 +82,7 @@ def smooth(areas: np.ndarray, times_s: np.ndarray) -> np.ndarray:
 
 def _lows(curve: np.ndarray, swing: float, times_s: np.ndarray) -> list[int]:
     """Frames of the smallest area of each contraction."""
-    # High ends, so that a curve that ends in systole has a low there.
+    # The ends are high, so that a curve that ends in systole has a minimum there.
     padded = np.pad(curve, 1, constant_values=curve.max() + swing)
     lows, _ = signal.find_peaks(
         -padded,
@@ -91,7 +94,7 @@ def _lows(curve: np.ndarray, swing: float, times_s: np.ndarray) -> list[int]:
 
 
 def _is_measured(beat: Beat, areas: np.ndarray) -> bool:
-    """Whether the ventricle was found throughout; an outline that is being lost shrinks as well."""
+    """Whether the ventricle was found throughout; an outline that gets lost shrinks too."""
     length = beat.end_systole - beat.end_diastole
     return bool((areas[beat.end_diastole : beat.end_systole + length + 1] > 0).all())
 
@@ -109,13 +112,11 @@ def _step_s(times_s: np.ndarray) -> float:
     return float(np.median(np.diff(times_s)))
 
 
-_WIDTH, _HEIGHT = 960, 420
-_LEFT, _RIGHT, _TOP, _BOTTOM = 80, 20, 40, 50  # margins
-_PAPER, _INK, _GRID = (255, 255, 255), (40, 40, 40), (225, 225, 225)
-_MEASURED, _SMOOTHED = (150, 170, 200), (20, 70, 160)
-_DIASTOLE, _SYSTOLE = (0, 140, 70), (200, 40, 20)
-_NUM_TICKS = 6
-_ROUND_STEPS = (1, 2, 2.5, 5, 10)
+_WIDTH, _HEIGHT = 960, 420  # pixels
+_DPI = 100
+_MEASURED, _SMOOTHED = "#96aac8", "#1446a0"
+_MARKS = {"ED": ("#008c46", 8), "ES": ("#c82814", -16)}
+"""Colour of a mark, and how far its name is above the curve, in points."""
 
 
 def draw_curve(areas: np.ndarray, times_s: np.ndarray, unit: str, beats: Sequence[Beat]) -> Image.Image:
@@ -125,49 +126,29 @@ def draw_curve(areas: np.ndarray, times_s: np.ndarray, unit: str, beats: Sequenc
         areas: (frame,); 0 where the object was not found.
         times_s: (frame,) seconds.
         unit: Of the areas.
-        beats: As `find_beats` gives them, in whatever unit.
+        beats: From `find_beats`, of areas in any unit.
+
+    Raises:
+        InputError: matplotlib is not installed.
     """
-    picture = Image.new("RGB", (_WIDTH, _HEIGHT), _PAPER)
-    draw = ImageDraw.Draw(picture)
-    last_s, top = max(float(times_s[-1]), 1e-3), max(float(areas.max()) * 1.1, 1.0)
+    require("matplotlib.figure", "the curve needs", "video", "matplotlib")
+    from matplotlib.figure import Figure
 
-    def place(time_s: float, area: float) -> tuple[float, float]:
-        x = _LEFT + time_s / last_s * (_WIDTH - _LEFT - _RIGHT)
-        return x, _HEIGHT - _BOTTOM - area / top * (_HEIGHT - _TOP - _BOTTOM)
-
-    for value in _ticks(top):
-        draw.line([place(0, value), place(last_s, value)], fill=_GRID)
-        draw.text((_LEFT - 8, place(0, value)[1]), f"{value:g}", fill=_INK, anchor="rm")
-    for value in _ticks(last_s):
-        draw.line([place(value, 0), place(value, top)], fill=_GRID)
-        draw.text((place(value, 0)[0], _HEIGHT - _BOTTOM + 6), f"{value:g}", fill=_INK, anchor="mt")
-    draw.line([place(0, top), place(0, 0), place(last_s, 0)], fill=_INK)
-    draw.text((_LEFT, 12), f"area in {unit}", fill=_INK, anchor="lt")
-    draw.text((_WIDTH - _RIGHT, _HEIGHT - 8), "seconds", fill=_INK, anchor="rb")
-    for time_s, area in zip(times_s, areas, strict=True):
-        x, y = place(time_s, area)
-        draw.ellipse([x - 2, y - 2, x + 2, y + 2], fill=_MEASURED)
+    figure = Figure(figsize=(_WIDTH / _DPI, _HEIGHT / _DPI), dpi=_DPI, layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlabel="seconds", ylabel=f"area in {unit}", ylim=(0, max(1.2 * float(areas.max()), 1.0)))
+    axes.grid(alpha=0.3)
+    axes.plot(times_s, areas, "o", markersize=3, color=_MEASURED)
     if np.count_nonzero(areas) > 1:
-        line = smooth(areas, times_s)
-        draw.line([place(t, a) for t, a in zip(times_s, line, strict=True)], fill=_SMOOTHED, width=2)
+        axes.plot(times_s, smooth(areas, times_s), color=_SMOOTHED)
     for beat in beats:
         for name, frame in (("ED", beat.end_diastole), ("ES", beat.end_systole)):
-            _mark(draw, place(times_s[frame], areas[frame]), name, frame)
-    return picture
-
-
-def _mark(draw: ImageDraw.ImageDraw, middle: tuple[float, float], name: str, frame: int) -> None:
-    x, y = middle
-    colour = _DIASTOLE if name == "ED" else _SYSTOLE
-    draw.ellipse([x - 5, y - 5, x + 5, y + 5], outline=colour, width=2)
-    below = name == "ES"
-    anchor = ("l" if x < _WIDTH / 2 else "r") + ("t" if below else "b")
-    draw.text((x, y + (8 if below else -8)), f"{name} {frame}", fill=colour, anchor=anchor)
-
-
-def _ticks(top: float) -> list[float]:
-    """Round numbers from 0 to at most `top`."""
-    rough = top / _NUM_TICKS
-    power = 10.0 ** np.floor(np.log10(rough))
-    step = next(factor * power for factor in _ROUND_STEPS if factor * power >= rough)
-    return [float(step * k) for k in range(int(top / step) + 1)]
+            colour, above = _MARKS[name]
+            place = (float(times_s[frame]), float(areas[frame]))
+            axes.plot(*place, "o", markersize=8, markerfacecolor="none", markeredgewidth=2, color=colour)
+            axes.annotate(
+                f"{name} {frame}", place, (0, above), textcoords="offset points", ha="center", color=colour
+            )
+    picture = BytesIO()
+    figure.savefig(picture, format="png")
+    return Image.open(picture).convert("RGB")

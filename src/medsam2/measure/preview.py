@@ -14,7 +14,7 @@ from medsam2.imaging.replacing import replacing
 OUTLINE = (255, 72, 0)
 BOX = (64, 220, 90)
 KEY_SIDE = 512  # pixels of the large picture's longer side
-STRIP_SIDE = 168  # three of them and the margins between are as wide as the large picture
+STRIP_SIDE = 168  # three of these and the margins are as wide as the large picture
 STRIP_COUNT = 6
 MARGIN = 4
 MIN_STRIP_EXTENT = 16
@@ -32,7 +32,7 @@ def draw_preview(
     """Draw the key slice with box and outline, and below it slices from the object's first to its last.
 
     Args:
-        grey: Gives a slice by its index, uint8 (y, x); only those that are drawn are asked for.
+        grey: Returns a slice by its index, uint8 (y, x); called only for the slices that are drawn.
         mask: Boolean (slice, y, x).
         key_slice: The slice that was prompted.
         box_xyxy: The box that was drawn, in pixels of the slice.
@@ -52,7 +52,7 @@ def draw_preview(
 
 
 def write_preview(picture: Image.Image, path: Path) -> None:
-    """Write a picture as PNG, under a temporary name first.
+    """Write a picture as PNG; an existing file is replaced at the end.
 
     Raises:
         InputError: The file cannot be written.
@@ -66,7 +66,7 @@ def _scale(shape_yx: tuple[int, ...], side: int) -> float:
 
 
 def _around(mask: np.ndarray) -> tuple[slice, slice]:
-    """Choose the part of every slice that the strip shows: a square around the object."""
+    """Return the part of every slice that the strip shows: a square around the object."""
     height, width = mask.shape[1:]
     rows, columns = (np.flatnonzero(mask.any(axis=axes)) for axes in ((0, 2), (0, 1)))
     if not len(rows):
@@ -85,7 +85,7 @@ def _outlined(
     aspect: float,
     box_xyxy: tuple[float, float, float, float] | None = None,
 ) -> Image.Image:
-    """Enlarge a slice first and outline it then, so that the line stays thin."""
+    """Enlarge a slice, then draw the outline, so that the line is thin."""
     height, width = plane.shape
     size = (max(1, round(width * scale)), max(1, round(height * scale * aspect)))
     large = np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BICUBIC))

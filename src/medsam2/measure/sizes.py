@@ -40,21 +40,21 @@ class Axis:
 class Diameters:
     """RECIST's two diameters: both in one slice, at right angles to each other in millimetres.
 
-    They are those of the outline drawn taut around the object in that slice. Where it runs along a row of
-    pixels it is at their edge; of a round object it is close to the middles of its outermost pixels.
+    They are measured on the convex outline of the object in that slice. Along a row of pixels the outline is
+    at their edge; around a round object it is close to the middles of the outermost pixels.
     """
 
     slice_index: int
-    """The slice they lie in: the one with the longest long axis."""
+    """The slice with the longest long axis; both lie in it."""
     long: Axis
     """The longest distance between two points of the object."""
     short: Axis
-    """The longest distance across, at right angles to the long axis."""
+    """The longest distance at right angles to the long axis."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Intensities:
-    """What an image holds inside an object, in the image's own units; voxels that are not finite left out."""
+    """The intensities inside an object, in the image's own units; voxels that are not finite do not count."""
 
     mean: float
     std: float
@@ -66,26 +66,25 @@ class Intensities:
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectStatistics:
-    """Measurements of one object. One without voxels has volume 0, and None for what it cannot have."""
+    """Measurements of one object. Without voxels its volume is 0, and values that do not exist are None."""
 
     label: int
     name: str
     num_voxels: int = 0
     volume_ml: float = 0.0
     surface_mm2: float | None = None
-    """Area of the surface around the voxels, their steps smoothed away. A ball's is 1 % too large on a fine
-    grid, 4 % where slices are thrice as thick, 20 % where they are ten times so; a box's is 3 to 7 % too
-    small, since its edges are rounded. Radiomics counts the steps in, which makes a ball's 9 to 27 % too
-    large."""
+    """Area of the smoothed surface around the voxels. A ball's is 1 % too large on a fine grid, 4 % if slices
+    are three times as thick as pixels, 20 % if ten times; a box's is 3 to 7 % too small, since its edges are
+    rounded. Radiomics includes the steps of the voxels, so that a ball's is 9 to 27 % too large."""
     num_slices: int = 0
-    """How many slices it is seen in."""
+    """In how many slices it appears."""
     min_xyz: tuple[int, int, int] | None = None
-    """First voxel of its bounding box, (x, y, z) as the file counts."""
+    """First voxel of its bounding box, (x, y, z) in file axes."""
     max_xyz: tuple[int, int, int] | None = None
     """Last voxel of its bounding box."""
     diameters: Diameters | None = None
     intensities: Intensities | None = None
-    """None as well where no image was given, or it has no finite value there."""
+    """None if no image was given, or it has no finite value there."""
 
 
 def measure_objects(
@@ -100,12 +99,12 @@ def measure_objects(
     Args:
         labels: (z, y, x), whole numbers, 0 outside all objects.
         image: The scan on the same grid, for the intensities.
-        names: Label to name, as for `write_labels`; the others are called "object 1" and so on. One that is
-            named and has no voxels is listed too.
+        names: Label to name, as for `write_labels`; the others are called "object 1" and so on. An object
+            with a name and no voxels is listed too.
         axis: File axis along which slices are stacked, 0 (x), 1 (y) or 2 (z).
 
     Raises:
-        InputError: Labels are not whole numbers, the axis is none, or scikit-image is not installed.
+        InputError: Labels are not whole numbers, there is no such axis, or scikit-image is not installed.
         GeometryError: The image has another shape.
     """
     if image is not None and image.shape != labels.shape:
@@ -117,7 +116,7 @@ def measure_objects(
 
 
 def volume_ml(num_voxels: int, affine: np.ndarray) -> float:
-    """Return the volume of so many voxels of a grid, in millilitres; shear of the grid is counted in."""
+    """Return the volume of so many voxels of a grid in millilitres, also for a sheared grid."""
     return num_voxels * abs(float(np.linalg.det(affine[:3, :3]))) / 1000
 
 
@@ -126,7 +125,7 @@ def longest_diameter_mm(slices: Iterable[np.ndarray], pixel_mm: tuple[float, flo
 
     Args:
         slices: Boolean (y, x) each.
-        pixel_mm: As `geometry.in_plane_mm` gives it, or of a grid without shear the size of a pixel, (x, y).
+        pixel_mm: From `geometry.in_plane_mm`; for a grid without shear, the size of a pixel (x, y) is enough.
     """
     to_mm = _as_matrix(pixel_mm)
     return max((_longest(_outline_mm(plane, to_mm))[0] for plane in slices if plane.any()), default=0.0)
@@ -140,7 +139,7 @@ def diameters(slices: Iterable[np.ndarray], pixel_mm: tuple[float, float] | np.n
         pixel_mm: As for `longest_diameter_mm`.
 
     Returns:
-        The first slice's of those that are equally long; None for an empty mask.
+        Of equally long ones, those of the first slice; None for an empty mask.
     """
     to_mm = _as_matrix(pixel_mm)
     outlines = ((index, _outline_mm(plane, to_mm)) for index, plane in enumerate(slices) if plane.any())
@@ -183,7 +182,7 @@ def _triple(values_zyx: Iterable[int]) -> tuple[int, int, int]:
 
 
 def _placed(slices: np.ndarray, box: tuple[slice, ...], labels: Volume, axis: int) -> Diameters | None:
-    """Find the diameters within an object's box and say where they lie in the whole volume."""
+    """Find the diameters within an object's bounding box, in indices of the whole volume."""
     found = diameters(slices, in_plane_mm(labels.affine, axis))
     if found is None:
         return None
@@ -225,16 +224,16 @@ def _as_matrix(pixel_mm: tuple[float, float] | np.ndarray) -> np.ndarray:
 
 
 def _outline_mm(plane: np.ndarray, to_mm: np.ndarray) -> np.ndarray:
-    """Draw a taut outline around a mask (y, x) that is not empty; its corners (x, y) in mm, in order.
+    """Return the convex outline of a mask (y, x) that is not empty: its corners (x, y) in mm, in order.
 
-    Drawn around the middles of the pixels first, and then moved out by a share of half a pixel. A flat side
-    along a row of pixels ends at their edge, half a pixel out. Where the line touches a pixel only here and
-    there, these are the outermost of many, and the object's border is close behind their middles. So the
-    share is how much of the line runs along rows, and along columns. A box keeps its sides to the bit; a ball
-    of 40 mm measures 40.3 to 40.9 on slices of 1 to 2.5 mm, where pixel edges gave 41.2 to 42.8.
+    The outline around the middles of the pixels is moved out by a share of half a pixel. A flat side along a
+    row of pixels ends at their edge, half a pixel out. A curved side touches only single pixels, and the
+    object's border is close to their middles. So the share is the part of the outline that runs along rows,
+    and along columns. A box keeps its exact sides; a ball of 40 mm measures 40.3 to 40.9 mm on slices of 1 to
+    2.5 mm, where an outline at pixel edges gave 41.2 to 42.8 mm.
     """
     rows = np.flatnonzero(plane.any(axis=1))
-    # Only the ends of a row can be corners, which spares all pixels between them.
+    # Only the ends of a row can be corners.
     filled = plane[rows]
     firsts, lasts = filled.argmax(axis=1), plane.shape[1] - 1 - filled[:, ::-1].argmax(axis=1)
     taut = _hull(np.concatenate((np.stack((firsts, rows), axis=1), np.stack((lasts, rows), axis=1))))
@@ -248,7 +247,7 @@ def _outline_mm(plane: np.ndarray, to_mm: np.ndarray) -> np.ndarray:
 
 
 def _hull(points: np.ndarray) -> np.ndarray:
-    """Corners of a taut outline around points (x, y), in order; of points in a line, both ends."""
+    """Corners of the convex outline of points (x, y), in order; of points in a line, both ends."""
     try:
         return np.asarray(points[ConvexHull(points).vertices])
     except QhullError:
@@ -269,8 +268,8 @@ def _length(found: tuple[float, np.ndarray, int, np.ndarray]) -> float:
 def _across(outline: np.ndarray, direction: np.ndarray) -> np.ndarray:
     """Both ends (2, 2), in mm, of the longest chord of a convex outline at right angles to a direction.
 
-    Along the direction the chord's length is a concave function with bends at the corners, so that it is
-    longest at one of them.
+    Along the direction, the chord's length is a concave function with bends at the corners, so it is longest
+    at a corner.
     """
     normal = np.array((-direction[1], direction[0]))
     along, aside = outline @ direction, outline @ normal
@@ -278,12 +277,12 @@ def _across(outline: np.ndarray, direction: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         # Row: a chord through a corner; column: an edge, and how far along it they meet.
         part = (along[:, None] - along) / (next_along - along)
-    # An edge at right angles to the direction meets nothing here; its neighbours have both of its ends.
+    # An edge at right angles to the direction is skipped; its neighbours have both of its ends.
     meets = (part >= 0) & (part <= 1)
     places = np.where(meets, aside + part * (next_aside - aside), np.nan)
     lowest, highest = np.nanmin(places, axis=1), np.nanmax(places, axis=1)
     lengths = highest - lowest
-    # Between corners with chords of the same length all are: the one in the middle of them is the likeliest.
+    # Between two corners with equally long chords all chords are as long: take the one in the middle.
     best = np.flatnonzero(lengths >= lengths.max() * (1 - _ROUNDING))
     best = best[[along[best].argmin(), along[best].argmax()]]
     place = along[best].mean() * direction
@@ -296,10 +295,10 @@ def _axis(ends_mm: np.ndarray, to_mm: np.ndarray) -> Axis:
 
 
 def write_statistics(statistics: Sequence[ObjectStatistics], path: Path) -> None:
-    """Write one entry, or one row, an object; what cannot be measured is null, or an empty cell.
+    """Write one entry or row for each object; a value that cannot be measured is null or an empty cell.
 
     Args:
-        statistics: What `measure_objects` gave.
+        statistics: From `measure_objects`.
         path: The file, .json or .csv.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Take numbers and texts out of a DICOM data set, and what tells images of one place apart."""
+"""Read numbers and texts from a DICOM data set, and the traits that tell images of one place apart."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from pydicom.tag import BaseTag
 
 _LONGEST_TEXT = 64  # of a UID, and of all other texts that are read here
-# Damaged files may hold anything, a patient's name too; only what is nearly a number is quoted.
+# Damaged files may hold anything, even a patient's name; messages quote only what is nearly a number.
 _NEARLY_A_NUMBER = re.compile(r"[\d+\-.,eE\\ ]{1,40}")
 
 
 class UnusableElement(Exception):
-    """An element is there and cannot be understood; the message names it."""
+    """An element is missing or cannot be understood; the message names it."""
 
 
 def element_name(keyword: str) -> str:
@@ -29,11 +29,8 @@ def element_name(keyword: str) -> str:
 
 
 def text(value: object) -> str:
-    """Return an element's text as it can stand in a sentence; damaged ones hold anything."""
-    said = str(value)
-    if len(said) > _LONGEST_TEXT or not said.isprintable():
-        return "".join(letter if letter.isprintable() else "?" for letter in said[:_LONGEST_TEXT])
-    return said
+    """Return an element's text, short and printable: a damaged one may hold anything."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(value)[:_LONGEST_TEXT])
 
 
 def values(dataset: Dataset, keyword: str) -> list[object]:
@@ -52,17 +49,17 @@ def values(dataset: Dataset, keyword: str) -> list[object]:
 
 
 def first_values(places: Iterable[Dataset], keyword: str) -> list[object]:
-    """Return the values of an element where it is first found with any."""
+    """Return the values of an element from the first data set that has any."""
     return next((found for place in places if (found := values(place, keyword))), [])
 
 
 def numbers(places: Iterable[Dataset], keyword: str, length: int) -> tuple[float, ...] | None:
-    """Return as many numbers as there should be; of a single one the first of those there are.
+    """Return so many numbers, or None where the element is missing; if one is wanted, the first counts.
 
-    A decimal comma is read as a point: there is nothing else that it can mean.
+    A decimal comma is read as a point, since it can mean nothing else.
 
     Raises:
-        UnusableElement: There are others, or none that are finite.
+        UnusableElement: There are more or fewer, or they are not finite numbers.
     """
     found = first_values(places, keyword)
     if not found:
@@ -81,7 +78,7 @@ def numbers(places: Iterable[Dataset], keyword: str, length: int) -> tuple[float
 
 
 def number_or_none(places: Iterable[Dataset], keyword: str) -> float | None:
-    """Return one number, or None where there is none that can be used; for elements that can be spared."""
+    """Return one number, or None where there is none or it is damaged; for elements that are not needed."""
     try:
         found = numbers(places, keyword, 1)
     except UnusableElement:
@@ -90,16 +87,16 @@ def number_or_none(places: Iterable[Dataset], keyword: str) -> float | None:
 
 
 def decimal(value: object) -> float:
-    """Return a number as DICOM writes it, or as programs in some countries do.
+    """Return a number as DICOM writes it, or with a decimal comma.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is no number.
     """
     return float(str(value).strip(" \0").replace(",", "."))
 
 
 def with_points(dataset: Dataset) -> None:
-    """Write points for decimal commas into a dataset, for libraries that know none."""
+    """Replace decimal commas in a dataset by points, for libraries that do not know commas."""
     from pydicom.dataelem import RawDataElement
 
     for tag in list(dataset.keys()):
@@ -115,7 +112,7 @@ def _is_decimal(kind: str | None, tag: BaseTag) -> bool:
 
 
 def integer(dataset: Dataset, keyword: str) -> int | None:
-    """Return a whole number, None where there is none.
+    """Return a whole number, or None where the element is missing.
 
     Raises:
         UnusableElement: It is no whole number.
@@ -143,14 +140,14 @@ OF_AN_IMAGE = (
     *("FrameReferenceTime", "TemporalPositionTimeOffset", "DiffusionGradientOrientation"),
     *("FrameAcquisitionDateTime", "AcquisitionDateTime", "AcquisitionTime", "ContentTime"),
 )
-"""Elements that may differ within a volume too: they count where they do so alike at each place."""
+"""Elements that may also differ within a volume: they count if each place has the same values."""
 TIMES = (
     *("TriggerTime", "NominalCardiacTriggerDelayTime", "FrameReferenceTime", "TemporalPositionTimeOffset"),
     *("FrameAcquisitionDateTime", "AcquisitionDateTime", "AcquisitionTime"),
 )
-"""Those of them by which images of a place have an order."""
+"""Elements of these by which the images of a place are ordered."""
 
-# b-values from before the standard had a place for them: Siemens, GE, Philips, United Imaging.
+# b-values from before the standard had an element for them: Siemens, GE, Philips, United Imaging.
 _PRIVATE_B_VALUES = (0x0019100C, 0x00431039, 0x20011003, 0x00651009)
 _GE_B_VALUE = 0x00431039
 _GE_OFFSET = 1_000_000_000  # GE adds it to some
@@ -166,30 +163,30 @@ _OF_A_FILE = tuple(
 )
 TRAIT_TAGS = (*_OF_A_FILE, *_VECTORS)
 PRIVATE_TAGS = _PRIVATE_B_VALUES
-"""What is read of a file for them, and tags that have no keyword."""
+"""Elements that are read for the traits, and tags without a keyword."""
 
 
 def traits_of(places: list[Dataset], frame: int) -> tuple[tuple[str, Trait], ...]:
     """Return the elements of an image that may tell it from another at its place.
 
     Args:
-        places: Where to look for what a frame says of itself, the nearest first.
-        frame: From 0; nuclear medicine lists for each frame what it belongs to.
+        places: Data sets that describe the frame, the nearest first.
+        frame: From 0; nuclear medicine lists for each frame to what it belongs.
     """
     found: list[tuple[str, Trait]] = []
     for keyword in _OF_A_FILE:
-        values = _spared(places, keyword)
+        values = _values_or_none(places, keyword)
         if values:
             found.append((keyword, _trait(values)))
     for keyword in _VECTORS:
-        values = _spared(places[-1:], keyword)
+        values = _values_or_none(places[-1:], keyword)
         if len(values) > frame:
             found.append((keyword, _trait(values[frame : frame + 1])))
     b_value = _private_b_value(places[-1])
     return (*found, ("BValue", b_value)) if b_value is not None else tuple(found)
 
 
-def _spared(places: list[Dataset], keyword: str) -> list[object]:
+def _values_or_none(places: list[Dataset], keyword: str) -> list[object]:
     try:
         return first_values(places, keyword)
     except UnusableElement:

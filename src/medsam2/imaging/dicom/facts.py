@@ -1,4 +1,4 @@
-"""What a DICOM data set says about its images: where they lie, how they are scaled, what they belong to."""
+"""Read from a DICOM data set where its images lie, how they are scaled and to which series they belong."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 IMAGE = "Image Storage"
-"""How the names of all classes with pixels for looking at end."""
+"""End of the names of all classes of pictures."""
 
 # Objects with rows and columns that are no scan: https://dicom.nema.org/medical/dicom/current PS3.4, B.5
 _NO_SCANS = {
@@ -38,7 +38,7 @@ _NO_SCANS = {
     "1.2.840.10008.5.1.4.1.1.66.7",  # Label Map Segmentation
     "1.2.840.10008.5.1.4.1.1.30",  # Parametric Map
 }
-# What a class of images is made by, and back: one stands in for the other where it is missing.
+# Class of images -> modality, and back: each is inferred from the other where it is missing.
 _MODALITY_OF_CLASS = {
     "1.2.840.10008.5.1.4.1.1.2": "CT",
     "1.2.840.10008.5.1.4.1.1.2.1": "CT",
@@ -67,8 +67,8 @@ TAGS = (
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *TRAIT_TAGS,
 )
-"""What is read of a file."""
-# Where a multi-frame file keeps what a single image has at its top.
+"""Elements that are read from a file."""
+# Where a multi-frame file keeps elements that a single image has at its top level.
 _GROUPS = (
     *("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence"),
     *("PixelValueTransformationSequence", "FrameVOILUTSequence"),
@@ -78,7 +78,7 @@ _GROUPS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Plane:
-    """What a file says of its image, or of one of its frames."""
+    """What a file says about its image, or about one of its frames."""
 
     position: tuple[float, ...] | None
     """LPS position of the first pixel's centre, (x, y, z) in mm."""
@@ -87,20 +87,20 @@ class Plane:
     spacing: tuple[float, ...] | None
     """Distance between rows and between columns, (y, x) in mm."""
     thickness: float | None
-    """Distance to the next slice, or if that is not told the slice's own thickness, in mm."""
+    """Distance to the next slice, or where the file does not say it the slice's own thickness, in mm."""
     slope: float | None
     """Stored values times this ..."""
     inter: float | None
     """... plus this are intensities, Hounsfield units in CT; None where the file does not say."""
     window: tuple[float, float] | None
-    """(lower, upper) of intensities that the file asks to be shown with."""
+    """(lower, upper) of the file's own window, in intensities."""
     traits: tuple[tuple[str, Trait], ...] = ()
-    """Keyword and value of what tells it from other images at its place."""
+    """Keywords and values that tell it from other images at its place."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What matters here of one file."""
+    """What is needed of one file's header."""
 
     path: Path
     sop_class: str
@@ -116,7 +116,7 @@ class Header:
     modality: str
     image_type: tuple[str, ...]
     transfer_syntax: str
-    """UID of the way that the file is encoded."""
+    """UID of the encoding of the file."""
     rows: int
     """0 in an object without pixels."""
     columns: int
@@ -128,13 +128,13 @@ class Header:
     bits_stored: int
     is_signed: bool
     padding: tuple[int, int] | None
-    """Lowest and highest stored value that fills up the picture where nothing was measured."""
+    """Lowest and highest stored value of pixels where nothing was measured."""
     has_table: bool
     """Intensities are looked up in a table, not scaled."""
     planes: tuple[Plane, ...]
-    """One for each frame; a single one for all where the file tells their places in no way that we know."""
-    mended: tuple[str, ...]
-    """Names of required elements that are missing, and whose values other elements gave."""
+    """One for each frame; a single one for all frames if their places cannot be read."""
+    inferred: tuple[str, ...]
+    """Names of required elements that are missing, and whose values were inferred from other elements."""
 
     @property
     def is_scan(self) -> bool:
@@ -149,7 +149,7 @@ class Header:
 
 @dataclass(frozen=True, eq=False)
 class Slice:
-    """One image among the files: a frame of one."""
+    """One image: a frame of a file."""
 
     file: Header
     frame: int
@@ -158,21 +158,21 @@ class Slice:
 
 
 def header_of(dataset: Dataset, path: Path) -> Header | None:
-    """Gather what a file says.
+    """Read a header from a data set.
 
     Args:
         dataset: With the elements of `TAGS`.
         path: Of the file, for the header and for errors.
 
     Returns:
-        None if nothing says what it is.
+        None if neither class nor modality is known.
 
     Raises:
         UnusableElement: A required element is missing, or cannot be understood.
         UnsupportedFormat: Sizes are impossible.
     """
-    mended: list[str] = []
-    sop_class, modality = _kind(dataset, mended)
+    inferred: list[str] = []
+    sop_class, modality = _kind(dataset, inferred)
     if not sop_class and not modality:
         return None
     num_frames = integer(dataset, "NumberOfFrames") or 1
@@ -182,7 +182,7 @@ def header_of(dataset: Dataset, path: Path) -> Header | None:
             f"{path}: the header claims {num_frames} frames of {rows} x {columns} pixels; it is damaged"
         )
     is_image = rows > 0 and sop_class not in _NO_SCANS
-    bits, bits_stored = _bits(dataset, mended) if is_image else (16, 16)
+    bits, bits_stored = _bits(dataset, inferred) if is_image else (16, 16)
     is_signed = _is_signed(dataset) if is_image else False
     photometric = text(dataset.get("PhotometricInterpretation") or "")
     num_samples = integer(dataset, "SamplesPerPixel") or (1 if photometric.startswith("MONO") else 0)
@@ -190,9 +190,9 @@ def header_of(dataset: Dataset, path: Path) -> Header | None:
         if num_samples == 0 and photometric:
             num_samples = 3
         missing = "PhotometricInterpretation" if not photometric else "SamplesPerPixel"
-        mended.append(element_name(missing))
+        inferred.append(element_name(missing))
     if is_image and (uid := text(dataset.get("SOPInstanceUID") or "")) == "":
-        mended.append(element_name("SOPInstanceUID"))
+        inferred.append(element_name("SOPInstanceUID"))
         uid = meta(dataset, "MediaStorageSOPInstanceUID")
     return Header(
         path=path,
@@ -200,8 +200,8 @@ def header_of(dataset: Dataset, path: Path) -> Header | None:
         sop_class_name=_class_name(sop_class),
         uid=uid if is_image else text(dataset.get("SOPInstanceUID") or ""),
         series=text(dataset.get("SeriesInstanceUID") or ""),
-        series_number=_spared_integer(dataset, "SeriesNumber"),
-        instance_number=_spared_integer(dataset, "InstanceNumber") or 0,
+        series_number=_integer_or_none(dataset, "SeriesNumber"),
+        instance_number=_integer_or_none(dataset, "InstanceNumber") or 0,
         modality=modality,
         image_type=tuple(text(word).upper() for word in values(dataset, "ImageType")),
         transfer_syntax=meta(dataset, "TransferSyntaxUID"),
@@ -216,25 +216,25 @@ def header_of(dataset: Dataset, path: Path) -> Header | None:
         padding=_padding(dataset, is_signed) if is_image else None,
         has_table="ModalityLUTSequence" in dataset,
         planes=_planes(dataset, num_frames) if is_image else (),
-        mended=tuple(mended),
+        inferred=tuple(inferred),
     )
 
 
 def meta(dataset: Dataset, keyword: str) -> str:
-    """Return a text of the group that stands before the data set."""
+    """Return a text of the group before the data set."""
     return text(getattr(dataset, "file_meta", {}).get(keyword, ""))
 
 
-def _kind(dataset: Dataset, mended: list[str]) -> tuple[str, str]:
-    """Return the class and the modality; where one is missing, it is taken from what says the same."""
+def _kind(dataset: Dataset, inferred: list[str]) -> tuple[str, str]:
+    """Return the class and the modality; if one is missing, it is inferred."""
     sop_class, modality = (text(dataset.get(name) or "") for name in ("SOPClassUID", "Modality"))
     if not sop_class:
         sop_class = meta(dataset, "MediaStorageSOPClassUID") or _CLASS_OF_MODALITY.get(modality, "")
         if sop_class or modality:
-            mended.append(element_name("SOPClassUID"))
+            inferred.append(element_name("SOPClassUID"))
     if not modality and sop_class in _MODALITY_OF_CLASS:
         modality = _MODALITY_OF_CLASS[sop_class]
-        mended.append(element_name("Modality"))
+        inferred.append(element_name("Modality"))
     return sop_class, modality
 
 
@@ -244,8 +244,8 @@ def _class_name(sop_class: str) -> str:
     return text(UID(sop_class).name) if sop_class else "object of no class"
 
 
-def _bits(dataset: Dataset, mended: list[str]) -> tuple[int, int]:
-    """Return how many bits a number takes, and how many of them it has."""
+def _bits(dataset: Dataset, inferred: list[str]) -> tuple[int, int]:
+    """Return how many bits a stored number takes, and how many of them it uses."""
     allocated, stored = integer(dataset, "BitsAllocated"), integer(dataset, "BitsStored")
     highest = integer(dataset, "HighBit")
     if allocated is None:
@@ -255,10 +255,10 @@ def _bits(dataset: Dataset, mended: list[str]) -> tuple[int, int]:
                 f"{element_name('BitsAllocated')} is missing; it says how pixels are stored"
             )
         allocated = next((bits for bits in _BITS if bits >= known), known)
-        mended.append(element_name("BitsAllocated"))
+        inferred.append(element_name("BitsAllocated"))
     if stored is None:
         stored = allocated if highest is None else highest + 1
-        mended.append(element_name("BitsStored"))
+        inferred.append(element_name("BitsStored"))
     return allocated, stored
 
 
@@ -300,7 +300,7 @@ def _planes(dataset: Dataset, num_frames: int) -> tuple[Plane, ...]:
 
 
 def _detected(dataset: Dataset, detector: Dataset, first: Plane, num_frames: int) -> tuple[Plane, ...]:
-    """Return the frames of nuclear medicine, which says where the first lies and how far apart they are."""
+    """Return the frames of nuclear medicine: the file has the place of the first, and their distance."""
     position = numbers([detector, dataset], "ImagePositionPatient", 3)
     orientation = numbers([detector, dataset], "ImageOrientationPatient", 6)
     step = numbers([dataset], "SpacingBetweenSlices", 1)
@@ -322,7 +322,7 @@ def _detected(dataset: Dataset, detector: Dataset, first: Plane, num_frames: int
 
 
 def _places(dataset: Dataset, shared: Dataset | None, frame: Dataset) -> list[Dataset]:
-    """Return where to look for what a frame says of itself, the nearest first."""
+    """Return the data sets that describe a frame, the nearest first."""
     found = [_item(holder, name) for holder in (frame, shared) if holder is not None for name in _GROUPS]
     return [*(item for item in found if item is not None), dataset]
 
@@ -345,15 +345,15 @@ def _plane(places: list[Dataset], frame: int) -> Plane:
 
 
 def _window(places: list[Dataset]) -> tuple[float, float] | None:
-    """Return the limits of the first window, width and centre as every viewer takes them.
+    """Return the limits of the first window, as viewers compute them from width and centre.
 
-    The standard's own formula lies half a unit beside it.
+    The limits of the standard's own formula differ by half a unit.
     """
     centre, width = (number_or_none(places, name) for name in ("WindowCenter", "WindowWidth"))
     if centre is None or width is None:
         return None
     lower, upper = centre - width / 2, centre + width / 2
-    # Not of the width alone: far from zero both ends may be one number.
+    # A positive width is not enough: far from zero, both limits may round to one number.
     return (lower, upper) if math.isfinite(lower) and math.isfinite(upper) and lower < upper else None
 
 
@@ -372,7 +372,7 @@ def _item(dataset: Dataset, name: str) -> Dataset | None:
     return sequence[0] if sequence else None
 
 
-def _spared_integer(dataset: Dataset, keyword: str) -> int | None:
+def _integer_or_none(dataset: Dataset, keyword: str) -> int | None:
     try:
         return integer(dataset, keyword)
     except UnusableElement:

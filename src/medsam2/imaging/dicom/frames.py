@@ -1,4 +1,4 @@
-"""Tell the volumes of a DICOM series apart: phases, echoes, b-values and acquisitions at the same places."""
+"""Separate the volumes of a DICOM series: phases, echoes, b-values and acquisitions at the same places."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Frame:
     numbers: tuple[int, ...]
     """Of the slices, from the lowest place up."""
     name: str = field(default="")
-    """What it is, as "AcquisitionNumber 2"; empty if it is the only one."""
+    """What tells it from the others, as "AcquisitionNumber 2"; empty if it is the only one."""
 
 
 def frames_of(slices: Sequence[Slice], places: Sequence[int], path: Path) -> list[Frame]:
-    """Divide slices so that none shares its place with another, and never mix what belongs apart.
+    """Divide slices into volumes, so that each volume has one slice at each place.
 
-    What the headers say of phase, echo, b-value, acquisition or time decides; where they say nothing, the
-    order of InstanceNumber does, if it counts volume by volume or place by place.
+    Phase, echo, b-value, acquisition and time in the headers decide. If the headers have none of these, the
+    order of InstanceNumber decides, if it counts volume by volume or place by place.
 
     Args:
         slices: Of one series, alike in size and direction.
@@ -79,13 +79,13 @@ class _Series:
         return min(counts), max(counts)
 
     def divided(self, group: list[int], keyword: str) -> list[list[int]]:
-        """Divide by a trait that volumes differ in, unless it numbers single slices."""
+        """Divide by a trait that differs between volumes, unless it numbers single slices."""
         parts = self._by_value(group, keyword)
         is_numbering = self.crowd(group)[1] == 1 and min(len(part) for part in parts) < 2
         return [group] if is_numbering else parts
 
     def settled(self, group: list[int], path: Path) -> list[list[int]]:
-        """Divide until each place of a part holds one image."""
+        """Divide a group until each place of a part holds one image."""
         parts = [group]
         for keyword in OF_AN_IMAGE:
             parts = [part for whole in parts for part in self._divided_alike(whole, keyword)]
@@ -98,7 +98,7 @@ class _Series:
         return sorted(groups, key=lambda group: int(self.numbers[group].min()))
 
     def name_of(self, group: list[int]) -> str:
-        """Say in what a volume differs from the others."""
+        """Name what tells a volume from the others."""
         names = []
         for keyword in (*OF_A_VOLUME, *OF_AN_IMAGE):
             own = {self.traits[number].get(keyword) for number in group}
@@ -115,7 +115,7 @@ class _Series:
         return [parts[value] for value in sorted(parts, key=_as_key)]
 
     def _divided_alike(self, group: list[int], keyword: str) -> list[list[int]]:
-        """Divide a crowded group by a trait, if its values are spread alike over the places."""
+        """Divide a group with several images at a place by a trait, if all places have the same values."""
         fewest, most = self.crowd(group)
         parts = self._by_value(group, keyword)
         if most == 1 or len(parts) == 1:
@@ -165,7 +165,7 @@ class _Series:
         return [sorted(at_place[place], key=key) for place in sorted(at_place)]  # type: ignore[arg-type]
 
     def _check_not_mixed(self, group: list[int], path: Path) -> None:
-        """Refuse what differs at a place and recurs at others, but not alike: some image is in excess."""
+        """Refuse traits that differ between places: there is an image too many at some of them."""
         rows = self._sorted_at_places(group, int)
         for keyword in (*OF_A_VOLUME, *OF_AN_IMAGE):
             found = [[self.traits[number].get(keyword) for number in row] for row in rows]

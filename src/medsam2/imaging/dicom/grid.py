@@ -1,4 +1,4 @@
-"""Put the slices of a DICOM series in order, check their places, and find the grid they make."""
+"""Sort the slices of a DICOM series, check their places, and compute their grid."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from medsam2.imaging.formats.voxels import frame_index
 from medsam2.imaging.geometry import ItkGrid, affine_from_itk, flip_ras_lps
 
 _SAME_DIRECTION = 1e-3
-# Of a pixel, and never more than this: the slices of a micro-CT are a few thousandths of a mm apart.
+# Of a pixel, but at most so many mm: the slices of a micro-CT are a few thousandths of a mm apart.
 _SAME_POSITION = 0.1
 _SAME_POSITION_MM = 1e-2
 # A gantry of half a degree moves the far end of a 30 cm scan by 2.6 mm.
@@ -43,14 +43,15 @@ def stacked(slices: Sequence[Slice], frame: int | None, path: Path) -> Stack:
 
     Args:
         slices: Of one series; a scout among them is left out with a warning.
-        frame: Which of several volumes (phases, echoes, or parts of unlike spacing), from 0; not needed if
-            there is one. Of several parts the one with most slices is taken if none is named, with a warning.
+        frame: Which of several volumes (phases, echoes, or parts of different spacing), from 0; not needed
+            if there is one. If there are several parts and none is named, the one with most slices is taken,
+            with a warning.
         path: Named in errors.
 
     Raises:
         GeometryError: Slices differ in size, direction or spacing, do not say where they are, one is missing,
             or a position holds more images than another.
-        InputError: Every position holds several images and none is named, or not the one that is.
+        InputError: Every position holds several images and none is named, or there is none of this number.
     """
     first = slices[0]
     if len(slices) == first.file.num_frames == 1 and first.plane.position is None:
@@ -75,21 +76,21 @@ def stacked(slices: Sequence[Slice], frame: int | None, path: Path) -> Stack:
             tuple(places[0].tolist()),
             tuple(np.column_stack((across, down, normal)).ravel().tolist()),
         )
-        _tell_deviation(places, normal * float(normal @ step), path)
+        _warn_of_deviation(places, normal * float(normal @ step), path)
         return Stack(ordered, affine_from_itk(grid), grid)
     warnings.warn(
-        f"{path}: the gantry was tilted by {tilt_deg:.1f} degrees; slices lie as they were taken, in a "
-        "sheared grid, which programs that know none show upright",
+        f"{path}: the gantry was tilted by {tilt_deg:.1f} degrees; slices keep their places, in a sheared "
+        "grid, which programs without shear show upright",
         stacklevel=4,
     )
-    _tell_deviation(places, step, path)
+    _warn_of_deviation(places, step, path)
     lps = np.eye(4)
     lps[:3] = np.column_stack((across * column_step, down * row_step, step, places[0]))
     return Stack(ordered, flip_ras_lps(lps), None)
 
 
 def _unplaced(one: Slice, path: Path) -> Stack:
-    """Return the grid of a single image that does not say where it was taken: at the origin, axial."""
+    """Return the grid of a single image without a place in the patient: at the origin, axial."""
     row_step, column_step = _spacing(one, path)
     grid = ItkGrid(
         (column_step, row_step, one.plane.thickness or 1.0),
@@ -181,11 +182,11 @@ def _chosen_part(whole: Frame, positions: np.ndarray, number: int | None, path: 
         part = parts[frame_index(number, len(parts), path)]
     is_named = number is not None and len(parts) > 1
     if part.num_slices < len(whole.numbers) and not is_named:
-        _tell_parts(parts, part, len(whole.numbers), path)
+        _warn_of_parts(parts, part, len(whole.numbers), path)
     return whole.numbers[part.first : part.last + 1]
 
 
-def _tell_parts(parts: list[Part], read: Part, num_slices: int, path: Path) -> None:
+def _warn_of_parts(parts: list[Part], read: Part, num_slices: int, path: Path) -> None:
     listed = "; ".join(
         f"frame {number} is slices {one.first} to {one.last}, {one.step_mm:.4g} mm apart"
         for number, one in enumerate(parts[:_MOST_NAMED])
@@ -197,11 +198,11 @@ def _tell_parts(parts: list[Part], read: Part, num_slices: int, path: Path) -> N
     )
 
 
-def _tell_deviation(places: np.ndarray, step: np.ndarray, path: Path) -> None:
+def _warn_of_deviation(places: np.ndarray, step: np.ndarray, path: Path) -> None:
     """Warn of slices that lie beside the places that an even grid gives them, as ITK does."""
     beside = deviations_mm(places, places[0], step)
     step_mm = float(np.linalg.norm(step))
-    if len(places) > 1 and beside.max() > TOLD_DEVIATION * step_mm:
+    if len(places) > 1 and beside.max() > _SILENT_DEVIATION * step_mm:
         worst = int(beside.argmax())
         warnings.warn(
             f"{path}: slices lie up to {beside[worst]:.3g} mm beside their places in an even grid of "
@@ -213,18 +214,18 @@ def _tell_deviation(places: np.ndarray, step: np.ndarray, path: Path) -> None:
 
 # Positions are written with a few decimals. A missing slice doubles a step, a rounded one changes it little.
 _UNEVEN_STEP = 0.1
-# Of a step: a slice that lies farther from the line is taken for the neighbour of another.
+# Of a step: a slice that is farther from the line is not taken for a slice at this place.
 _FARTHEST = 0.25
 _GAP = 1.5
-TOLD_DEVIATION = 0.01
-"""Share of a step by which a slice may lie beside its place without a word."""
-_FEWEST_SLICES = 3  # of a part: two are even anyway
-_MOST_GAPS_TOLD = 5
+_SILENT_DEVIATION = 0.01
+"""Share of a step by which a slice may lie beside its place without a warning."""
+_FEWEST_SLICES = 3  # of a part: two slices are always even
+_MOST_GAPS_NAMED = 5
 
 
 @dataclass(frozen=True)
 class Part:
-    """Slices of a volume that lie evenly, from the first to the last."""
+    """A run of evenly spaced slices of a volume."""
 
     first: int
     last: int
@@ -237,20 +238,20 @@ class Part:
 
 
 def even_parts(places: np.ndarray, path: Path) -> list[Part]:
-    """Divide slices where the distance between them changes.
+    """Divide slices into parts where the distance between them changes.
 
-    A head is often scanned with thin slices at the base of the skull and thick ones above; both parts have
-    the slice in between. Where a single step is too long a slice is missing, and there is no volume.
+    A head is often scanned with thin slices at the base of the skull and thick ones above; the slice between
+    belongs to both parts. Where a single step is too long, a slice is missing, and there is no volume.
 
     Args:
         places: (n, 3), mm, sorted along the normal.
         path: Named in errors.
 
     Returns:
-        One part if all lie evenly.
+        One part if all are evenly spaced.
 
     Raises:
-        GeometryError: A slice is missing, or no three neighbours lie evenly.
+        GeometryError: A slice is missing, or no three neighbours are evenly spaced.
     """
     steps = np.diff(places, axis=0)
     if _is_even(places, steps):
@@ -262,7 +263,7 @@ def even_parts(places: np.ndarray, path: Path) -> list[Part]:
 
 
 def deviations_mm(places: np.ndarray, first: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """Return how far each slice lies from its place on the line, (n,)."""
+    """Return the distance of each slice from its place on an even line, (n,)."""
     line = first + np.arange(len(places))[:, None] * step
     return np.asarray(np.linalg.norm(places - line, axis=1))
 
@@ -272,7 +273,7 @@ def _mean_step(places: np.ndarray) -> float:
 
 
 def _is_even(places: np.ndarray, steps: np.ndarray) -> bool:
-    """Whether slices make one volume: all steps are alike, or all places are near the line."""
+    """Whether slices make one volume: all steps are similar, or all places are near an even line."""
     if len(steps) < 2:
         return True
     typical = np.median(steps, axis=0)
@@ -286,7 +287,7 @@ def _is_even(places: np.ndarray, steps: np.ndarray) -> bool:
 
 
 def _runs(steps: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Yield the first and last slice of each stretch of like steps."""
+    """Yield the first and last slice of each run of similar steps."""
     start = 0
     for number in range(1, len(steps) + 1):
         mean = steps[start:number].mean(axis=0)
@@ -296,7 +297,7 @@ def _runs(steps: np.ndarray) -> Iterator[tuple[int, int]]:
 
 
 def _check_complete(runs: list[tuple[int, int]], steps: np.ndarray, path: Path) -> None:
-    """Refuse steps that make no even parts: some are too long, or none are alike."""
+    """Refuse steps that make no even parts: some are too long, or none are similar."""
     lengths = np.linalg.norm(steps, axis=1)
     longest = max(runs, key=lambda run: run[1] - run[0])
     is_any_even = longest[1] - longest[0] > 1
@@ -312,15 +313,15 @@ def _check_complete(runs: list[tuple[int, int]], steps: np.ndarray, path: Path) 
     what = "they are not one scan"
     if gaps:
         num_missing = int(sum(max(1, round(lengths[gap] / typical) - 1) for gap in gaps))
-        after = ", ".join(str(gap) for gap in gaps[:_MOST_GAPS_TOLD])
-        after += " and others" if len(gaps) > _MOST_GAPS_TOLD else ""
+        after = ", ".join(str(gap) for gap in gaps[:_MOST_GAPS_NAMED])
+        after += " and others" if len(gaps) > _MOST_GAPS_NAMED else ""
         missing = "one is missing" if num_missing == 1 else f"{num_missing} are missing"
         what = f"{missing} after slice {after} (of {len(steps) + 1}, from 0), or they belong to several scans"
     raise GeometryError(f"{path}: slices are {lengths.min():g} to {lengths.max():g} mm apart; {what}")
 
 
 def _is_gap(runs: list[tuple[int, int]], lengths: np.ndarray, number: int, typical: float) -> bool:
-    """Whether slices are missing in a stretch: it is one long step, or stands between two that are alike."""
+    """Whether slices are missing in a run: it is one long step, or lies between two runs of similar steps."""
     start, stop = runs[number]
     beside = [runs[other] for other in (number - 1, number + 1) if 0 <= other < len(runs)]
     even = [float(lengths[first:last].mean()) for first, last in beside if last - first > 1]

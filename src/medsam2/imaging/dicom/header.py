@@ -187,7 +187,7 @@ class SourceSlice:
 
 
 def read_slices(source: Source) -> list[SourceSlice]:
-    """Read what is a slice, once for each instance; in a folder other files are skipped.
+    """Read the slices of a source, each instance once; other files in a folder are skipped.
 
     Raises:
         InputError: A file that was named is not DICOM, or cannot be read, there is no slice, or slices at

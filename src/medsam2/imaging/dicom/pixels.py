@@ -1,4 +1,4 @@
-"""Decode the pixels of DICOM slices into intensities; padding does not count as one."""
+"""Decode the pixels of DICOM slices into intensities; padding does not count as an intensity."""
 
 from __future__ import annotations
 
@@ -24,43 +24,43 @@ from medsam2.imaging.volume import check_claim
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-# The best codecs reach about this on an empty image; a header that claims more has nothing behind it.
+# The best codecs reach about this on an empty image; a header that claims more is false.
 _LARGEST_CODEC_RATIO = 10_000
 GREYS = ("MONOCHROME1", "MONOCHROME2")
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _BITS = (8, 16, 32)
-# How the UIDs of those begin who have a way of their own.
+# How the UIDs of manufacturers with encodings of their own begin.
 _VENDORS = {
     "1.2.840.113619.": "GE",
     "1.3.46.670589.": "Philips",
     "1.3.12.2.1107.": "Siemens",
     "1.2.392.200036.9116.": "Toshiba",
 }
-# Implicit and explicit, little and big endian; none in files from before it was told.
+# Implicit and explicit, little and big endian; none in old files, which do not say it.
 _NATIVE = ("", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
 
 
 def check_slices(slices: Sequence[Slice], path: Path) -> None:
-    """Refuse what cannot be decoded, or whose files do not hold what their headers claim.
+    """Refuse slices that cannot be decoded, or whose files are shorter than their headers say.
 
     Raises:
-        UnsupportedFormat: Pixels are no greys, are encoded in a way that cannot be decoded here, or a file is
-            truncated, or the volume too large.
+        UnsupportedFormat: Pixels are no greys, or there is no decoder for them, or a file is truncated, or
+            the volume is too large.
     """
     for file in {one.file.path: one.file for one in slices}.values():
         _check_file(file)
-    # What comes out may need more bytes than are stored, and there may be many files.
+    # Intensities may need more bytes than stored values, and there may be many files.
     first = slices[0].file
     shape = (len(slices), first.rows, first.columns)
     check_claim(path, shape, math.prod(shape) * result_dtype(slices).itemsize, 0, 0)
 
 
 def read_slices(slices: Sequence[Slice]) -> np.ndarray:
-    """Return the intensities of checked slices, (z, y, x) in the order given, all with slope and intercept.
+    """Return the intensities of checked slices, (z, y, x) in the order given; all have slope and intercept.
 
-    Rescaled by slope and intercept, so in Hounsfield units for CT. Greys where the lowest is white
-    (MONOCHROME1) are inverted within the bits that they have, except in CT, whose numbers are no greys.
-    Pictures in colour become greys by ITU-R 601-2 luma. Padding gets the lowest intensity, or 0.
+    They are rescaled by slope and intercept, so CT is in Hounsfield units. Greys where the lowest is white
+    (MONOCHROME1) are inverted within their bits, except in CT, whose numbers are no greys. Pictures in colour
+    become greys by ITU-R 601-2 luma. Padding gets the lowest intensity, or 0.
 
     Raises:
         UnsupportedFormat: A file is damaged or truncated.
@@ -77,7 +77,7 @@ def read_slices(slices: Sequence[Slice]) -> np.ndarray:
 
 
 def same_pixels(one: Header, other: Header) -> bool:
-    """Whether two files hold the same pixels; of files that are encoded in other ways nobody can tell."""
+    """Whether two files hold the same pixels; True if these cannot be compared, as the encodings differ."""
     if one.transfer_syntax != other.transfer_syntax or not one.rows:
         return True
     first, second = (_stored(file) for file in (one, other))
@@ -85,7 +85,7 @@ def same_pixels(one: Header, other: Header) -> bool:
 
 
 def shown_window(slices: Sequence[Slice]) -> tuple[float, float] | None:
-    """Return the limits that most slices ask for, in the units of `read_slices`; None if none do."""
+    """Return the window that most slices have, in the units of `read_slices`; None if none has one."""
     windows = Counter(_seen_window(one) for one in slices if one.plane.window is not None)
     return windows.most_common(1)[0][0] if windows else None
 
@@ -148,7 +148,7 @@ def _check_codec(file: Header) -> None:
             "'Explicit VR Little Endian', or convert each file, with `gdcmconv --raw IN OUT` for example"
         )
     raise UnsupportedFormat(
-        f"{file.path}: its pixels are encoded as {name}, for which no decoder is here; "
+        f"{file.path}: its pixels are encoded as {name}, for which no decoder is installed; "
         "pip install 'medsam2[dicom]' brings those for JPEG, JPEG-LS, JPEG 2000 and RLE"
     )
 
@@ -179,7 +179,7 @@ def _decoded(file: Header, frames: list[int]) -> Iterator[np.ndarray]:
                     )
                 yield decoded
     except damage(StopIteration) as error:
-        reason = "fewer are there than the header claims"
+        reason = "there are fewer than the header claims"
         if file.transfer_syntax not in _NATIVE:
             reason = in_a_line(" ".join(str(error).split())) or "the decoder gives up"
         raise UnsupportedFormat(f"{file.path}: its pixels are damaged or truncated: {reason}") from error
@@ -196,8 +196,8 @@ def _stored(file: Header) -> object:
 
 
 def _told(file: Header) -> dict[str, Any]:
-    """Return what pydicom must be told, as the file does not say it."""
-    if not file.mended:
+    """Return what the file does not say and pydicom needs."""
+    if not file.inferred:
         return {}
     return {
         "bits_allocated": file.bits_allocated,
@@ -208,7 +208,7 @@ def _told(file: Header) -> dict[str, Any]:
 
 
 def _generated(pixels: Iterator[np.ndarray]) -> Generator[np.ndarray, None, None]:
-    """Say of pydicom's iterator that it can be closed, which goes back in the file and so comes first."""
+    """Declare that pydicom's iterator can be closed; it must be, before the file is."""
     return cast(Generator[np.ndarray, None, None], pixels)
 
 
@@ -218,15 +218,15 @@ def _opened(file: Header) -> Iterator[Path | BinaryIO | Dataset]:
     if file.transfer_syntax and file.transfer_syntax in _NATIVE:
         yield file.path
         return
-    # Parts say how long they are. A map gives no more than there is, where a file would first make room for
-    # all that is asked for.
+    # Encapsulated parts say how long they are. Reading from a map gives no more than there is; reading from a
+    # file would first allocate the length that a damaged part claims.
     with file.path.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
         content = cast(BinaryIO, mapped)
         yield content if file.transfer_syntax else _told_encoding(content)
 
 
 def _told_encoding(content: BinaryIO) -> Dataset:
-    """Return a dataset from before files said how they are encoded."""
+    """Read an old file, which does not say how it is encoded."""
     from pydicom import dcmread
     from pydicom.dataset import FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -249,13 +249,13 @@ def _scaled(one: Slice, pixels: np.ndarray, dtype: np.dtype, padding: Padding) -
     file = one.file
     num_unused = pixels.dtype.itemsize * 8 - file.bits_stored
     if num_unused:
-        # Bits above those stored may hold anything, an overlay or no sign: up and down again they are gone.
+        # Bits above those stored may hold anything, an overlay or no sign: shifting up and down removes them.
         pixels = (pixels << num_unused) >> num_unused
     slope, inter = _scale(one)
     if slope == 0 and pixels.any():
         raise UnsupportedFormat(
-            f"{file.path}: {element_name('RescaleSlope')} is 0, by which all its intensities would be "
-            "one, and other slices have others"
+            f"{file.path}: {element_name('RescaleSlope')} is 0, which would make all its intensities equal, "
+            "and other slices have other slopes"
         )
     is_padding = padding.note(pixels, file.padding)
     if _is_inverted(file):
@@ -273,7 +273,7 @@ def _scale(one: Slice) -> tuple[float, float]:
 
 
 def _seen_window(one: Slice) -> tuple[float, float] | None:
-    """Return the window of a slice in the intensities that are read."""
+    """Return the window of a slice in its intensities as they are read."""
     window = one.plane.window
     if window is None or not _is_inverted(one.file):
         return window
@@ -297,7 +297,7 @@ def _stored_range(file: Header) -> tuple[int, int]:
 
 
 class Padding:
-    """Notes where slices are padded while they are read, and fills these places when all are."""
+    """Records where slices are padded while they are read, and fills these places at the end."""
 
     def __init__(self) -> None:
         """Begin with no slice."""
@@ -307,7 +307,7 @@ class Padding:
         self._lowest = np.inf
 
     def note(self, pixels: np.ndarray, limits: tuple[int, int] | None) -> np.ndarray | None:
-        """Take a slice's stored values, and the lowest and highest of those that are padding.
+        """Record a slice's stored values; `limits` are the lowest and highest that are padding.
 
         Returns:
             Whether each pixel is padding; None if none is.
@@ -327,7 +327,7 @@ class Padding:
         return is_padding
 
     def note_intensities(self, intensities: np.ndarray, is_padding: np.ndarray | None) -> None:
-        """Take the same slice's intensities."""
+        """Record the same slice's intensities."""
         real = intensities if is_padding is None else intensities[~is_padding]
         if real.size:
             self._lowest = min(self._lowest, float(real.min()))
@@ -336,15 +336,14 @@ class Padding:
     def is_there(self) -> bool:
         """Whether any pixel is padding.
 
-        A value that lies among those that were measured is none, whatever the header says: it may be the 0 of
-        water.
+        A value within the range of measured values is not padding, whatever the header says: 0 may be water.
         """
         low, high = self._stored
         is_outside = all(claim[1] < low or claim[0] > high for claim in self._claims)
         return bool(self._claims) and is_outside and low <= high
 
     def filled(self, voxels: np.ndarray) -> Iterator[np.ndarray]:
-        """Yield the slices with padding at the lowest intensity, at 0 where none is below."""
+        """Yield the slices with padding at the lowest intensity, or at 0 if no intensity is lower."""
         value = min(0.0, self._lowest)
         for intensities, places in zip(voxels, self._places, strict=True):
             if places is None:

@@ -1,4 +1,4 @@
-"""Read DICOM: a folder, a file of one slice or of many, a scan or a single picture."""
+"""Read DICOM: a folder, a file of one slice or of several, a scan or a single picture."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from medsam2.imaging.dicom.series import choose_series, find_headers
 from medsam2.imaging.formats.archive import is_zip, unpacked
 from medsam2.imaging.volume import MODALITIES, Volume
 
-# Some air or fat is in every CT: numbers that all lie above this are no Hounsfield units.
+# Every CT has some air or fat: numbers that are all above this are no Hounsfield units.
 _HIGHEST_MINIMUM_HU = -100.0
 
 
 def read_dicom(path: Path, *, frame: int | None = None, series: int | str | None = None) -> Volume:
     """Read one series, slices sorted by their position in the patient.
 
-    CT comes in Hounsfield units, with the window that most of its slices ask for. A tilted gantry gives a
-    sheared affine, as the slices lie, and a warning.
+    CT is in Hounsfield units, with the window that most of its slices have. A tilted gantry gives a sheared
+    affine, since the slices keep their places, and a warning.
 
     Args:
         path: A file, or a folder, which is searched below as well.
-        frame: Which of several volumes (times, echoes, or parts of unlike spacing), from 0; not needed if
+        frame: Which of several volumes (times, echoes, or parts of different spacing), from 0; not needed if
             there is one.
-        series: Number (as viewers show it) or UID of the series; if none is named the one with most slices is
-            taken, with a warning where there are others.
+        series: Number (as viewers show it) or UID of the series. If there are several and none is named, the
+            one with most slices is taken, with a warning.
 
     Raises:
-        UnsupportedFormat: No DICOM image is there, or it is neither slices with a place in the patient nor a
-            single picture, or a cine, in colour, damaged, truncated or too large.
+        UnsupportedFormat: There is no DICOM image, or it is neither slices with a place in the patient nor a
+            single picture, or it is a cine, in colour, damaged, truncated or too large.
         InputError: There is no such series or frame, it is a localizer, or pydicom is not installed.
-        GeometryError: Slices differ in size or direction, or one is missing or there twice.
+        GeometryError: Slices differ in size or direction, or one is missing or present twice.
     """
     stack = _stack(path, frame, series)
     slices = with_scales(stack.slices, path)
@@ -74,8 +74,8 @@ def series_files(
         frame: As in `read_dicom`.
 
     Returns:
-        Paths; of a .zip, which is not left unpacked, the files' contents. What `write_labels` takes as source
-        when contents are read by pydicom.
+        Paths; of a .zip, the files' contents. `write_labels` takes them as source once contents are read by
+        pydicom.
 
     Raises:
         InputError: As in `read_dicom`, and its subclasses.
@@ -91,7 +91,7 @@ def series_files(
 def _stack(path: Path, frame: int | None, series: int | str | None) -> Stack:
     require("pydicom", "reading DICOM needs", "dicom")
     chosen = choose_series(find_headers(path), series, path)
-    _tell_mended(chosen, path)
+    _warn_of_inferred(chosen, path)
     return stacked([one for header in chosen for one in header.slices], frame, path)
 
 
@@ -112,13 +112,13 @@ def _content(one: Path | SourceFrames) -> bytes | SourceFrames:
     return one.read_bytes()
 
 
-def _tell_mended(headers: Sequence[Header], path: Path) -> None:
-    """Name what the files of a series should say and do not."""
-    counts = Counter(name for header in headers for name in header.mended)
+def _warn_of_inferred(headers: Sequence[Header], path: Path) -> None:
+    """Warn of elements that are missing in the files of a series."""
+    counts = Counter(name for header in headers for name in header.inferred)
     for name, number in counts.items():
         files = f"{number} of {len(headers)} files" if len(headers) > 1 else "the file"
         warnings.warn(
-            f"{path}: {name} is missing or empty in {files}; it is taken from what else they say",
+            f"{path}: {name} is missing or empty in {files}; its value is inferred from other elements",
             stacklevel=4,
         )
 
@@ -132,8 +132,8 @@ def _is_hounsfield(array: np.ndarray, slices: Sequence[Slice], path: Path) -> bo
     lowest = min(float(part.min()) for part in array)
     if lowest > _HIGHEST_MINIMUM_HU:
         warnings.warn(
-            f"{what}, and no voxel is below {lowest:g}, where air has -1000: these are no Hounsfield units, "
-            "and are taken for numbers without a unit",
+            f"{what}, and no voxel is below {lowest:g}, where air has -1000: the numbers are no Hounsfield "
+            "units, and are read without a unit",
             stacklevel=3,
         )
         return False
@@ -145,17 +145,13 @@ _SLOPE, _INTERCEPT = "RescaleSlope", "RescaleIntercept"
 
 
 def with_scales(slices: Sequence[Slice], path: Path) -> tuple[Slice, ...]:
-    """Give each slice a slope and an intercept.
+    """Give each slice of a volume a slope and an intercept.
 
-    Where some slices lack one it is that of the others, if these agree, with a warning. A slope of 0, by
-    which all intensities would be one, is taken for 1, as GDCM does. Slices that hold nothing may have it.
-
-    Args:
-        slices: Of one volume.
-        path: Named in errors.
+    A slice without one gets that of the others, if these agree, with a warning. A slope of 0, which would
+    make all intensities equal, is read as 1, as GDCM does; slices that are 0 everywhere may have it.
 
     Raises:
-        UnsupportedFormat: Slices lack a scale and those of the others differ.
+        UnsupportedFormat: Slices lack a scale, and the scales of the others differ.
     """
     slopes = _settled([one.plane.slope for one in slices], _SLOPE, 1.0, path)
     inters = _settled([one.plane.inter for one in slices], _INTERCEPT, 0.0, path)
@@ -189,8 +185,12 @@ def _settled(found: list[float | None], keyword: str, usual: float, path: Path) 
             raise UnsupportedFormat(
                 f"{path}: {where} and differs in the others, so that nothing says what their numbers mean"
             )
-        return [0.0 if value is None else value for value in found]  # refused if there is anything in them
+        return [
+            0.0 if value is None else value for value in found
+        ]  # `read_slices` refuses it unless all is 0
     taken = usable.pop() if usable else usual
-    reason = "as in the others" if num_missing + num_zero < len(found) else "or all intensities would be one"
+    reason = (
+        "as in the others" if num_missing + num_zero < len(found) else "or all intensities would be equal"
+    )
     warnings.warn(f"{path}: {where}; {taken:g} is taken, {reason}", stacklevel=4)
     return [taken if value is None or (num_zero and value == 0) else value for value in found]

@@ -16,20 +16,20 @@ from medsam2.imaging.dicom.header import read_header
 from medsam2.imaging.dicom.pixels import same_pixels
 
 MAX_FILES = 50_000
-"""A folder with more is refused, in case someone names a disk."""
+"""A folder with more is refused: it may be a whole disk."""
 MAX_DEPTH = 8
 """Levels of folders that are searched; study, series and files are three."""
 
 VOLUME_MODALITIES = ("CT", "MR", "PT", "NM")
-# Modalities whose single images are pictures to look at, as PNG stills are.
+# Modalities whose single images are pictures, as PNG stills are.
 PICTURE_MODALITIES = ("US", "CR", "DX", "MG", "XA", "RF", "IO", "PX", "ES", "GM", "OP", "XC", "OT", "NM")
 _DIRECTORY = "1.2.840.10008.1.3.10"
-_TAKEN = "CT, MR, PET and other slices that say where in the patient they lie are read"
+_READ = "CT, MR, PET and other slices that say where in the patient they lie are read"
 _CINES = ("US", "XA", "RF", "ES", "XC", "IVUS")
 
 
 def find_headers(path: Path) -> list[Header]:
-    """Read the headers of a DICOM file, or of all those in a folder and below, copies left out.
+    """Read the headers of a DICOM file, or of all in a folder and below; copies are left out.
 
     Raises:
         InputError: A file cannot be read, or the folder holds more than `MAX_FILES`.
@@ -41,7 +41,7 @@ def find_headers(path: Path) -> list[Header]:
         header = read_header(file)
         if header is None:
             continue
-        # Anonymisers give one UID to all: a copy is also at the same place, and has the same pixels.
+        # Anonymisers give one UID to all files; a copy also has the same place and the same pixels.
         alike = found.setdefault(_identity(header), [])
         if not any(same_pixels(header, other) for other in alike):
             alike.append(header)
@@ -54,26 +54,26 @@ def choose_series(headers: Sequence[Header], series: int | str | None, path: Pat
     """Return the files of the series to read.
 
     Args:
-        headers: All that was found.
+        headers: From `find_headers`.
         series: Number or UID of a series; None for the one with most slices, with a warning if there are
             others.
         path: Named in errors.
 
     Raises:
         InputError: There is no such series, or only a localizer.
-        UnsupportedFormat: There is no series that can be read: no image, or images without a
-            place in the patient, a cine, or pictures in colour.
+        UnsupportedFormat: No series can be read: there is no image, or images have no place in the patient,
+            or are a cine or pictures in colour.
     """
     groups = _grouped([header for header in headers if header.is_scan])
     if not groups:
         raise UnsupportedFormat(f"{path}: {_no_scan(headers, path)}")
     if series is None:
-        chosen = max(groups, key=lambda group: (_fault(group, path) is None, _num_slices(group)))
+        chosen = max(groups, key=lambda group: (_refusal(group, path) is None, _num_slices(group)))
     else:
         chosen = _named(groups, series, path)
-    fault = _fault(chosen, path)
-    if fault is not None:
-        raise fault
+    refusal = _refusal(chosen, path)
+    if refusal is not None:
+        raise refusal
     if series is None and len(groups) > 1:
         others = "; ".join(_description(group) for group in groups if group is not chosen)
         warnings.warn(
@@ -95,15 +95,15 @@ def _identity(header: Header) -> object:
 def _tell_reused(uids: dict[str, int], path: Path) -> None:
     if uids:
         warnings.warn(
-            f"{path}: {sum(uids.values())} files that are no copies share {len(uids)} SOPInstanceUID "
-            "(0008,0018), which no two may; each is taken for an image of its own, and no SEG or RTSTRUCT "
-            "can refer to them",
+            f"{path}: {sum(uids.values())} different files share {len(uids)} SOPInstanceUID (0008,0018), "
+            "which must be unique; each file is read as an image of its own, and no SEG or RTSTRUCT can "
+            "refer to them",
             stacklevel=4,
         )
 
 
 def is_picture(group: Sequence[Header]) -> bool:
-    """Whether a series is one picture, without a place in the patient that would matter."""
+    """Whether a series is a single picture, which needs no place in the patient."""
     return len(group) == 1 and group[0].num_frames == 1 and group[0].modality in PICTURE_MODALITIES
 
 
@@ -120,12 +120,12 @@ def _files(folder: Path) -> Iterator[Path]:
                     f"{folder}: holds more than {MAX_FILES} files; give the folder of one study or series"
                 )
             file = Path(place, name)
-            if file.is_file():  # a pipe would be waited for
+            if file.is_file():  # reading a pipe would never end
                 yield file
 
 
 def _grouped(headers: Sequence[Header]) -> list[list[Header]]:
-    """Return the series in the order of their numbers; a multi-frame file is one of its own."""
+    """Return the series in the order of their numbers; a multi-frame file is a series of its own."""
     groups: dict[tuple[str, str], list[Header]] = {}
     for header in headers:
         groups.setdefault((header.series, header.uid if header.num_frames > 1 else ""), []).append(header)
@@ -149,7 +149,7 @@ def _num_slices(group: Sequence[Header]) -> int:
 
 
 def _description(group: Sequence[Header]) -> str:
-    """Say which series this is; its name is left out, as people write into it what they like."""
+    """Say which series this is, without its name, which may hold anything about the patient."""
     first = group[0]
     number = "" if first.series_number is None else f" {first.series_number}"
     uid = first.uid if first.num_frames > 1 else first.series
@@ -163,16 +163,16 @@ def _no_scan(headers: Sequence[Header], path: Path) -> str:
         return f"no DICOM image is in this {'folder' if path.is_dir() else 'file'}"
     if not path.is_dir() and headers[0].sop_class == _DIRECTORY:
         return (
-            "is a DICOMDIR, which lists the images of a disc and holds none; give the folder that it lies "
-            f"in, {path.parent}"
+            "is a DICOMDIR, which lists the images of a disc and holds none; give the folder that it is in, "
+            f"{path.parent}"
         )
     counts = Counter(header.sop_class_name for header in headers)
     kinds = ", ".join(f"{number} {name}" for name, number in sorted(counts.items()))
-    return f"holds no scan but {kinds}; {_TAKEN}"
+    return f"holds no scan but {kinds}; {_READ}"
 
 
 def _is_placed(header: Header) -> bool:
-    """Whether a file says where its images lie; several do not lie at one place."""
+    """Whether a file says where its images lie; several frames need several places."""
     planes = [
         plane for plane in header.planes if plane.position is not None and plane.orientation is not None
     ]
@@ -180,8 +180,8 @@ def _is_placed(header: Header) -> bool:
     return len(planes) == header.num_frames and (header.num_frames == 1 or len(places) > 1)
 
 
-def _fault(group: Sequence[Header], path: Path) -> MedSAM2Error | None:
-    """Return what speaks against reading a series, if anything does."""
+def _refusal(group: Sequence[Header], path: Path) -> MedSAM2Error | None:
+    """Return the reason why a series cannot be read, if there is one."""
     first, num_frames = group[0], max(header.num_frames for header in group)
     is_placed = all(_is_placed(header) for header in group)
     if num_frames > 1 and first.modality in _CINES and not is_placed:
@@ -196,7 +196,7 @@ def _fault(group: Sequence[Header], path: Path) -> MedSAM2Error | None:
     if first.modality not in VOLUME_MODALITIES and not is_placed:
         return UnsupportedFormat(
             f"{path}: the series is {first.modality or 'of no modality'!r}, and its images do not say where "
-            f"in the patient they lie; {_TAKEN}"
+            f"in the patient they lie; {_READ}"
         )
     colours = [header for header in group if header.num_samples > 1]
     if colours and (len(colours) == len(group) or not all(is_screen_shot(header) for header in colours)):
@@ -215,24 +215,20 @@ def _fault(group: Sequence[Header], path: Path) -> MedSAM2Error | None:
 
 _SAME_DIRECTION = 1e-3
 _PLANE_OF_NORMAL = ("sagittal", "coronal", "axial")
-_STRAIGHT = 0.95  # cosine; beyond it a plane is called oblique
+_STRAIGHT = 0.95  # cosine; below it a plane is called oblique
 _LOCALIZER = "LOCALIZER"
 _SCREEN_SHOT = "1.2.840.10008.5.1.4.1.1.7"  # Secondary Capture, and its kinds of several frames
 
 
 def without_scouts(slices: Sequence[Slice], path: Path) -> list[Slice]:
-    """Leave out localizers, single pictures across the others and screen shots, with a warning.
-
-    Args:
-        slices: Of one series.
-        path: Named in warnings.
-    """
+    """Leave out the localizers, single crossing pictures and screen shots of a series, with a warning."""
     main = max(_kinds(slices), key=len)
     others = [one for one in slices if _is_beside(one, slices, main)]
     if not others or len(others) >= len(slices):
         return list(slices)
     warnings.warn(
-        f"{path}: the series holds what is no slice of the scan, and is left out: {contents(others)}",
+        f"{path}: the series holds images that are no slices of the scan; they are left out: "
+        f"{contents(others)}",
         stacklevel=5,
     )
     left_out = {id(one) for one in others}
@@ -245,7 +241,7 @@ def is_screen_shot(header: Header) -> bool:
 
 
 def contents(slices: Sequence[Slice]) -> str:
-    """Say what is among slices: "20 axial of 512 x 512 pixels, 1 coronal of 512 x 888 pixels"."""
+    """Count slices by kind: "20 axial of 512 x 512 pixels, 1 coronal of 512 x 888 pixels"."""
     kinds = sorted(_kinds(slices), key=len, reverse=True)
     return ", ".join(
         f"{len(kind)} {_plane_name(kind[0])} of {kind[0].file.columns} x {kind[0].file.rows} pixels"

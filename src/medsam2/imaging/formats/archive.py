@@ -1,4 +1,4 @@
-"""Tell what a file is by its first bytes, and unpack a .zip into a folder that is gone afterwards."""
+"""Recognise files by their first bytes, and unpack a .zip into a temporary folder."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def is_zip(path: Path) -> bool:
 def unpacked(
     path: Path, *, max_members: int = MAX_MEMBERS, max_bytes: int = MAX_UNPACKED_BYTES
 ) -> Iterator[Path]:
-    """Unpack an archive, and remove what was unpacked at the end.
+    """Unpack an archive into a folder that is removed at the end.
 
-    Our own errors and warnings from within name the archive, not the folder.
+    Our errors and warnings in the block name the archive, not the folder.
 
     Args:
         path: The .zip file.
@@ -46,7 +46,7 @@ def unpacked(
         max_bytes: How many bytes they may have, unpacked.
 
     Raises:
-        InputError: The archive cannot be read, there is no room for what it holds, or that is too much.
+        InputError: The archive cannot be read, its content is too large, or there is no room for it.
         UnsupportedFormat: It is no .zip, is damaged or encrypted, or holds a link or a path that leads
             out of it.
     """
@@ -64,7 +64,7 @@ def unpacked(
 
 
 def _unpack(archive: zipfile.ZipFile, folder: Path, path: Path, max_members: int, max_bytes: int) -> None:
-    # Not `is_dir`, which fails over a member without a name; that one is refused below.
+    # Not `is_dir`, which fails for a member without a name; such a member is refused below.
     members = [member for member in archive.infolist() if not member.filename.endswith("/")]
     if len(members) > max_members:
         raise InputError(f"{path}: holds {len(members)} files; at most {max_members} are unpacked")
@@ -73,7 +73,7 @@ def _unpack(archive: zipfile.ZipFile, folder: Path, path: Path, max_members: int
         raise InputError(f"{path}: unpacks to {num_bytes} bytes; at most {max_bytes} are unpacked")
     for member in members:
         _check_member(member, path)
-    # `ZipExtFile` gives no more bytes than the directory announced, so the sum holds.
+    # `ZipExtFile` gives no more bytes than the directory says, so the sum above is an upper limit.
     for member in members:
         if _inner_path(member).parts[0] in _IGNORED_FOLDERS:
             continue
@@ -95,13 +95,13 @@ def _check_member(member: zipfile.ZipInfo, path: Path) -> None:
 
 
 def _inner_path(member: zipfile.ZipInfo) -> PurePosixPath:
-    """Return where a member lies in its archive; some programs for Windows separate by backslashes."""
+    """Return a member's path in its archive; some programs for Windows write backslashes."""
     return PurePosixPath(member.filename.replace("\\", "/"))
 
 
 @contextmanager
 def _renamed(folder: Path, path: Path) -> Iterator[None]:
-    """Let errors and warnings speak of the archive; nobody knows the folder."""
+    """Let errors and warnings name the archive, since users do not know the folder."""
 
     def rename(text: object) -> str:
         return str(text).replace(f"{folder}/", f"{path}/").replace(str(folder), str(path))
@@ -117,8 +117,8 @@ def _renamed(folder: Path, path: Path) -> Iterator[None]:
 
 
 _HEAD_SIZE = 512
-_NIFTI_MARKS = ((344, (b"n+1", b"ni1")), (4, (b"n+2", b"ni2")))  # place in the header, and what is there
-# What a file starts with -> what it is, and the suffixes that are right for it.
+_NIFTI_MARKS = ((344, (b"n+1", b"ni1")), (4, (b"n+2", b"ni2")))  # place in the header, and marks
+# First bytes of a file -> what it is, and its usual suffixes.
 _STARTS = (
     (b"NRRD", "NRRD (.nrrd)"),
     (b"ObjectType", "MetaImage (.mha, .mhd)"),
@@ -136,7 +136,7 @@ _STARTS = (
 
 
 def kind_of_content(path: Path) -> str | None:
-    """Say what a file is, with the suffixes it should have: "NRRD (.nrrd)"; None if nothing is known.
+    """Say what a file is, with its usual suffixes, such as "NRRD (.nrrd)"; None if it is not known.
 
     Raises:
         InputError: The file cannot be read.

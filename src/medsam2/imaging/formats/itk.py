@@ -32,7 +32,7 @@ _IN_THE_HEADER = b"local"
 _PACKED_BITS = {".nrrd": 31, ".mha": 15}  # zlib's name for gzip, and for its own format
 _CHUNK_SIZE = 1 << 14  # bytes; 1000 times as many may be unpacked of one
 _NUM_DIMS = re.compile(rb"^[ \t]*NDims\s*[=:]?[ \t]*([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
-# ITK writes its own words to standard error over what does not begin like this.
+# Other beginnings make ITK write its own words to standard error.
 _METAIMAGE = (re.compile(rb"^NDims\s*=", re.IGNORECASE | re.MULTILINE), "a MetaImage")
 _NRRD = (re.compile(rb"\ANRRD"), "an NRRD")
 _STARTS = {".nrrd": _NRRD, ".nhdr": _NRRD, ".mha": _METAIMAGE, ".mhd": _METAIMAGE}
@@ -41,7 +41,7 @@ _SEQUENCE = ".seq.nrrd"  # 3D Slicer's, with a number a voxel for each frame
 
 @contextmanager
 def quiet_itk() -> Iterator[None]:
-    """Keep ITK from writing its warnings to standard error; what matters in them we check ourselves."""
+    """Keep ITK from writing its warnings to standard error; we check what matters in them."""
     before = SimpleITK.ProcessObject.GetGlobalWarningDisplay()
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
     try:
@@ -108,7 +108,7 @@ def _described(path: Path) -> Iterator[tuple[SimpleITK.ImageFileReader, float]]:
 def _pixels(reader: SimpleITK.ImageFileReader, num_available: float, path: Path) -> SimpleITK.Image:
     """Read the voxels, unless they cannot be in the file.
 
-    ITK fills the memory it is told to, which takes its time, before it finds that there is nothing to read.
+    ITK first fills memory of the size in the header, which takes long, and then finds that the file is short.
     It may read a compressed file as a whole, whichever frame is chosen.
     """
     size = reader.GetSize()
@@ -128,7 +128,7 @@ def write(volume: Volume, path: Path, *, is_compressed: bool = True) -> None:
     Args:
         volume: Booleans are written as uint8, other dtypes as they are.
         path: The file, ending in .nrrd or .mha.
-        is_compressed: Some pages of browsers read voxels only as they are.
+        is_compressed: Some web viewers cannot read compressed voxels.
 
     Raises:
         InputError: The file cannot be written.
@@ -149,14 +149,14 @@ def as_itk(volume: Volume) -> SimpleITK.Image:
 def write_image(image: SimpleITK.Image, path: Path, suffix: str, *, is_compressed: bool = True) -> None:
     """Write an image through ITK, whole or not at all.
 
-    ITK writes through buffers and does not look whether the last of them reached the disk; for a small NRRD
-    that is the whole file. So what was written is compared before it takes the place of what was there.
+    ITK writes through buffers and does not check that the last of them reached the disk; for a small NRRD
+    that is the whole file. So the written file is compared with the image before it replaces an old one.
 
     Args:
         image: With its grid and texts.
         path: The file.
-        suffix: Says the format to ITK.
-        is_compressed: Whether voxels are packed.
+        suffix: Tells ITK the format.
+        is_compressed: Whether voxels are compressed.
 
     Raises:
         InputError: The file cannot be written, because the disk is full for example.
@@ -237,7 +237,7 @@ def _largest_content(path: Path) -> float:
     if not start.search(header):
         raise UnsupportedFormat(f"{path}: not {name} file")
     for claim in _NUM_DIMS.findall(header):
-        if not re.fullmatch(rb"[1-9]\s*", claim):  # ITK makes room for as many, and dies of -1
+        if not re.fullmatch(rb"[1-9]\s*", claim):  # ITK allocates memory for so many, and crashes at -1
             raise UnsupportedFormat(
                 f"{path}: the header claims {claim[:20]!r} dimensions; a number from 1 to 9 is expected"
             )
@@ -245,7 +245,7 @@ def _largest_content(path: Path) -> float:
     if is_nrrd:
         header = _END_OF_NRRD.split(header, maxsplit=1)[0]
     named = _DATA_FILE.findall(header)
-    # A MetaImage says in its last line where its voxels are; who says it twice means to hide something.
+    # A MetaImage says in its last line where its voxels are; two such lines may be an attack.
     if len(named) > 1 or not (named or is_nrrd):
         raise UnsupportedFormat(f"{path}: not {name} file, as it names {len(named)} places for its voxels")
     holder = path
@@ -257,7 +257,7 @@ def _largest_content(path: Path) -> float:
 def _data_file(name: str, path: Path) -> Path:
     """Return the file of a header's voxels.
 
-    One elsewhere is refused: a header from someone else could show any file of this machine as an image.
+    A file in another folder is refused: a stranger's header could show any file of this machine as an image.
     """
     if "%" in name or name.split()[:1] == ["LIST"] or not name:
         raise UnsupportedFormat(f"{path}: keeps its voxels in several files; one is read")
@@ -272,5 +272,5 @@ def _data_file(name: str, path: Path) -> Path:
 
 
 def _last_line(error: RuntimeError) -> str:
-    """Return the part of an ITK exception that says what went wrong; before it come places in its source."""
+    """Return the part of an ITK exception that says what went wrong; the lines before name ITK's source."""
     return str(error).strip().splitlines()[-1].removeprefix("sitk::ERROR: ").strip()

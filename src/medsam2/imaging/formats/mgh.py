@@ -20,7 +20,7 @@ def read(path: Path, *, frame: int | None = None) -> Volume:
     """Read a .mgz or .mgh file in its own voxel order.
 
     Args:
-        path: The file. Whether it is compressed is seen from its content.
+        path: The file. Its content tells whether it is compressed.
         frame: Which frame of several to read, from 0; not needed if there is one.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Read and write NIfTI: the grid, the layout of the data, and nothing about the patient."""
+"""Read and write NIfTI: the grid and the voxels, and nothing about the patient."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _PAIRED = re.compile(r"(.+)\.(hdr|img)(\.gz)?", re.IGNORECASE)
 def read(path: Path, *, frame: int | None = None) -> Volume:
     """Read a .nii file or a .hdr and .img pair, NIfTI-1 or 2, of either byte order, in its own voxel order.
 
-    Stored integers stay what they are. Voxels that the header scales become float32 (float64 if stored in
-    more than 16 bits).
+    Stored integers keep their type. Voxels that the header scales become float32 (float64 if stored in more
+    than 16 bits).
 
     Args:
-        path: The file, or one of the pair. Whether it is compressed is seen from its content.
+        path: The file, or one of the pair. Its content tells whether it is compressed.
         frame: Which frame of a series to read, from 0; not needed if there is one.
 
     Raises:
@@ -79,8 +79,8 @@ def _pair(path: Path) -> tuple[Path, Path] | None:
 def write(volume: Volume, path: Path) -> None:
     """Write a volume as .nii or .nii.gz; the same volume gives the same bytes every time.
 
-    The grid of a volume read from NIfTI is written as it was, to the bit: affine, both codes, pixdim and
-    units. Texts and extensions of that file are not, as they can name the patient.
+    The grid of a volume from NIfTI is written to the bit as it was: affine, both codes, pixdim and units.
+    Texts and extensions of that file are not written, since they can name the patient.
 
     Args:
         volume: Booleans are written as uint8, other dtypes as they are.
@@ -150,7 +150,7 @@ def parse(block: bytes, path: Path, *, is_pair: bool = False) -> Nifti1Header:
         is_pair: Whether the voxels lie in a file of their own, .hdr and .img.
 
     Raises:
-        UnsupportedFormat: This is no NIfTI file, or the one kind and not the other.
+        UnsupportedFormat: This is no NIfTI file, or a single file where a pair is expected, or the reverse.
     """
     sizes = {int.from_bytes(block[:4], "little"): "<", int.from_bytes(block[:4], "big"): ">"}
     for size, header_class in zip(HEADER_SIZES, (Nifti1Header, Nifti2Header), strict=True):
@@ -166,14 +166,14 @@ def parse(block: bytes, path: Path, *, is_pair: bool = False) -> Nifti1Header:
             return header
         if is_pair and size == HEADER_SIZES[0] and not magic.strip(b"\0"):
             raise UnsupportedFormat(
-                f"{path}: is ANALYZE 7.5, which does not say left from right; convert it to NIfTI where it "
+                f"{path}: is ANALYZE 7.5, which does not tell left from right; convert it to NIfTI where it "
                 "comes from"
             )
     raise UnsupportedFormat(f"{path}: not a NIfTI {'pair' if is_pair else 'file'}")
 
 
 def layout(header: Nifti1Header, path: Path, *, is_pair: bool = False) -> Layout:
-    """Find out how the voxels are stored.
+    """Return how the voxels are stored.
 
     Args:
         header: From `parse`.
@@ -203,12 +203,12 @@ def layout(header: Nifti1Header, path: Path, *, is_pair: bool = False) -> Layout
 def grid_affine(header: Nifti1Header) -> np.ndarray:
     """Return the affine (4, 4), voxel (x, y, z) to RAS+ mm.
 
-    The sform where there is one, then the qform. A header with neither has no orientation; it gets the one
-    that ITK assumes: x to the left, y to the back, z up, the first voxel at the origin. A single slice may
-    leave open how thick it is; it is 1 mm then, as for ITK.
+    It is the sform if there is one, or else the qform. A header with neither gets the grid that ITK assumes:
+    x to the left, y to the back, z up, the first voxel at the origin. A single slice without thickness is
+    1 mm thick, as for ITK.
 
     Raises:
-        GeometryError: The form that counts is impossible.
+        GeometryError: The form is impossible.
     """
     header = _with_thickness(header)
     affine = np.eye(4)
@@ -218,7 +218,7 @@ def grid_affine(header: Nifti1Header) -> np.ndarray:
         affine = _qform(header)
     else:
         np.fill_diagonal(affine[:3, :3], header["pixdim"][1:4] * np.array((-1.0, -1.0, 1.0)))
-    with np.errstate(over="ignore"):  # what becomes infinite is refused as such
+    with np.errstate(over="ignore"):  # infinite values are refused by `Volume`
         affine[:3] *= _mm_per_unit(header)
     for axis in _single_axes(header):
         if not affine[:3, axis].any():
@@ -251,7 +251,7 @@ def _with_thickness(header: Nifti1Header) -> Nifti1Header:
 def grid_only(header: Nifti1Header) -> bytes:
     """Return a header block with the grid of one frame, to the bit, and every other field at its default.
 
-    What is left out is what can name a patient: descrip, db_name, aux_file, intent_name, extensions.
+    Fields that can name a patient are left out: descrip, db_name, aux_file, intent_name, extensions.
     """
     clean = type(header)(endianness=header.endianness)
     header = _with_thickness(header)
@@ -294,7 +294,7 @@ def header_for(volume: Volume, dtype: np.dtype) -> Nifti1Header:
 
 
 def _header_read(volume: Volume) -> Nifti1Header | None:
-    """Return the header that the volume came with, unless the volume has moved to another grid since."""
+    """Return the header of the volume's file, unless the volume has another grid now."""
     if volume.nifti_header is None:
         return None
     header = parse(volume.nifti_header, Path("header"))
@@ -310,14 +310,14 @@ def _header_made(volume: Volume) -> Nifti1Header:
     header.set_xyzt_units("mm")
     header["sform_code"] = _SCANNER
     header["srow_x"], header["srow_y"], header["srow_z"] = volume.affine[:3]
-    # A qform knows no shear. ITK, which reads the qform where it can, then sees the nearest grid without.
+    # A qform has no shear. ITK prefers the qform, and so reads the nearest grid without shear.
     header.set_qform(volume.affine, code=_SCANNER, strip_shears=True)
     return header
 
 
 def _qform(header: Nifti1Header) -> np.ndarray:
     readable = header.copy()
-    if readable["pixdim"][0] == 0:  # the standard's way to say 1, which nibabel refuses
+    if readable["pixdim"][0] == 0:  # means 1 in the standard, but nibabel refuses it
         readable["pixdim"][0] = 1
     try:
         return np.array(readable.get_qform(), dtype=np.float64)
@@ -327,7 +327,7 @@ def _qform(header: Nifti1Header) -> np.ndarray:
 
 def _scaling(header: Nifti1Header, path: Path) -> tuple[float, float]:
     slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
-    if slope == 0 or not math.isfinite(slope):  # both are ways to say that nothing is scaled
+    if slope == 0 or not math.isfinite(slope):  # both mean that nothing is scaled
         return 1.0, 0.0
     if not math.isfinite(inter):
         raise UnsupportedFormat(f"{path}: the header scales voxels by {slope:g} and adds {inter:g}")

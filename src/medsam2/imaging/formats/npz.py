@@ -29,7 +29,7 @@ _PICKLE_RULE = "holds Python objects (a pickle), which can run code and are neve
 
 
 def read(path: Path) -> Volume:
-    """Read `imgs`, (z, y, x) or one picture (y, x), with `spacing` (x, y, z) in mm where it is there.
+    """Read `imgs`, (z, y, x) or one picture (y, x), and `spacing`, (x, y, z) in mm, if there is one.
 
     A picture in colour, (y, x, 3) of uint8, becomes grey as in other stills. The file has no origin and no
     direction: the first voxel is at the origin, x runs to the left, y to the back, z up.

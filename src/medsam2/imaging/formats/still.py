@@ -1,4 +1,4 @@
-"""Read PNG, JPEG and TIFF pictures as volumes of one slice, or a TIFF stack of pictures as one of many."""
+"""Read PNG, JPEG and TIFF pictures as volumes of one slice; a TIFF stack becomes one of several slices."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _GREY_MODES = ("L", "I", "F", "I;16", "I;16L", "I;16B")
 def read(path: Path) -> Volume:
     """Read a picture as viewers show it, (1, y, x), or all of a TIFF stack, (z, y, x), with a spacing of 1.
 
-    A photograph is turned upright, as its camera says. Colours become greys by ITU-R 601-2 luma, which leaves
-    grey written as RGB as it is; transparency is ignored. Greys of 16 and 32 bits stay.
+    A photograph is turned upright, as its camera says. Colours become greys by ITU-R 601-2 luma, which does
+    not change greys that are stored as RGB; transparency is ignored. Greys of 16 and 32 bits stay.
 
     Raises:
         InputError: The file cannot be read, or holds several pictures that are no stack.
@@ -84,7 +84,7 @@ def _pages(picture: Image.Image, count: int, first: np.ndarray, path: Path) -> I
 
 def _greys(picture: Image.Image) -> np.ndarray:
     """The picture that is open, upright, (y, x)."""
-    picture.load()  # which turns a TIFF upright, so that no tag is left to follow a second time
+    picture.load()  # turns a TIFF upright and removes the tag, so that it is not turned a second time
     upright = ImageOps.exif_transpose(picture)
     greys = np.array(upright if upright.mode in _GREY_MODES else upright.convert("L"))
     return greys.astype(greys.dtype.newbyteorder("="), copy=False)

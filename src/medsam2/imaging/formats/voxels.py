@@ -1,4 +1,4 @@
-"""Read the voxels of one frame from a file, and keep large arrays on disk instead of in memory."""
+"""Read the voxels of one frame of a file; large arrays are kept on the disk instead of in memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from medsam2.errors import InputError, UnsupportedFormat, reading
 from medsam2.imaging.volume import check_claim
 
 LARGEST_RATIO = 1032
-"""By how much deflate (gzip, zip, compressed NRRD) can shrink data: 258 bytes into 2 bits."""
+"""Largest ratio by which deflate (gzip, zip, compressed NRRD) can shrink data: 258 bytes into 2 bits."""
 
 GZIP_MAGIC = b"\x1f\x8b"
 """How compressed files begin."""
@@ -28,7 +28,7 @@ _CHUNK_SIZE = 1 << 24
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the voxels are in the file, and how to read them."""
+    """Where the voxels are in the file, and how they are stored."""
 
     shape: tuple[int, int, int]
     """(z, y, x) of one frame."""
@@ -41,7 +41,7 @@ class Layout:
     slope: float = 1.0
     """Stored values times this ..."""
     inter: float = 0.0
-    """... plus this are intensities; 1 and 0 where the file asks for no scaling."""
+    """... plus this are intensities; 1 and 0 if the file does not scale."""
 
     @property
     def frame_size(self) -> int:
@@ -51,11 +51,11 @@ class Layout:
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[IO[bytes], int]]:
-    """Open a file, compressed by gzip or not, and say how many bytes it can hold at most.
+    """Open a file, compressed by gzip or not, and give it with the most bytes that it can hold.
 
     Raises:
         InputError: The file cannot be read.
-        UnsupportedFormat: It ends too early, here or in the block under this manager, or is damaged.
+        UnsupportedFormat: It is damaged, or the block reads beyond its end.
     """
     with reading(path), path.open("rb") as file:
         is_compressed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
@@ -74,11 +74,11 @@ def opened(path: Path) -> Iterator[tuple[IO[bytes], int]]:
 
 
 def check_layout(layout: Layout, largest_size: float, path: Path) -> None:
-    """Refuse a layout that the file cannot have, or whose frames nobody should unpack.
+    """Refuse a layout that the file cannot have, or whose frames are too large.
 
     Args:
-        layout: What the header claims.
-        largest_size: Bytes that the file can hold at most, as `opened` says.
+        layout: As the header has it.
+        largest_size: Bytes that the file can hold at most, from `opened`.
         path: Named in errors.
 
     Raises:
@@ -90,15 +90,10 @@ def check_layout(layout: Layout, largest_size: float, path: Path) -> None:
 
 
 def frame_index(frame: int | None, num_frames: int, path: Path) -> int:
-    """Return which frame to read.
-
-    Args:
-        frame: From 0, or None where there is one.
-        num_frames: How many there are.
-        path: Named in errors.
+    """Return the frame to read, from 0; `frame` may be None if there is only one.
 
     Raises:
-        InputError: There are several and none is named, or not the one that is.
+        InputError: There are several frames and none is named, or there is none of this number.
     """
     if frame is None:
         if num_frames > 1:
@@ -120,7 +115,7 @@ def read_frame(stream: IO[bytes], layout: Layout, index: int) -> np.ndarray:
         index: Of the frame, from 0.
 
     Raises:
-        EOFError: The stream ends before the frame does; `opened` makes an error for users of it.
+        EOFError: The stream ends before the frame; `opened` turns this into `UnsupportedFormat`.
         InputError: The folder for temporary files has no room for a large volume.
     """
     stream.seek(layout.offset + index * layout.frame_size)
@@ -128,15 +123,15 @@ def read_frame(stream: IO[bytes], layout: Layout, index: int) -> np.ndarray:
     slices = (_scaled(part, layout, dtype) for part in _read_slices(stream, layout))
     voxels = gathered(slices, dtype, layout.shape)
     if index == layout.num_frames - 1:
-        stream.read(1)  # of a compressed file: goes on to the checksum
+        stream.read(1)  # in a compressed file, this checks the checksum
     return voxels
 
 
 def gathered(slices: Iterator[np.ndarray], dtype: np.dtype, shape: tuple[int, int, int]) -> np.ndarray:
-    """Stack slices in memory, or where they are many in a nameless file on disk.
+    """Stack slices (y, x) in memory, or a large volume in a temporary file on the disk.
 
     Args:
-        slices: Arrays (y, x), as many as the shape says.
+        slices: As many as the shape says.
         dtype: Of the stack.
         shape: (z, y, x).
 
@@ -152,7 +147,7 @@ def gathered(slices: Iterator[np.ndarray], dtype: np.dtype, shape: tuple[int, in
 
 
 def _read_slices(stream: IO[bytes], layout: Layout) -> Iterator[np.ndarray]:
-    """Read slice by slice, in chunks: a decompressing stream holds what it is asked for a second time."""
+    """Read slice by slice, in chunks: a decompressing stream needs the memory of each read a second time."""
     num_slices, height, width = layout.shape
     for _ in range(num_slices):
         part = np.empty(height * width, layout.dtype)
@@ -178,7 +173,7 @@ def _scaled(stored: np.ndarray, layout: Layout, dtype: np.dtype) -> np.ndarray:
     """Apply the header's slope and intercept to a slice, computed in float64."""
     if (layout.slope, layout.inter) == (1.0, 0.0):
         return stored.astype(dtype, copy=False)
-    with np.errstate(over="ignore"):  # infinity says it as well; `check_intensities` refuses it in images
+    with np.errstate(over="ignore"):  # `check_intensities` refuses infinite values in images
         return (stored.astype(np.float64) * layout.slope + layout.inter).astype(dtype)
 
 
@@ -187,7 +182,7 @@ SPILL_BYTES = 64 * 2**20
 
 
 def spill(slices: Iterable[np.ndarray], dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
-    """Write slices one by one to a file that has no name and vanishes with the array.
+    """Write slices one by one to a temporary file that is deleted with the array.
 
     Args:
         slices: Arrays of `shape[1:]`.

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 PRODUCT = "medsam2"
 SERIES_NUMBER = 900
-"""Of segmentations; scanners count from 1, and the standard wants a number."""
-_NO_SERIAL_NUMBER = "0"  # software has none, and the standard wants one
+"""Of our segmentations; the standard requires a number, and scanners count from 1."""
+_NO_SERIAL_NUMBER = "0"  # software has none, and the standard requires one
 
 
 def write(
@@ -39,8 +39,8 @@ def write(
     """Write one BINARY segment for each object; frames without it are left out.
 
     Segments are numbered from 1 in the order of the labels. Every frame has the position of its source
-    slice, so that a tilted gantry keeps its tilt. Patient and study are the source's; nothing else of its
-    texts is there but the scanner's make.
+    slice, so that a tilted gantry keeps its tilt. Patient, study and the scanner's make are the source's;
+    no other text of the source is copied.
 
     Args:
         labels: uint8 or uint16, on the grid of the source series or a part of it.
@@ -77,7 +77,7 @@ def write(
                 series_description=f"{PRODUCT} segmentation",
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            # Without highdicom's own words, which may quote the patient's.
+            # Without highdicom's own words, which may quote the patient's data.
             raise InputError(
                 f"{path}: cannot be made, as the source breaks DICOM's rules for "
                 f"{instances[0].SOPClassUID.name} ({type(error).__name__} in highdicom)"
@@ -93,7 +93,7 @@ def _as_stored(series: MatchedSeries, numbers: np.ndarray) -> tuple[list[Dataset
     if series.slices[0].frame is None:
         return [first, *(one.header for one in series.slices[1:])], numbers
     _say_places(series, first)
-    # The frames of one volume only: highdicom knows none that lie at one place.
+    # The frames of one volume only: highdicom does not support several frames at one place.
     groups = first.PerFrameFunctionalGroupsSequence
     first.PerFrameFunctionalGroupsSequence = [groups[(one.frame or 1) - 1] for one in series.slices]
     first.NumberOfFrames = len(series.slices)
@@ -101,7 +101,7 @@ def _as_stored(series: MatchedSeries, numbers: np.ndarray) -> tuple[list[Dataset
 
 
 def _refer_to_frames(segmentation: Dataset, series: MatchedSeries) -> None:
-    """Give references the numbers that frames have in their file."""
+    """Write the numbers of the frames in their file into the references."""
     images = {
         id(image): image  # several segments share one
         for group in segmentation.PerFrameFunctionalGroupsSequence
@@ -114,10 +114,12 @@ def _refer_to_frames(segmentation: Dataset, series: MatchedSeries) -> None:
 
 
 def _say_places(series: MatchedSeries, first: Dataset) -> None:
-    """Write where frames lie to where highdicom looks for it."""
+    """Write the places of frames into the elements that highdicom reads."""
     from pydicom import Dataset
 
-    if "SharedFunctionalGroupsSequence" not in first:  # nuclear medicine counts from its first slice
+    if (
+        "SharedFunctionalGroupsSequence" not in first
+    ):  # nuclear medicine gives only the place of its first slice
         groups = [Dataset() for _ in range(int(first.NumberOfFrames))]
         placed = {one.frame: one for one in series.slices}
         for number, group in enumerate(groups, start=1):
@@ -131,7 +133,7 @@ def _say_places(series: MatchedSeries, first: Dataset) -> None:
         )
         first.SharedFunctionalGroupsSequence = [shared]
         first.PerFrameFunctionalGroupsSequence = groups
-    # Scanners may write for each frame what is the same in all; highdicom looks where it is written once.
+    # Scanners may write shared elements for each frame; highdicom reads them only where they are shared.
     shared, group = first.SharedFunctionalGroupsSequence[0], first.PerFrameFunctionalGroupsSequence[0]
     for keyword in ("PixelMeasuresSequence", "PlaneOrientationSequence"):
         if keyword not in shared:

@@ -1,4 +1,4 @@
-"""Find the DICOM slices that a label volume was drawn on, in whatever order and orientation either is."""
+"""Find the DICOM slices on which a label volume was drawn, whatever the order and orientation of both."""
 
 from __future__ import annotations
 
@@ -31,23 +31,17 @@ _SAME_INDEX = 0.05  # of a step, between a slice of the labels and the reader's 
 # The reader stacks slices upright below a gantry's tilt of half a degree.
 _LEAN = np.tan(np.radians(0.5))
 
-_TYPE_2_BLANKS = (
-    "PatientName",
-    "PatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "StudyDate",
-    "StudyTime",
-    "StudyID",
-    "AccessionNumber",
-    "ReferringPhysicianName",
+PATIENT_AND_STUDY = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID"),
+    *("AccessionNumber", "ReferringPhysicianName"),
 )
+"""Elements that every result must have; those that the source lacks are blank."""
 _SEXES = ("M", "F", "O")
 
 
 @dataclass(frozen=True, eq=False)
 class MatchedSeries:
-    """Labels laid out as the slices of a DICOM series are."""
+    """Labels in the layout of a DICOM series' slices."""
 
     slices: tuple[SourceSlice, ...]
     array: np.ndarray
@@ -61,10 +55,10 @@ class MatchedSeries:
 
 
 def match(source: Source, labels: Volume) -> MatchedSeries:
-    """Find the slices of a source on which labels lie; their order, and mirrored axes, do not matter.
+    """Find the slices of a source on which labels lie; their order and mirrored axes do not matter.
 
     Args:
-        source: It may hold other series, and more slices than the labels have. Pixels are not read.
+        source: It may hold other series, and more slices than the labels. Pixels are not read.
         labels: On the grid of a series or of a part of it, in any order of axes.
 
     Raises:
@@ -96,7 +90,7 @@ def _stacks(slices: Sequence[SourceSlice]) -> list[list[SourceSlice]]:
             stacks.append([one])
         else:
             if one.frame is None:
-                # Libraries compare directions digit by digit, and scanners do not always write the same.
+                # Libraries compare directions digit by digit, and scanners write them with small differences.
                 one.header.add(stack[0].place["ImageOrientationPatient"])
             stack.append(one)
     return sorted(stacks, key=len, reverse=True)
@@ -107,7 +101,7 @@ def _is_alike(one: SourceSlice, other: SourceSlice) -> bool:
     if (one.frame is None) != (other.frame is None):
         return False
     if one.frame is not None and one.header is not other.header:
-        return False  # a result refers to one file of several frames
+        return False  # a result can refer to only one file of several frames
     same = all(one.header[keyword].value == other.header[keyword].value for keyword in _SAME_IN_A_STACK)
     return (
         same
@@ -117,7 +111,7 @@ def _is_alike(one: SourceSlice, other: SourceSlice) -> bool:
 
 
 def _fit(stack: Sequence[SourceSlice], labels: Volume) -> MatchedSeries | str:
-    """Lay labels out on a stack of slices, or say why they do not lie there."""
+    """Lay labels out on a stack of slices, or return the reason why they do not fit."""
     along_row, along_column = stack[0].axes
     turned = _turned(labels, along_row, along_column)
     if turned is None:
@@ -145,7 +139,7 @@ def _fit(stack: Sequence[SourceSlice], labels: Volume) -> MatchedSeries | str:
 def _turned(
     labels: Volume, along_row: np.ndarray, along_column: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """View labels with columns and rows running as a DICOM slice's do.
+    """View labels with columns and rows in the directions of a DICOM slice's.
 
     Returns:
         The view (slice, row, column) and its affine (column, row, slice) to LPS mm, or None if no two axes
@@ -172,9 +166,9 @@ def _turned(
 def _as_read(
     places: np.ndarray, expected: np.ndarray, normal: np.ndarray, spacing: np.ndarray
 ) -> list[int] | None:
-    """Give each expected position the place from which the reader has it, however far that lies from it.
+    """Find for each expected position the slice that the reader put there, however far it lies from it.
 
-    The reader's grid has the first and the last slice of a series, or of a part of it, where they are, and
+    The reader keeps the places of the first and the last slice of a series, or of a part of it, and spaces
     the others evenly between.
 
     Returns:
@@ -209,7 +203,7 @@ def _as_read(
 def _nearest(
     places: np.ndarray, expected: np.ndarray, normal: np.ndarray, spacing: np.ndarray
 ) -> list[int] | str:
-    """Give each expected position (n, 3) the index of the one place (m, 3) that is there, in LPS mm."""
+    """Find for each expected position (n, 3) the index of the one place (m, 3) near it, in LPS mm."""
     depths, wanted = places @ normal, expected @ normal
     step = abs(wanted[1] - wanted[0]) if len(wanted) > 1 else spacing[2]
     order = []
@@ -235,15 +229,15 @@ def _nearest(
 def _presentable(header: Dataset) -> Dataset:
     """Copy a header with every field that a result must have, in Unicode.
 
-    Fields that are missing become blank, and so do dates, times and a sex that the standard does not know:
-    a result must not fail, nor be invalid, because its source is.
+    Missing fields become blank, and so do dates, times and a sex that break the standard: a result must not
+    fail or be invalid because its source is invalid.
     """
     from pydicom.valuerep import DA, TM
 
     copied = deepcopy(header)
     copied.decode()
     copied.SpecificCharacterSet = "ISO_IR 192"
-    for keyword in _TYPE_2_BLANKS:
+    for keyword in PATIENT_AND_STUDY:
         if copied.get(keyword) is None:
             setattr(copied, keyword, "")
     if copied.PatientSex not in _SEXES:

@@ -56,13 +56,13 @@ def _surface_in_box(labels: Volume, one: LabelledObject) -> Surface:
     return surface_of(labels.array[one.box] == one.label, affine)
 
 
-# Where four voxels meet in a chessboard, 0.5 itself leaves open which way the surface goes, and neighbours
-# may decide differently; a little below it, voxels that touch by an edge or a corner are always joined.
+# At exactly 0.5 the surface is not defined where four voxels meet like a chessboard, and neighbouring cubes
+# may differ. A little below, voxels that touch by an edge or a corner are always joined.
 _LEVEL = 0.499
 
-# Taubin's two factors and number of steps (SIGGRAPH 1995): every second step swells what the one before it
-# has shrunk. Twice as many round corners off for little: a ball of slices thrice as thick is then 3 % too
-# large instead of 4 %.
+# Taubin's two factors and number of steps (SIGGRAPH 1995): every second step swells what the step before has
+# shrunk. Twice as many steps gain little and round corners more: on slices three times as thick as pixels
+# are wide, a ball is then 3 % too large instead of 4 %.
 _SHRINK, _SWELL = 0.5, -0.52
 _SMOOTHING_STEPS = 20
 
@@ -115,10 +115,10 @@ def require_skimage() -> None:
 
 
 def smooth(surface: Surface) -> Surface:
-    """Take the steps of voxels off a surface without shrinking it (Taubin, SIGGRAPH 1995).
+    """Smooth the steps of voxels without shrinking the surface (Taubin, SIGGRAPH 1995).
 
-    Each vertex moves towards or away from the mean of its neighbours, whatever the lengths of the edges, so
-    that it does not matter whether voxels or millimetres are smoothed.
+    Each vertex moves towards or away from the mean of its neighbours. The lengths of the edges have no
+    influence, so smoothing in voxels and in millimetres gives the same.
     """
     vertices, faces = surface.vertices_mm, surface.faces
     count = len(vertices)

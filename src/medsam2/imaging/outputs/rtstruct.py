@@ -16,7 +16,7 @@ from scipy.spatial.distance import cdist
 from medsam2.errors import require
 from medsam2.imaging.dicom.header import Source, SourceSlice, lenient_dicom
 from medsam2.imaging.outputs.dicom_seg import PRODUCT, SERIES_NUMBER
-from medsam2.imaging.outputs.dicom_source import MatchedSeries, match
+from medsam2.imaging.outputs.dicom_source import PATIENT_AND_STUDY, MatchedSeries, match
 from medsam2.imaging.outputs.segments import LabelledObject
 from medsam2.imaging.replacing import replacing
 from medsam2.imaging.volume import Volume
@@ -24,30 +24,17 @@ from medsam2.imaging.volume import Volume
 if TYPE_CHECKING:
     from pydicom import Dataset, FileDataset
 
-# Retired, and yet the class by which planning systems look for the referenced study.
+# Retired, but planning systems still look for the referenced study by this class.
 _STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"
-_COPIED = (
-    "SpecificCharacterSet",
-    "PatientName",
-    "PatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "StudyInstanceUID",
-    "StudyDate",
-    "StudyTime",
-    "StudyID",
-    "AccessionNumber",
-    "ReferringPhysicianName",
-    "FrameOfReferenceUID",
-)
+_COPIED = ("SpecificCharacterSet", *PATIENT_AND_STUDY, "StudyInstanceUID", "FrameOfReferenceUID")
 _DECIMALS = 4  # of a coordinate in mm; the text of a number has 16 characters at most
 
 
 def write(labels: Volume, objects: Sequence[LabelledObject], path: Path, *, source: Source) -> None:
-    """Write closed planar contours in the patient's coordinates, holes through keyholes.
+    """Write closed planar contours in the patient's coordinates; holes are joined by keyholes.
 
-    Patient and study fields are those the standard asks for, with the source's values; no other text of it
-    is there.
+    Patient and study fields that the standard requires have the source's values; no other text of the source
+    is copied.
 
     Args:
         labels: uint8 or uint16, on the grid of the source series or a part of it.
@@ -81,7 +68,7 @@ def _header(first: Dataset) -> FileDataset:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = RTStructureSetStorage
     meta.MediaStorageSOPInstanceUID = generate_uid()
-    # Explicit VR gives the points of one contour 64 KiB, which a large organ's outline fills.
+    # Explicit VR limits the points of one contour to 64 KiB, too little for the outline of a large organ.
     meta.TransferSyntaxUID = ImplicitVRLittleEndian
     header = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     for keyword in _COPIED:
@@ -190,9 +177,9 @@ _LAST = 1e6  # pixels, longer than any channel
 def outlines(mask: np.ndarray) -> Iterator[np.ndarray]:
     """Draw each part of a mask as one polygon, half-way between the pixels inside and outside.
 
-    Parts touch by an edge or a corner. A hole is joined to the outline by a channel of no width, there and
-    back, which is how DICOM wants holes in CLOSED_PLANAR contours: whichever rule a reader fills by, the
-    middle of every pixel lies inside exactly where the mask does.
+    Pixels of a part touch by an edge or a corner. A channel of no width joins a hole to the outline, as DICOM
+    requires of holes in CLOSED_PLANAR contours. The middle of a pixel lies inside the polygon exactly if the
+    pixel is in the mask, by either of the usual rules of filling.
 
     Args:
         mask: Boolean, (y, x).
@@ -217,10 +204,10 @@ def _keyholed(part: np.ndarray) -> np.ndarray:
 
 
 def _joined(outer: np.ndarray, rings: list[np.ndarray]) -> np.ndarray:
-    """Join rings to the one around them, the nearest first: channels stay short and out of each other's way.
+    """Join rings to the ring around them, the nearest first, so that channels are short and do not cross.
 
-    Every corner of a ring that is still alone keeps its shortest way to what is joined. A ring that joins
-    can only shorten it, so that each pair of corners is looked at once.
+    Every corner of a ring that is not joined yet keeps its shortest distance to the joined ones. A ring that
+    joins can only shorten it, so each pair of corners is measured once.
     """
     corners = np.concatenate((outer, *rings))
     ring_of = np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])
@@ -265,20 +252,20 @@ def _joined(outer: np.ndarray, rings: list[np.ndarray]) -> np.ndarray:
 def _channel_lengths(outer: np.ndarray, ring: np.ndarray) -> np.ndarray:
     """Distances (N, M) between the corners of two rings; a channel across a pixel's middle comes last.
 
-    A reader may find such a pixel inside or outside. In half pixels, corners are whole numbers of which one
-    is odd, and a pixel's middle has two even ones: a channel meets one if its first stop does, since every
-    second stop is alike.
+    Readers may take such a pixel as inside or outside. In half pixels, the coordinates of corners are whole
+    numbers of which one is odd, and those of a pixel's middle are both even. A channel has whole-numbered
+    points at equal distances; if one of them is a pixel's middle, the first one after its start is.
     """
     doubled = np.rint(2 * outer).astype(int)[:, None], np.rint(2 * ring).astype(int)
-    way = doubled[1] - doubled[0]
-    num_steps = np.gcd(way[..., 0], way[..., 1])
-    first_stop = doubled[0] + way // np.maximum(num_steps, 1)[..., None]
-    meets_middle = (num_steps > 1) & (first_stop % 2 == 0).all(axis=-1)
+    path = doubled[1] - doubled[0]
+    num_steps = np.gcd(path[..., 0], path[..., 1])
+    first_point = doubled[0] + path // np.maximum(num_steps, 1)[..., None]
+    meets_middle = (num_steps > 1) & (first_point % 2 == 0).all(axis=-1)
     return np.asarray(cdist(outer, ring) + np.where(meets_middle, _LAST, 0))
 
 
 def _rings(part: np.ndarray) -> list[np.ndarray]:
-    """The outer ring and those of the holes, corners (x, y); a hole runs the other way round."""
+    """The outer ring and those of the holes, corners (x, y); holes run in the opposite sense."""
     require("skimage.measure", "contours need", "dicom", "scikit-image")
     from skimage.measure import find_contours
 

@@ -1,4 +1,4 @@
-"""Say what the objects of a label volume are: their numbers, names, colours and codes."""
+"""The objects of a label volume: their numbers, names, colours and codes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from medsam2.errors import InputError
 from medsam2.imaging.volume import Volume
 
 MAX_LABEL = 65535
-"""Highest number of an object; DICOM's segments and our 16-bit labels end here."""
+"""Highest number of an object in DICOM and in 16-bit labels."""
 MAX_NAME = 64
-"""Characters of a name in DICOM, whose text values of this kind end here; other forms have no limit."""
+"""Longest name in DICOM, in characters; other formats have no limit."""
 MAX_CODE = 16
-"""Characters of a code's value and of its scheme."""
+"""Longest value and scheme of a code, in characters."""
 
-# Far apart in hue and readable on grey; the objects after them begin again.
+# Far apart in hue and readable on grey; they are used again after the last.
 _PALETTE = (
     (230, 60, 60),
     (60, 180, 75),
@@ -61,12 +61,12 @@ class Code:
 
 
 TISSUE = Code("85756007", "SCT", "Tissue")
-"""What 3D Slicer calls a segment of which nothing is known, as category and as type."""
+"""3D Slicer's category and type of a segment of which nothing is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """What is to be said of one object beside its voxels.
+    """Name, colour and codes of one object.
 
     Raises:
         InputError: The name is empty, or the colour is none.
@@ -81,7 +81,7 @@ class Segment:
     """DICOM's property type, such as liver or lesion."""
 
     def __post_init__(self) -> None:
-        """Check everything there is to check about a segment, here and nowhere else."""
+        """Check the segment; nothing else has to check it again."""
         if not self.name.strip():
             raise InputError(f"an object's name is not blank, as {self.name!r} is")
         color = self.color_rgb
@@ -99,22 +99,22 @@ class LabelledObject:
     color_rgb: tuple[int, int, int]
     """The segment's own, or the palette's."""
     box: tuple[slice, ...] | None
-    """The array slices (z, y, x) that just hold it; None if no voxel has its label."""
+    """Its bounding box as array slices (z, y, x); None if no voxel has its label."""
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """Its name for people."""
         return self.segment.name
 
     @property
     def line(self) -> str:
-        """Its name on one line, as the text of a header: whatever is not printable becomes a space."""
+        """Its name on one line, for headers: characters that are not printable become spaces."""
         letters = (letter if letter.isprintable() else " " for letter in self.name)
         return "".join(letters).strip() or f"object {self.label}"
 
     @property
     def dicom_name(self) -> str:
-        """Its name as DICOM holds it: on one line, cut, with slashes for backslashes, which part values."""
+        """Its name for DICOM: on one line, cut, with slashes for backslashes, which separate values."""
         return self.line.replace("\\", "/")[:MAX_NAME].strip()
 
 
@@ -134,11 +134,11 @@ def as_labels(volume: Volume) -> Volume:
 
 
 def find_objects(labels: Volume, names: Mapping[int, str | Segment] | None = None) -> list[LabelledObject]:
-    """List the objects of a label volume, and those that are only named, in the order of their labels.
+    """List the objects of a label volume, and those that have only a name, in the order of their labels.
 
     Args:
         labels: As `as_labels` returns it.
-        names: Label to name, or to everything that is known; the others are called "object 1" and so on.
+        names: Label to name or `Segment`; objects without one are called "object 1" and so on.
 
     Raises:
         InputError: A name belongs to no possible label, or is not usable.

@@ -31,23 +31,23 @@ SUFFIXES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "npz": (".npz",),
     }
 )
-"""Kind -> how its files end, the usual ending first. Without a kind, .dcm is a DICOM segmentation."""
+"""Kind -> suffixes of its files, the usual one first. Without a kind, .dcm is a DICOM segmentation."""
 NEEDS_SOURCE = frozenset({"dicom-seg", "rtstruct"})
-"""Kinds that refer to the DICOM series the labels were drawn on."""
+"""Kinds that refer to the DICOM series on which the labels were drawn."""
 _FOLLOWS_OUTLINES = frozenset({"rtstruct", "stl"})
 _NEEDS_VOXELS = {"stl": "a surface", "dicom-seg": "a DICOM segmentation", "rtstruct": "a structure set"}
 
 
 def kind_of(path: str | os.PathLike[str], kind: str | None = None) -> str:
-    """Return the kind of a file, having made sure that its name ends as that kind does.
+    """Return the kind of a file to be written, after a check of its suffix.
 
     Args:
-        path: The file to be written.
-        kind: A key of `SUFFIXES`, or None for what the name says.
+        path: The file.
+        kind: A key of `SUFFIXES`, or None to take it from the name.
 
     Raises:
         InputError: There is no such kind.
-        UnsupportedFormat: No kind, or not this one, ends so.
+        UnsupportedFormat: The suffix belongs to no kind, or not to this one.
     """
     name = os.fspath(path).lower()
     if kind is None:
@@ -64,7 +64,7 @@ def kind_of(path: str | os.PathLike[str], kind: str | None = None) -> str:
 
 
 def check_labels_output(path: str | os.PathLike[str], kind: str | None, source: Source | None) -> None:
-    """Refuse what `write_labels` would for its path, kind and source, before the work.
+    """Refuse a path, kind and source that `write_labels` would refuse, before the work begins.
 
     Raises:
         InputError: The place cannot be written to, there is no such kind, a DICOM kind has no source, or an
@@ -75,7 +75,7 @@ def check_labels_output(path: str | os.PathLike[str], kind: str | None, source: 
     io.check_output(Path(path))
     if kind in NEEDS_SOURCE and source is None:
         raise InputError(
-            f"{path}: {kind} refers to the DICOM series the labels were drawn on; give it as source"
+            f"{path}: {kind} refers to the DICOM series on which the labels were drawn; give it as source"
         )
     if kind in NEEDS_SOURCE:
         require("highdicom", "writing DICOM needs", "dicom")
@@ -94,16 +94,16 @@ def write_labels(
     source: Source | None = None,
     weights: str | None = None,
 ) -> tuple[Path, ...]:
-    """Write labels on their own grid; what was there before is replaced once all is written.
+    """Write labels on their own grid; an existing file is replaced at the end.
 
     Args:
         labels: (z, y, x), whole numbers, 0 outside all objects.
         path: The file. Several objects as STL become NAME_<label>.stl each.
-        kind: A key of `SUFFIXES`; what the name says if not given.
+        kind: A key of `SUFFIXES`; taken from the name if not given.
         names: Label to its object's name, or to a `Segment` with colour and codes too. NIfTI, MetaImage,
             plain NRRD and npz have no place for them; DICOM takes 64 characters.
-        source: The DICOM series the labels were drawn on, for the kinds in `NEEDS_SOURCE`: a folder, files
-            or datasets.
+        source: The DICOM series on which the labels were drawn, for the kinds in `NEEDS_SOURCE`: a folder,
+            files or datasets.
         weights: Name of the network's weights, which DICOM segmentations record.
 
     Returns:
@@ -111,7 +111,7 @@ def write_labels(
 
     Raises:
         InputError: The labels are not whole numbers from 0 to 65535, a name has no label, nothing is
-            labelled and the kind cannot say so, an optional library is missing, or the file cannot be
+            labelled and the kind needs an object, an optional library is missing, or the file cannot be
             written.
         UnsupportedFormat: The suffix is not the kind's.
         GeometryError: The source is not the series of these labels.

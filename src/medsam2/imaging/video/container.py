@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from av import VideoFrame, VideoStream
     from av.container import InputContainer
 
-# FFmpeg also reads playlists, which open other files and addresses; a video has no business with them.
+# FFmpeg also reads playlists, which open other files and addresses; a video must not.
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,gif,mpeg,mpegts,mpegvideo,h264,hevc"
 _OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
 _NUM_PROBED = 18  # frames decoded to see whether time stamps can be trusted; H.264 reorders 16 at most
 _GIF_TRAILER = b";"
 _GIF_PADDING = 1024  # bytes; zeros that some writers add
 _DURATION = re.compile(r"(\d+):(\d+):(\d+(?:\.\d*)?)")  # Matroska's tag of a track, 00:00:02.666000000
-_SHORTEST_GAP_S = 0.5  # between what a Matroska header promises and what is there
+_SHORTEST_GAP_S = 0.5  # between the end in a Matroska header and the last frame
 
 
 def open_container(path: Path, *, content: BinaryIO | None = None) -> tuple[VideoFacts, FrameReader]:
@@ -61,10 +61,10 @@ def open_container(path: Path, *, content: BinaryIO | None = None) -> tuple[Vide
 
 
 class _ContainerReader:
-    """Decodes forwards, from the key frame before a frame where that is nearer than where it stands.
+    """Decodes forwards, from the last key frame before a frame or from the current position.
 
-    Frames are told apart by their time stamps. Where these do not rise in the order of decoding (AVI has
-    none of its own), frames are counted from the start of the file instead.
+    Frames are identified by their time stamps. If these do not rise in the order of decoding (AVI has none),
+    frames are counted from the start of the file instead.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class _ContainerReader:
         self._decoding = container.decode(stream)
 
     def probe(self) -> tuple[int, ...]:
-        """Decode the first frames, find whether stamps can be trusted, and return a frame's shape."""
+        """Decode the first frames, check their time stamps, and return a frame's shape."""
         first = None
         seen = []
         for frame in self._decoding:
@@ -111,7 +111,7 @@ class _ContainerReader:
                 self._go_to(start)
             while self._position <= index:
                 number, frame = self._decode_next()
-                if start and number > index:  # FFmpeg has landed too late
+                if start and number > index:  # FFmpeg has gone too far
                     start = self._key_before(start - 1)
                     self._go_to(start)
                 elif number > index - room:
@@ -123,7 +123,7 @@ class _ContainerReader:
             self._content.close()
 
     def _key_before(self, index: int) -> int:
-        """The last key frame up to a frame; the start of the file where there is none to be sure of."""
+        """The last key frame up to a frame; the start of the file if time stamps cannot be trusted."""
         if not self.is_stamped:
             return 0
         place = int(np.searchsorted(self._keys, index, side="right")) - 1
@@ -169,7 +169,7 @@ def _opened(path: Path, content: BinaryIO | None) -> InputContainer:
 
 
 def _only_video(container: InputContainer, path: Path) -> VideoStream:
-    """The first stream of moving pictures; the cover of a sound file is none."""
+    """The first stream of moving pictures; the cover of a sound file does not count."""
     from av.stream import Disposition
 
     for stream in container.streams.video:
@@ -210,10 +210,10 @@ def _ends_early(container: InputContainer, stream: VideoStream, last: int, path:
         with path.open("rb") as file:
             file.seek(-min(path.stat().st_size, _GIF_PADDING), os.SEEK_END)
             return not file.read().rstrip(b"\0").endswith(_GIF_TRAILER)
-    promised = _DURATION.match(stream.metadata.get("DURATION", ""))
-    if promised is None or stream.time_base is None:
+    claimed = _DURATION.match(stream.metadata.get("DURATION", ""))
+    if claimed is None or stream.time_base is None:
         return False
-    hours, minutes, seconds = (float(part) for part in promised.groups())
+    hours, minutes, seconds = (float(part) for part in claimed.groups())
     end_s = 3600 * hours + 60 * minutes + seconds
     frame_s = float(1 / stream.average_rate) if stream.average_rate else 0.0
     return float(last * stream.time_base) + frame_s < end_s - _SHORTEST_GAP_S
@@ -229,12 +229,12 @@ def _times_s(
 
 @contextmanager
 def _explained(path: Path, index: int | None = None) -> Iterator[None]:
-    """Say FFmpeg's failures in our words."""
+    """Turn FFmpeg's errors into ours."""
     import av
 
     try:
         yield
-    # FFmpeg calls it a wrong argument if the content is of a format that is not among ours.
+    # FFmpeg reports a format that is not in our list as a wrong argument.
     except (av.error.InvalidDataError, av.error.ArgumentError) as error:
         what = (
             "not a video, or damaged or truncated" if index is None else f"damaged at or before frame {index}"

@@ -29,7 +29,7 @@ _PALETTE = "PALETTE COLOR"
 
 
 def open_cine(path: Path) -> tuple[VideoFacts, FrameReader]:
-    """Open a DICOM file of 8-bit frames, compressed or not; each frame is decoded when it is asked for.
+    """Open a DICOM file of 8-bit frames, compressed or not; each frame is decoded when it is read.
 
     Colours become RGB; MONOCHROME1 is inverted, so that white is bright. The rate is the first that is there
     of Frame Time Vector, Frame Time, Cine Rate and Recommended Display Frame Rate. The size of a pixel is
@@ -39,6 +39,8 @@ def open_cine(path: Path) -> tuple[VideoFacts, FrameReader]:
         UnsupportedFormat: It is no DICOM file of 8-bit frames, or is damaged or truncated.
         InputError: Its header claims more than is safe to decode.
     """
+    from pydicom.uid import MPEGTransferSyntaxes
+
     header = _header(path)
     num_frames = int(header.get("NumberOfFrames") or 1)
     height, width = int(header.get("Rows") or 0), int(header.get("Columns") or 0)
@@ -47,14 +49,14 @@ def open_cine(path: Path) -> tuple[VideoFacts, FrameReader]:
         raise UnsupportedFormat(f"{path}: a {kind} holds no frames")
     check_size(path, num_frames, height, width)
     syntax = header.file_meta.TransferSyntaxUID
-    if _is_video_stream(syntax):
+    if syntax in MPEGTransferSyntaxes:
         facts, reader = _open_stream(path)
         return dataclasses.replace(facts, pixel_mm=_pixel_mm(header)), reader
     _check_pixels(header, path)
     times_s, fps = _times(header, num_frames)
     cine = _CineReader(path, header, num_frames)
     if syntax.is_compressed:
-        next(cine.frames_up_to(num_frames - 1, 1))  # the last one is there only if all are
+        next(cine.frames_up_to(num_frames - 1, 1))  # if the last frame is there, all are
     elif path.stat().st_size < num_frames * height * width * _bytes_per_pixel(header):
         raise UnsupportedFormat(f"{path}: is too short for {num_frames} frames; it is truncated")
     facts = VideoFacts(
@@ -171,14 +173,8 @@ def _pixel_mm(header: Dataset) -> tuple[float, float] | None:
     return None
 
 
-def _is_video_stream(syntax: str) -> bool:
-    from pydicom.uid import MPEGTransferSyntaxes
-
-    return syntax in MPEGTransferSyntaxes
-
-
 def _open_stream(path: Path) -> tuple[VideoFacts, FrameReader]:
-    """Open the MPEG stream that some files hold in place of frames."""
+    """Open the MPEG stream that some files hold instead of single frames."""
     from pydicom import dcmread
     from pydicom.encaps import generate_fragments
 

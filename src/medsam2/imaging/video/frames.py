@@ -26,7 +26,7 @@ class VideoFacts:
     """Size, time and scale of a video."""
 
     shape: tuple[int, int, int, int]
-    """(frame, y, x, 3), as frames are shown: after a rotation that the file asks for."""
+    """(frame, y, x, 3), as frames are shown: after the rotation in the file."""
     times_s: np.ndarray
     """(frame,) float64, seconds from the first frame to each."""
     fps: float | None
@@ -95,7 +95,7 @@ def open_folder(path: Path) -> tuple[VideoFacts, FrameReader]:
     """Open the pictures of a folder in natural order; files of other kinds are skipped.
 
     Raises:
-        UnsupportedFormat: No picture is there, or one is damaged or deeper than 8 bits.
+        UnsupportedFormat: There is no picture, or one is damaged or deeper than 8 bits.
         GeometryError: The pictures differ in size.
         InputError: A picture is larger than is safe.
     """
@@ -130,7 +130,7 @@ def natural_order(path: Path) -> list[tuple[int, int, str]]:
 
 
 class _FolderReader:
-    """Reads each picture when it is asked for."""
+    """Decodes each picture when it is read."""
 
     def __init__(self, files: list[Path]) -> None:
         self._files = files

@@ -1,4 +1,4 @@
-"""Write what was found in a video as it is found: overlay, masks, areas."""
+"""Write the results of a video frame by frame: overlay, masks, areas."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _RAW_STACK = ".stack"
 
 
 class VideoOutputs:
-    """Files in a folder that grow with each frame; complete once left without an error.
+    """Files in a folder that grow with each frame; they are complete after a block without an error.
 
     Args:
         folder: An empty folder.
@@ -80,7 +80,7 @@ class VideoOutputs:
         Args:
             index: Its number; frames come in order.
             labels: uint8 (y, x), 0 outside.
-            scores: Of each object that was followed into the frame.
+            scores: Of each object that was tracked in the frame.
         """
         time_s = float(self._video.times_s[index])
         self._overlay.write(draw_overlay(self._video[index], labels), time_s)
@@ -112,7 +112,7 @@ class VideoOutputs:
 
 
 def check_stack(num_frames: int, wanted: bool) -> None:
-    """Refuse a stack that NIfTI cannot hold, before the work.
+    """Refuse a stack that NIfTI cannot hold, before the work begins.
 
     Raises:
         InputError: There are too many frames.
@@ -131,7 +131,7 @@ COLOURS = (
     (255, 120, 170),
     (170, 140, 90),
 )
-"""Red, green, blue of objects 1, 2, ...; they begin again after the last."""
+"""Red, green, blue of objects 1, 2, ...; they are used again after the last."""
 _OPACITY = 0.3
 _PIXELS_PER_LINE = 480  # shorter side of a frame for which a line of one pixel is thick enough
 
@@ -201,7 +201,7 @@ class VideoWriter:
 
         name, options = next((name, options) for name, options in _ENCODERS if name in av.codecs_available)
         self._padding = [(0, side % 2) for side in shape_yx]
-        # A file of Python's, since FFmpeg's own does not say whether its last bytes reached the disk.
+        # Python opens the file, since FFmpeg does not report whether the last bytes reached the disk.
         self._file = path.open("xb")
         self._container = av.open(self._file, "w", format=_SUFFIX_FORMAT)
         rate = Fraction(fps).limit_denominator(1001)

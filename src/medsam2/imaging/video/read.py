@@ -36,7 +36,7 @@ class Video:
     order; one after the other, forwards or backwards, is fast. The arrays are read-only.
 
     Args:
-        facts: What is known of it.
+        facts: Its size, times and scale.
         reader: Decodes its frames; closed with the video.
         cache_bytes: Frames kept, in bytes; two at least, since a frame is often seen with the one before.
     """
