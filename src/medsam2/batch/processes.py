@@ -1,4 +1,8 @@
-"""Run cases on processes of this machine, each with the weights in it; one that dies costs its case alone."""
+"""Run cases in processes of this machine; if a process dies, only its case fails.
+
+Each process loads the weights once and has a pipe of its own, so that the end of the pipe tells at once which
+process has died and with which case, whether it was at work, idle or still loading.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +21,10 @@ from medsam2.batch.records import BatchSettings, CaseRecord, Fault, Task, keep_r
 from medsam2.errors import MedSAM2Error
 
 MAX_FALSE_STARTS = 3
-"""So many processes in a row may die before they have loaded the weights."""
+"""Number of processes in a row that may die before they have loaded the weights."""
 _STOP_S = 5.0
 _OOM_SCORE = Path("/proc/self/oom_score_adj")
-_OOM_FIRST = "500"  # proc(5): -1000 never to 1000 first
+_OOM_FIRST = "500"  # proc(5): from -1000, never killed, to 1000, killed first
 
 
 @dataclass
@@ -34,21 +38,21 @@ class _Worker:
 def run_in_processes(
     tasks: Sequence[Task], settings: BatchSettings, folder: Path, num_workers: int
 ) -> Iterator[CaseRecord | Fault]:
-    """Segment cases; each is recorded in the folder as soon as its mask is there.
+    """Segment cases; each is recorded in the folder as soon as its mask is written.
 
     Args:
-        tasks: What is to be done.
-        settings: For all of them.
-        folder: The batch's, see `records.working_in`.
-        num_workers: How many processes, which share the processor's cores.
+        tasks: The cases.
+        settings: Settings for all cases.
+        folder: Folder of the batch; see `records.working_in`.
+        num_workers: Number of processes; they share the processor's cores.
 
     Yields:
-        What became of each case, in the order in which they end.
+        The record or the fault of each case, in the order in which they end.
 
     Raises:
         CheckpointError: The weights cannot be loaded.
-        InputError: There is no such device or precision here.
-        MedSAM2Error: Processes die before they have begun.
+        InputError: This machine does not have that device or precision.
+        MedSAM2Error: Processes die before they have loaded the weights.
     """
     left = list(reversed(tasks))
     workers: list[_Worker] = []
@@ -66,7 +70,7 @@ def run_in_processes(
                 except (EOFError, OSError):
                     workers.remove(worker)
                     false_starts += not worker.is_ready
-                    yield from _buried(worker, false_starts)
+                    yield from _lost(worker, false_starts)
                     continue
                 if isinstance(message, MedSAM2Error):
                     raise message
@@ -85,24 +89,24 @@ def _num_busy(workers: Sequence[_Worker]) -> int:
 
 
 def _start(settings: BatchSettings, folder: Path, num_workers: int) -> _Worker:
-    # Not a copy of this process: PyTorch's threads do not survive one.
+    # Not fork: PyTorch's threads do not survive it.
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs, settings, folder, num_workers), daemon=True)
     process.start()
-    theirs.close()  # or the end of the process would not be the end of the pipe
+    theirs.close()  # otherwise the pipe would not end with the process
     return _Worker(process=process, connection=ours)
 
 
 def _give(worker: _Worker, left: list[Task]) -> None:
     worker.task = left.pop()
-    # One that has died meanwhile is found at the next look at its pipe.
+    # If the process has died meanwhile, the next read from its pipe shows it.
     with suppress(BrokenPipeError, ConnectionResetError):
         worker.connection.send(worker.task)
 
 
-def _buried(worker: _Worker, false_starts: int) -> Iterator[Fault]:
-    """Say what a process that has died was about."""
+def _lost(worker: _Worker, false_starts: int) -> Iterator[Fault]:
+    """Report the case of a process that has died."""
     worker.process.join(_STOP_S)
     worker.connection.close()
     code = worker.process.exitcode
@@ -118,7 +122,7 @@ def _buried(worker: _Worker, false_starts: int) -> Iterator[Fault]:
 
 
 def _stop(workers: Sequence[_Worker]) -> None:
-    """End processes: those that wait see the end of the pipe, the others are not waited for."""
+    """End the processes: idle ones end with their pipe, busy ones are killed."""
     for worker in workers:
         worker.connection.close()
         if worker.task is not None or not worker.is_ready:
@@ -132,14 +136,14 @@ def _stop(workers: Sequence[_Worker]) -> None:
 
 
 def _work(connection: Connection, settings: BatchSettings, folder: Path, num_workers: int) -> None:
-    """Load the weights, then segment what comes until nothing does."""
+    """Load the weights, then segment cases until the pipe ends."""
     import torch
 
     from medsam2.batch.segmenting import attempt, open_predictor
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the keyboard's reaches the parent, which ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which then ends this process
     with suppress(OSError):
-        _OOM_SCORE.write_text(_OOM_FIRST)  # if memory runs out, it costs a case and not the run
+        _OOM_SCORE.write_text(_OOM_FIRST)  # if memory runs out, the system kills this process, not the run
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     torch.set_num_threads(max(1, torch.get_num_threads() // num_workers))
     try:
@@ -164,7 +168,7 @@ def _work(connection: Connection, settings: BatchSettings, folder: Path, num_wor
 
 
 def _leave_with_parent() -> None:
-    """End this process when the parent is killed: nobody would start a run beside one that still writes."""
+    """End this process when the parent is killed; it must not write beside the next run."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
