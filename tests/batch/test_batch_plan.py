@@ -151,7 +151,7 @@ def test_a_case_is_done_when_its_mask_is_there(case_of: CaseMaker, tmp_path: Pat
 
 def test_one_run_at_a_time_and_nothing_left_lying(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "out"
-    with working_in(folder), pytest.raises(InputError, match="another run is at work"), working_in(folder):
+    with working_in(folder), pytest.raises(InputError, match="another run is using"), working_in(folder):
         pass
     left = [masks_folder(folder) / ".medsam2-0123.part", folder / ".medsam2-4567.part"]
     for path in left:
@@ -162,7 +162,10 @@ def test_one_run_at_a_time_and_nothing_left_lying(tmp_path: Path) -> None:
 
 def test_folders_that_are_no_batch(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").touch()
-    for folder, words in ((tmp_path, "holds files and no batch"), (tmp_path / "thesis.txt", "is a file")):
+    for folder, words in (
+        (tmp_path, "has files that are not those of a batch"),
+        (tmp_path / "thesis.txt", "is a file"),
+    ):
         with pytest.raises(InputError, match=words), working_in(folder):
             pass
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]

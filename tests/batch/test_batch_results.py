@@ -86,7 +86,7 @@ def test_table_numbers_and_summary(finished: tuple[list[Case], Tally, Path]) -> 
         "102.0",
     ]
     assert (rows[2]["error"], rows[2]["mask"]) == ("/d/x.nii: no such file", "")
-    assert "removed while" in rows[5]["error"]
+    assert "removed during" in rows[5]["error"]
 
     numbers = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert numbers["cases"][0]["objects"][1]["number"] == 2

@@ -110,7 +110,7 @@ def test_an_image_is_fetched_and_gone_afterwards(shelf: Shelf) -> None:
 
 def test_more_than_is_allowed_is_not_fetched(shelf: Shelf) -> None:
     with (
-        pytest.raises(InputError, match="holds more than 1 MiB; raise --max-download"),
+        pytest.raises(InputError, match="is larger than 1 MiB; raise --max-download"),
         at_hand(f"{shelf.url}/scans/a.nii.gz", 1),
     ):
         pass

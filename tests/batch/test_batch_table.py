@@ -132,14 +132,17 @@ def test_names_that_could_leave_the_folder(name: str) -> None:
     [
         (
             [{"case": "A", "image": "1"}, {"case": "a", "image": "2"}],
-            ("row 3", "'a' is there already", "row 2"),
+            ("row 3", "there is another case 'a'", "row 2"),
         ),
-        ([{"image": "p/ct.nii"}, {"image": "q/ct.nii"}], ("'ct' is there already", "column `case`")),
+        ([{"image": "p/ct.nii"}, {"image": "q/ct.nii"}], ("there is another case 'ct'", "column `case`")),
         ([{"case": "a", "image": "1"}, {"case": "a", "image": "2"}], ("row 3", "image '1' in another row")),
-        ([{"image": "1", "bax": 3}], ("row 2", "no key is called 'bax'", "did you mean 'box'", "of a case")),
+        (
+            [{"image": "1", "bax": 3}],
+            ("row 2", "no key is called 'bax'", "did you mean 'box'", "for the case"),
+        ),
         ([{"image": "1"}, {"slice": 3}], ("row 3: names no image",)),
         ([{"case": "a", "slice": 3}], ("row 2: names no image",)),
-        ([{"image": "1", "img": "1"}], ("image twice", "'img'")),
+        ([{"image": "1", "img": "1"}], ("two columns for its image", "'img'")),
         ([{"image": "1", "plane": "oblique"}], ("axial, coronal, sagittal", "'oblique'")),
         ([{"image": "nul\0"}], ("'nul\\x00' cannot be an image's name",)),
         ([{"image": "1", "frame": "-1"}], ("whole number from 0", "'-1'")),
@@ -153,7 +156,7 @@ def test_tables_that_are_refused(rows: list[dict[str, object]], words: tuple[str
 
 
 def test_a_key_that_is_no_column() -> None:
-    with pytest.raises(InputError, match="no row has the column 'patient'; there are image, slice"):
+    with pytest.raises(InputError, match="no row has the column 'patient'; the columns are image, slice"):
         of({"image": "a", "slice": 1}, key="patient")
 
 
@@ -171,7 +174,7 @@ def test_meshes_do_not_meet() -> None:
         ("t.json", b'{"image": "a"}', "cases are a list"),
         ("t.json", b'[{"image": "a", "image": "b"}]', "stands twice"),
         ("t.json", b"[" * 100_000, "nested too deeply"),
-        ("t.json", b"[]", "holds no case"),
+        ("t.json", b"[]", "has no case"),
         ("t.json", b'[{"image": "a", "objects": []}]', "list of objects"),
         ("t.csv", b"", "holds no row"),
         ("t.csv", b"\xff\xfe\x00", "not text in UTF-8"),

@@ -40,8 +40,8 @@ def test_what_stars_stand_for_is_the_case(tree: Path, pattern: str, cases: list[
 @pytest.mark.parametrize(
     ("pattern", "words"),
     [
-        ("scans/a.nii.gz", "has no star"),
-        ("scans/**/ct.nii.gz", "has no star"),
+        ("scans/a.nii.gz", "needs a star"),
+        ("scans/**/ct.nii.gz", "needs a star"),
         ("scans/*.mha", "matches no file"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Rows and patterns of file names become cases: one image each, with all that is said about it."""
+"""Make cases of rows and of patterns of file names: each has one image and its prompts."""
 
 from __future__ import annotations
 
@@ -22,14 +22,17 @@ def find_images(pattern: str) -> dict[str, str]:
     """Return case to image, sorted by image.
 
     Args:
-        pattern: As shells have it, `scans/*/ct.nii.gz`, `**/` for any folders; or a URL of storage that can
-            list what it holds. Of several stars the parts are joined by `_`; `**/` is not part of the name.
+        pattern: A shell pattern such as `scans/*/ct.nii.gz`, with `**/` for any folders, or the URL of a
+            storage that can list files. The parts of several stars are joined by `_`; `**/` is not part of
+            the name.
 
     Raises:
-        InputError: The pattern has no star, nothing matches it, or two images are the same case.
+        InputError: The pattern has no star, no file matches it, or two images have the same name.
     """
     if not _WILD.search(pattern.replace("**/", "")):
-        raise InputError(f"--glob {pattern}: has no star to tell cases apart, such as scans/*/ct.nii.gz")
+        raise InputError(
+            f"--glob {pattern}: needs a star for the name of the case, such as scans/*/ct.nii.gz"
+        )
     named = _expression(pattern)
     paths = list_urls(pattern) if is_url(pattern) else sorted(glob(pattern, recursive=True))
     found: dict[str, str] = {}
@@ -45,7 +48,7 @@ def find_images(pattern: str) -> dict[str, str]:
 
 
 def _expression(pattern: str) -> re.Pattern[str]:
-    """The pattern as an expression with a group for each star."""
+    """Return the pattern as a regular expression with a group for each star."""
     parts: list[str] = []
     end = 0
     for wild in _WILD.finditer(pattern):
@@ -55,7 +58,7 @@ def _expression(pattern: str) -> re.Pattern[str]:
 
 
 KEYS = ("case", "case_id", "key", "id")
-"""Columns that tell cases apart, unless one is chosen; the first that the table has."""
+"""Columns for the name of the case; the first one in the table is used, unless one is chosen."""
 COLUMNS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "image": ("image_path", "img", "scan", "volume", "path", "nii_image"),
@@ -65,30 +68,30 @@ COLUMNS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "source": (),
     }
 )
-"""What else a row says of its case -> other names of the column; the rest of a row is about an object."""
+"""Other columns about the case -> other names of the column; all other columns are about an object."""
 PLANES = ("axial", "coronal", "sagittal")
-MAX_NAME_BYTES = 120  # file systems take 255, and a suffix and a temporary name must fit as well
+MAX_NAME_BYTES = 120  # file systems allow 255, including a suffix and the parts of a temporary name
 
 _CANONICAL = {alias: key for key, aliases in COLUMNS.items() for alias in (key, *aliases)}
-# Separators, drives and streams of any system, what shells and spreadsheets stumble on, and line breaks.
+# Separators, drives and streams of any system, line breaks, and what shells and spreadsheets misread.
 _UNSAFE = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f]|^[.\-=+@]|^\s|[.\s]$|^$')
 _LONG_SUFFIXES = (".nii.gz", ".seg.nrrd")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One image, and what to segment in it."""
+    """One image and what to segment in it."""
 
     name: str
-    """What its files are called; safe as a file's name, and no other case's in any casing."""
+    """Name of its files; safe as a file name, and unique even without regard to case."""
     image: str
-    """As the table has it; of a URL without its query, which may be a signature."""
+    """Image as the table names it; a URL without its query, which may be a signature."""
     place: str
-    """The image's file or URL."""
+    """File or URL of the image."""
     rows: tuple[Row, ...]
-    """What is said about objects, a prompt or several each; checked when the case's turn comes."""
+    """Rows about objects, each with prompts; checked only when the case is segmented."""
     folder: Path
-    """Where the names of mask files in the rows start from."""
+    """Folder that names of mask files in the rows are relative to."""
     plane: str | None = None
     frame: int | None = None
     series: str | None = None
@@ -97,20 +100,20 @@ class Case:
 
     @property
     def mask_places(self) -> tuple[str, ...]:
-        """Mask files, or URLs of them, that its prompts name, in their order."""
-        said = [row.values for row in self.rows]
-        parts = [part for values in said if isinstance(values.get("prompts"), list) for part in _list(values)]
-        named = [value for values in (*said, *parts) for key, value in values.items() if is_mask(key)]
+        """Files or URLs of the masks in its prompts, in their order."""
+        rows = [row.values for row in self.rows]
+        parts = [part for values in rows for part in _prompts(values)]
+        named = [value for values in (*rows, *parts) for key, value in values.items() if is_mask(key)]
         return tuple(dict.fromkeys(place_of(name, self.folder) for name in named if isinstance(name, str)))
 
 
 def is_mask(key: str) -> bool:
-    """Say whether a key of a row names a mask file."""
+    """Return whether the value of a key is the name of a mask file."""
     return key.strip().lower() in ("mask", "mask_file")
 
 
 def place_of(name: str, folder: Path) -> str:
-    """Return the file or the URL that a name in a table means."""
+    """Return the file or the URL for a name in a table."""
     name = name.strip()
     return name if is_url(name) else str(named_file(name, folder))
 
@@ -118,17 +121,17 @@ def place_of(name: str, folder: Path) -> str:
 def cases_of(
     rows: Sequence[Row], *, folder: Path, key: str | None = None, images: Mapping[str, str] | None = None
 ) -> list[Case]:
-    """Put rows of the same case together, in the order of the table.
+    """Group the rows by case, in the order of the table.
 
     Args:
-        rows: From `table.read_rows`.
-        folder: Where names in them start from.
-        key: Column that tells cases apart; if None the first of `KEYS`, and the image if there is none.
-        images: Case to image, if the rows do not say; cases without rows are left out.
+        rows: Rows from `table.read_rows`.
+        folder: Folder that names in the rows are relative to.
+        key: Column with the name of the case; if None the first of `KEYS`, or the image if there is none.
+        images: Case to image, if the rows do not name images; images without rows are left out.
 
     Raises:
-        InputError: A column is not known, a row has no image, rows of one case disagree, a name is not safe
-            as a file's, or two cases have the same.
+        InputError: A column is unknown, a row has no image, rows of one case differ in a value of the case,
+            a name is not safe as a file name, or two cases have the same name.
     """
     key = _check_columns(rows, key)
     found: dict[str, list[tuple[Row, dict[str, object]]]] = {}
@@ -141,13 +144,13 @@ def cases_of(
 
 
 def _check_columns(rows: Iterable[Row], key: str | None) -> str | None:
-    """Find the column of keys; refuse one that means nothing before it is met in each of a thousand cases."""
+    """Find the column with the names, and refuse an unknown column once for the whole table."""
     seen: dict[str, str] = {}
     for row in rows:
         for column in row.values:
             seen.setdefault(column, row.where)
     if key is not None and key not in seen:
-        raise InputError(f"no row has the column {key!r}; there are {', '.join(seen)}")
+        raise InputError(f"no row has the column {key!r}; the columns are {', '.join(seen)}")
     by_name = {column.strip().lower(): column for column in seen}
     if key is None:
         key = next((by_name[name] for name in KEYS if name in by_name), None)
@@ -157,12 +160,12 @@ def _check_columns(rows: Iterable[Row], key: str | None) -> str | None:
         try:
             Entry.of(where, {column: None})
         except PromptError as error:
-            raise InputError(f"{error}; and of a case {', '.join((KEYS[0], *COLUMNS))}") from None
+            raise InputError(f"{error}; for the case: {', '.join((KEYS[0], *COLUMNS))}") from None
     return key
 
 
 def _parted(row: Row, key: str | None) -> tuple[dict[str, object], dict[str, object]]:
-    """Part a row in what it says about the case, and what about an object."""
+    """Split a row into the values of the case and those of an object."""
     own: dict[str, object] = {} if key is None or key not in row.values else {"case": row.values[key]}
     about: dict[str, object] = {}
     for column, value in row.values.items():
@@ -172,18 +175,20 @@ def _parted(row: Row, key: str | None) -> tuple[dict[str, object], dict[str, obj
         if name is None:
             about[column] = value
         elif name in own:
-            raise InputError(f"{row.where}: says its {name} twice, {column!r} is one of them; leave one away")
+            raise InputError(
+                f"{row.where}: has two columns for its {name}, one of them is {column!r}; remove one"
+            )
         else:
             own[name] = value
     return own, about
 
 
 def _group(row: Row, own: Mapping[str, object], key: str | None, images: Mapping[str, str] | None) -> str:
-    """What rows of one case have in common."""
+    """Return what all rows of one case have in common."""
     if "case" in own:
         return f"case {_text(own['case'])}"
     if key is not None or images is not None:
-        raise InputError(f"{row.where}: has no {key or KEYS[0]!r}, which says what case it is about")
+        raise InputError(f"{row.where}: has no {key or KEYS[0]!r}, which names the case")
     if "image" not in own:
         raise InputError(f"{row.where}: names no image")
     return f"image {_text(own['image'])}"
@@ -197,15 +202,15 @@ def _case(
 ) -> Case:
     where = parts[0][0].where
     own: dict[str, str] = {}
-    for row, said in parts:
-        for name, value in said.items():
+    for row, values in parts:
+        for name, value in values.items():
             text = _text(value)
             if own.setdefault(name, text) != text:
                 raise InputError(f"{row.where}: {group} has the {name} {own[name]!r} in another row")
     if images is not None:
         if "image" in own:
-            raise InputError(f"{where}: names an image, but --glob finds them; leave one of them away")
-        # A case whose image was not found has no place, and fails for that when its turn comes.
+            raise InputError(f"{where}: names an image, but --glob finds the images; give one of the two")
+        # A case without an image has no place; it fails when its turn comes.
         own["image"] = images.get(own["case"], "")
     elif "image" not in own:
         raise InputError(f"{where}: names no image")
@@ -228,7 +233,7 @@ def _case(
 
 
 def _check_names(cases: Iterable[Case]) -> None:
-    """Refuse names that are no file's names, or that some file system takes for the same."""
+    """Refuse names that cannot be file names, or that are the same on some file system."""
     taken: dict[str, Case] = {}
     for case in cases:
         where = case.rows[0].where
@@ -240,16 +245,16 @@ def _check_names(cases: Iterable[Case]) -> None:
         other = taken.setdefault(case.name.casefold(), case)
         if other is not case:
             raise InputError(
-                f"{where}: the case {case.name!r} is there already, {other.rows[0].where}; "
+                f"{where}: there is another case {case.name!r}, {other.rows[0].where}; "
                 "give each image a name of its own in a column `case`"
             )
 
 
 def check_meshes(cases: Iterable[Case]) -> None:
-    """Refuse names that meet those of another case's meshes, which end in a number for each object.
+    """Refuse names that equal the name of another case's mesh, which ends in the object's number.
 
     Raises:
-        InputError: See above.
+        InputError: There is such a name.
     """
     names = {case.name.casefold() for case in cases}
     for name in names:
@@ -269,7 +274,7 @@ def stem_of(image: str) -> str:
 
 
 def _text(value: object) -> str:
-    """A cell as text; whole numbers that went through a data frame with gaps have become 7.0."""
+    """A cell as text; in data frames with empty cells, whole numbers have become 7.0."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
 
 
@@ -281,6 +286,6 @@ def _whole(text: str | None, where: str) -> int | None:
     return int(text)
 
 
-def _list(values: Mapping[str, object]) -> list[Mapping[str, object]]:
-    parts = values["prompts"]
+def _prompts(values: Mapping[str, object]) -> list[Mapping[str, object]]:
+    parts = values.get("prompts")
     return [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []

@@ -1,4 +1,4 @@
-"""Run cases on a Ray cluster: actors with the weights in them, replaced when they are lost."""
+"""Run cases on a Ray cluster: actors load the weights, and lost actors are replaced."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 
 DEFAULT_ADDRESS = "auto"
 MAX_LOSSES = 3
-"""A case whose actor was lost so often is what they die of."""
+"""A case that has lost so many actors has failed: it is probably the reason."""
 MAX_FALSE_STARTS = 10
-"""So many actors in a row may be lost before they have loaded the weights."""
+"""Number of actors in a row that may be lost before they have loaded the weights."""
 
-_KNOCK_S = 10.0
+_CONNECT_S = 10.0
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class _Delivery:
-    """What an actor hands in: the outcome, and its files with their contents."""
+    """The result of an actor: the outcome, and its files with their contents."""
 
     outcome: CaseRecord | Fault
     contents: Mapping[str, bytes]
@@ -51,14 +51,14 @@ class _Segmenter:
         self._predictor: Predictor | None = None
 
     def prepare(self) -> None:
-        """Load the weights; not when it is made, where Ray hides what went wrong."""
+        """Load the weights; not in the constructor, where Ray hides errors."""
         import torch
 
         torch.set_num_threads(1)
         self._predictor = open_predictor(self._settings)
 
     def segment(self, task: Task) -> _Delivery:
-        """Segment a case on this node's own disk."""
+        """Segment a case; its files go to this node's own disk."""
         assert self._predictor is not None
         with TemporaryDirectory(prefix="medsam2-") as name:
             folder = Path(name)
@@ -69,32 +69,32 @@ class _Segmenter:
 
 @dataclass
 class _Crew:
-    """Actors, and what each is waited for."""
+    """Actors, and the task of each."""
 
     remote: ActorHandle
     settings: BatchSettings
     actors: dict[ObjectRef, ActorHandle] = field(default_factory=dict)
     tasks: dict[ObjectRef, Task | None] = field(default_factory=dict)
-    """None for an actor that loads the weights."""
+    """Task of an actor, None while it loads the weights."""
 
     def hire(self) -> None:
-        """Ask for an actor more; it comes when the cluster has room for it."""
+        """Start another actor; it begins when the cluster has room for it."""
         actor = self.remote.remote(self.settings)
         ref = actor.prepare.remote()
         self.actors[ref], self.tasks[ref] = actor, None
 
     def give(self, actor: ActorHandle, task: Task) -> None:
-        """Let an actor work."""
+        """Give an actor a task."""
         ref = actor.segment.remote(task)
         self.actors[ref], self.tasks[ref] = actor, task
 
     def take(self, ref: ObjectRef) -> tuple[ActorHandle, Task | None]:
-        """Stop waiting for something that has come."""
+        """Remove a result that has arrived, and return its actor and task."""
         return self.actors.pop(ref), self.tasks.pop(ref)
 
     @property
     def is_working(self) -> bool:
-        """Whether a case is under way."""
+        """Return whether an actor is segmenting a case."""
         return any(task is not None for task in self.tasks.values())
 
 
@@ -105,25 +105,25 @@ def run_on_ray(
     num_workers: int | None,
     address: str = DEFAULT_ADDRESS,
 ) -> Iterator[CaseRecord | Fault]:
-    """Segment cases; each is written and recorded in the folder by this process, and by no other.
+    """Segment cases; only this process writes masks and records into the folder.
 
-    So every case is there once: what an actor had not handed in when it was lost is given to another, and
-    nodes need not see the folder. They need to see the images: a shared disk, or URLs.
+    So every case is written once: if an actor is lost, another one gets its case. The nodes need no access to
+    the folder, but to the images: on a shared disk, or as URLs.
 
     Args:
-        tasks: What is to be done.
-        settings: For all of them.
-        folder: The batch's, on this machine; see `records.working_in`.
-        num_workers: How many actors; as many as the cluster has processors, or GPUs, if None.
-        address: Of a cluster that runs; `auto` for the one that this machine belongs to.
+        tasks: The cases.
+        settings: Settings for all cases.
+        folder: Folder of the batch, on this machine; see `records.working_in`.
+        num_workers: Number of actors; if None, as many as the cluster has processors or GPUs.
+        address: Address of a running cluster; `auto` for the one that this machine belongs to.
 
     Yields:
-        What became of each case, in the order in which they end.
+        The record or the fault of each case, in the order in which they end.
 
     Raises:
         CheckpointError: The weights cannot be loaded.
-        InputError: No cluster answers, or there is no such device or precision there.
-        MedSAM2Error: Actors are lost before they have begun.
+        InputError: No cluster answers, or it does not have that device or precision.
+        MedSAM2Error: Actors are lost before they have loaded the weights.
     """
     import ray
     from ray.exceptions import RayError, RayTaskError
@@ -141,7 +141,7 @@ def run_on_ray(
             try:
                 delivery = ray.get(ref)
             except RayTaskError as error:
-                # Of a case `attempt` lets nothing through.
+                # `attempt` turns every error of a case into a fault; this one is from loading the weights.
                 raise error.cause if isinstance(error.cause, MedSAM2Error) else error from None
             except RayError as error:
                 _logger.info("an actor was lost: %s", error)
@@ -164,7 +164,7 @@ def run_on_ray(
 
 
 class _Log(TextIOBase):
-    """What Ray prints about its nodes, which is no data, as records for who asks for them."""
+    """Turns what Ray prints about its nodes into log records."""
 
     def write(self, text: str) -> int:
         if text.strip():
@@ -174,7 +174,7 @@ class _Log(TextIOBase):
 
 @contextmanager
 def _connected(address: str) -> Iterator[None]:
-    """Join a cluster, or the one that this process has joined already; none is started."""
+    """Join a running cluster, unless this process has joined one already."""
     import ray
 
     with redirect_stdout(_Log()):
@@ -182,7 +182,7 @@ def _connected(address: str) -> Iterator[None]:
             yield
             return
         try:
-            _knock(address)
+            _check_address(address)
             ray.init(
                 address=address, log_to_driver=False, configure_logging=False, logging_level=logging.ERROR
             )
@@ -198,15 +198,15 @@ def _connected(address: str) -> Iterator[None]:
             ray.shutdown()
 
 
-def _knock(address: str) -> None:
-    """See whether somebody listens at HOST:PORT: Ray itself tries for minutes, and says so in many lines."""
+def _check_address(address: str) -> None:
+    """Check that a server listens at HOST:PORT; Ray itself would try for minutes and print many lines."""
     host, colon, port = address.rpartition("://")[2].rpartition(":")
     if colon and port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
 
 
 def _assemble(settings: BatchSettings, num_workers: int | None, num_tasks: int) -> tuple[_Crew, int]:
-    """Say what an actor is, and how many there are."""
+    """Define an actor and the number of actors."""
     import ray
 
     has = ray.cluster_resources()
@@ -218,7 +218,7 @@ def _assemble(settings: BatchSettings, num_workers: int | None, num_tasks: int) 
 
 
 def _lost(task: Task, losses: Counter[str]) -> Fault | None:
-    """Count the actors that a case has cost; a fault where there were too many."""
+    """Count the actors that a case has lost, and return a fault if there are too many."""
     name = task.case.name
     losses[name] += 1
     if losses[name] < MAX_LOSSES:
@@ -231,7 +231,7 @@ def _lost(task: Task, losses: Counter[str]) -> Fault | None:
 
 
 def _stored(delivery: _Delivery, folder: Path) -> CaseRecord | Fault:
-    """Write what an actor handed in."""
+    """Write the files and the record of a delivery."""
     outcome = delivery.outcome
     if isinstance(outcome, Fault):
         return outcome

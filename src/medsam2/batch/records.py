@@ -1,4 +1,4 @@
-"""What is kept beside each mask: how it was made, and the fingerprint of what it came from."""
+"""The record beside each mask: how it was made, and a fingerprint of what it was made from."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ DEFAULT_DOWNLOAD_MIB = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class BatchSettings:
-    """For all cases; where a row of the table says otherwise, the row is followed."""
+    """Settings for all cases; a value in a row of the table has priority."""
 
     weights: str = "compact"
-    """Name or file."""
+    """Weights, by name or as a file."""
     window: str | tuple[float, float] | None = None
     plane: str | None = None
     frame: int | None = None
@@ -37,26 +37,26 @@ class BatchSettings:
     output_type: str = "nifti"
     """A key of `imaging.outputs.write.SUFFIXES`."""
     preview: bool = False
-    """Whether each case gets a picture too."""
+    """Whether to write a picture of each case."""
     max_download_mib: int = DEFAULT_DOWNLOAD_MIB
-    """The most that is fetched of one image or mask."""
+    """Largest image or mask that is downloaded."""
 
 
-_FORMAT = 1  # of what is digested
-# Where it is computed and what may be fetched change nothing that a batch should be done again for.
-_NOT_LOOKED_AT = ("weights", "device", "max_download_mib")
+_FORMAT = 1  # of the fingerprinted content
+# The SHA-256 stands for the weights; the others change a mask not at all or too little to segment it again.
+_NOT_IN_FINGERPRINT = ("weights", "device", "max_download_mib")
 
 
 def fingerprint(case: Case, settings: BatchSettings, weights_sha256: str) -> str:
     """Return the SHA-256 of the image's name, size and time, the prompts, the weights and the options.
 
-    Files that prompts and masks refer to count as the image does. Nothing of them is read.
+    Files that prompts refer to count in the same manner as the image. No file is read.
 
     Raises:
-        InputError: One of the files is not there.
+        InputError: One of the files is missing.
     """
     places = [case.place, *case.mask_places, *([] if case.source is None else [case.source])]
-    options = {name: value for name, value in asdict(settings).items() if name not in _NOT_LOOKED_AT}
+    options = {name: value for name, value in asdict(settings).items() if name not in _NOT_IN_FINGERPRINT}
     content = {
         "format": _FORMAT,
         "case": {
@@ -76,14 +76,14 @@ def fingerprint(case: Case, settings: BatchSettings, weights_sha256: str) -> str
 
 MASKS = "masks"
 LOCK = ".medsam2-batch"
-"""An empty file that marks the folder of a batch, and that is locked while one works in it."""
+"""An empty file that marks the folder of a batch; a run locks it."""
 _LEFTOVERS = ".medsam2-*"  # temporary names of `imaging.replacing`
 _RECORD = ".json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A case whose turn comes."""
+    """A case to segment."""
 
     case: Case
     fingerprint: str
@@ -99,89 +99,89 @@ class ObjectRecord:
     volume_ml: float
     longest_diameter_mm: float
     num_slices: int
-    """Slices that it is in."""
+    """Number of slices that contain it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaseRecord:
-    """One case that is done."""
+    """The record of a case that is done."""
 
     case: str
     image: str
-    """As the table has it."""
+    """Image, as the table names it."""
     fingerprint: str
     files: tuple[str, ...]
-    """What was written, the mask first, beside this record."""
+    """Names of the files beside this record, the mask first."""
     objects: tuple[ObjectRecord, ...]
     num_slices: int
-    """Of the image, along the axis that it was followed."""
+    """Number of slices of the image, along the axis of propagation."""
     visited: int
-    """Slices that the network looked at, each object's counted."""
+    """Number of slices that the network saw, counted for each object."""
     seconds: float
-    """From the first byte that was read or fetched to the last that was written."""
+    """Time from reading or downloading the image to the last written file."""
     peak_mib: float | None
-    """The most memory that its process had in use meanwhile; None where the system does not tell."""
+    """Peak memory of the process during the case; None if the system does not report it."""
     window: tuple[float, float]
     device: str
     precision: str
     threads: int
-    """Of PyTorch. With another number sums run in another order, and a voxel may change."""
+    """Threads of PyTorch. Another number changes the order of sums, so a voxel may differ."""
     weights: str
     versions: Mapping[str, str]
     notes: tuple[str, ...] = ()
-    """Warnings, in words."""
+    """Warnings."""
 
     @property
     def volume_ml(self) -> float:
-        """Of all objects."""
+        """Return the volume of all objects."""
         return sum(one.volume_ml for one in self.objects)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One case that is not done."""
+    """A case that is not done, and why."""
 
     case: str
     error: str
-    """Why, in a sentence."""
+    """The reason, in a sentence."""
     is_changed: bool = False
-    """Whether there is a mask, made from what the table or the image said before."""
+    """Whether the case has a mask from before a change of its row, image or options."""
 
 
 @dataclass
 class Tally:
-    """How a run stands; counts, and what did not succeed."""
+    """The state of a run."""
 
     kept: set[str] = field(default_factory=set)
-    """Cases that were done before and were left as they are."""
+    """Cases that were done before this run."""
     faults: dict[str, Fault] = field(default_factory=dict)
 
 
 def masks_folder(folder: Path) -> Path:
-    """Where masks and their records lie."""
+    """Return the folder with the masks and their records."""
     return folder / MASKS
 
 
 def keep_record(record: CaseRecord, folder: Path) -> None:
-    """Write a record beside its mask: from then on the case is done.
+    """Write a record beside its mask; from then on the case is done.
 
-    The mask's bytes are on the disk first, so that a record never speaks of a file that a power cut emptied.
+    The mask's bytes are flushed to the disk first, so that after a power cut no record names an empty file.
 
     Raises:
-        InputError: It cannot be written.
+        InputError: The record cannot be written.
     """
     masks = masks_folder(folder)
     for name in record.files:
         _flush(masks / name)
     with replacing(masks / f"{record.case}{_RECORD}", ".part") as temporary:
         text = json.dumps(asdict(record), ensure_ascii=False)
-        # A name of a file that is no UTF-8 becomes an escape of JSON, which gives it back.
+        # A file name that is not UTF-8 becomes an escape of JSON.
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
         _flush(temporary)
 
 
 def read_record(name: str, folder: Path) -> CaseRecord | None:
-    """Read a case's record; None if it is not done: there is none, or a file of it is missing or empty."""
+    """Read a case's record; None if the case is not done or one of its files is missing or empty."""
     masks = masks_folder(folder)
     try:
         content = json.loads((masks / f"{name}{_RECORD}").read_text(encoding="utf-8"))
@@ -191,18 +191,18 @@ def read_record(name: str, folder: Path) -> CaseRecord | None:
         record = CaseRecord(**content)
         is_whole = all((masks / file).stat().st_size for file in record.files)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None  # of another version, or edited by hand: the case is done again
+        return None  # from another version, or edited by hand: segment the case again
     return record if is_whole and record.files else None
 
 
 @contextmanager
 def working_in(folder: Path) -> Iterator[None]:
-    """Make a folder the place of a batch, and keep other runs out of it meanwhile.
+    """Make a folder the folder of a batch, and lock it against other runs.
 
-    The lock is the system's, so that a process that is killed leaves none behind.
+    The system ends the lock when the process ends, even if it is killed.
 
     Raises:
-        InputError: It cannot be made or written to, holds something else, or another run works in it.
+        InputError: The folder cannot be made or written to, has other files, or another run is using it.
     """
     import fcntl
 
@@ -210,7 +210,7 @@ def working_in(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(f"{folder}: another run is at work in this folder") from None
+            raise InputError(f"{folder}: another run is using this folder") from None
         for left in (*folder.glob(f"{_LEFTOVERS}.*"), *masks_folder(folder).glob(_LEFTOVERS)):
             left.unlink(missing_ok=True)
         yield
@@ -221,7 +221,9 @@ def _opened_lock(folder: Path) -> TextIO:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not lock.exists() and any(folder.iterdir()):
-            raise InputError(f"{folder}: holds files and no batch; give a new folder for the results")
+            raise InputError(
+                f"{folder}: has files that are not those of a batch; give a new folder for the results"
+            )
         masks_folder(folder).mkdir(exist_ok=True)
         return lock.open("a", encoding="utf-8")
     except (NotADirectoryError, FileExistsError):

@@ -1,4 +1,4 @@
-"""What became of every case, as CSV, as JSON, as a summary and as a page."""
+"""The results of a batch: every case as CSV and JSON, a summary, and a page."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from medsam2.reports.tables import Table
 TABLE = "results.csv"
 NUMBERS = "results.json"
 DONE, KEPT, FAILED, CHANGED = "done", "kept", "failed", "changed"
-"""A case is done in this run, was done before, has failed, or has a mask that is out of date."""
-_GONE = "its mask was removed while the run went on"
+"""A case was done in this run, was done before, has failed, or has an outdated mask."""
+_GONE = "its mask was removed during the run"
 
 _Cell = str | int | float | None
 _COLUMNS: Mapping[str, Callable[[CaseRecord], _Cell]] = MappingProxyType(
@@ -53,7 +53,7 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """A run in numbers; the seconds of cases are those of all that are done, in this run or before."""
+    """A run in numbers; the seconds per case are of all cases that are done, also of those done before."""
 
     cases: int
     done: int
@@ -62,16 +62,16 @@ class Summary:
     failed: int
     wall_seconds: float
     cases_per_minute: float | None
-    """Done in this run; None if none was."""
+    """Cases done in this run; None if there are none."""
     mean_seconds: float | None
-    """A case, on one process."""
+    """Mean seconds per case, in one process."""
     median_seconds: float | None
     p95_seconds: float | None
     max_peak_mib: float | None
     slices_visited: int
     volume_ml: float
     errors: Mapping[str, int]
-    """The most frequent sentences, without the file they begin with, and how often each."""
+    """The most frequent errors, without the file that they begin with, and how often each occurred."""
 
     @property
     def is_complete(self) -> bool:
@@ -80,7 +80,7 @@ class Summary:
 
 
 def each_result(cases: Iterable[Case], tally: Tally, folder: Path) -> Iterator[Result]:
-    """Go through the cases in the order of the table; one record is in memory at a time."""
+    """Yield the result of each case in the order of the table; one record is in memory at a time."""
     for case in cases:
         fault = tally.faults.get(case.name)
         record = None if fault is not None else read_record(case.name, folder)
@@ -94,13 +94,13 @@ def each_result(cases: Iterable[Case], tally: Tally, folder: Path) -> Iterator[R
 
 
 def write_results(cases: Sequence[Case], tally: Tally, folder: Path, wall_seconds: float) -> Summary:
-    """Write `results.csv`, a row a case, and `results.json`, with all objects, the summary and `errors`.
+    """Write `results.csv`, with a row per case, and `results.json`, with all objects, summary and `errors`.
 
     Args:
-        cases: All of the table.
-        tally: How the run ended.
-        folder: The batch's.
-        wall_seconds: That the run took.
+        cases: All cases of the table.
+        tally: The state at the end of the run.
+        folder: Folder of the batch.
+        wall_seconds: Duration of the run.
 
     Raises:
         InputError: A file cannot be written.
@@ -126,7 +126,7 @@ def write_results(cases: Sequence[Case], tally: Tally, folder: Path, wall_second
 
 
 def sentences(summary: Summary) -> Iterator[str]:
-    """Say how a run ended, in lines for a person."""
+    """Describe a run in lines for a person."""
     parts = [f"{summary.done} done", f"{summary.kept} done before"]
     parts += [f"{summary.changed} changed since"] if summary.changed else []
     yield f"{summary.cases} cases: {', '.join(parts)}, {summary.failed} failed; {summary.wall_seconds:.1f} s"
@@ -142,7 +142,7 @@ def sentences(summary: Summary) -> Iterator[str]:
 
 
 class _Gathered:
-    """Numbers of results that have gone by."""
+    """Sums over results."""
 
     def __init__(self) -> None:
         self.statuses: Counter[str] = Counter()
@@ -153,7 +153,7 @@ class _Gathered:
         self._volume_ml = 0.0
 
     def add(self, result: Result) -> None:
-        """Count a result."""
+        """Add a result."""
         self.statuses[result.status] += 1
         if result.record is None:
             self.failures.append({"case": result.case, "image": result.image, "error": result.error or ""})
@@ -164,8 +164,8 @@ class _Gathered:
         self._volume_ml += result.record.volume_ml
 
     def summary(self, wall_seconds: float) -> Summary:
-        """What they come to."""
-        # Of 19 cuts the 10th is the median and the last the 95th percentile. One number alone has none.
+        """Return the summary of all results."""
+        # Of 19 cut points the 10th is the median and the last the 95th percentile; they need two numbers.
         seconds = self._seconds * 2 if len(self._seconds) == 1 else self._seconds
         cuts = quantiles(seconds, n=20, method="inclusive") if seconds else None
         done = self.statuses[DONE]
@@ -194,7 +194,7 @@ def _row(result: Result) -> Iterator[_Cell]:
 
 
 def _plain(result: Result) -> dict[str, object]:
-    """A result as JSON has it."""
+    """Return a result as JSON."""
     plain: dict[str, object] = {"case": result.case, "image": result.image, "status": result.status}
     if result.record is None:
         return {**plain, "error": result.error}
@@ -207,13 +207,13 @@ def _plain(result: Result) -> dict[str, object]:
 
 
 def _kind(error: str) -> str:
-    """A sentence without its first words, if they name a file or a row: so the same fault is counted once."""
+    """Remove the file or row at the beginning of an error, so that equal errors are counted together."""
     head, found, rest = error.partition(": ")
     return rest if found and ("/" in head or "." in head) else error
 
 
 MAX_ROWS = 500
-"""Cases that the page shows of each kind; the tables have all of them."""
+"""Number of cases of each kind that the page shows; the tables have all cases."""
 
 
 def write_page(summary: Summary, results: Iterable[Result], facts: Mapping[str, str], folder: Path) -> None:
@@ -221,12 +221,12 @@ def write_page(summary: Summary, results: Iterable[Result], facts: Mapping[str, 
 
     Args:
         summary: The run in numbers.
-        results: Every case, gone through once.
-        facts: How it was run, in words.
-        folder: The batch's.
+        results: Every case.
+        facts: Settings of the run, as text.
+        folder: Folder of the batch.
 
     Raises:
-        InputError: It cannot be written.
+        InputError: The page cannot be written.
     """
     failed: list[tuple[str, ...]] = []
     fine: list[tuple[str, ...]] = []

@@ -1,4 +1,4 @@
-"""A batch from its cases to its results: what is done already is left, the rest is given to an engine."""
+"""A batch from its cases to its results: finished cases are skipped, an engine segments the others."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from medsam2.batch.records import (
 from medsam2.batch.storage import is_url
 from medsam2.errors import InputError
 
-CHANGED = "the row, the image or an option changed since its mask was made; the mask was left"
-_ASKERS = 16  # threads that ask disks and storage at once for the state of files
-_AT_ONCE = 4096  # cases that are asked for before the next
+CHANGED = "the row, the image or an option changed after its mask was made; the mask was not replaced"
+_THREADS = 16  # that look up the state of files on disks and in storage
+_AT_ONCE = 4096  # cases that are looked up at a time
 
 Engine = Callable[[Sequence[Task]], Iterator[CaseRecord | Fault]]
-"""Segments and records cases, and says what became of each."""
+"""Segments and records cases, and yields the record or the fault of each."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a run has before it."""
+    """The work of a run."""
 
     tasks: tuple[Task, ...]
     """Cases to segment."""
     num_changed: int
-    """Those of them that have a mask, which was made from something else."""
+    """Number of them that have a mask from another row, image or options."""
     tally: Tally
-    """How it stands before the first of them."""
+    """Cases that are done or have failed before the first task."""
 
 
 def plan_run(
@@ -52,20 +52,20 @@ def plan_run(
     """Find out which cases are done.
 
     Args:
-        cases: All of the table.
-        settings: For all of them.
-        folder: The batch's.
-        weights_sha256: Of the weights' file.
-        redo_changed: Whether a case whose row, image or options changed since is done again; otherwise it is
-            a fault, and its mask stays.
+        cases: All cases of the table.
+        settings: Settings for all cases.
+        folder: Folder of the batch.
+        weights_sha256: SHA-256 of the file with the weights.
+        redo_changed: Whether to segment a case again if its row, image or options have changed; otherwise it
+            is a fault, and its mask stays.
     """
     tally = Tally()
     tasks: list[Task] = []
     num_changed = 0
-    with ThreadPoolExecutor(_ASKERS) as askers:
+    with ThreadPoolExecutor(_THREADS) as threads:
         for start in range(0, len(cases), _AT_ONCE):
             part = cases[start : start + _AT_ONCE]
-            found = askers.map(lambda case: _look(case, settings, folder, weights_sha256), part)
+            found = threads.map(lambda case: _look(case, settings, folder, weights_sha256), part)
             for case, (todo, has_mask) in zip(part, found, strict=True):
                 if todo is None:
                     tally.kept.add(case.name)
@@ -82,7 +82,7 @@ def plan_run(
 def _look(
     case: Case, settings: BatchSettings, folder: Path, weights_sha256: str
 ) -> tuple[Task | Fault | None, bool]:
-    """What is to be done about a case, None if it is done, and whether it has a mask."""
+    """Return the task or the fault of a case, None if it is done, and whether it has a mask."""
     record = read_record(case.name, folder)
     if not case.place:
         error = f"no image of --glob is called {case.name!r}"
@@ -97,10 +97,10 @@ def _look(
 
 
 def run_plan(plan: Plan, engine: Engine) -> Iterator[CaseRecord | Fault]:
-    """Do what a plan has left, and count it in its tally.
+    """Segment the cases of a plan, and add the faults to its tally.
 
     Yields:
-        What became of each case, as it ends.
+        The record or the fault of each case, as it ends.
     """
     for outcome in engine(plan.tasks) if plan.tasks else ():
         if isinstance(outcome, Fault):
@@ -109,10 +109,10 @@ def run_plan(plan: Plan, engine: Engine) -> Iterator[CaseRecord | Fault]:
 
 
 def check_apart(cases: Sequence[Case], folder: Path) -> None:
-    """Refuse inputs that lie where masks are written.
+    """Refuse input files that lie in the folder for masks.
 
     Raises:
-        InputError: See above.
+        InputError: A file of a case lies there.
     """
     masks = masks_folder(folder).resolve()
     for case in cases:

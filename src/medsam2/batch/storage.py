@@ -1,4 +1,4 @@
-"""Where images lie: local disks as they are, anything else fetched through fsspec when its turn comes."""
+"""Access to images: files on local disks directly, URLs by download through fsspec."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ ATTEMPTS = 3
 FIRST_PAUSE_S = 1.0  # doubled after each failed attempt
 _CHUNK = 1 << 20
 _MIB = 1 << 20
-# What storage calls the mark that changes with a file's content.
+# Names of values that change with a file's content, in different storages.
 _MARKS = ("ETag", "Content-MD5", "LastModified", "Last-Modified", "last_modified", "mtime", "updated")
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, InputError)
-"""Errors that no second attempt changes."""
+"""Errors that a second attempt cannot avoid."""
 
 _NO_CONNECTION = (errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EPIPE)
 
@@ -38,18 +38,18 @@ _logger = logging.getLogger(__name__)
 
 
 def is_url(place: str) -> bool:
-    """Say whether a place is not on this machine's disks."""
+    """Return whether a place is a URL and not a file on this machine."""
     return "://" in place
 
 
 def state_of(place: str) -> dict[str, object]:
-    """Say what shows that a file is still the same, without reading it: its size and time of change.
+    """Return values that change when a file changes, without reading it: its size and time of change.
 
     Args:
         place: A file, a folder of DICOM files, or a URL.
 
     Raises:
-        InputError: It is not there, or cannot be asked for.
+        InputError: It is missing or cannot be reached.
     """
     if is_url(place):
         return _state_of_url(place)
@@ -69,30 +69,30 @@ def state_of(place: str) -> dict[str, object]:
 
 @contextmanager
 def at_hand(place: str, max_mib: int) -> Iterator[Path]:
-    """Give a file that can be opened; what was fetched is gone afterwards.
+    """Yield a local file; a downloaded one is deleted afterwards.
 
     Args:
         place: A file, a folder or a URL.
-        max_mib: The most that is fetched.
+        max_mib: Largest download.
 
     Raises:
-        InputError: It cannot be fetched, or is larger.
+        InputError: It cannot be downloaded, or is larger.
     """
     if not is_url(place):
         yield Path(place)
         return
     with TemporaryDirectory(prefix="medsam2-") as folder:
-        # Readers choose by the suffix; the rest of the name may be a patient's.
+        # Readers need the suffix; the rest of the name may identify a patient.
         path = Path(folder) / f"image{_suffix(place)}"
         _fetch(place, path, max_mib)
         yield path
 
 
 def list_urls(pattern: str) -> list[str]:
-    """Return the URLs that match a pattern of a storage that lists what it holds.
+    """Return the URLs that match a pattern, from a storage that can list files.
 
     Raises:
-        InputError: It cannot be asked.
+        InputError: The storage cannot be listed.
     """
     try:
         system, path = _system(pattern)
@@ -105,18 +105,18 @@ def list_urls(pattern: str) -> list[str]:
 
 
 def shown(place: str) -> str:
-    """A place for messages: a URL without its query, which may be a signature."""
+    """Return a place for messages: a URL without its query, which may be a signature."""
     return place.partition("?")[0] if is_url(place) else place
 
 
 def _state_of_url(url: str) -> dict[str, object]:
-    def ask() -> dict[str, object]:
+    def look_up() -> dict[str, object]:
         system, path = _system(url)
         found = system.info(path)
         marks = {mark: str(found[mark]) for mark in _MARKS if found.get(mark)}
         return {"size": found.get("size"), **marks}
 
-    return _tried(url, ask)
+    return _tried(url, look_up)
 
 
 def _fetch(url: str, path: Path, max_mib: int) -> None:
@@ -124,7 +124,7 @@ def _fetch(url: str, path: Path, max_mib: int) -> None:
         system, remote = _system(url)
         is_http = url.lower().startswith("http")
         num_bytes = 0
-        # A server is asked for a file once, from its beginning to its end; storage knows to seek.
+        # Over http read the file in one request from start to end; storages can seek.
         with (
             system.open(remote, "rb", **({"block_size": 0} if is_http else {})) as source,
             path.open("wb") as target,
@@ -132,7 +132,7 @@ def _fetch(url: str, path: Path, max_mib: int) -> None:
             while chunk := source.read(_CHUNK):
                 num_bytes += len(chunk)
                 if num_bytes > max_mib * _MIB:
-                    raise InputError(f"{shown(url)}: holds more than {max_mib} MiB; raise --max-download")
+                    raise InputError(f"{shown(url)}: is larger than {max_mib} MiB; raise --max-download")
                 target.write(chunk)
 
     _tried(url, fetch)
@@ -155,11 +155,11 @@ def _tried(url: str, work: Callable[[], _T]) -> _T:
 
 
 def _system(url: str) -> tuple[AbstractFileSystem, str]:
-    """The storage of a URL, with the passwords that fsspec finds for it, and the path in it."""
+    """Return the storage of a URL, with the credentials that fsspec finds, and the path in it."""
     from fsspec.core import url_to_fs
 
     if "::" in url:
-        raise InputError(f"{shown(url)}: chained URLs are not fetched; give the one that the file has")
+        raise InputError(f"{shown(url)}: chained URLs are not supported; give the URL of the file")
     scheme = urlsplit(url).scheme
     try:
         system, path = url_to_fs(url)
@@ -171,44 +171,44 @@ def _system(url: str) -> tuple[AbstractFileSystem, str]:
 
 
 def _arrow_s3(url: str) -> tuple[AbstractFileSystem, str]:
-    """S3 without s3fs: Arrow's own client.
+    """Return S3 through Arrow's own client, for installations without s3fs.
 
-    It takes key, secret, token, anon, endpoint_url and region_name from fsspec's configuration, as s3fs does,
-    and what is not there from where Amazon's tools have it.
+    It reads key, secret, token, anon, endpoint_url and region_name from fsspec's configuration, as s3fs does,
+    and missing values from the places that Amazon's tools use.
     """
     from fsspec.config import conf
     from fsspec.implementations.arrow import ArrowFSWrapper
     from pyarrow.fs import S3FileSystem
 
-    said = conf.get("s3", {})
-    endpoint = urlsplit(said.get("endpoint_url") or "")
+    options = conf.get("s3", {})
+    endpoint = urlsplit(options.get("endpoint_url") or "")
     found = {
-        "access_key": said.get("key"),
-        "secret_key": said.get("secret"),
-        "session_token": said.get("token"),
-        "region": said.get("region_name") or said.get("client_kwargs", {}).get("region_name"),
+        "access_key": options.get("key"),
+        "secret_key": options.get("secret"),
+        "session_token": options.get("token"),
+        "region": options.get("region_name") or options.get("client_kwargs", {}).get("region_name"),
         "endpoint_override": endpoint.netloc or None,
         "scheme": endpoint.scheme or None,
     }
-    is_anonymous = str(said.get("anon", "")).lower() in ("true", "1")
+    is_anonymous = str(options.get("anon", "")).lower() in ("true", "1")
     given = {name: value for name, value in found.items() if value}
     return ArrowFSWrapper(S3FileSystem(anonymous=is_anonymous, **given)), url.partition("://")[2]
 
 
 def _reason(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
-    # fsspec says of every failure over http that there is no such file; what happened is its cause.
+    # fsspec reports every failure over http as a missing file; the real reason is its cause.
     causes: list[BaseException] = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
         causes.append(cause)
     for one in causes:
-        if (said := _connection_words(one)) is not None:
-            return said
+        if (words := _connection_words(one)) is not None:
+            return words
     return "no such file" if isinstance(error, FileNotFoundError) else text.partition("?")[0][:300]
 
 
 def _connection_words(error: BaseException) -> str | None:
-    """What a failed connection or answer is called, None for other errors."""
+    """Describe a failed connection or answer; None for other errors."""
     if isinstance(error, socket.gaierror):
         return "its host has no address"
     if isinstance(error, ssl.SSLError):

@@ -1,6 +1,6 @@
 """Read a table of images and prompts, CSV, JSON or Parquet, as rows.
 
-JSON is a list of rows, or `{"cases": [...]}`; a row may have its objects in it, as prompt files do:
+JSON is a list of rows, or `{"cases": [...]}`; a row may contain its objects, as in prompt files:
 
     [{"case": "p1", "image": "p1.nii.gz", "window": "abdomen", "objects": [
         {"name": "liver", "slice": 42, "box": [120, 96, 180, 150]},
@@ -13,13 +13,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from medsam2.errors import InputError, PromptError, UnsupportedFormat
+from medsam2.errors import InputError, PromptError, UnsupportedFormat, reading
 from medsam2.prompts.files import parse_json
 from medsam2.prompts.tables import table_rows, table_text
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".parquet")
 MAX_BYTES = 1 << 30
-"""A table that is larger is refused: its rows are held in memory. Cut it in parts, with a folder each."""
+"""Largest table, because its rows are kept in memory. Split a larger one, with a folder for each part."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Row:
     """One row, without its empty cells."""
 
     where: str
-    """File and row: the beginning of a message about it."""
+    """File and row; every message about the row begins with it."""
     values: Mapping[str, object]
 
 
@@ -38,30 +38,29 @@ def read_rows(path: Path) -> list[Row]:
         path: A .csv, .tsv, .txt, .json or .parquet file.
 
     Raises:
-        InputError: It cannot be read, is too large or holds no row.
-        UnsupportedFormat: It is no such table.
+        InputError: The file cannot be read, is too large or has no row.
+        UnsupportedFormat: It is not such a table.
         ModuleNotFoundError: It is Parquet, and pyarrow is not installed.
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise UnsupportedFormat(f"{path}: a table of cases ends in {', '.join(SUFFIXES)}")
-    try:
+    with reading(path):
         size = path.stat().st_size
         if size > MAX_BYTES:
-            raise InputError(f"{path}: holds {size} bytes, a table has at most {MAX_BYTES}; cut it in parts")
-        if suffix == ".parquet":
-            found = _parquet_rows(path)
-        else:
-            is_json = suffix == ".json"
-            text = path.read_text(encoding="utf-8-sig") if is_json else table_text(path)
-            found = _json_rows(text, path) if is_json else table_rows(text, path)
-        rows = [Row(where, _filled(values)) for where, values in found]
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise UnsupportedFormat(f"{path}: is not text in UTF-8") from error
+            raise InputError(f"{path}: has {size} bytes, a table has at most {MAX_BYTES}; split it")
+        try:
+            if suffix == ".parquet":
+                found = _parquet_rows(path)
+            elif suffix == ".json":
+                found = _json_rows(path.read_text(encoding="utf-8-sig"), path)
+            else:
+                found = table_rows(table_text(path), path)
+            rows = [Row(where, _filled(values)) for where, values in found]
+        except UnicodeDecodeError as error:
+            raise UnsupportedFormat(f"{path}: is not text in UTF-8") from error
     if not rows:
-        raise InputError(f"{path}: holds no case")
+        raise InputError(f"{path}: has no case")
     return rows
 
 
@@ -81,7 +80,7 @@ def _json_rows(text: str, path: Path) -> Iterator[tuple[str, dict[str, object]]]
             raise PromptError(f"{where}, objects: give a list of objects, {{...}} each")
         head = {key: value for key, value in case.items() if key != "objects"}
         for index, one in enumerate(objects, start=1):
-            # What stands with the case is said of each of its objects that does not say otherwise.
+            # The values of the case hold for each of its objects, unless the object has its own.
             yield f"{where}, object {index}", {**head, **one}
 
 
@@ -101,7 +100,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, object]]]:
 
 
 def _filled(values: Mapping[str, object]) -> dict[str, object]:
-    """Leave out what is empty; tables from data frames say NaN for it."""
+    """Leave out empty cells, which are NaN in tables from data frames."""
     return {
         key: value
         for key, value in values.items()
