@@ -1,7 +1,8 @@
 """Run cases in processes of this machine; if a process dies, only its case fails.
 
 Each process loads the weights once and has a pipe of its own, so that the end of the pipe tells at once which
-process has died and with which case, whether it was at work, idle or still loading.
+process has died and with which case, whether it was at work, idle or still loading. Pebble 5.2.3 fails all
+remaining cases if a process dies idle or loading, and loky 3.7.0 if any process dies.
 """
 
 from __future__ import annotations
