@@ -385,5 +385,5 @@ def test_no_junk_makes_a_route_fail(viewed) -> None:
     assert num_answers > 150
 
 
-def test_without_studies_there_is_no_dialect(server) -> None:
+def test_without_studies_viewers_have_no_routes(server) -> None:
     assert server.client.get("/info/").status_code == 404
