@@ -205,7 +205,7 @@ def test_files_that_others_changed_are_named(opened: Project, box_mask: Boxes) -
     assert final.read_bytes() == (opened.folder / second.path).read_bytes()
     final.write_bytes(b"drawn elsewhere")
     assert check_files(opened) == [
-        "labels/final/belly.nii.gz: was changed by another program; it is left as it is"
+        "labels/final/belly.nii.gz: was changed by another program; it was left unchanged"
     ]
     assert final.read_bytes() == b"drawn elsewhere"
     os.truncate(opened.folder / first.path, 10)
@@ -235,7 +235,7 @@ def test_a_model_proposes_for_what_nobody_has_begun(opened: Project, box_mask: B
     assert (version.is_proposal, version.is_done, version.author) == (True, False, "net 2")
 
     open_case(opened, 2, "anna")
-    with pytest.raises(Conflict, match="nobody has begun"):
+    with pytest.raises(Conflict, match="nobody has worked on"):
         add_proposal(opened, 2, read_version(opened, version), model="net 3")
     assert release(opened, 2, "anna").state == "proposed"
     add_proposal(opened, 2, read_version(opened, version), model="net 3")
@@ -266,7 +266,7 @@ def test_a_proposal_gives_way_to_who_opens_the_case_meanwhile(project: Project, 
 
 def test_prompts_are_json_of_some_size(opened: Project, box_mask: Boxes) -> None:
     mask = box_mask(opened.folder / "belly.nii.gz")
-    for prompts, word in (([{1, 2}], "JSON values"), ([float("nan")], "JSON"), (["x" * 2**22], "at most")):
+    for prompts, word in (([{1, 2}], "must be JSON"), ([float("nan")], "JSON"), (["x" * 2**22], "at most")):
         with pytest.raises(InputError, match=word):
             save_version(opened, 1, "anna", mask, prompts=prompts)
     assert list_versions(opened) == []

@@ -128,7 +128,7 @@ def test_what_has_a_bad_name_is_left_out_with_a_reason(tmp_path: Path, write_sca
         assert len(left) == 3
         for one in left:
             assert f"{one.path}: {one.reason}".isprintable()
-        assert sum("has the name of" in one.reason for one in left) == 1
+        assert sum("has the same name as" in one.reason for one in left) == 1
     finally:
         project.close()
 
@@ -180,7 +180,7 @@ def test_a_damaged_marker_is_refused(project: Project, content: str) -> None:
 def test_another_database_is_noticed(project: Project) -> None:
     marker = project.folder / "medsam2.json"
     marker.write_text(json.dumps({**json.loads(marker.read_text()), "project": "0" * 32}))
-    with pytest.raises(InputError, match="does not know this project"):
+    with pytest.raises(InputError, match="does not contain this project"):
         open_project(project.folder)
     (project.folder / "medsam2.db").write_bytes(b"no database, but long enough to be looked at" * 100)
     with pytest.raises(InputError):
@@ -188,9 +188,9 @@ def test_another_database_is_noticed(project: Project) -> None:
 
 
 def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         create_project(tmp_path / "nowhere")
-    with pytest.raises(InputError, match="is no project"):
+    with pytest.raises(InputError, match="is not a project"):
         open_project(tmp_path)
 
 

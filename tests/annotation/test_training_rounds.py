@@ -95,7 +95,7 @@ def test_rounds_are_used_and_put_back(done: Project) -> None:
     log_events(done, 1, "anna", [{"kind": "box", "at_ms": at}])
     assert [event.round for event in list_events(done)] == [3]
     assert [rounds.back(), rounds.back()] == [2, 1]
-    with pytest.raises(Conflict, match="began with"):
+    with pytest.raises(Conflict, match="first weights are in use"):
         rounds.back()
     assert improving.used == [first.weights, second.weights, first.weights, "compact"]
 
@@ -177,7 +177,7 @@ def test_a_round_that_was_stopped_goes_on_with_its_cases(done: Project, box_mask
     (one,) = rounds.all()
     assert (one.state, one.after) == ("ready", {"Dice": 0.6})
     assert going.plans == stopped.plans
-    with pytest.raises(Conflict, match="round 2 is ready; only one that was stopped can go on"):
+    with pytest.raises(Conflict, match="round 2 is ready; only a stopped round can be resumed"):
         rounds.go_on(2)
     with pytest.raises(Conflict, match="no round 9"):
         rounds.go_on(9)
@@ -241,7 +241,7 @@ def test_a_round_whose_process_died_is_told_by_its_silence(done: Project, clock)
 def test_what_has_to_be_there_first(any_project: Project) -> None:
     assert Rounds(any_project, None, "compact").obstacle() == "this server was started without training"
     rounds = Rounds(any_project, Improving(at_once), "compact")
-    with pytest.raises(Conflict, match=r"3 cases with a mask have to be done, .*; 0 are"):
+    with pytest.raises(Conflict, match=r"a round needs 3 finished cases with a mask, .*; there are 0"):
         rounds.start("anna")
     with pytest.raises(InputError, match="name"):
         rounds.start("<b>")
@@ -267,4 +267,4 @@ def test_there_is_no_outline_to_learn_in_an_empty_mask(done: Project, box_mask) 
     empty = box_mask(done.folder / "head.nii.gz", label=0)
     save_version(done, 3, "anna", empty, objects={"1": {"name": "lesion"}})
     assert [scan.name for scan in finished_scans(done)] == ["belly", "chest"]
-    assert "2 are" in str(Rounds(done, Improving(at_once), "compact").obstacle())
+    assert "there are 2" in str(Rounds(done, Improving(at_once), "compact").obstacle())

@@ -1,4 +1,4 @@
-"""What was logged, put together by attempt, and how much the masks of different authors agree."""
+"""The log summed up by attempt, and how well the masks of different authors agree."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from itertools import combinations
 import numpy as np
 
 from medsam2.annotation.cases import Case, list_cases
-from medsam2.annotation.clock import LOOKING, Event, Part, Tally, tally
+from medsam2.annotation.clock import Event, Part, Tally, num_interactions, tally
 from medsam2.annotation.journal import list_events
 from medsam2.annotation.project import Project
 from medsam2.annotation.rounds import Round, list_rounds
@@ -30,24 +30,24 @@ class Attempt:
     baseline: bool
     """Whether it was done without the model."""
     round: int
-    """Whose weights were in use when it ended."""
+    """The round whose weights were in use at its end."""
     started_ms: int
     active_s: float
     acts: Mapping[str, int]
-    """Events by kind, looking included."""
+    """Number of events by kind, including those that change no mask."""
     hand_voxels: int
     is_finished: bool
-    """Whether it was saved, and the user called a mask of the case done."""
+    """Whether the user saved it, and saved a mask of the case as done."""
 
     @property
     def num_interactions(self) -> int:
-        """Acts that meant to change a mask."""
-        return sum(count for kind, count in self.acts.items() if kind not in LOOKING)
+        """Number of events that were to change a mask."""
+        return num_interactions(self.acts)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """Everything that a project's database says, read once."""
+    """Everything in a project's database that the report needs, read once."""
 
     name: str
     cases: Sequence[Case]
@@ -58,12 +58,12 @@ class Record:
     rounds: Sequence[Round]
 
     def case_name(self, case_id: int) -> str:
-        """What a case is called."""
+        """Return the name of a case."""
         return next(case.name for case in self.cases if case.id == case_id)
 
 
 def gather(project: Project) -> Record:
-    """Read what a report needs."""
+    """Read the record of a project."""
     cases, versions, events = list_cases(project), list_versions(project), list_events(project)
     tallies = tally(events)
     return Record(
@@ -113,37 +113,37 @@ def _attempts(
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """Two masks of one object."""
+    """How well two masks of one object agree."""
 
     case: str
     object: str
     first: str
     second: str
-    """Authors; of a proposal, the model's name."""
+    """The authors; for a proposal, the name of the model."""
     round: int
-    """In which the second one was made."""
+    """The round in which the second mask was made."""
     dice: float
-    """2 |A and B| / (|A| + |B|); 1 where neither has the object."""
+    """2 |A and B| / (|A| + |B|); 1 if neither mask has the object."""
 
 
 def between_authors(project: Project, record: Record) -> list[Agreement]:
     """Compare the newest finished masks of different authors of the same case.
 
-    A mask that cannot be read any more is left out.
+    Masks that can no longer be read are left out.
     """
     found: list[Agreement] = []
     for case in record.cases:
         done: dict[str, Version] = {}
         for version in record.versions:
             if version.case == case.id and version.is_done:
-                done[version.author] = version  # they come in the order of saving
+                done[version.author] = version  # in the order in which they were saved
         for first, second in combinations(sorted(done), 2):
             found += _compare(project, case.name, done[first], done[second])
     return found
 
 
 def with_proposals(project: Project, record: Record) -> list[Agreement]:
-    """Compare the newest proposal that a case had before it was done with the mask that was made of it."""
+    """Compare each finished mask with the newest proposal that the case had before."""
     found: list[Agreement] = []
     for case in record.cases:
         versions = [version for version in record.versions if version.case == case.id]
@@ -157,7 +157,7 @@ def with_proposals(project: Project, record: Record) -> list[Agreement]:
 
 
 def mean_dice(found: Sequence[Agreement]) -> float | None:
-    """Return the mean over objects; None of none."""
+    """Return the mean Dice over objects, None if there are no objects."""
     return float(np.mean([one.dice for one in found])) if found else None
 
 

@@ -1,33 +1,41 @@
-"""The cases of a project: who has which, until when, and what became of it."""
+"""The cases of a project: their states, and which user has which case open."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, RowMapping, and_, func, or_, select, update
+from sqlalchemy import Connection, RowMapping, and_, func, or_, select, union, update
 
-from medsam2.annotation.database import CASES, CHANGES, DRAFTS, EVENTS, VERSIONS
+from medsam2.annotation.database import CASES, CHANGES, DRAFTS, EVENTS, VERSIONS, value_of
 from medsam2.annotation.names import check_comment, check_user
-from medsam2.annotation.project import IN_WORK, NEW, OPENS_TO_WORK, REVIEWED, Project, check_change
+from medsam2.annotation.project import (
+    DONE,
+    IN_WORK,
+    NEW,
+    OPENS_TO_WORK,
+    REVIEWED,
+    Project,
+    check_change,
+)
 from medsam2.errors import Conflict, UnknownCase
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A scan and where the work on it stands."""
+    """A scan and the state of the work on it."""
 
     id: int
     name: str
     path: str
-    """Of the scan, below the project's folder."""
+    """Path of the scan, relative to the project's folder."""
     num_slices: int
-    """Along the file's third axis."""
+    """Slices along the file's third axis."""
     state: str
     owner: str | None
-    """Who worked on it last."""
+    """The user who worked on it last."""
     holder: str | None
-    """Who has it open at the moment."""
+    """The user who has it open now."""
     holder_until_ms: int | None
     updated_ms: int
 
@@ -40,51 +48,44 @@ def moment(at_ms: int) -> str:
 
 def list_cases(project: Project) -> list[Case]:
     """List the cases by name."""
+    of_project = select(CASES).where(CASES.c.project == project.key).order_by(CASES.c.name)
     with project.transaction() as db:
-        rows = (
-            db.execute(select(CASES).where(CASES.c.project == project.key).order_by(CASES.c.name))
-            .mappings()
-            .all()
-        )
-    return [_case(row, project.now_ms()) for row in rows]
+        return [_case(row, project.now_ms()) for row in db.execute(of_project).mappings()]
 
 
 def find_case(project: Project, case_id: int) -> Case:
     """Return one case.
 
     Raises:
-        UnknownCase: There is none.
+        UnknownCase: There is no such case.
     """
     with project.transaction() as db:
         return _case(row_of(db, project, case_id), project.now_ms())
 
 
 def list_users(project: Project) -> list[str]:
-    """List everybody who has done something in the project."""
+    """List all users who have worked in the project."""
     with project.transaction() as db:
         return sorted(users_in(db, project))
 
 
 def users_in(db: Connection, project: Project) -> set[str]:
-    """Return everybody who has done something in the project, within a transaction."""
-    found: set[str] = set()
-    for table, column in ((EVENTS, EVENTS.c.user), (CHANGES, CHANGES.c.user)):
-        wanted = select(column).join(CASES, CASES.c.id == table.c.case)
-        found.update(db.execute(wanted.where(CASES.c.project == project.key).distinct()).scalars())
-    wanted = select(CASES.c.owner).where(CASES.c.project == project.key, CASES.c.owner.is_not(None))
-    found.update(name for name in db.execute(wanted.distinct()).scalars() if name)
-    return found
+    """Return all users who have worked in the project, within a transaction."""
+    names = [select(table.c.user).join(CASES, CASES.c.id == table.c.case) for table in (EVENTS, CHANGES)]
+    names.append(select(CASES.c.owner))
+    of_project = [one.where(CASES.c.project == project.key) for one in names]
+    return {name for name in db.execute(union(*of_project)).scalars() if name}
 
 
 def open_case(project: Project, case_id: int, user: str) -> Case:
-    """Take a case for a user: nobody else can until it is released, or its holder gives no sign of life.
+    """Open a case for a user and lock it: no other user can open it until it is released or the lock expires.
 
-    A case that is new, proposed or rejected is then in work.
+    A case that was new, proposed or rejected is then in work.
 
     Raises:
-        UnknownCase: There is none.
-        Conflict: Somebody else holds it.
-        InputError: The user's name cannot be.
+        UnknownCase: There is no such case.
+        Conflict: Another user has the case open.
+        InputError: The user's name is invalid.
     """
     user = check_user(user)
     with project.transaction() as db:
@@ -97,15 +98,15 @@ def open_case(project: Project, case_id: int, user: str) -> Case:
 
 
 def renew(project: Project, case_id: int, user: str) -> int:
-    """Keep a case for longer.
+    """Renew the lock of a case.
 
     Returns:
-        Until when, in milliseconds since 1970 (UTC).
+        When the lock expires, in milliseconds since 1970 (UTC).
 
     Raises:
-        UnknownCase: There is none.
-        Conflict: Somebody else holds it.
-        InputError: The user's name cannot be.
+        UnknownCase: There is no such case.
+        Conflict: Another user has the case open.
+        InputError: The user's name is invalid.
     """
     user = check_user(user)
     with project.transaction() as db:
@@ -113,12 +114,12 @@ def renew(project: Project, case_id: int, user: str) -> int:
 
 
 def release(project: Project, case_id: int, user: str) -> Case:
-    """Give a case back, if the user holds it; one that was opened and left as it was gets its state back.
+    """Close a case that the user has open; if nothing was drawn in it, it gets its earlier state back.
 
     Raises:
-        UnknownCase: There is none.
-        Conflict: Somebody else holds it.
-        InputError: The user's name cannot be.
+        UnknownCase: There is no such case.
+        Conflict: Another user has the case open.
+        InputError: The user's name is invalid.
     """
     user = check_user(user)
     with project.transaction() as db:
@@ -128,25 +129,27 @@ def release(project: Project, case_id: int, user: str) -> Case:
             freed = update(CASES).where(CASES.c.id == case_id, CASES.c.lock_user == user)
             db.execute(freed.values(lock_user=None, lock_until_ms=None))
         elif holder_of(row, project.now_ms()) is not None:
-            raise _held(row)
+            raise _conflict(row)
         return _case(row_of(db, project, case_id), project.now_ms())
 
 
 def change_state(project: Project, case_id: int, user: str, state: str, comment: str = "") -> Case:
-    """Say what became of a case: a review's verdict, or that it is taken up again.
+    """Change the state of a case: a reviewer's verdict, or the start of new work on it.
 
     Raises:
-        UnknownCase: There is none.
-        Conflict: Somebody else holds it, or the state may not follow.
-        InputError: The name, the state or the comment cannot be.
+        UnknownCase: There is no such case.
+        Conflict: Another user has the case open, or this state may not follow the present one.
+        InputError: The user's name, the state or the comment is invalid.
     """
     user, comment = check_user(user), check_comment(comment)
     with project.transaction() as db:
         row = row_of(db, project, case_id)
         if holder_of(row, project.now_ms()) not in (None, user):
-            raise _held(row)
+            raise _conflict(row)
         if state in OPENS_TO_WORK[:2]:
-            raise Conflict(f"no user makes a case {state}; it was so before anybody worked on it")
+            raise Conflict(
+                f"a user cannot make a case {state}; only a case that nobody has worked on is {state}"
+            )
         check_done_has_mask(db, row, state)
         if state == REVIEWED:
             _check_reviewer(db, project, row, user)
@@ -157,26 +160,26 @@ def change_state(project: Project, case_id: int, user: str, state: str, comment:
 def take_lock(db: Connection, project: Project, case_id: int, user: str) -> int:
     """Take or renew the lock of a case, within a transaction.
 
-    One statement decides, so that of two who ask at the same time one gets it.
+    One SQL statement decides, so that of two simultaneous requests exactly one succeeds.
 
     Raises:
-        UnknownCase: There is none.
-        Conflict: Somebody else holds it.
+        UnknownCase: There is no such case.
+        Conflict: Another user has the case open.
     """
     now = project.now_ms()
     until = now + round(project.lock_s * 1000)
     is_free = or_(CASES.c.lock_user.is_(None), CASES.c.lock_user == user, CASES.c.lock_until_ms <= now)
     wanted = update(CASES).where(and_(CASES.c.id == case_id, CASES.c.project == project.key, is_free))
     if db.execute(wanted.values(lock_user=user, lock_until_ms=until)).rowcount == 0:
-        raise _held(row_of(db, project, case_id))
+        raise _conflict(row_of(db, project, case_id))
     return until
 
 
 def row_of(db: Connection, project: Project, case_id: int) -> RowMapping:
-    """Read a case's row and keep others from changing it until the transaction ends.
+    """Read a case's row and lock it against changes until the transaction ends.
 
     Raises:
-        UnknownCase: There is none.
+        UnknownCase: There is no such case.
     """
     wanted = select(CASES).where(CASES.c.id == case_id, CASES.c.project == project.key)
     row = db.execute(wanted.with_for_update()).mappings().first()
@@ -188,11 +191,11 @@ def row_of(db: Connection, project: Project, case_id: int) -> RowMapping:
 def record_change(
     db: Connection, project: Project, row: RowMapping, user: str, state: str, comment: str = ""
 ) -> None:
-    """Change a case's state, within a transaction, and remember who did.
+    """Change a case's state, within a transaction, and log the change.
 
     Raises:
         InputError: There is no such state.
-        Conflict: It may not follow.
+        Conflict: This state may not follow the present one.
     """
     before = str(row["state"])
     check_change(before, state)
@@ -204,15 +207,15 @@ def record_change(
 
 
 def check_done_has_mask(db: Connection, row: RowMapping, state: str) -> None:
-    """Refuse to call a case done that nobody has drawn a mask for."""
+    """Refuse the state done for a case in which no user has saved a mask."""
     case_id = row["id"]
     drawn = select(func.count()).where(VERSIONS.c.case == case_id, VERSIONS.c.is_proposal.is_(False))
-    if state == "done" and db.execute(drawn).scalar_one() == 0:
-        raise Conflict("a case is done once a mask is saved; this one has none")
+    if state == DONE and db.execute(drawn).scalar_one() == 0:
+        raise Conflict("a case can be done only when a mask is saved; this one has none")
 
 
 def _check_reviewer(db: Connection, project: Project, row: RowMapping, user: str) -> None:
-    """Refuse that authors accept their own masks, unless the project is one person's."""
+    """Refuse that authors review their own masks, unless the project has only one user."""
     case_id = row["id"]
     drawn = VERSIONS.c.is_proposal.is_(False) & VERSIONS.c.is_done & (VERSIONS.c.case == case_id)
     newest = select(VERSIONS.c.author).where(drawn).order_by(VERSIONS.c.number.desc()).limit(1)
@@ -220,13 +223,13 @@ def _check_reviewer(db: Connection, project: Project, row: RowMapping, user: str
         return
     proposed = select(VERSIONS.c.author).join(CASES, CASES.c.id == VERSIONS.c.case)
     proposed = proposed.where(CASES.c.project == project.key, VERSIONS.c.is_proposal)
-    models = set(db.execute(proposed.distinct()).scalars())  # these review nothing
+    models = set(db.execute(proposed.distinct()).scalars())  # models do not review
     if users_in(db, project) - models - {user}:
-        raise Conflict("you drew this mask; somebody else has to review it")
+        raise Conflict("you drew this mask; another user has to review it")
 
 
 def _undo_opening(db: Connection, project: Project, row: RowMapping, user: str) -> None:
-    """Give a case its state back that was opened, and nothing drawn, saved or kept as a draft."""
+    """Give an opened case its earlier state back if the user drew nothing: no mask, no draft."""
     if row["state"] != IN_WORK:
         return
     of_case = select(CHANGES).where(CHANGES.c.case == row["id"]).order_by(CHANGES.c.id.desc())
@@ -242,26 +245,22 @@ def _undo_opening(db: Connection, project: Project, row: RowMapping, user: str) 
             db.execute(update(CASES).where(CASES.c.id == row["id"]).values(owner=None))
 
 
-def _held(row: RowMapping) -> Conflict:
+def _conflict(row: RowMapping) -> Conflict:
     user, until = str(row["lock_user"]), int(row["lock_until_ms"])
     return Conflict(
-        f"{user} has this case open, until {moment(until)} if nothing more is done there; "
-        "it can be opened once it is released",
+        f"{user} has this case open until {moment(until)}, or longer if the work goes on; "
+        "you can open it when it is released",
         holder=user,
         until_ms=until,
     )
 
 
 def holder_of(row: RowMapping, now_ms: int) -> str | None:
-    """Return who has the case of a row open, None if nobody has."""
+    """Return the user who has the case of a row open, None if nobody has."""
     until = row["lock_until_ms"]
     return str(row["lock_user"]) if row["lock_user"] and until is not None and until > now_ms else None
 
 
 def _case(row: RowMapping, now_ms: int) -> Case:
     holder = holder_of(row, now_ms)
-    return Case(
-        **{name: row[name] for name in ("id", "name", "path", "num_slices", "state", "owner", "updated_ms")},
-        holder=holder,
-        holder_until_ms=row["lock_until_ms"] if holder else None,
-    )
+    return value_of(Case, row, holder=holder, holder_until_ms=row["lock_until_ms"] if holder else None)

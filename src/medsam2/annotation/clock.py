@@ -1,10 +1,10 @@
-"""How long people worked: from the events they caused, with the time cut out in which nothing happened.
+"""Active time: how long users worked on each case and object, computed from the events in the log.
 
-A gap of at most `IDLE_S` between two events of one user on one case is work. Of a longer gap `IDLE_COUNTS_S`
-are counted: somebody stopped to look, or left, and which one nobody can tell. The step from one case to
-another counts for neither, nor does what was before a user's first event or after the last. A gap belongs to
-the object of the event that ends it, as it was spent on that act; gaps that end in an event about no object,
-a scroll say, belong to the next object that is touched.
+A gap of at most `IDLE_S` between two events of one user on one case is work and counts in full. A longer gap
+counts `IDLE_COUNTS_S`, because the user may have looked at the image or may have left. The time between two
+cases counts for neither of them; time before a user's first event and after the last is unknown. A gap
+belongs to the object of the event that ends it. If that event is not about an object, for example a scroll,
+the gap belongs to the next object that the user changes.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 
 IDLE_S = 30.0
-"""The longest gap between two events that counts in full, in seconds."""
+"""The longest gap between two events that counts in full."""
 IDLE_COUNTS_S = 5.0
-"""What a longer one counts."""
+"""Seconds that a longer gap counts."""
 NO_OBJECT = 0
 BY_HAND = frozenset({"brush", "erase"})
-"""Kinds of events whose voxels somebody changed himself."""
+"""Kinds of events in which the user changed voxels without the model."""
 LOOKING = frozenset({"open", "scroll", "window", "view", "zoom", "hide", "save", "export", "close"})
-"""Kinds that change no mask; all others are interactions."""
+"""Kinds of events that change no mask; all others are interactions."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """Something that a user did."""
+    """One thing that a user did."""
 
     case: int
     user: str
@@ -36,16 +36,16 @@ class Event:
     """Milliseconds since 1970 in UTC, by the clock of the user's machine."""
     object: int = NO_OBJECT
     voxels: int = 0
-    """How many voxels of the mask it changed."""
+    """Number of voxels of the mask that it changed."""
     baseline: bool = False
     """Whether it was done without the model."""
     round: int = 1
-    """Which weights proposed and helped."""
+    """The round whose weights were in use."""
 
 
 @dataclass(frozen=True, order=True)
 class Part:
-    """What seconds and acts are counted for."""
+    """The part of the work that a tally is about."""
 
     case: int
     user: str
@@ -56,32 +56,37 @@ class Part:
 
 @dataclass(kw_only=True)
 class Tally:
-    """What was counted."""
+    """Time, events and voxels of one part of the work."""
 
     active_s: float = 0.0
     acts: Counter[str] = field(default_factory=Counter)
-    """Events by kind, looking included."""
+    """Number of events by kind, including those that change no mask."""
     hand_voxels: int = 0
 
     @property
     def num_interactions(self) -> int:
-        """Acts that meant to change a mask."""
-        return sum(count for kind, count in self.acts.items() if kind not in LOOKING)
+        """Number of events that were to change a mask."""
+        return num_interactions(self.acts)
 
     def add(self, other: Tally) -> None:
-        """Count another tally as well."""
+        """Add another tally to this one."""
         self.active_s += other.active_s
         self.acts.update(other.acts)
         self.hand_voxels += other.hand_voxels
 
 
+def num_interactions(acts: Mapping[str, int]) -> int:
+    """Return the number of events that were to change a mask, from the number of each kind."""
+    return sum(count for kind, count in acts.items() if kind not in LOOKING)
+
+
 def counted_s(gap_s: float) -> float:
-    """Return what a gap between two events counts, in seconds."""
+    """Return how much of a gap between two events counts as work."""
     return gap_s if gap_s <= IDLE_S else IDLE_COUNTS_S
 
 
 def tally(events: Iterable[Event]) -> dict[Part, Tally]:
-    """Count seconds, acts and voxels for each case, user, mode, round and object.
+    """Sum up time, events and voxels for each case, user, mode, round and object.
 
     Args:
         events: In any order.
@@ -100,7 +105,7 @@ def tally(events: Iterable[Event]) -> dict[Part, Tally]:
 
 
 def by_case(tallies: Mapping[Part, Tally]) -> dict[int, Tally]:
-    """Add up what was counted for each case."""
+    """Sum up the tallies of each case."""
     found: dict[int, Tally] = {}
     for part, one in tallies.items():
         found.setdefault(part.case, Tally()).add(one)
@@ -108,7 +113,7 @@ def by_case(tallies: Mapping[Part, Tally]) -> dict[int, Tally]:
 
 
 def _shared_out(stretch: list[Event]) -> Iterator[tuple[Event, float]]:
-    """Give each event of an unbroken stretch of work on one case the seconds that were spent on it."""
+    """Assign the time of uninterrupted work on one case to its events."""
     gaps = [0.0] + [counted_s((after.at_ms - before.at_ms) / 1000) for before, after in pairwise(stretch)]
     seconds = [0.0] * len(stretch)
     waiting: list[int] = []
@@ -117,6 +122,6 @@ def _shared_out(stretch: list[Event]) -> Iterator[tuple[Event, float]]:
         if event.object != NO_OBJECT:
             seconds[index] = sum(gaps[i] for i in waiting)
             waiting = []
-    for index in waiting:  # nothing was touched after them
+    for index in waiting:  # no object was changed after them
         seconds[index] = gaps[index]
     yield from zip(stretch, seconds, strict=True)

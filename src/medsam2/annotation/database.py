@@ -1,10 +1,12 @@
-"""A project's database, SQLite or PostgreSQL: its tables, in the state that this version knows."""
+"""The database of a project, SQLite or PostgreSQL: its tables, and how rows are read and written."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
@@ -21,6 +23,7 @@ from sqlalchemy import (
     ForeignKey,
     Integer,
     MetaData,
+    RowMapping,
     String,
     Table,
     Text,
@@ -37,7 +40,12 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from medsam2.errors import DatabaseAway, InputError
 
-# Names of constraints that are ours, so that a migration can speak of them in every database.
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+_Value = TypeVar("_Value", bound="DataclassInstance")
+
+# We name the constraints ourselves, so that migrations can refer to them in every database.
 METADATA = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -47,7 +55,7 @@ METADATA = MetaData(
     }
 )
 
-# Times are milliseconds since 1970 in UTC: one number in every database, and what browsers send.
+# Times are milliseconds since 1970 in UTC: one number in every database, as browsers send it.
 PROJECTS = Table(
     "projects",
     METADATA,
@@ -66,7 +74,7 @@ CASES = Table(
     Column("path", String(1000), nullable=False),  # below the project's folder
     Column("num_slices", Integer, nullable=False),
     Column("state", String(16), nullable=False),
-    Column("owner", String(64)),  # who worked on it last
+    Column("owner", String(64)),  # the user who worked on it last
     Column("lock_user", String(64)),
     Column("lock_until_ms", BigInteger),
     Column("updated_ms", BigInteger, nullable=False),
@@ -122,12 +130,12 @@ EVENTS = Table(
     Column("case", ForeignKey("cases.id"), nullable=False),
     Column("user", String(64), nullable=False),
     Column("kind", String(24), nullable=False),
-    Column("object", Integer, nullable=False),  # 0 where it is about none
+    Column("object", Integer, nullable=False),  # 0: the event is not about an object
     Column("at_ms", BigInteger, nullable=False),  # by the clock of the user's machine
     Column("voxels", BigInteger, nullable=False),
     Column("baseline", Boolean, nullable=False),
     Column("round", Integer, nullable=False),
-    # An event that is sent again after a broken connection is one event.
+    # An event that is sent twice, after a broken connection, is one event.
     UniqueConstraint("case", "user", "at_ms", "kind", "object"),
 )
 
@@ -140,93 +148,94 @@ ROUNDS = Table(
     Column("user", String(64), nullable=False),
     Column("num_cases", Integer, nullable=False),
     Column("started_ms", BigInteger, nullable=False),
-    Column("beat_ms", BigInteger, nullable=False),  # last sign of life
+    Column("beat_ms", BigInteger, nullable=False),  # when its process last reported
     Column("ended_ms", BigInteger),
     Column("progress", Float, nullable=False),
     Column("message", Text, nullable=False),
-    Column("before", JSON),  # name of a measure -> value on held-out cases
+    Column("before", JSON),  # name of a measure -> value on the test cases
     Column("after", JSON),
     Column("weights", String(1000)),
     Column("weights_sha256", String(64)),
-    Column("previous", Integer),  # the round in use before this one was taken
+    Column("previous", Integer),  # the round that was in use before this one
 )
 
 
 MIGRATIONS = Path(__file__).with_name("migrations")
-_WAIT_S = 30  # for another process to finish writing
-_MIGRATION_LOCK = 0x6D656473  # PostgreSQL's advisory locks are numbers; any of ours does
+_WAIT_S = 30  # until another process has finished writing
+_MIGRATION_LOCK = 0x6D656473  # PostgreSQL's advisory locks are numbers; this one is arbitrary
 
 
 def open_engine(url: str, folder: Path) -> Engine:
     """Connect to a database and bring its tables up to date.
 
     Args:
-        url: `sqlite:///FILE`, a relative FILE starting from the folder, or `postgresql://HOST/NAME`.
-        folder: The project's.
+        url: `sqlite:///FILE`, with FILE relative to the folder, or `postgresql://HOST/NAME`.
+        folder: The folder of the project.
 
     Raises:
-        InputError: It is no such URL, holds a password, or cannot be reached.
+        InputError: The URL is invalid or contains a password, or the database cannot be reached.
     """
     engine = _engine(url, folder)
     try:
         with transaction(engine) as db:
             upgrade(db)
-    except DatabaseAway as error:
+    except BaseException as error:
         engine.dispose()
-        raise InputError(str(error)) from error
-    except BaseException:
-        engine.dispose()
+        if isinstance(error, DatabaseAway):
+            raise InputError(str(error)) from error
         raise
     return engine
 
 
 @contextmanager
 def transaction(engine: Engine) -> Iterator[Connection]:
-    """Do several things in the database, all or none.
+    """Make several changes in the database: all of them, or none if something fails.
 
     Raises:
-        DatabaseAway: It does not answer, or could not keep what was written.
+        DatabaseAway: The database does not answer, or could not store the changes.
     """
     try:
         with engine.begin() as db:
             yield db
     except PoolTimeout as error:
-        raise DatabaseAway("all connections to the database are at work") from error
+        raise DatabaseAway("all connections to the database are in use") from error
     except DatabaseError as error:
         if type(error) not in (DatabaseError, InternalError, OperationalError):
-            raise  # a mistake of ours
+            raise  # a bug in our code
         reason = str(error.orig).strip().splitlines()[0] if error.orig else "no answer"
         name = engine.url.render_as_string(hide_password=True)
         raise DatabaseAway(f"the database {name} does not answer: {reason}") from error
 
 
 def check_url(url: str) -> None:
-    """Refuse a URL of a database that a project should not have.
+    """Refuse the URL of a database that a project cannot use.
 
     Raises:
-        InputError: It names another kind of database, or holds a password.
+        InputError: It names another kind of database, or contains a password.
     """
     try:
         parsed = make_url(url)
     except ArgumentError:
-        raise InputError(f"{url!r} is no URL of a database; postgresql://HOST/NAME is one") from None
+        raise InputError(
+            f"{url!r} is not the URL of a database; an example is postgresql://HOST/NAME"
+        ) from None
     if parsed.get_backend_name() not in ("sqlite", "postgresql"):
         raise InputError(
-            f"a project is kept in sqlite or postgresql, not in {parsed.get_backend_name()}; "
-            "give postgresql://HOST/NAME, or nothing for a file in the folder"
+            f"a project needs a sqlite or postgresql database, not {parsed.get_backend_name()}; "
+            "give postgresql://HOST/NAME, or no URL for a file in the folder"
         )
     if parsed.password is not None:
-        # The URL is written into the folder, where everybody who sees the scans would see it.
+        # The URL is stored in the folder, where everybody who can read the scans can read it.
         raise InputError(
-            "leave the password out of the URL; PostgreSQL takes it from PGPASSWORD or ~/.pgpass"
+            "leave the password out of the URL; PostgreSQL reads it from PGPASSWORD or ~/.pgpass"
         )
 
 
 def upgrade(db: Connection) -> None:
-    """Apply the migrations that a database lacks; those it has are left alone.
+    """Apply the migrations that the database does not have yet.
 
     Raises:
-        InputError: A newer version of the program made it.
+        InputError: A newer version of the program made the database.
     """
     if db.dialect.name == "postgresql":
         db.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
@@ -237,7 +246,7 @@ def upgrade(db: Connection) -> None:
         missing = list(script.iterate_revisions("heads", current or "base"))
     except RevisionError:
         raise InputError(
-            f"the database is of a newer medsam2 than this one (revision {current}); upgrade medsam2"
+            f"a newer medsam2 than this one made the database (revision {current}); upgrade medsam2"
         ) from None
     for revision in reversed(missing):
         with Operations.context(context):
@@ -245,21 +254,34 @@ def upgrade(db: Connection) -> None:
         context.stamp(script, revision.revision)
 
 
+def value_of(kind: type[_Value], row: Mapping[str, object] | RowMapping, **more: object) -> _Value:
+    """Make a dataclass of a row: each field has the value of the column with its name.
+
+    Args:
+        kind: The dataclass.
+        row: A row, or the values that were written as one.
+        more: Fields that are no columns, or have another value.
+    """
+    columns = {field.name: row[field.name] for field in fields(kind) if field.name not in more}
+    return kind(**columns, **more)
+
+
 def insert_new(db: Connection, table: Table, rows: Sequence[Mapping[str, object]]) -> None:
-    """Insert rows, leaving out those that are there already by a unique constraint."""
-    if not rows:
-        return
-    insert = postgresql.insert if db.dialect.name == "postgresql" else sqlite.insert
-    db.execute(insert(table).on_conflict_do_nothing(), [dict(row) for row in rows])
+    """Insert rows, except those that a unique constraint says are there already."""
+    if rows:
+        db.execute(_insert(db, table).on_conflict_do_nothing(), [dict(row) for row in rows])
 
 
 def replace_row(db: Connection, table: Table, row: Mapping[str, object]) -> None:
-    """Insert a row, or put it in the place of the one with its primary key."""
-    insert = postgresql.insert if db.dialect.name == "postgresql" else sqlite.insert
+    """Insert a row, or replace the one with the same primary key."""
     keys = [column.name for column in table.primary_key]
-    statement = insert(table).values(**row)
+    statement = _insert(db, table).values(**row)
     changed = {name: statement.excluded[name] for name in row if name not in keys}
     db.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed))
+
+
+def _insert(db: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
+    return postgresql.insert(table) if db.dialect.name == "postgresql" else sqlite.insert(table)
 
 
 def _engine(url: str, folder: Path) -> Engine:
@@ -267,7 +289,7 @@ def _engine(url: str, folder: Path) -> Engine:
     parsed = make_url(url)
     try:
         if parsed.get_backend_name() == "postgresql":
-            # The driver we ask for, whatever an old URL says; a dead connection is noticed before its use.
+            # Always our driver, whatever an old URL names; a dead connection is noticed before it is used.
             return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
         file = folder / (parsed.database or "medsam2.db")
         engine = create_engine(
@@ -283,10 +305,10 @@ def _engine(url: str, folder: Path) -> Engine:
 
 
 def _set_up_sqlite(connection: object, _: ConnectionPoolEntry) -> None:
-    connection.isolation_level = None  # type: ignore[attr-defined]  # we say ourselves when one begins
+    connection.isolation_level = None  # type: ignore[attr-defined]  # we begin transactions ourselves
     connection.execute("PRAGMA foreign_keys = ON")  # type: ignore[attr-defined]
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    # Taken at once: what is read first must still be so when it is written.
+    # Lock at once: a value that was read must still be valid when the change is written.
     connection.exec_driver_sql("BEGIN IMMEDIATE")

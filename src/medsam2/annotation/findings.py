@@ -1,12 +1,11 @@
-"""What a project's record shows: time by round, saving, agreement, pictures."""
+"""The results in a project's record: time by round, time saved, agreement, pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from medsam2.annotation.attempts import Agreement, Attempt, Record, between_authors, gather, with_proposals
 from medsam2.annotation.clock import LOOKING
@@ -15,14 +14,12 @@ from medsam2.annotation.project import Project
 from medsam2.annotation.versions import Version, latest_done, read_version
 from medsam2.errors import MedSAM2Error
 from medsam2.imaging.io import read
-
-NUM_RESAMPLES = 9_999
-LEVEL = 0.95
+from medsam2.measure.intervals import bootstrap_interval
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mean:
-    """A mean over cases and 95 % of its bootstrap; no interval with fewer than two cases."""
+    """A mean over cases with its 95 % bootstrap interval, which needs at least two cases."""
 
     value: float
     interval: tuple[float, float] | None
@@ -31,27 +28,27 @@ class Mean:
 
 @dataclass(frozen=True, kw_only=True)
 class Saving:
-    """The part of the time without the model that was not needed with it."""
+    """How much less time a case takes with the model than without it."""
 
     value: float
-    """1 - seconds with / seconds without; negative if it took longer."""
+    """1 - seconds with / seconds without; negative if it takes longer with the model."""
     interval: tuple[float, float] | None
-    """95 % of a bootstrap over cases; None with fewer than two."""
+    """95 % bootstrap interval over cases; None with fewer than two cases."""
     is_paired: bool
-    """Whether the same cases were done both ways; otherwise the means of two groups are compared."""
+    """Whether the same cases were done with and without the model; otherwise two groups are compared."""
     num_with: int
     num_without: int
     with_s: float
-    """Mean seconds a case with the model."""
+    """Mean seconds per case with the model."""
     without_s: float
     pairs: tuple[tuple[str, float, float], ...]
-    """Case, seconds without, seconds with, where it was done both ways."""
+    """Case, seconds without, seconds with; of the cases that were done both with and without the model."""
     num_baseline_first: int
-    """Pairs of which the way without the model came first."""
+    """Number of pairs in which the work without the model came first."""
 
 
 def seconds_by_case(attempts: Sequence[Attempt]) -> dict[str, float]:
-    """Return case -> active seconds of a finished attempt, the mean where several users did it."""
+    """Return case -> active seconds of its finished attempts, the mean of several users."""
     found: dict[str, list[float]] = {}
     for attempt in attempts:
         if attempt.is_finished:
@@ -60,22 +57,25 @@ def seconds_by_case(attempts: Sequence[Attempt]) -> dict[str, float]:
 
 
 def mean_of(values: Sequence[float], *, seed: int = 0) -> Mean | None:
-    """Return the mean of what cases took; None of none."""
+    """Return the mean over cases, None if there are no cases."""
     if not values:
         return None
     array = np.asarray(values, np.float64)
-    interval = _bootstrap((array,), lambda values, axis=-1: values.mean(axis=axis), seed, is_paired=False)
+    interval = bootstrap_interval(
+        (array,), lambda values, axis=-1: values.mean(axis=axis), seed, is_paired=False
+    )
     return Mean(value=float(array.mean()), interval=interval, num_cases=len(array))
 
 
 def compare(attempts: Sequence[Attempt], *, seed: int = 0) -> Saving | None:
     """Compare finished attempts with the model and without it.
 
-    Where at least two cases were done both ways only these count, in pairs, and a bootstrap draws cases.
-    Otherwise the means of all cases of each kind are compared, and the bootstrap draws from each.
+    If at least two cases were done both with and without the model, only these count, in pairs, and the
+    bootstrap draws pairs. Otherwise the means of the two groups of cases are compared, and the bootstrap
+    draws from each group.
 
     Returns:
-        None if one of the two was not logged: then nothing can be said.
+        None if there is no attempt with the model, or none without it.
     """
     with_model = seconds_by_case([one for one in attempts if not one.baseline])
     without = seconds_by_case([one for one in attempts if one.baseline])
@@ -87,7 +87,7 @@ def compare(attempts: Sequence[Attempt], *, seed: int = 0) -> Saving | None:
     theirs = np.array([without[case] for case in (both if is_paired else without)])
     if theirs.sum() <= 0:
         return None
-    interval = _bootstrap(
+    interval = bootstrap_interval(
         (ours, theirs),
         lambda o, t, axis=-1: 1 - o.mean(axis=axis) / t.mean(axis=axis),
         seed,
@@ -117,27 +117,6 @@ def _baseline_came_first(attempts: Sequence[Attempt], case: str) -> bool:
     return starts[True] < starts[False]
 
 
-def _bootstrap(
-    data: tuple[np.ndarray, ...], statistic: Callable[..., np.ndarray], seed: int, *, is_paired: bool
-) -> tuple[float, float] | None:
-    """95 % of a statistic over cases drawn with replacement; in pairs a case's numbers stay together."""
-    if min(len(values) for values in data) < 2:
-        return None
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found = stats.bootstrap(
-            data,
-            statistic,
-            paired=is_paired,
-            vectorized=True,
-            n_resamples=NUM_RESAMPLES,
-            method="percentile",  # the others divide by a spread that is 0 where all cases agree
-            rng=np.random.default_rng(seed),
-        ).bootstrap_distribution
-    # A draw of nothing but cases that took no time without the model compares with nothing.
-    low, high = np.percentile(found[np.isfinite(found)], [100 * (1 - LEVEL) / 2, 100 * (1 + LEVEL) / 2])
-    return float(low), float(high)
-
-
 MAX_PICTURES = 12
 
 
@@ -152,19 +131,19 @@ class Group:
     mean_s: Mean
     median_s: float
     acts: Mapping[str, float]
-    """Kind -> mean number a case, looking left out."""
+    """Kind of interaction -> mean number per case."""
     hand_voxels: float
-    """Mean number of voxels a case that were changed by hand."""
+    """Mean number of voxels per case that were changed by hand."""
 
     @property
     def title(self) -> str:
-        """What it is called in tables and figures."""
+        """Return its name in tables and figures."""
         return "without the model" if self.baseline else f"round {self.round}, with the model"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A finished mask on its scan."""
+    """A finished mask, drawn on its scan."""
 
     case: str
     author: str
@@ -174,7 +153,7 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """All that a report shows."""
+    """Everything that the report shows."""
 
     record: Record
     groups: Sequence[Group]
@@ -186,12 +165,12 @@ class Findings:
 
     @property
     def finished(self) -> list[Attempt]:
-        """Attempts that count for means."""
+        """Return the finished attempts, which alone count for means."""
         return [one for one in self.record.attempts if one.is_finished]
 
 
 def find(project: Project) -> Findings:
-    """Read a project's record and work out what it says."""
+    """Read a project's record and compute the results."""
     record = gather(project)
     finished = [one for one in record.attempts if one.is_finished]
     baseline = [one for one in finished if one.baseline]
@@ -213,7 +192,7 @@ def find(project: Project) -> Findings:
 
 
 def _groups(finished: Sequence[Attempt]) -> Iterator[Group]:
-    """Put attempts into groups: those without the model together, as no weights take part in them."""
+    """Group attempts by round; those without the model are one group, because no weights take part."""
     keys = sorted({(not one.baseline, 0 if one.baseline else one.round) for one in finished})
     for has_model, number in keys:
         chosen = [
@@ -237,7 +216,7 @@ def _groups(finished: Sequence[Attempt]) -> Iterator[Group]:
 
 
 def _pictures(project: Project, record: Record) -> Iterator[Picture]:
-    """Draw the newest finished masks; of cases whose files cannot be read there is none."""
+    """Draw the newest finished masks; cases whose files cannot be read are left out."""
     shown = 0
     for case in record.cases:
         version = latest_done([one for one in record.versions if one.case == case.id])

@@ -1,4 +1,4 @@
-"""Run rounds of improvement in the background, one at a time, and change weights."""
+"""Run rounds of fine-tuning in the background, one at a time, and change the weights in use."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ from medsam2.annotation.versions import digest
 from medsam2.errors import Conflict, DatabaseAway, InputError, MedSAM2Error
 
 _BEAT_S = 10.0
-_SAID_EVERY_S = 1.0
+_REPORT_EVERY_S = 1.0
 _LONGEST_MESSAGE = 500
 
 logger = logging.getLogger(__name__)
 
 
 class Rounds:
-    """The rounds of an open project; used by many threads.
+    """The rounds of an open project, for many threads.
 
     Args:
         project: The project.
-        improver: Trains and changes weights; None where the application cannot.
-        first_weights: Name or file of the weights that the project began with.
+        improver: Trains and changes weights; None if the application cannot do that.
+        first_weights: Name or file of the project's first weights.
     """
 
     def __init__(self, project: Project, improver: Improver | None, first_weights: str) -> None:
@@ -62,30 +62,30 @@ class Rounds:
 
     @property
     def current(self) -> int:
-        """The round whose weights are in use; 1 is what the project began with."""
+        """The round whose weights are in use; 1 stands for the project's first weights."""
         return current_round(self._project)
 
     def all(self) -> list[Round]:
-        """List them, the first one that was started first."""
+        """List the rounds in the order in which they were started."""
         return list_rounds(self._project)
 
     def obstacle(self) -> str | None:
-        """Say why no round can be started, None if one can."""
+        """Return why no round can be started, None if one can."""
         if (reason := self._why_none_can_run()) is not None:
             return reason
         if (num_done := len(finished_scans(self._project))) < FEWEST_CASES:
             return (
-                f"{FEWEST_CASES} cases with a mask have to be done, to learn from and to measure on; "
-                f"{num_done} {'is' if num_done == 1 else 'are'}"
+                f"a round needs {FEWEST_CASES} finished cases with a mask, to learn from and to measure on; "
+                f"there {'is' if num_done == 1 else 'are'} {num_done}"
             )
         return None
 
     def start(self, user: str) -> Round:
-        """Begin to train on what is done, in the background.
+        """Start to train on the finished cases, in the background.
 
         Raises:
-            Conflict: One is running, or there is nothing to learn from.
-            InputError: The user's name cannot be, or the plan cannot be written.
+            Conflict: A round is running, or there are too few finished cases.
+            InputError: The user's name is invalid, or the plan cannot be written.
         """
         user = check_user(user)
         if (reason := self.obstacle()) is not None:
@@ -100,16 +100,16 @@ class Rounds:
         return self._begin(plan)
 
     def go_on(self, number: int) -> Round:
-        """Take up a round that was stopped, with the cases that it began with.
+        """Resume a stopped round, with the cases that it started with.
 
         Raises:
-            Conflict: It is not stopped, another one is running, or nothing is left of it.
+            Conflict: It is not stopped, another round is running, or its files are gone.
         """
         if (reason := self._why_none_can_run()) is not None:
             raise Conflict(reason)
         one = self._find(number)
         if one.state != STOPPED:
-            raise Conflict(f"round {number} is {one.state}; only one that was stopped can go on")
+            raise Conflict(f"round {number} is {one.state}; only a stopped round can be resumed")
         try:
             plan = read_plan(
                 self._project, number, self._folder_of(number), start=self._first_weights,
@@ -121,36 +121,36 @@ class Rounds:
         return self._begin(plan)
 
     def use(self, number: int) -> Round:
-        """Take a round's weights into use.
+        """Use the weights of a round from now on.
 
         Raises:
             Conflict: There is no such round, or it has no weights.
         """
         one = self._find(number)
         if one.state != READY:
-            raise Conflict(f"round {number} is {one.state}; only one that is ready has weights to use")
+            raise Conflict(f"round {number} is {one.state}; only a ready round has weights to use")
         before = self.current
         if number != before:
             self._switch(number, before)
         return self._find(number)
 
     def back(self) -> int:
-        """Put the weights back that were in use before.
+        """Use the weights again that were in use before.
 
         Returns:
-            Whose weights are in use now.
+            The round whose weights are in use now.
 
         Raises:
-            Conflict: There were none before.
+            Conflict: No other weights were in use before.
         """
         previous = previous_round(self._project)
         if previous is None:
-            raise Conflict("the weights in use are those that the project began with")
+            raise Conflict("the project's first weights are in use; there are none before them")
         self._switch(previous, None)
         return previous
 
     def close(self) -> None:
-        """Ask a running round to end, and wait for it a moment; it can go on another time."""
+        """Stop a running round and wait a moment for its end; it can be resumed later."""
         self._ending.set()
         if self._thread is not None:
             self._thread.join(_BEAT_S)
@@ -173,7 +173,7 @@ class Rounds:
     def _switch(self, number: int, previous: int | None) -> None:
         if self._improver is None:
             raise Conflict("this server cannot change its weights")
-        # First what can fail: the database says what is so.
+        # Loading can fail, so do it first: the database must name the weights that are in use.
         self._improver.use(self._weights_of(number))
         record_use(self._project, number, previous)
 
@@ -187,7 +187,7 @@ class Rounds:
         raise Conflict(f"there is no round {number}")
 
     def _work(self, plan: Plan) -> None:
-        """Train, and remember how it ended; runs in a thread of its own."""
+        """Train, and record the result; runs in a thread of its own."""
         ended = threading.Event()
         beat = threading.Thread(target=self._beat, args=(plan.number, ended), daemon=True)
         beat.start()
@@ -195,11 +195,11 @@ class Rounds:
             values = self._train(plan)
         except Ended:
             values = {"state": STOPPED, "message": SERVER_ENDED}
-        except Exception as error:  # whatever a training fails of, the server goes on
+        except Exception as error:  # no failure of a training may end the server
             logger.exception("a round of training failed")
             is_ours = isinstance(error, MedSAM2Error)
-            said = str(error) if is_ours else f"failed unexpectedly, {type(error).__name__}"
-            values = {"state": FAILED, "message": said[:_LONGEST_MESSAGE]}
+            reason = str(error) if is_ours else f"failed unexpectedly, {type(error).__name__}"
+            values = {"state": FAILED, "message": reason[:_LONGEST_MESSAGE]}
         finally:
             ended.set()
             beat.join()
@@ -225,14 +225,14 @@ class Rounds:
         }
 
     def _reporter(self, number: int) -> Callable[[float, str], None]:
-        said_s = 0.0
+        reported_s = 0.0
 
         def report(progress: float, message: str) -> None:
-            nonlocal said_s
+            nonlocal reported_s
             if self._ending.is_set():
                 raise Ended
-            if time.monotonic() - said_s >= _SAID_EVERY_S:
-                said_s = time.monotonic()
+            if time.monotonic() - reported_s >= _REPORT_EVERY_S:
+                reported_s = time.monotonic()
                 part = min(1.0, max(0.0, float(progress)))
                 values = {"progress": part, "message": message[:_LONGEST_MESSAGE]}
                 record_life(self._project, number, values)
@@ -240,9 +240,9 @@ class Rounds:
         return report
 
     def _beat(self, number: int, ended: threading.Event) -> None:
-        """Show that this process lives, so that a round that runs is told from one that died."""
+        """Record regularly that this process is alive; a round whose process died counts as stopped."""
         while not ended.wait(_BEAT_S):
             try:
                 record_life(self._project, number, {})
             except DatabaseAway:
-                logger.warning("the sign of life of round %d could not be written", number)
+                logger.warning("could not record that round %d is alive", number)

@@ -1,4 +1,4 @@
-"""The log of what users did, and their work that is not saved yet."""
+"""The log of what users did (events), and their unsaved work (drafts)."""
 
 from __future__ import annotations
 
@@ -9,31 +9,33 @@ from sqlalchemy import func, select
 
 from medsam2.annotation.cases import row_of, take_lock
 from medsam2.annotation.clock import NO_OBJECT, Event
-from medsam2.annotation.database import CASES, DRAFTS, EVENTS, PROJECTS, insert_new, replace_row
+from medsam2.annotation.database import CASES, DRAFTS, EVENTS, PROJECTS, insert_new, replace_row, value_of
 from medsam2.annotation.names import MAX_LABEL, check_kind, check_user
 from medsam2.annotation.project import Project
 from medsam2.errors import InputError
 
 MAX_EVENTS = 1000
-"""In one message."""
-_OVERLAP = 1000
+"""Events in one message."""
+_OVERLAP = 1000  # of two transactions the one with the lower number may be visible later
 _MAX_VOXELS = 2**40
-_EARLIEST_MS = 946_684_800_000  # the year 2000: a clock that stands before it was never set
-_AHEAD_MS = 86_400_000
+MAX_BYTES = 4 * 2**20
+"""Largest draft, as JSON."""
+_EARLIEST_MS = 946_684_800_000  # the year 2000: a clock before that was never set
+_AHEAD_MS = 86_400_000  # a clock may be a day fast
 
 
 def log_events(project: Project, case_id: int, user: str, events: object) -> None:
-    """Keep what a user did on a case; what is known already is left out.
+    """Log what a user did on a case; events that are in the log already are ignored.
 
     Args:
         project: The project.
         case_id: The case.
-        user: Who.
-        events: A list of {"kind", "at_ms"} with, where they apply, "object", "voxels" and "baseline".
+        user: The user.
+        events: A list of {"kind", "at_ms"}, optionally with "object", "voxels" and "baseline".
 
     Raises:
         UnknownCase: There is no such case.
-        InputError: Something is not of this form; nothing is kept then.
+        InputError: An event has another form; then none is logged.
     """
     user = check_user(user)
     if not isinstance(events, Sequence) or isinstance(events, str) or len(events) > MAX_EVENTS:
@@ -47,30 +49,23 @@ def log_events(project: Project, case_id: int, user: str, events: object) -> Non
 
 
 def list_events(project: Project, user: str | None = None) -> list[Event]:
-    """List everything that was logged, of one user or of all, by case and time."""
+    """List the events of one user or of all users, by case and time."""
     wanted = select(EVENTS).join(CASES, CASES.c.id == EVENTS.c.case).where(CASES.c.project == project.key)
     if user is not None:
         wanted = wanted.where(EVENTS.c.user == user)
+    wanted = wanted.order_by(EVENTS.c.case, EVENTS.c.at_ms, EVENTS.c.id)
     with project.transaction() as db:
-        rows = db.execute(wanted.order_by(EVENTS.c.case, EVENTS.c.at_ms, EVENTS.c.id)).all()
-    return [
-        Event(
-            case=row.case, user=row.user, kind=row.kind, at_ms=row.at_ms, object=row.object,
-            voxels=row.voxels, baseline=row.baseline, round=row.round,
-        )
-        for row in rows
-    ]  # fmt: skip
+        return [value_of(Event, row) for row in db.execute(wanted).mappings()]
 
 
 def users_since(project: Project, number: int) -> tuple[set[str], int]:
-    """Return who has logged something since, and the number of the newest event.
+    """Return the users with events after a given one, and the number of the newest event.
 
     Args:
         project: The project.
-        number: What was returned the last time, 0 at first.
+        number: The number that the last call returned, 0 for the first call.
     """
     since = select(EVENTS.c.user).join(CASES, CASES.c.id == EVENTS.c.case).distinct()
-    # Of two transactions the one with the lower number may be the later one to be seen.
     since = since.where(CASES.c.project == project.key, EVENTS.c.id > number - _OVERLAP)
     with project.transaction() as db:
         newest = db.execute(select(func.max(EVENTS.c.id))).scalar() or 0
@@ -79,7 +74,7 @@ def users_since(project: Project, number: int) -> tuple[set[str], int]:
 
 def _row(event: object, index: int, latest_ms: int) -> dict[str, object]:
     if not isinstance(event, Mapping):
-        raise InputError(f'event {index}: is {{"kind", "object", "at_ms", "voxels", "baseline"}}')
+        raise InputError(f'event {index}: expected {{"kind", "object", "at_ms", "voxels", "baseline"}}')
     baseline = event.get("baseline")
     if not (baseline is None or isinstance(baseline, bool)):
         raise InputError(f"event {index}: baseline is true or false, not {str(baseline)[:40]!r}")
@@ -98,7 +93,7 @@ def _whole(
     value = event.get(name)
     if value is None and default is not None:
         return default
-    # Browsers' clocks have fractions of a millisecond.
+    # Browsers send fractions of a millisecond.
     if isinstance(value, float) and abs(value) < 2**53:
         value = round(value)
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
@@ -108,23 +103,19 @@ def _whole(
     return value
 
 
-MAX_BYTES = 4 * 2**20
-"""Of a draft, as JSON."""
-
-
 def keep_draft(project: Project, case_id: int, user: str, content: object) -> None:
-    """Keep a user's draft of a case in place of the one before; a sign of life as well.
+    """Store a user's draft of a case in place of the one before, and renew the user's lock.
 
     Raises:
         UnknownCase: There is no such case.
-        Conflict: Somebody else holds it.
-        InputError: The name cannot be, or the draft is too large or no JSON.
+        Conflict: Another user has the case open.
+        InputError: The user's name is invalid, or the draft is too large or not JSON.
     """
     user = check_user(user)
     try:
         text = json.dumps(content, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"a draft is made of JSON values: {error}") from None
+        raise InputError(f"a draft must be JSON: {error}") from None
     if len(text) > MAX_BYTES:
         raise InputError(f"a draft has at most {MAX_BYTES} bytes, this one has {len(text)}")
     with project.transaction() as db:
@@ -138,7 +129,7 @@ def find_draft(project: Project, case_id: int, user: str) -> object:
 
     Raises:
         UnknownCase: There is no such case.
-        InputError: The name cannot be.
+        InputError: The user's name is invalid.
     """
     user = check_user(user)
     wanted = select(DRAFTS.c.content).where(DRAFTS.c.case == case_id, DRAFTS.c.user == user)

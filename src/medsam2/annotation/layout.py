@@ -1,4 +1,4 @@
-"""Where the files of a project lie; small pictures, which can be made again, among them."""
+"""The files in a project's folder: where each lies, and small pictures that can be drawn again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from PIL import Image, ImageColor
 from scipy import ndimage
 
 from medsam2.annotation.names import check_case_name
-from medsam2.errors import InputError
+from medsam2.errors import InputError, reading
 from medsam2.imaging.formats.archive import kind_of_content
 from medsam2.imaging.intensity import resolve_window, to_uint8
 from medsam2.imaging.io import READ_SUFFIXES, read
@@ -27,17 +27,17 @@ from medsam2.imaging.replacing import replacing
 from medsam2.imaging.volume import Volume
 
 MARKER = "medsam2.json"
-"""The file that makes a folder a project: its name, its key and where its database is."""
+"""The file that makes a folder a project: its name, its key and the URL of its database."""
 DATABASE = "medsam2.db"
 HIDDEN = ".medsam2"
-"""For what can be made again: thumbnails, and the weights of rounds."""
+"""The folder for thumbnails and for the weights of rounds."""
 LABELS = "labels"
 VERSIONS = "versions"
 MASK_SUFFIX = ".nii.gz"
 
 _ARCHIVE = ".zip"
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
-_LOOKED_AT = 50  # files of a folder, to see whether there is DICOM in it
+_MOST_FILES = 50  # that are read to see whether a folder contains DICOM
 
 
 @dataclass(frozen=True)
@@ -45,31 +45,29 @@ class Scan:
     """A scan in the project's folder."""
 
     name: str
-    """What the case is called: the file's name without its suffix, or the folder's."""
+    """Name of the case: that of the file without its suffix, or that of the folder."""
     path: str
-    """Below the project's folder."""
+    """Relative to the project's folder."""
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Something in the folder that is no case, and why."""
+    """An entry of the folder that cannot be a case, and why."""
 
     path: str
     reason: str
 
 
 def find_scans(folder: Path) -> tuple[list[Scan], list[LeftOut]]:
-    """List the scans that lie in a folder: files that `read` takes, .zip files and folders of DICOM.
+    """List the scans in a folder: files that `read` can read, .zip files and folders of DICOM.
 
-    Folders that hold anything else are not searched.
+    Other folders are not searched.
 
     Raises:
         InputError: The folder cannot be read.
     """
-    try:
+    with reading(folder):
         entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be read: {error.strerror or error}") from error
     scans: dict[str, Scan] = {}
     left: list[LeftOut] = []
     for entry in entries:
@@ -82,33 +80,33 @@ def find_scans(folder: Path) -> tuple[list[Scan], list[LeftOut]]:
         except InputError as error:
             left.append(LeftOut(_shown(entry.name), str(error)))
             continue
-        # One name would stand for two masks; systems that ignore case would mix up names that differ in it.
+        # Two scans with one name would share a mask file; some file systems ignore upper and lower case.
         if (other := scans.get(name.casefold())) is not None:
-            left.append(LeftOut(entry.name, f"has the name of {other.path}; rename one of them"))
+            left.append(LeftOut(entry.name, f"has the same name as {other.path}; rename one of them"))
             continue
         scans[name.casefold()] = Scan(name, entry.name)
     return list(scans.values()), left
 
 
 def final_path(folder: Path, name: str) -> Path:
-    """Where the latest finished mask of a case lies, for MONAI Label and everybody else."""
+    """Path of the latest finished mask of a case, where MONAI Label and other programs find it."""
     return folder / LABELS / "final" / f"{name}{MASK_SUFFIX}"
 
 
 def original_path(folder: Path, name: str) -> Path:
-    """Where the latest proposal of a model for a case lies."""
+    """Path of the latest proposal of a model for a case."""
     return folder / LABELS / "original" / f"{name}{MASK_SUFFIX}"
 
 
 def version_path(folder: Path, name: str, at_ms: int, sha256: str) -> Path:
-    """Where a version is kept: the name tells time and content, so that no two share one."""
+    """Path of a version; its name has the time and a digest of the content, so each is unique."""
     moment = datetime.fromtimestamp(at_ms / 1000, UTC)
     stamp = moment.strftime("%Y%m%dT%H%M%S") + f"{at_ms % 1000:03d}Z"
     return folder / VERSIONS / name / f"{stamp}-{sha256[:12]}{MASK_SUFFIX}"
 
 
 def publish(version: Path, target: Path) -> None:
-    """Put a copy of a version where others look for it; a copy, as others may write into theirs.
+    """Copy a version to the path where other programs find it; they may change that copy.
 
     Raises:
         InputError: It cannot be written.
@@ -120,7 +118,7 @@ def publish(version: Path, target: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder in a project, if it is not there.
+    """Make a folder in a project, unless it exists.
 
     Raises:
         InputError: It cannot be made.
@@ -132,18 +130,18 @@ def make_folder(folder: Path) -> None:
 
 
 def flush(path: Path) -> None:
-    """Wait until a file's bytes are on the disk, so that its new name never stands for half of it."""
+    """Wait until a file's bytes are on the disk, so that a power cut cannot leave half of it."""
     with path.open("rb") as file:
         try:
             os.fsync(file.fileno())
         except OSError as error:
-            # Some network file systems cannot say.
+            # Some network file systems do not support it.
             if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
                 raise
 
 
 def _stem(entry: Path) -> str | None:
-    """The name of the case that an entry is, None if it is none."""
+    """Name of the case that an entry would be, None if it is not a scan."""
     lower = entry.name.lower()
     if entry.is_dir():
         return entry.name if _holds_dicom(entry) else None
@@ -155,7 +153,7 @@ def _stem(entry: Path) -> str | None:
 
 def _holds_dicom(folder: Path) -> bool:
     files = (path for path in folder.rglob("*") if path.is_file())
-    return any(_is_dicom(path) for path in itertools.islice(files, _LOOKED_AT))
+    return any(_is_dicom(path) for path in itertools.islice(files, _MOST_FILES))
 
 
 def _is_dicom(path: Path) -> bool:
@@ -166,22 +164,22 @@ def _is_dicom(path: Path) -> bool:
 
 
 def _shown(name: str) -> str:
-    """A name that may hold anything, as it can stand in a line."""
+    """A name for messages, with unprintable characters escaped."""
     return (
         name.encode("unicode_escape", "surrogateescape").decode("ascii") if not name.isprintable() else name
     )
 
 
 def find_picture(folder: Path, key: str, *, newer_than: Path | None = None) -> bytes | None:
-    """Return a picture from the store of a project.
+    """Return a stored picture of a project.
 
     Args:
-        folder: The project's.
-        key: What the picture shows.
-        newer_than: A file that the picture must not be older than.
+        folder: The project's folder.
+        key: Says what the picture shows.
+        newer_than: A file; an older picture does not count.
 
     Returns:
-        PNG; None if there is none.
+        PNG; None if there is no such picture.
     """
     kept = _path(folder, key)
     with suppress(OSError):
@@ -191,7 +189,7 @@ def find_picture(folder: Path, key: str, *, newer_than: Path | None = None) -> b
 
 
 def keep_picture(folder: Path, key: str, picture: bytes) -> None:
-    """Store a picture; where that cannot be done it is drawn again the next time."""
+    """Store a picture; if that fails, it is drawn again the next time."""
     path = _path(folder, key)
     with suppress(OSError, InputError):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -200,23 +198,23 @@ def keep_picture(folder: Path, key: str, picture: bytes) -> None:
 
 
 def _path(folder: Path, key: str) -> Path:
-    # A digest, as what is shown may be called anything.
+    # A digest, because a key may have any characters.
     return folder / HIDDEN / "pictures" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.png"
 
 
 SIDE = 160
-"""Pixels of a thumbnail's longer side."""
+"""Longer side of a thumbnail, in pixels."""
 REPORT_SIDE = 300
-"""Pixels of the longer side of a picture with outlines."""
+"""Longer side of a picture with outlines, in pixels."""
 _LINE = 2  # pixels
 
 
 def thumbnail(folder: Path, scan: str) -> bytes:
-    """Return a scan's middle slice as PNG, from the store if it is there and not older than the scan.
+    """Return a scan's middle slice as PNG; a stored picture is used unless the scan is newer.
 
     Args:
-        folder: The project's.
-        scan: Path of the scan below it.
+        folder: The project's folder.
+        scan: Path of the scan in the folder.
 
     Raises:
         InputError: The scan cannot be read.
@@ -226,14 +224,14 @@ def thumbnail(folder: Path, scan: str) -> bytes:
 
 
 def store_thumbnail(folder: Path, scan: str, volume: Volume) -> bytes:
-    """Draw a scan's middle slice in true proportions and keep it.
+    """Draw a scan's middle slice in true proportions and store the picture.
 
-    A scan that shows nothing gives a grey square.
+    A scan without contrast gives a grey square.
 
     Args:
-        folder: The project's.
-        scan: Path of the scan below it.
-        volume: What is in it.
+        folder: The project's folder.
+        scan: Path of the scan in the folder.
+        volume: The scan.
 
     Returns:
         PNG.
@@ -245,11 +243,11 @@ def store_thumbnail(folder: Path, scan: str, volume: Volume) -> bytes:
 
 
 def outlined(volume: Volume, labels: np.ndarray, colours: Mapping[int, str]) -> bytes:
-    """Draw the slice with most of the objects, each outlined in its colour.
+    """Draw the slice with the largest area of objects, each outlined in its colour.
 
     Args:
         volume: The scan.
-        labels: (z, y, x), of the scan's shape.
+        labels: Labels (z, y, x) in the scan's shape.
         colours: Label -> #rrggbb.
 
     Returns:
@@ -260,7 +258,7 @@ def outlined(volume: Volume, labels: np.ndarray, colours: Mapping[int, str]) -> 
     pixels = np.array(picture)
     for label in np.unique(labels[index][labels[index] > 0]):
         mask = Image.fromarray((labels[index] == label).astype(np.uint8) * 255)
-        # Enlarged first and outlined then, so that the line is as thick on every scan.
+        # Enlarge first, so that the line has the same thickness on every scan.
         inside = np.asarray(mask.resize(picture.size, Image.Resampling.BILINEAR)) > 127
         edge = inside & ~ndimage.binary_erosion(inside, iterations=_LINE, border_value=0)
         pixels[edge] = ImageColor.getrgb(colours.get(int(label), "#e63c3c"))

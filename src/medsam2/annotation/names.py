@@ -1,4 +1,4 @@
-"""What users, cases, objects and acts may be called: names come from strangers and go into files."""
+"""Checks of the names of users, cases, objects and events: they come from strangers and go into files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_OBJECT_NAME = 64
 MAX_LABEL = 255
 MAX_COMMENT = 2000
 LONGEST_CASE_BYTES = 200
-"""Of a case's name: file systems take 255 bytes, and suffixes come on top."""
+"""Longest name of a case: file systems allow 255 bytes, and a suffix is added."""
 
 _BESIDE_LETTERS = "._- "
 _KIND = re.compile(r"[a-z][a-z_]{0,23}")
@@ -22,13 +22,13 @@ DEFAULT_COLOUR = "#e63c3c"
 
 
 def check_user(name: object) -> str:
-    """Return a user's name as it is kept, or refuse it.
+    """Return a user's name in the form that is stored, or refuse it.
 
     Raises:
         InputError: It is not 1 to 64 letters, digits, dots, underscores, hyphens and spaces.
     """
     if isinstance(name, str) and len(name) <= MAX_USER:
-        # One spelling of letters with accents, whichever the keyboard made: they are one person.
+        # Keyboards encode accented letters in two ways; both must be the same user.
         kept = unicodedata.normalize("NFC", name).strip(" ")
         if 0 < len(kept) <= MAX_USER and all(sign.isalnum() or sign in _BESIDE_LETTERS for sign in kept):
             return kept
@@ -39,39 +39,46 @@ def check_user(name: object) -> str:
 
 
 def check_case_name(name: str) -> str:
-    """Return a case's name, or refuse one that no file should have.
+    """Return a case's name, or refuse one that a file should not have.
 
     Raises:
-        InputError: It is empty, hidden, too long, or has signs that cannot be printed.
+        InputError: The name is empty, hidden or too long, or has characters that cannot be printed.
     """
     if not name.strip() or name.startswith(".") or not name.isprintable() or "/" in name or "\\" in name:
-        raise InputError(f"a case is named by printable signs and not by {_short(name)}; rename the file")
+        raise InputError(
+            "a case's name has printable characters only, no slash and no dot at its start, unlike "
+            f"{_short(name)}; rename the file"
+        )
     if len(name.encode()) > LONGEST_CASE_BYTES:
         raise InputError(f"a case's name has at most {LONGEST_CASE_BYTES} bytes, {_short(name)} has more")
     return name
 
 
 def check_kind(kind: object) -> str:
-    """Return the kind of an act, or refuse it.
+    """Return the kind of an event, or refuse it.
 
     Raises:
         InputError: It is not 1 to 24 small letters and underscores.
     """
     if isinstance(kind, str) and _KIND.fullmatch(kind):
         return kind
-    raise InputError(f"the kind of an event is 1 to 24 small letters, box or brush say, not {_short(kind)}")
+    raise InputError(
+        f"the kind of an event is 1 to 24 small letters, such as box or brush, not {_short(kind)}"
+    )
 
 
 def check_comment(comment: object) -> str:
     """Return a comment, or refuse it.
 
     Raises:
-        InputError: It is no text, too long, or has signs that are neither printable nor line breaks.
+        InputError: It is not text, is too long, or has characters that are neither printable nor line breaks.
     """
     is_short = isinstance(comment, str) and len(comment) <= MAX_COMMENT
     if is_short and all(sign.isprintable() or sign in "\r\n\t" for sign in str(comment)):
         return str(comment).strip()
-    raise InputError(f"a comment is printable text of at most {MAX_COMMENT} signs, not {_short(comment)}")
+    raise InputError(
+        f"a comment is printable text of at most {MAX_COMMENT} characters, not {_short(comment)}"
+    )
 
 
 def check_objects(objects: object) -> dict[str, dict[str, str]]:
@@ -81,18 +88,18 @@ def check_objects(objects: object) -> dict[str, dict[str, str]]:
         objects: {"1": {"name": "liver", "colour": "#e63c3c"}, ...}; name and colour may be missing.
 
     Raises:
-        InputError: Something is not of this form.
+        InputError: Something has another form.
     """
     if not isinstance(objects, Mapping):
         raise InputError(f'objects are {{"1": {{"name", "colour"}}}}, not {_short(objects)}')
     found = {}
     for label, facts in objects.items():
-        # str.isdecimal alone would take digits of other scripts.
+        # str.isdecimal alone would accept digits of other scripts.
         if not (isinstance(label, str) and re.fullmatch(r"[0-9]{1,3}", label)):
             raise InputError(f"an object's number is 1 to {MAX_LABEL}, not {_short(label)}")
         if not 1 <= int(label) <= MAX_LABEL or not isinstance(facts, Mapping):
             raise InputError(
-                f"an object is a number from 1 to {MAX_LABEL} and what it is, not {_short(label)}"
+                f"an object is a number from 1 to {MAX_LABEL} with its name and colour, not {_short(label)}"
             )
         found[str(int(label))] = {
             "name": _object_name(facts.get("name", f"object {int(label)}")),
@@ -104,7 +111,7 @@ def check_objects(objects: object) -> dict[str, dict[str, str]]:
 def _object_name(name: object) -> str:
     if isinstance(name, str) and 0 < len(name.strip()) <= MAX_OBJECT_NAME and name.isprintable():
         return name.strip()
-    raise InputError(f"an object's name is 1 to {MAX_OBJECT_NAME} printable signs, not {_short(name)}")
+    raise InputError(f"an object's name is 1 to {MAX_OBJECT_NAME} printable characters, not {_short(name)}")
 
 
 def _colour(colour: object) -> str:

@@ -1,4 +1,4 @@
-"""What a list of cases shows, and whether the files agree with the database."""
+"""The list of cases with what is known of each, and the check of files against the database."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Entry:
 
     case: Case
     objects: tuple[str, ...]
-    """Names, of the latest mask."""
+    """Names of the objects in the latest mask."""
     num_versions: int
     active_s: float
-    """Of all users, without the model and with it."""
+    """Active time of all users, with and without the model."""
 
 
 class Overview:
-    """The list of a project's cases; used by many threads. Asked again it counts only what has come since."""
+    """The list of a project's cases, for many threads; a call counts only the events since the last one."""
 
     def __init__(self, project: Project) -> None:
         self._project = project
@@ -36,7 +36,7 @@ class Overview:
         self._lock = threading.Lock()
 
     def entries(self) -> list[Entry]:
-        """List the cases by name, with what is known of each."""
+        """List the cases by name."""
         versions: dict[int, list[Version]] = {}
         for version in list_versions(self._project):
             versions.setdefault(version.case, []).append(version)
@@ -52,7 +52,7 @@ class Overview:
         ]
 
     def _count(self) -> dict[int, float]:
-        """Bring the seconds up to date: only who did something is counted, as clocks are of users."""
+        """Update the active time of the users with new events."""
         with self._lock:
             users, self._newest = users_since(self._project, self._newest)
             for user in users:
@@ -70,10 +70,10 @@ def _names(versions: Sequence[Version]) -> tuple[str, ...]:
 
 
 def check_files(project: Project) -> list[str]:
-    """Compare files and rows, and put finished masks back where they are missing or older than the newest.
+    """Compare the files with the database, and restore finished masks that are missing or out of date.
 
     Returns:
-        A sentence for each thing that a person should look at; nothing is deleted.
+        A sentence for each finding that a person should look at; no file is deleted.
 
     Raises:
         InputError: A file cannot be written.
@@ -85,26 +85,26 @@ def check_files(project: Project) -> list[str]:
         for version in versions:
             known.add(version.path)
             if digest(project.folder / version.path) != version.sha256:
-                found.append(f"{version.path}: is missing or was changed since it was saved")
+                found.append(f"{version.path}: is missing or was changed after it was saved")
         newest = latest_done(versions)
         if newest is not None and case.state in FINISHED:
             found += _restore(project, case.name, newest, versions)
     for path in sorted((project.folder / VERSIONS).glob(f"*/*{MASK_SUFFIX}")):
         relative = path.relative_to(project.folder).as_posix()
         if relative not in known and not path.name.startswith("."):
-            found.append(f"{relative}: belongs to no version; the program ended while it was saved")
+            found.append(f"{relative}: belongs to no version; the program ended while it saved this file")
     return found
 
 
 def _restore(project: Project, name: str, newest: Version, versions: Sequence[Version]) -> list[str]:
-    """Make `labels/final` the newest finished mask, unless it holds somebody's work from outside."""
+    """Put the newest finished mask into `labels/final`, unless another program has changed the file there."""
     target = final_path(project.folder, name)
     there = digest(target)
     if there == newest.sha256:
         return []
     if there is not None and there not in {version.sha256 for version in versions}:
         where = target.relative_to(project.folder).as_posix()
-        return [f"{where}: was changed by another program; it is left as it is"]
+        return [f"{where}: was changed by another program; it was left unchanged"]
     source = project.folder / newest.path
     if digest(source) == newest.sha256:
         publish(source, target)

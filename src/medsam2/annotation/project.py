@@ -1,4 +1,4 @@
-"""A project: a folder of scans, the database that knows their states, and what may follow what."""
+"""A project: a folder of scans, the database with their states, and which state may follow which."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, select
 
 from medsam2.annotation.database import CASES, PROJECTS, check_url, open_engine, transaction
 from medsam2.annotation.layout import DATABASE, MARKER, LeftOut, find_scans, store_thumbnail
-from medsam2.errors import Conflict, InputError, MedSAM2Error
+from medsam2.errors import Conflict, InputError, MedSAM2Error, reading
 from medsam2.imaging.io import read
 
 NEW = "new"
@@ -30,37 +30,36 @@ MAY_FOLLOW: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         NEW: (PROPOSED, IN_WORK),
         PROPOSED: (PROPOSED, IN_WORK),
-        # Back to what it was when it was opened, if nothing was drawn.
+        # Back to the state before it was opened, if nothing was drawn.
         IN_WORK: (IN_WORK, DONE, NEW, PROPOSED, REJECTED),
         DONE: (DONE, IN_WORK, REVIEWED, REJECTED),
         REVIEWED: (REJECTED,),
         REJECTED: (IN_WORK,),
     }
 )
-"""State -> what it may become. A reviewed mask changes only after somebody has rejected it."""
+"""State -> states that may follow. A reviewed mask can change only after a reviewer has rejected it."""
 STATES = tuple(MAY_FOLLOW)
-VERDICTS = (REVIEWED, REJECTED)
 OPENS_TO_WORK = (NEW, PROPOSED, REJECTED)
-"""Opening these begins the work; done and reviewed cases may be opened to be looked at."""
+"""Opening a case in one of these states puts it in work; other cases can be opened to view them."""
 FINISHED = (DONE, REVIEWED)
 
 
 def check_state(state: str) -> None:
-    """Refuse what is not the name of a state.
-
-    Raises:
-        InputError: It is none.
-    """
-    if state not in MAY_FOLLOW:
-        raise InputError(f"no state is called {state!r}; they are {', '.join(STATES)}")
-
-
-def check_change(before: str, after: str) -> None:
-    """Refuse a change that the table does not have.
+    """Refuse a name that is not the name of a state.
 
     Raises:
         InputError: There is no such state.
-        Conflict: The one may not follow the other.
+    """
+    if state not in MAY_FOLLOW:
+        raise InputError(f"there is no state {state!r}; the states are {', '.join(STATES)}")
+
+
+def check_change(before: str, after: str) -> None:
+    """Refuse a change of state that is not in `MAY_FOLLOW`.
+
+    Raises:
+        InputError: There is no such state.
+        Conflict: The new state may not follow the present one.
     """
     check_state(after)
     if after not in MAY_FOLLOW[before]:
@@ -70,38 +69,38 @@ def check_change(before: str, after: str) -> None:
 
 FIRST_ROUND = 1
 LOCK_S = 300
-"""How long a case stays with whoever opened it without a sign of life."""
+"""How long a case stays locked if the page of the user who opened it does not answer."""
 _MAX_NAME = 200
-_FRAME_WORDS = re.compile(r"name it by frame=0 \.\.\.")  # what `imaging` says to callers from Python
+_FRAME_WORDS = re.compile(r"name it by frame=0 \.\.\.")  # how `imaging` words it for callers from Python
 
 
 def wall_clock_ms() -> int:
-    """Milliseconds since 1970 in UTC."""
+    """Return milliseconds since 1970 in UTC."""
     return time.time_ns() // 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Project:
-    """An open project; shared by threads, closed at the end."""
+    """An open project. Threads may share it; close it at the end."""
 
     folder: Path
     key: str
     name: str
     engine: Engine
     now_ms: Callable[[], int] = wall_clock_ms
-    """The clock, so that a simulation need not wait."""
+    """The clock; simulations use their own."""
     lock_s: float = LOCK_S
 
     def transaction(self) -> AbstractContextManager[Connection]:
-        """Do several things in the database, all or none.
+        """Make several changes in the database: all of them, or none if something fails.
 
         Raises:
-            DatabaseAway: It does not answer.
+            DatabaseAway: The database does not answer.
         """
         return transaction(self.engine)
 
     def close(self) -> None:
-        """Let the database go."""
+        """Close the connections to the database."""
         self.engine.dispose()
 
 
@@ -112,11 +111,11 @@ def create_project(
     database: str | None = None,
     now_ms: Callable[[], int] = wall_clock_ms,
 ) -> Project:
-    """Make a folder a project, or open it if it is one; scans are added by `add_scans`.
+    """Make a folder a project, or open it if it is one; `add_scans` then adds the scans.
 
     Args:
-        folder: Holds the scans.
-        name: What people call it; the folder's name if not given.
+        folder: The folder with the scans.
+        name: Name of the project; the folder's name if not given.
         database: `postgresql://HOST/NAME`; a file in the folder if not given.
         now_ms: The clock.
 
@@ -124,18 +123,16 @@ def create_project(
         InputError: The folder or the database cannot be used.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder}: is no folder; a project is a folder of scans")
+        raise InputError(f"{folder}: is not a folder; a project is a folder of scans")
     url = database or f"sqlite:///{DATABASE}"
     if (folder / MARKER).exists():
         if database is not None and _marker(folder)["database"] != database:
-            raise InputError(
-                f"{folder}: is a project already, whose database is {_marker(folder)['database']}"
-            )
+            raise InputError(f"{folder}: is a project already; its database is {_marker(folder)['database']}")
         return open_project(folder, now_ms=now_ms)
     check_url(url)
     called = name if name is not None else folder.absolute().name or "project"
     if not called.strip() or len(called) > _MAX_NAME or not called.isprintable():
-        raise InputError(f"a project's name is 1 to {_MAX_NAME} printable signs, not {called[:60]!r}")
+        raise InputError(f"a project's name is 1 to {_MAX_NAME} printable characters, not {called[:60]!r}")
     engine = open_engine(url, folder)
     key = secrets.token_hex(16)
     with transaction(engine) as db:
@@ -145,7 +142,7 @@ def create_project(
         with (folder / MARKER).open("x", encoding="utf-8") as file:
             json.dump({"name": called, "project": key, "database": url}, file, indent=2)
             file.write("\n")
-    except FileExistsError:  # somebody else was quicker; theirs is the project
+    except FileExistsError:  # another process was faster; its project counts
         engine.dispose()
         return open_project(folder, now_ms=now_ms)
     except OSError as error:
@@ -158,7 +155,7 @@ def open_project(folder: Path, *, now_ms: Callable[[], int] = wall_clock_ms) -> 
     """Open a project.
 
     Raises:
-        InputError: The folder is no project, or its database cannot be reached or is another one's.
+        InputError: The folder is not a project, or its database cannot be reached or has another project.
     """
     marker = _marker(folder)
     engine = open_engine(marker["database"], folder)
@@ -166,15 +163,15 @@ def open_project(folder: Path, *, now_ms: Callable[[], int] = wall_clock_ms) -> 
         row = db.execute(select(PROJECTS.c.name).where(PROJECTS.c.key == marker["project"])).first()
     if row is None:
         engine.dispose()
-        raise InputError(f"{folder}: its database {marker['database']} does not know this project")
+        raise InputError(f"{folder}: its database {marker['database']} does not contain this project")
     return Project(folder=folder, key=marker["project"], name=row.name, engine=engine, now_ms=now_ms)
 
 
 def add_scans(project: Project) -> tuple[list[str], list[LeftOut]]:
-    """Make cases of the scans in the folder that are none yet, reading each once.
+    """Read each new scan in the folder and make a case of it.
 
     Returns:
-        Names of the new cases, and what is left out.
+        Names of the new cases, and the entries that are left out.
 
     Raises:
         InputError: The folder cannot be read.
@@ -197,7 +194,7 @@ def add_scans(project: Project) -> tuple[list[str], list[LeftOut]]:
             "state": NEW, "updated_ms": project.now_ms(),
         }  # fmt: skip
         with project.transaction() as db:
-            # Two processes may look at a folder at the same time.
+            # Two processes may add scans at the same time.
             there = select(CASES.c.id).where(CASES.c.project == project.key, CASES.c.name == scan.name)
             if db.execute(there).first() is None:
                 db.execute(CASES.insert().values(**row))
@@ -207,7 +204,7 @@ def add_scans(project: Project) -> tuple[list[str], list[LeftOut]]:
 
 
 def _reason(error: Exception, folder: Path) -> str:
-    """Why a scan becomes no case, in words for somebody who has a folder and no options."""
+    """Say why a scan is left out, to a user who has a folder and no options."""
     text = str(error).replace(f"{folder}/", "") or "takes too much memory"
     return _FRAME_WORDS.sub("save the one to segment as a file of its own and leave this one out", text)
 
@@ -215,14 +212,14 @@ def _reason(error: Exception, folder: Path) -> str:
 def _marker(folder: Path) -> dict[str, str]:
     path = folder / MARKER
     if not path.is_file():
-        raise InputError(f"{folder}: is no project; make it one with medsam2 project create {folder}")
+        raise InputError(f"{folder}: is not a project; make it one with medsam2 project create {folder}")
+    with reading(path):
+        text = path.read_bytes()
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(text)
         marker = {key: content[key] for key in ("name", "project", "database")}
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{path}: is damaged; it holds name, project and database as JSON") from error
+        raise InputError(f"{path}: is damaged; it must contain name, project and database as JSON") from error
     if not all(isinstance(value, str) for value in marker.values()):
-        raise InputError(f"{path}: is damaged; name, project and database are texts")
+        raise InputError(f"{path}: is damaged; name, project and database must be texts")
     return marker

@@ -1,4 +1,4 @@
-"""Rounds of improvement: what each learns from, is given and gives back."""
+"""Rounds of fine-tuning: their rows in the database, and the cases that each learns from."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from sqlalchemy import Connection, RowMapping, select, update
+from sqlalchemy import Connection, RowMapping, Update, select, update
 
 from medsam2.annotation.cases import list_cases
-from medsam2.annotation.database import PROJECTS, ROUNDS
+from medsam2.annotation.database import PROJECTS, ROUNDS, value_of
 from medsam2.annotation.layout import make_folder
 from medsam2.annotation.project import FINISHED, FIRST_ROUND, Project
 from medsam2.annotation.versions import Version, digest, latest_done, list_versions
@@ -22,49 +22,49 @@ from medsam2.errors import Conflict, InputError
 from medsam2.imaging.replacing import replacing
 
 RUNNING, READY, FAILED, STOPPED = "running", "ready", "failed", "stopped"
-"""One that is stopped can go on where it was."""
+"""States of a round; a stopped one can be resumed."""
 SERVER_ENDED = "the server ended while it was training"
 
 logger = logging.getLogger(__name__)
 
-_SILENT_S = 120.0  # a round that shows no life for so long has ended with its process
+_SILENT_S = 120.0  # a running round that has not reported for so long has ended with its process
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a round has brought."""
+    """The result of a round."""
 
     weights: Path
     before: Mapping[str, float]
-    """Measure -> value on the held-out cases with the weights that were in use."""
+    """Measure -> value on the held-out cases, with the weights that were in use."""
     after: Mapping[str, float]
     message: str = "ready"
-    """What a person should know of it, in a sentence."""
+    """A sentence for the user."""
 
 
 class Improver(Protocol):
-    """Training and the change of weights, as the application does them."""
+    """How the application trains and changes weights."""
 
     def train(self, plan: Plan, report: Callable[[float, str], None]) -> Outcome:
-        """Train, or go on with what the plan's folder holds.
+        """Train, or resume the training in the plan's folder.
 
-        `report` takes the part done, 0 to 1, and a sentence; it is called every second, with news or without,
-        and raises `Ended` when the training is to end.
+        `report` takes the finished part, 0 to 1, and a sentence. It must be called every second, also without
+        news, because it raises `Ended` when the training must end.
         """
         ...
 
     def use(self, weights: str) -> None:
-        """Let everything from now on use these weights, a name or a file."""
+        """Use these weights, a name or a file, from now on."""
         ...
 
 
 class Ended(Exception):
-    """The program ends, and with it the training."""
+    """The program ends, so the training must end."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """What is remembered about a round."""
+    """A round, as the database has it."""
 
     number: int
     state: str
@@ -83,34 +83,33 @@ class Round:
 
     @property
     def title(self) -> str:
-        """What its weights are called."""
+        """Return the name of its weights."""
         return f"round {self.number}"
 
 
 def current_round(project: Project) -> int:
-    """Return the round whose weights are in use."""
+    """Return the number of the round whose weights are in use."""
     with project.transaction() as db:
         wanted = select(PROJECTS.c.round).where(PROJECTS.c.key == project.key)
         return int(db.execute(wanted).scalar_one())
 
 
 def list_rounds(project: Project) -> list[Round]:
-    """List the rounds of a project; the weights it began with, round 1, are none of them."""
+    """List the rounds of a project, without round 1, which stands for the first weights."""
     wanted = select(ROUNDS).where(ROUNDS.c.project == project.key).order_by(ROUNDS.c.number)
-    with project.transaction() as db:
-        rows = db.execute(wanted).mappings().all()
     current = current_round(project)
-    return [_round(project, row, current) for row in rows]
+    with project.transaction() as db:
+        return [_round(project, row, current) for row in db.execute(wanted).mappings()]
 
 
 def record_start(project: Project, user: str, num_cases: int) -> int:
-    """Remember that a round begins.
+    """Record that a round starts.
 
     Returns:
-        Its number; 1 is what the project began with.
+        Its number; 1 stands for the project's first weights.
 
     Raises:
-        Conflict: Another one is running.
+        Conflict: Another round is running.
     """
     with project.transaction() as db:
         rows = _none_running(db, project)
@@ -125,36 +124,33 @@ def record_start(project: Project, user: str, num_cases: int) -> int:
 
 
 def record_going_on(project: Project, number: int) -> None:
-    """Remember that a round that was stopped runs again.
+    """Record that a stopped round runs again.
 
     Raises:
-        Conflict: Another one is running.
+        Conflict: Another round is running.
     """
-    this = (ROUNDS.c.project == project.key) & (ROUNDS.c.number == number)
     with project.transaction() as db:
         _none_running(db, project)
-        values = {"state": RUNNING, "beat_ms": project.now_ms(), "ended_ms": None, "message": "going on"}
-        db.execute(update(ROUNDS).where(this).values(**values))
+        values = {"state": RUNNING, "beat_ms": project.now_ms(), "ended_ms": None, "message": "resuming"}
+        db.execute(_update(project, number).values(**values))
 
 
 def record_life(project: Project, number: int, values: Mapping[str, object]) -> None:
-    """Remember that a round is alive, and what it says of itself: columns of its row."""
-    this = (ROUNDS.c.project == project.key) & (ROUNDS.c.number == number)
+    """Record that the process of a round is alive, and new values of the columns of its row."""
     with project.transaction() as db:
-        db.execute(update(ROUNDS).where(this).values(beat_ms=project.now_ms(), **values))
+        db.execute(_update(project, number).values(beat_ms=project.now_ms(), **values))
 
 
 def record_use(project: Project, number: int, previous: int | None) -> None:
-    """Remember whose weights are in use, and with `previous` whose were before."""
-    this = (ROUNDS.c.project == project.key) & (ROUNDS.c.number == number)
+    """Record which round's weights are in use and, if given, which round's were in use before."""
     with project.transaction() as db:
         db.execute(update(PROJECTS).where(PROJECTS.c.key == project.key).values(round=number))
         if previous is not None:
-            db.execute(update(ROUNDS).where(this).values(previous=previous))
+            db.execute(_update(project, number).values(previous=previous))
 
 
 def previous_round(project: Project) -> int | None:
-    """Return the round whose weights were in use before those that are, None if there was none."""
+    """Return the round whose weights were in use before the present ones, None if there was none."""
     wanted = select(ROUNDS.c.previous).join(PROJECTS, PROJECTS.c.key == ROUNDS.c.project)
     is_current = (PROJECTS.c.key == project.key) & (ROUNDS.c.number == PROJECTS.c.round)
     with project.transaction() as db:
@@ -162,23 +158,27 @@ def previous_round(project: Project) -> int | None:
 
 
 def round_in_use(project: Project) -> Round | None:
-    """Return the round whose weights are in use; None if they are those that the project began with.
+    """Return the round whose weights are in use; None if these are the project's first weights.
 
-    Where a round's weights are gone the project is put back to what it began with, and the log says so.
+    If the weights of that round are missing or changed, the project goes back to its first weights.
     """
     one = next((one for one in list_rounds(project) if one.is_in_use), None)
     if one is None or digest(Path(str(one.weights))) == one.weights_sha256:
         return one
     logger.warning(
-        "the weights of round %d are missing or were changed; those that the project began with are in use",
+        "the weights of round %d are missing or were changed; the project's first weights are in use",
         one.number,
     )
     record_use(project, FIRST_ROUND, None)
     return None
 
 
+def _update(project: Project, number: int) -> Update:
+    return update(ROUNDS).where(ROUNDS.c.project == project.key, ROUNDS.c.number == number)
+
+
 def _none_running(db: Connection, project: Project) -> Sequence[RowMapping]:
-    """List the rounds' rows, and keep others from starting one until the transaction ends."""
+    """List the rows of rounds, and prevent the start of another round until the transaction ends."""
     db.execute(select(PROJECTS).where(PROJECTS.c.key == project.key).with_for_update())
     rows = db.execute(select(ROUNDS).where(ROUNDS.c.project == project.key)).mappings().all()
     if any(_state(row, project.now_ms()) == RUNNING for row in rows):
@@ -193,23 +193,23 @@ def _state(row: RowMapping, now_ms: int) -> str:
 
 def _round(project: Project, row: RowMapping, current: int) -> Round:
     state = _state(row, project.now_ms())
-    names = ("number", "user", "num_cases", "started_ms", "ended_ms", "progress", "before", "after")
-    return Round(
-        **{name: row[name] for name in (*names, "weights_sha256")},
+    return value_of(
+        Round,
+        row,
         state=state,
         message=row["message"] if state == row["state"] else SERVER_ENDED,
-        # Below the project's folder, as that may be moved.
+        # The row has a path relative to the project's folder, because the folder may be moved.
         weights=None if row["weights"] is None else str(project.folder.absolute() / row["weights"]),
         is_in_use=row["number"] == current,
     )
 
 
 LEAST_TRAINING = 2
-"""One to learn from, and one to tell when to stop by."""
+"""One case to learn from, and one to decide when to stop."""
 FEWEST_CASES = LEAST_TRAINING + 1
-"""With one to measure on."""
+"""These, and one case to measure the result on."""
 HELD_OUT_SHARE = 5
-"""One case of so many is measured on and never learnt from."""
+"""One case in so many is held out: the result is measured on it, and training never sees it."""
 
 _FILE = "plan.json"
 _PARTS = ("training", "held_out")
@@ -227,25 +227,25 @@ class LabelledScan:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a round may use."""
+    """What a round works with."""
 
     number: int
     training: Sequence[LabelledScan]
     held_out: Sequence[LabelledScan]
-    """To measure on, before and after."""
+    """Cases to measure on, before and after the training."""
     start: str
-    """Name or file of the weights that the project began with, to learn from: a round depends on the masks
-    alone, and a mask that was wrong and is corrected leaves no trace."""
+    """Name or file of the project's first weights, where every round starts. So a round depends on the masks
+    alone, and a wrong mask has no effect once it is corrected."""
     weights: str
-    """Name or file of the weights in use, to compare with."""
+    """Name or file of the weights in use, for the comparison."""
     folder: Path
-    """For whatever the training writes; a round that goes on finds there what it has left."""
+    """Folder for the files of the training, which a resumed round continues from."""
 
 
 def finished_scans(project: Project) -> list[LabelledScan]:
-    """List the cases that are done or reviewed and have something drawn, with their newest finished masks.
+    """List the cases that are done or reviewed, with their newest finished masks.
 
-    A mask in which nothing is drawn is an answer, but there is no outline to learn in it.
+    Cases with an empty mask are left out, because training needs an outline.
     """
     found = []
     for case in list_cases(project):
@@ -257,25 +257,26 @@ def finished_scans(project: Project) -> list[LabelledScan]:
 
 
 def split(scans: Sequence[LabelledScan]) -> tuple[list[LabelledScan], list[LabelledScan]]:
-    """Divide cases into those to learn from and those to measure on, by their names alone.
+    """Split cases into those to learn from and those to measure on, by a digest of their names.
 
-    A case stays on its side, whatever comes beside it. Only where the one side would be too small are cases
-    taken from the other.
+    So a case stays in its part when other cases are added. Cases change their part only if one part would be
+    too small.
 
     Raises:
-        InputError: There are too few.
+        InputError: There are too few cases.
     """
     if len(scans) < FEWEST_CASES:
         raise InputError(f"training needs {FEWEST_CASES} finished cases, one of them to measure on")
     ranks = {scan.name: int(hashlib.sha256(scan.name.encode()).hexdigest(), 16) for scan in scans}
     by_rank = sorted(ranks, key=lambda name: ranks[name])
-    held = [name for name in by_rank if ranks[name] % HELD_OUT_SHARE == 0] or by_rank[:1]
-    kept = set(held[-(len(scans) - LEAST_TRAINING) :])
-    return [scan for scan in scans if scan.name not in kept], [scan for scan in scans if scan.name in kept]
+    chosen = [name for name in by_rank if ranks[name] % HELD_OUT_SHARE == 0] or by_rank[:1]
+    held_out = set(chosen[-(len(scans) - LEAST_TRAINING) :])
+    training = [scan for scan in scans if scan.name not in held_out]
+    return training, [scan for scan in scans if scan.name in held_out]
 
 
 def keep_plan(project: Project, plan: Plan) -> None:
-    """Write beside a round which cases it learns from and measures on, whatever becomes of them later.
+    """Write the cases of a round into its folder, so that later changes of their states do not matter.
 
     Raises:
         InputError: The file cannot be written.
@@ -288,10 +289,10 @@ def keep_plan(project: Project, plan: Plan) -> None:
 
 
 def read_plan(project: Project, number: int, folder: Path, *, start: str, weights: str) -> Plan:
-    """Read what `keep_plan` has written.
+    """Read the plan that `keep_plan` has written.
 
     Raises:
-        InputError: It is not there, or damaged.
+        InputError: It is missing or damaged.
     """
     try:
         listed = json.loads((folder / _FILE).read_text(encoding="utf-8"))
@@ -307,7 +308,7 @@ def read_plan(project: Project, number: int, folder: Path, *, start: str, weight
             for part in _PARTS
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"round {number} cannot go on: its plan is missing or damaged") from error
+        raise InputError(f"round {number} cannot be resumed: its plan is missing or damaged") from error
     return Plan(
         number=number, training=training, held_out=held_out, start=start, weights=weights, folder=folder
     )
@@ -318,7 +319,7 @@ def _shows_something(version: Version) -> bool:
 
 
 def _plain(project: Project, scan: LabelledScan) -> Mapping[str, str]:
-    """A scan with its files below the project's folder, which may be moved."""
+    """A scan as JSON, with paths relative to the project's folder, because it may be moved."""
     facts = dataclasses.asdict(scan)
     for part in ("image", "mask"):
         facts[part] = facts[part].relative_to(project.folder).as_posix()

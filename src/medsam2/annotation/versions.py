@@ -1,7 +1,7 @@
-"""Versions of masks: each is a file that is never written again, and a row that says whose it is.
+"""Versions of masks: each is a file that never changes, and a row that says who made it.
 
-A file is on the disk under its final name before its row is written. Whatever ends the program in between
-leaves a file without a row, which `checking` lists, and never a row without its file.
+The file is on the disk under its final name before the row is written. If the program ends in between, a file
+without a row remains, which `overview.check_files` lists; a row without its file is impossible.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from sqlalchemy import RowMapping, delete, func, select, update
+from sqlalchemy import delete, func, select, update
 
 from medsam2.annotation.cases import Case, find_case, holder_of, record_change, row_of, take_lock
-from medsam2.annotation.database import CASES, DRAFTS, PROJECTS
+from medsam2.annotation.database import CASES, DRAFTS, PROJECTS, value_of
 from medsam2.annotation.database import VERSIONS as ROWS
 from medsam2.annotation.layout import (
     MASK_SUFFIX,
@@ -37,12 +37,12 @@ from medsam2.imaging.io import read, write
 from medsam2.imaging.volume import Volume, match_order
 
 MAX_PROMPT_BYTES = 4 * 2**20
-"""Of the prompts of one version, as JSON."""
+"""Largest list of prompts of one version, as JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """Which weights a mask was made with."""
+    """The weights that a mask was made with."""
 
     name: str
     sha256: str
@@ -50,20 +50,20 @@ class Weights:
 
 @dataclass(frozen=True, kw_only=True)
 class Version:
-    """One mask of a case, as it was saved."""
+    """One saved mask of a case."""
 
     case: int
     number: int
     """From 1, in the order of saving."""
     is_proposal: bool
-    """Whether a model made it, with nobody's help."""
+    """Whether a model made it without a user."""
     is_done: bool
-    """Whether its author called it finished."""
+    """Whether its author saved it as done."""
     author: str
     created_ms: int
     round: int
     path: str
-    """Below the project's folder."""
+    """Path relative to the project's folder."""
     sha256: str
     num_bytes: int
     objects: Mapping[str, Mapping[str, object]]
@@ -84,38 +84,31 @@ def save_version(
     state: str = DONE,
     weights: Weights | None = None,
 ) -> tuple[Version, Case]:
-    """Keep a mask that a user has made; the user must hold the case, and its draft of the user's ends.
+    """Save a mask that a user has made; the user locks the case, and the user's draft of it is deleted.
 
     Args:
         project: The project.
-        case_id: Of the scan that the mask was drawn on.
+        case_id: The case.
         user: The author.
-        mask: Labels 0 to 255 (z, y, x) on the scan's grid, in whichever order of its voxels.
+        mask: Labels 0 to 255 (z, y, x) on the scan's grid; the voxels may be in another order.
         objects: Label -> {"name", "colour"}; see `names.check_objects`.
-        prompts: What the model was told, as JSON values.
-        state: `in work` to go on, `done` when finished.
-        weights: Of the model that helped, if one did.
+        prompts: The prompts that the model got, as JSON values.
+        state: `in work` if the work goes on, `done` if it is finished.
+        weights: Weights of the model, if one was used.
 
     Raises:
         UnknownCase: There is no such case.
-        Conflict: Somebody else holds it, or its state does not allow a new mask.
-        InputError: A name, the state or the mask cannot be. GeometryError: The grids differ.
+        Conflict: Another user has the case open, or its state does not allow a new mask.
+        InputError: A name, the state or the mask is invalid. GeometryError: The grids differ.
     """
     user, named = check_user(user), check_objects({} if objects is None else objects)
     _check_prompts(prompts)
     if state not in (IN_WORK, DONE):
         raise InputError(f"a mask is saved as {IN_WORK} or {DONE}, not as {state!r}")
-    case = _hold(project, case_id, user)
+    case = _lock(project, case_id, user)
     labels = _on_grid(project, case, mask)
-    version = _keep(
-        project, case, labels,
-        {
-            "is_proposal": False, "is_done": state == DONE, "author": user, "prompts": list(prompts),
-            "objects": _described(labels.array, named), "weights": weights and weights.name,
-            "weights_sha256": weights and weights.sha256,
-        },
-        state,
-    )  # fmt: skip
+    facts = _facts(labels, named, prompts, weights, author=user, is_done=state == DONE)
+    version = _store(project, case, labels, facts, state)
     if version.is_done:
         publish(project.folder / version.path, final_path(project.folder, case.name))
     return version, find_case(project, case_id)
@@ -131,59 +124,52 @@ def add_proposal(
     prompts: Sequence[object] = (),
     weights: Weights | None = None,
 ) -> Version:
-    """Keep a mask that a model has made for a case that nobody has begun.
+    """Save a mask that a model has made for a case that nobody has worked on.
 
     Args:
         project: The project.
-        case_id: Of the scan.
+        case_id: The case.
         mask: Labels 0 to 255 (z, y, x) on the scan's grid.
-        model: What the model is called; named as a user is.
+        model: Name of the model; the rules for names of users apply.
         objects: As in `save_version`.
-        prompts: What the model was told.
-        weights: Of the model, where they are known.
+        prompts: The prompts that the model got.
+        weights: Weights of the model, if known.
 
     Raises:
         UnknownCase: There is no such case.
-        Conflict: Somebody is at work on it, or has been.
-        InputError: A name or the mask cannot be.
+        Conflict: A user works or has worked on the case.
+        InputError: A name or the mask is invalid.
     """
     model, named = check_user(model), check_objects({} if objects is None else objects)
     _check_prompts(prompts)
     case = find_case(project, case_id)
     _check_untouched(case.state, case.holder)
     labels = _on_grid(project, case, mask)
-    version = _keep(
-        project, case, labels,
-        {
-            "is_proposal": True, "is_done": False, "author": model, "prompts": list(prompts),
-            "objects": _described(labels.array, named), "weights": weights and weights.name,
-            "weights_sha256": weights and weights.sha256,
-        },
-        PROPOSED,
-    )  # fmt: skip
+    facts = _facts(labels, named, prompts, weights, author=model, is_proposal=True)
+    version = _store(project, case, labels, facts, PROPOSED)
     publish(project.folder / version.path, original_path(project.folder, case.name))
     return version
 
 
 def list_versions(project: Project, case_id: int | None = None) -> list[Version]:
-    """List the versions of a case, or of all, in the order in which they were saved."""
+    """List the versions of one case or of all cases, in the order in which they were saved."""
     wanted = select(ROWS).join(CASES, CASES.c.id == ROWS.c.case).where(CASES.c.project == project.key)
     if case_id is not None:
         wanted = wanted.where(ROWS.c.case == case_id)
     with project.transaction() as db:
-        rows = db.execute(wanted.order_by(ROWS.c.case, ROWS.c.number)).mappings().all()
-    return [_version(row) for row in rows]
+        rows = db.execute(wanted.order_by(ROWS.c.case, ROWS.c.number)).mappings()
+        return [value_of(Version, row) for row in rows]
 
 
 def read_version(project: Project, version: Version) -> Volume:
-    """Read a version's labels, having made sure that they are those that were saved.
+    """Read a version's labels, after a check that the file is still the one that was saved.
 
     Raises:
         InputError: The file is missing or has been changed.
     """
     path = project.folder / version.path
     if digest(path) != version.sha256:
-        raise InputError(f"{version.path}: is missing or was changed since it was saved")
+        raise InputError(f"{version.path}: is missing or was changed after it was saved")
     return read(path)
 
 
@@ -191,7 +177,7 @@ def find_version(project: Project, case_id: int, number: int) -> Version:
     """Return one version of a case.
 
     Raises:
-        UnknownCase: There is none.
+        UnknownCase: There is no such version.
     """
     for version in list_versions(project, case_id):
         if version.number == number:
@@ -200,13 +186,13 @@ def find_version(project: Project, case_id: int, number: int) -> Version:
 
 
 def latest_done(versions: Sequence[Version]) -> Version | None:
-    """Return the newest version that somebody called finished."""
+    """Return the newest version that was saved as done, None if there is none."""
     done = [version for version in versions if version.is_done]
     return max(done, key=lambda version: version.number) if done else None
 
 
-def _hold(project: Project, case_id: int, user: str) -> Case:
-    """Renew the user's lock, or take it if nobody has the case, before the work of saving."""
+def _lock(project: Project, case_id: int, user: str) -> Case:
+    """Take or renew the user's lock before the work of saving."""
     with project.transaction() as db:
         take_lock(db, project, case_id, user)
     case = find_case(project, case_id)
@@ -221,7 +207,7 @@ def _check_prompts(prompts: Sequence[object]) -> None:
     try:
         size = len(json.dumps(prompts, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"prompts are made of JSON values: {error}") from None
+        raise InputError(f"prompts must be JSON: {error}") from None
     if size > MAX_PROMPT_BYTES:
         raise InputError(f"prompts have at most {MAX_PROMPT_BYTES} bytes as JSON, these have {size}")
 
@@ -229,36 +215,52 @@ def _check_prompts(prompts: Sequence[object]) -> None:
 def _check_untouched(state: str, holder: str | None) -> None:
     if holder is not None or state not in (NEW, PROPOSED):
         by = f", {holder} has it open" if holder else ""
-        raise Conflict(f"the case is {state}{by}; a model proposes for cases that nobody has begun")
+        raise Conflict(
+            f"the case is {state}{by}; a model can propose only for cases that nobody has worked on"
+        )
 
 
 def _on_grid(project: Project, case: Case, mask: Volume) -> Volume:
     """Bring labels onto exactly the scan's grid, as uint8."""
     array = mask.array
     if array.dtype.kind == "f" and not np.array_equal(array, np.rint(array)):
-        raise InputError("a mask holds whole numbers, 0 outside of all objects; this one has fractions")
+        raise InputError("a mask has whole numbers, 0 outside all objects; this one has fractions")
     if array.min() < 0 or array.max() > MAX_LABEL:
-        raise InputError(f"a mask holds labels 0 to {MAX_LABEL}, not {array.min():g} to {array.max():g}")
+        raise InputError(f"a mask has labels 0 to {MAX_LABEL}, not {array.min():g} to {array.max():g}")
     scan = read(project.folder / case.path)
     return scan.with_array(match_order(mask, scan).astype(np.uint8))
 
 
-def _described(labels: np.ndarray, named: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, object]]:
-    counts = np.bincount(labels.reshape(-1), minlength=MAX_LABEL + 1)
-    found = {}
+def _facts(
+    labels: Volume,
+    named: Mapping[str, Mapping[str, str]],
+    prompts: Sequence[object],
+    weights: Weights | None,
+    *,
+    author: str,
+    is_done: bool = False,
+    is_proposal: bool = False,
+) -> dict[str, object]:
+    """Say what a version's row says of its mask and of how it was made."""
+    counts = np.bincount(labels.array.reshape(-1), minlength=MAX_LABEL + 1)
+    objects = {}
     for label in sorted({*(int(key) for key in named), *np.flatnonzero(counts).tolist()} - {0}):
-        facts = named.get(str(label), {"name": f"object {label}", "colour": DEFAULT_COLOUR})
-        found[str(label)] = {**facts, "voxels": int(counts[label])}
-    return found
+        known = named.get(str(label), {"name": f"object {label}", "colour": DEFAULT_COLOUR})
+        objects[str(label)] = {**known, "voxels": int(counts[label])}
+    return {
+        "is_proposal": is_proposal, "is_done": is_done, "author": author, "prompts": list(prompts),
+        "objects": objects, "weights": weights and weights.name,
+        "weights_sha256": weights and weights.sha256,
+    }  # fmt: skip
 
 
-def _keep(project: Project, case: Case, labels: Volume, facts: Mapping[str, object], state: str) -> Version:
-    """Write the file, then its row; the state and the draft change with the row or not at all."""
+def _store(project: Project, case: Case, labels: Volume, facts: Mapping[str, object], state: str) -> Version:
+    """Write the file, then its row; state and draft change together with the row."""
     path, sha256 = _write(project, case, labels)
     with project.transaction() as db:
         if facts["is_proposal"]:
             row = row_of(db, project, case.id)
-            # Somebody may have opened it while the file was written.
+            # A user may have opened it while the file was written.
             _check_untouched(row["state"], holder_of(row, project.now_ms()))
         else:
             take_lock(db, project, case.id, str(facts["author"]))
@@ -275,11 +277,11 @@ def _keep(project: Project, case: Case, labels: Volume, facts: Mapping[str, obje
             "sha256": sha256, "num_bytes": path.stat().st_size,
         }  # fmt: skip
         db.execute(ROWS.insert().values(**values))
-    return _version(values)
+    return value_of(Version, values)
 
 
 def _write(project: Project, case: Case, labels: Volume) -> tuple[Path, str]:
-    """Write labels under a temporary name; the final one is known once the content is."""
+    """Write labels under a temporary name; the final name needs the digest of the content."""
     folder = project.folder / VERSIONS / case.name
     make_folder(folder)
     temporary = folder / f".medsam2-{secrets.token_hex(8)}{MASK_SUFFIX}"
@@ -305,8 +307,3 @@ def digest(path: Path) -> str | None:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None
-
-
-def _version(facts: Mapping[str, object] | RowMapping) -> Version:
-    names = Version.__dataclass_fields__
-    return Version(**{name: facts[name] for name in names})  # type: ignore[arg-type]
