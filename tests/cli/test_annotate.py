@@ -63,7 +63,7 @@ def test_a_folder_is_served_to_this_machine(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["annotate", str(tmp_path / "nowhere"), "--no-browser"]) == 2
-    assert "is no folder" in capsys.readouterr().err
+    assert "is not a folder" in capsys.readouterr().err
 
 
 def test_the_tours_answer_lies_in_its_box(tmp_path: Path) -> None:

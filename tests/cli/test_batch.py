@@ -133,7 +133,7 @@ def test_images_by_a_pattern_and_what_has_changed_is_reported_or_done_again(
     assert run(wanted("--workers", 2)) == 1
     said = capsys.readouterr().err.splitlines()
     assert said == [
-        f"medsam2: 1 images of --glob are in no row of {table}; they are left out",
+        f"medsam2: 1 images of --glob are in no row of {table} and are left out",
         "medsam2: s7: no image of --glob is called 's7'",
     ]
     assert rows(folder)["s7"]["error"] == said[1].removeprefix("medsam2: s7: ")
@@ -148,7 +148,7 @@ def test_images_by_a_pattern_and_what_has_changed_is_reported_or_done_again(
     assert {name for name, row in rows(folder).items() if row["status"] == "changed"} == {"s0", "s3"}
     assert times(folder) == before
     assert run(wanted()) == 1
-    assert "medsam2: 2 have changed since and are done again\n" in capsys.readouterr().err
+    assert "medsam2: 2 have changed and are segmented again\n" in capsys.readouterr().err
     after, new = times(folder), masks(folder)
     assert {name.partition(".")[0] for name in after if after[name] != before[name]} == {"s0", "s3"}
     assert new["s3.nii.gz"] == old["s3.nii.gz"]
@@ -206,7 +206,7 @@ def server(folder: Path) -> Iterator[str]:
     ("table", "options", "sentence"),
     [
         ("case,image,slice\n../../up,a.nii,1\n", (), "'../../up' cannot be a file's name"),
-        ("case,image,slice\na,a.nii,1\nA,b.nii,1\n", (), "row 3: the case 'A' is there already"),
+        ("case,image,slice\na,a.nii,1\nA,b.nii,1\n", (), "row 3: there is another case 'A'"),
         ("image,slicee\na.nii,1\n", (), "did you mean 'slice'"),
         ("image,slice\nout/masks/a.nii.gz,1\n", (), "lies where masks are written"),
         ("image,slice\na.nii,1\n", ("--window", "moon"), "not 'moon'"),

@@ -1,11 +1,11 @@
-"""`medsam2 batch`: a table of images and prompts becomes a folder of masks, through crashes and restarts."""
+"""`medsam2 batch`: segment a table of cases into a folder of masks; crashes and restarts lose no work."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ CASE_MARK = "{case}"
 
 @dataclass(frozen=True, kw_only=True)
 class BatchOptions:
-    """Where cases come from, where masks go and what does the work, as it is given."""
+    """The options about cases, work and output."""
 
     output: Path
     pattern: str | None
@@ -108,7 +108,7 @@ _batch_options = grouped(
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of sentences.")
 @click.pass_context
 def batch(ctx: click.Context, table: Path, options: BatchOptions, run: RunOptions, as_json: bool) -> None:
-    """Segment a table of cases, resumable.
+    """Segment a table of cases; a stopped run can be resumed.
 
     TABLE is CSV, JSON or Parquet. Each row names an image, as a file or a URL (http, https, s3), and a
     prompt, with the keys of prompt files. A value in a row has priority over the option of the same name. A
@@ -121,7 +121,7 @@ def batch(ctx: click.Context, table: Path, options: BatchOptions, run: RunOption
 
     started = time.perf_counter()
     if options.address is not None and options.engine != "ray":
-        raise InputError("--address is that of a Ray cluster; give it with --engine ray")
+        raise InputError("--address is the address of a Ray cluster; it needs --engine ray")
     settings = _settings(options, run)
     cases = _read_cases(table, options)
     check_apart(cases, options.output)
@@ -155,27 +155,27 @@ def _settings(options: BatchOptions, run: RunOptions) -> BatchSettings:
 
 
 def _read_cases(table: Path, options: BatchOptions) -> Sequence[Case]:
-    """Everything about the table that can be wrong is said before anything runs."""
+    """Read the table, and report every error in it before a case is segmented."""
     from medsam2.batch.cases import cases_of, check_meshes, find_images
     from medsam2.batch.table import read_rows
 
     images = None if options.pattern is None else find_images(options.pattern)
     cases = cases_of(read_rows(table), folder=table.parent, key=options.key, images=images)
     if images is not None and (num_left := len(images.keys() - {case.name for case in cases})):
-        say(f"{num_left} images of --glob are in no row of {table}; they are left out")
+        say(f"{num_left} images of --glob are in no row of {table} and are left out")
     if options.output_type == "stl":
         check_meshes(cases)
     if options.source is None:
         return cases
     if CASE_MARK not in options.source:
-        raise InputError(f"--source {options.source}: has no {CASE_MARK}, which stands for the case's name")
+        raise InputError(f"--source {options.source}: needs {CASE_MARK}, which stands for the case's name")
     return [
         replace(case, source=case.source or options.source.replace(CASE_MARK, case.name)) for case in cases
     ]
 
 
 def _weights_digest(weights: str) -> str:
-    """Find the weights, fetched once for all processes, and tell them from others."""
+    """Return the SHA-256 of the weights; they are downloaded here, once for all processes."""
     from medsam2.checkpoints import file_digest, resolve
 
     return file_digest(resolve(weights))
@@ -197,17 +197,17 @@ def _engine(options: BatchOptions, settings: BatchSettings) -> Engine:
 
 
 def _announce(plan: Plan, num_cases: int) -> None:
-    """Say what a run begins with."""
+    """Report which cases are done, have changed or have failed before the run."""
     if plan.tally.kept:
         say(f"{len(plan.tally.kept)} of {num_cases} cases are done already")
     if plan.num_changed:
-        say(f"{plan.num_changed} have changed since and are done again")
+        say(f"{plan.num_changed} have changed and are segmented again")
     for fault in plan.tally.faults.values():
         _complain(fault)
 
 
 def _work(plan: Plan, engine: Engine) -> None:
-    """Run to the end, with a bar and the time that is left for a person who watches."""
+    """Segment the cases, with a progress bar on a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -219,7 +219,7 @@ def _work(plan: Plan, engine: Engine) -> None:
         for outcome in outcomes:
             _complain(outcome)
         return
-    # Cases take seconds to minutes: what is left is told from the last half hour.
+    # Cases take seconds to minutes, so the remaining time is estimated from the last half hour.
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[failed]}"), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, speed_estimate_period=1800) as progress:
         bar = progress.add_task("cases", total=len(plan.tasks), failed="")
@@ -230,7 +230,7 @@ def _work(plan: Plan, engine: Engine) -> None:
 
 
 def _complain(outcome: CaseRecord | Fault) -> None:
-    """Say what failed as it fails: a night's log shows it in the morning, whatever happens then."""
+    """Report a failed case at once, so that the log has it even if the run ends early."""
     from medsam2.batch.records import Fault
 
     if isinstance(outcome, Fault):
@@ -253,16 +253,13 @@ def _facts(table: Path, options: BatchOptions, run: RunOptions, digest: str) -> 
 
 
 def _print(summary: Summary, folder: Path, as_json: bool) -> None:
-    for line in _lines(summary, folder, as_json):
-        click.echo(line)
-
-
-def _lines(summary: Summary, folder: Path, as_json: bool) -> Iterator[str]:
     from medsam2.batch.results import NUMBERS, PAGE, TABLE, sentences
 
-    places = {"table": TABLE, "numbers": NUMBERS, "report": PAGE}
     if as_json:
-        yield json.dumps({**asdict(summary), **{name: str(folder / file) for name, file in places.items()}})
+        places = {"table": TABLE, "numbers": NUMBERS, "report": PAGE}
+        files = {name: str(folder / file) for name, file in places.items()}
+        click.echo(json.dumps({**asdict(summary), **files}))
         return
-    yield from sentences(summary)
-    yield f"{folder / TABLE}, {NUMBERS}, {PAGE}"
+    for line in sentences(summary):
+        click.echo(line)
+    click.echo(f"{folder / TABLE}, {NUMBERS}, {PAGE}")

@@ -1,4 +1,4 @@
-"""`medsam2 demo`: segment a real scan and a generated one, and compare with the known answers."""
+"""`medsam2 demo`: segment a real scan and a generated one, and compare with the reference masks."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ REAL, GENERATED, BOTH = "real", "generated", "both"
 
 @dataclass(frozen=True, kw_only=True)
 class _Case:
-    """A scan, what to find in it, and where the results go."""
+    """A scan, the structure to segment in it, and the files for the results."""
 
     origin: str
-    """First sentence for people, without the scan's path."""
+    """Beginning of the first sentence for people, up to the scan's path."""
     volume: Volume
     reference: np.ndarray
     """Boolean (z, y, x)."""
@@ -49,26 +49,34 @@ class _Case:
 )  # fmt: skip
 @click.option(
     "--scan", type=click.Choice((REAL, GENERATED, BOTH)), default=BOTH, show_default=True,
-    help="The real heart MR, the generated CT, or both.",
+    help="Segment the real heart MR, the generated CT, or both.",
 )  # fmt: skip
 @click.option(
-    "--structure", default=STRUCTURE, show_default=True, help="What to segment in the generated CT."
+    "--structure", default=STRUCTURE, show_default=True, help="Structure to segment in the generated CT."
 )
-@click.option("--seed", default=SEED, show_default=True, help="Which CT to generate.")
-@click.option("--weights", default="compact", show_default=True, help="Name or file.")
+@click.option(
+    "--seed",
+    default=SEED,
+    show_default=True,
+    help="Number that the generated CT depends on; each gives another CT.",
+)
+@click.option(
+    "--weights", default="compact", show_default=True,
+    help="Weights, by name (see medsam2 weights) or as a file.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of sentences.")
 def demo(output: Path, scan: str, structure: str, seed: int, weights: str, as_json: bool) -> None:
     """Segment a real scan and a generated one.
 
-    The real scan is an MR of a heart, its left ventricle drawn by hand; no shipped weights have learnt
-    from it. The generated scan is a CT. In each, a structure is segmented from a box on one slice and
-    compared with the reference. Scan, mask and a picture of each are kept.
+    The real scan is an MR of a heart with a mask of the left ventricle that was drawn by hand; no shipped
+    weights were trained on it. The generated scan is a CT. In each, a structure is segmented from a box on
+    one slice and compared with the reference mask. Each scan, its mask and a picture are saved.
     """
     from medsam2.inference.predictor import load
     from medsam2.synthesis.scan import STRUCTURES
 
     if structure not in STRUCTURES:
-        raise InputError(f"the generated scan has {', '.join(STRUCTURES)}, but no {structure!r}")
+        raise InputError(f"the generated scan has no {structure!r}; it has {', '.join(STRUCTURES)}")
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -85,7 +93,7 @@ def demo(output: Path, scan: str, structure: str, seed: int, weights: str, as_js
     if as_json:
         click.echo(json.dumps(facts))
     else:
-        click.echo("Try it on a scan of yours:  medsam2 segment IMAGE.nii.gz --slice K --box X0 Y0 X1 Y1")
+        click.echo("Try it on your own scan:  medsam2 segment IMAGE.nii.gz --slice K --box X0 Y0 X1 Y1")
 
 
 def _real_case(output: Path) -> _Case:
@@ -114,7 +122,7 @@ def _generated_case(output: Path, structure: str, seed: int) -> _Case:
         origin="Generated a CT and saved it as",
         volume=Volume.from_array(scan.image, scan.spacing_mm, modality="CT"),
         reference=scan.labels == STRUCTURES.index(structure) + 1,
-        reference_name="the known answer",
+        reference_name="the exact mask",
         structure=structure,
         window="abdomen",
         scan_path=output / "scan.nii.gz",
@@ -124,7 +132,7 @@ def _generated_case(output: Path, structure: str, seed: int) -> _Case:
 
 
 def _segment(case: _Case, predictor: Predictor) -> dict[str, object]:
-    """Segment, keep scan, mask and picture, and return what `--json` prints."""
+    """Segment, save scan, mask and picture, and return what `--json` prints."""
     from medsam2.imaging.io import write
     from medsam2.measure.overlap import dice
     from medsam2.measure.sizes import longest_diameter_mm
@@ -175,7 +183,7 @@ def _sentences(facts: dict[str, object], case: _Case, weights: str) -> str:
     return (
         f"{case.origin} {facts['scan']}.\n"
         f"Drew a box {facts['box']} around the {facts['structure']} on slice {facts['slice']} "
-        f"and asked the {weights} weights for the rest.\n"
+        f"and segmented the other slices with the {weights} weights.\n"
         f"{facts['mask']}: {facts['volume_ml']:.0f} ml in {facts['num_slices']} slices, "
         f"{facts['seconds']:.1f} s; picture in {facts['picture']}.\n"
         f"Dice against {case.reference_name}: {facts['dice']:.3f}\n"

@@ -1,4 +1,4 @@
-"""`medsam2 export`: weights in the form that other platforms serve."""
+"""`medsam2 export`: write a model for another serving platform."""
 
 from __future__ import annotations
 
@@ -7,37 +7,40 @@ from pathlib import Path
 
 import click
 
-from medsam2.cli.messages import say
-from medsam2.errors import InputError
+from medsam2.cli.messages import needs_extra, say
 from medsam2.weights import SHIPPED_NAME, SPECS
 
 
 @click.group()
 def export() -> None:
-    """Write a model that another platform serves."""
+    """Export a model for another serving platform."""
 
 
 @export.command()
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="New folder for it."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="DIR",
+    help="New folder for the model.",
 )
-@click.option("--weights", default=SHIPPED_NAME, show_default=True, help="Name or file.")
+@click.option(
+    "--weights", default=SHIPPED_NAME, show_default=True,
+    help="Weights, by name (see medsam2 weights) or as a file.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the folder.")
 def mlflow(output: Path, weights: str, as_json: bool) -> None:
     """Write an MLflow model that answers the published contract.
 
-    The folder holds the weights, this package and the signature. `mlflow models serve -m DIR` serves it, and
-    so do the platforms that take MLflow's format.
+    The folder contains the weights, this package and the signature. `mlflow models serve -m DIR` serves it;
+    platforms that read MLflow's format can serve it too.
     """
     from medsam2.imaging.replacing import check_new_folder
 
     check_new_folder(output)
-    try:
+    with needs_extra("mlflow", "this"):
         from medsam2.serving.platforms.mlflow_export import export_model, requirements
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("medsam2"):
-            raise
-        raise InputError(f"this needs the package {error.name}: pip install 'medsam2[mlflow]'") from error
     from medsam2 import checkpoints
 
     summary = checkpoints.describe(checkpoints.resolve(weights))

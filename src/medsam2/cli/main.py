@@ -1,4 +1,4 @@
-"""The command `medsam2`: finds the subcommand, runs it and turns failures into exit codes."""
+"""The command `medsam2`: find the subcommand, run it and turn failures into exit codes."""
 
 from __future__ import annotations
 
@@ -19,48 +19,48 @@ NOTICE = "research software, not a medical device"
 
 @dataclass(frozen=True)
 class Subcommand:
-    """Where a subcommand is written, and the line that `--help` has of it without importing it."""
+    """Where a subcommand is, and its line in `--help`, which is shown without importing it."""
 
     target: str
     """`module:attribute` of a click command."""
     summary: str
-    """First sentence of the command's own help."""
+    """First sentence of the command's help."""
 
 
 SUBCOMMANDS: Mapping[str, Subcommand] = MappingProxyType(
     {
         "segment": Subcommand("medsam2.cli.segment:segment", "Segment a structure from a prompt on a slice."),
-        "batch": Subcommand("medsam2.cli.batch:batch", "Segment a table of cases, resumable."),
+        "batch": Subcommand(
+            "medsam2.cli.batch:batch", "Segment a table of cases; a stopped run can be resumed."
+        ),
         "video": Subcommand("medsam2.cli.video:video", "Follow a structure through a video."),
         "demo": Subcommand("medsam2.cli.demo:demo", "Segment a real scan and a generated one."),
         "evaluate": Subcommand("medsam2.cli.evaluate:evaluate", "Measure masks against reference masks."),
         "bench": Subcommand("medsam2.cli.bench:bench", "Measure speed and memory on this machine."),
         "train": Subcommand("medsam2.cli.train:train", "Train a network from a recipe."),
         "rounds": Subcommand(
-            "medsam2.cli.rounds:rounds", "Fine-tune on corrected masks and propose the next."
+            "medsam2.cli.rounds:rounds", "Fine-tune on corrected masks and propose masks for the next scans."
         ),
         "data": Subcommand("medsam2.cli.data:data", "Check labelled scans and prepare them for training."),
-        "project": Subcommand("medsam2.cli.project:project", "Keep a folder of scans that people label."),
-        "serve": Subcommand(
-            "medsam2.cli.serve:serve", "Answer the published JSON contract over HTTP, and hold sessions."
-        ),
+        "project": Subcommand("medsam2.cli.project:project", "Manage a folder of scans that people label."),
+        "serve": Subcommand("medsam2.cli.serve:serve", "Serve segmentation over HTTP."),
         "annotate": Subcommand(
             "medsam2.cli.annotate:annotate", "Segment the scans of a folder on a page in the browser."
         ),
-        "export": Subcommand("medsam2.cli.export:export", "Write a model that another platform serves."),
-        "weights": Subcommand("medsam2.cli.weights:weights", "List, fetch and describe weights."),
+        "export": Subcommand("medsam2.cli.export:export", "Export a model for another serving platform."),
+        "weights": Subcommand("medsam2.cli.weights:weights", "List, download and describe weights."),
     }
 )
 
 
 class LazyGroup(click.Group):
-    """A group that imports a subcommand when it is used: help must not wait for torch.
+    """A group that imports a subcommand only when it is used: help must not wait for torch.
 
-    A subclass, against our habit, because click offers no other way to find commands late.
+    A subclass, against our habit, because click has no other means to find commands late.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Give the names in the order of the table."""
+        """Return the names in the order of the table."""
         return list(SUBCOMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -99,7 +99,7 @@ def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     callback=_show_version,
     help="Show the version.",
 )
-@click.option("-v", "--verbose", count=True, help="Say what is done; twice: everything.")
+@click.option("-v", "--verbose", count=True, help="Show progress messages; -vv also shows details.")
 @click.pass_context
 def command_line(ctx: click.Context, verbose: int) -> None:
     """Draw a box on one slice of a medical scan and get the whole 3D structure.
@@ -115,7 +115,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command line.
 
     Args:
-        arguments: What follows `medsam2`.
+        arguments: The arguments after `medsam2`.
 
     Returns:
         0 done, 1 the work failed, 2 the command line or an input is wrong, 130 interrupted.
@@ -125,11 +125,11 @@ def run(arguments: Sequence[str]) -> int:
             result = command_line.main(list(arguments), prog_name=PROGRAM, standalone_mode=False)
         except Exception as error:
             return report(error)
-    return result if isinstance(result, int) else 0  # click hands out the code of --help and --version
+    return result if isinstance(result, int) else 0  # click returns the code of --help and --version
 
 
 def main() -> None:
-    """Run the command line and leave the process with its exit code."""
+    """Run the command line and end the process with its exit code."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names are not always UTF-8
     sys.exit(run(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""How the command speaks to people: one line each on standard error, for failures, warnings and the log."""
+"""Messages for people: failures, warnings and the log, one line each on standard error."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from medsam2.errors import CheckpointError, InputError, MedSAM2Error
 
 EXIT_FAILED = 1
 EXIT_INPUT = 2  # the command line, a file or a prompt is wrong
-EXIT_INTERRUPTED = 130  # as shells count a process that was stopped from the keyboard
+EXIT_INTERRUPTED = 130  # as shells report a process that was stopped with Ctrl-C
 
 _EXTRAS = MappingProxyType(
     {
@@ -33,31 +33,46 @@ logger = logging.getLogger(__name__)
 
 
 def say(text: object) -> None:
-    """Write one line for a person, whatever line breaks the text has."""
+    """Write a text for a person in one line."""
     click.echo(f"medsam2: {' '.join(str(text).split())}", err=True)
 
 
 def report(error: BaseException) -> int:
-    """Say in one line what went wrong.
+    """Report an error in one line.
 
     Returns:
-        The process's exit code.
+        The exit code of the process.
     """
     code, text = _explain(error)
     say(text)
-    # Where in the code it happened helps nobody but who asks for it with -v.
+    # The place in the code is shown only with -v.
     logger.info("where it happened", exc_info=error)
     return code
 
 
+@contextmanager
+def needs_extra(extra: str, what: str) -> Iterator[None]:
+    """Name our extra if an import fails because a package is not installed.
+
+    Raises:
+        InputError: A package is missing.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("medsam2"):
+            raise
+        raise InputError(f"{what} needs the package {error.name}: pip install 'medsam2[{extra}]'") from error
+
+
 def set_verbosity(count: int) -> None:
-    """Show what the package logs: warnings, with 1 also what it does, with 2 everything."""
+    """Choose which log messages are shown: warnings, with 1 also progress, with 2 all."""
     logging.getLogger("medsam2").setLevel(_LEVELS[min(count, len(_LEVELS) - 1)])
 
 
 @contextmanager
 def messages_on_stderr() -> Iterator[None]:
-    """Send log records and warnings to standard error as lines for people; undone at the end."""
+    """Send log records and warnings to standard error as lines for people, until the context ends."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("medsam2: %(message)s"))
     root, package = logging.getLogger(), logging.getLogger("medsam2")

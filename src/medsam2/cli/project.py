@@ -1,4 +1,4 @@
-"""`medsam2 project`: folders of scans that people label, and what that took."""
+"""`medsam2 project`: manage a folder of scans that people label, and report the time that it took."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from medsam2.cli.messages import EXIT_FAILED, say
-from medsam2.errors import InputError
+from medsam2.cli.messages import EXIT_FAILED, needs_extra, say
 
 if TYPE_CHECKING:
     from medsam2.annotation.layout import LeftOut
@@ -25,27 +24,27 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON 
 
 @click.group()
 def project() -> None:
-    """Keep a folder of scans that people label.
+    """Manage a folder of scans that people label.
 
-    Who has which case, every version of each mask, and how long it took. FOLDER holds the scans, a file or a
-    folder of DICOM each; masks that are done lie in FOLDER/labels/final.
+    A project records who works on which case, every version of each mask, and how long the work took. FOLDER
+    contains the scans, each a file or a folder of DICOM. Finished masks are in FOLDER/labels/final.
     """
 
 
 @project.command()
 @_folder
-@click.option("--name", help="What the project is called; the folder's name if not given.")
+@click.option("--name", help="Name of the project; the folder's name if not given.")
 @click.option(
     "--database", metavar="URL",
-    help="postgresql://HOST/NAME, for many annotators; a file in the folder if not given.",
+    help="Database for many annotators, for example postgresql://HOST/NAME; a file in FOLDER if not given.",
 )  # fmt: skip
 @_as_json
 def create(folder: Path, name: str | None, database: str | None, as_json: bool) -> None:
-    """Make FOLDER a project, or add the scans that have come since.
+    """Make FOLDER a project, or add its new scans to the project.
 
-    The password of a database is not part of the URL; PostgreSQL takes it from PGPASSWORD or ~/.pgpass.
+    Do not write the password of the database into the URL; PostgreSQL reads it from PGPASSWORD or ~/.pgpass.
     """
-    with _extra():
+    with needs_extra("annotate", "a project"):
         from medsam2.annotation.project import add_scans, create_project
 
     made = create_project(folder, name=name, database=database)
@@ -96,8 +95,8 @@ def list_(folder: Path, as_json: bool) -> None:
 def status(ctx: click.Context, folder: Path, as_json: bool) -> None:
     """Count the cases of FOLDER by state and check its files.
 
-    Each mask is compared with what was saved, and finished masks are put back into labels/final where they
-    are missing. The exit code is 1 if a person should look at something.
+    Each mask is compared with the version that was saved, and missing finished masks are restored in
+    labels/final. The exit code is 1 if there are findings that a person should look at.
     """
     with _opened(folder) as found:
         from medsam2.annotation.cases import list_cases, list_users
@@ -121,16 +120,22 @@ def status(ctx: click.Context, folder: Path, as_json: bool) -> None:
 
 @project.command("import")
 @_folder
-@click.option("--masks", type=click.Path(path_type=Path), metavar="DIR", help="Masks, called as their cases.")
+@click.option(
+    "--masks", type=click.Path(path_type=Path), metavar="DIR", help="Folder of masks, each named as its case."
+)
 @click.option(
     "--prompts", type=click.Path(path_type=Path), metavar="DIR",
-    help="Or prompt files, called as their cases, for the model to draw from.",
+    help="Folder of prompt files, each named as its case, for the model to segment from.",
 )  # fmt: skip
-@click.option("--model", default="model", show_default=True, help="What the masks' author is called.")
 @click.option(
-    "--weights", help="Name or file of the model's weights; for prompts those in use, if not given."
+    "--model", default="model", show_default=True, help="Name of the model, the author of the masks."
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--weights", help="Weights of the model, by name or as a file; with --prompts those in use if not given."
+)
+@click.option(
+    "--device", default="auto", show_default=True, help="Where to compute: auto, cpu, cuda or cuda:N."
+)
 @_as_json
 @click.pass_context
 def import_(
@@ -143,12 +148,12 @@ def import_(
     device: str,
     as_json: bool,
 ) -> None:
-    """Give all cases of FOLDER that nobody has begun a model's mask to start from.
+    """Add a model's masks to the cases of FOLDER that nobody has worked on, as a start for the work.
 
-    A case that fails does not stop the rest; the exit code is then 1.
+    If a case fails, the others are still processed; the exit code is then 1.
     """
     if (masks is None) == (prompts is None):
-        raise click.UsageError("give --masks or --prompts, one of them")
+        raise click.UsageError("give either --masks or --prompts")
     with _opened(folder) as found:
         from medsam2.annotation.proposals import propose
 
@@ -171,13 +176,14 @@ def import_(
 @_folder
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, metavar="DIR",
-    help="Folder for report.html and its numbers as CSV; what is there is replaced.",
+    help="Folder for report.html and its numbers as CSV; files of an earlier report are replaced.",
 )  # fmt: skip
 @_as_json
 def report(folder: Path, output: Path, as_json: bool) -> None:
-    """Report what the work on FOLDER took, and what the model saved of it.
+    """Report how long the work on FOLDER took, and how much time the model saved.
 
-    Only what was logged is claimed: without cases done without the model no saving is stated.
+    The report uses only what was logged. It states the time saved only if some cases were done without the
+    model.
     """
     with _opened(folder) as found:
         from medsam2.annotation.report import write_report
@@ -189,7 +195,7 @@ def report(folder: Path, output: Path, as_json: bool) -> None:
 def _drawing(
     found: Project, masks: Path | None, prompts: Path | None, weights: str | None, device: str
 ) -> tuple[Draw, Weights | None]:
-    """Say where proposals come from, and with which weights they are made."""
+    """Return the source of proposals, and the weights that they are made with."""
     from medsam2.annotation.proposals import masks_in, prompted
     from medsam2.annotation.rounds import round_in_use
     from medsam2.annotation.versions import Weights
@@ -214,7 +220,7 @@ def _drawing(
 
 
 def _watched(outcomes: Iterator[Proposal]) -> Iterator[Proposal]:
-    """Hand outcomes on, with a bar for a person who watches."""
+    """Pass outcomes on, with a progress bar on a terminal."""
     from rich.console import Console
     from rich.progress import track
 
@@ -226,7 +232,7 @@ def _watched(outcomes: Iterator[Proposal]) -> Iterator[Proposal]:
 
 @contextmanager
 def _opened(folder: Path) -> Iterator[Project]:
-    with _extra():
+    with needs_extra("annotate", "a project"):
         from medsam2.annotation.project import open_project
 
     found = open_project(folder)
@@ -234,19 +240,6 @@ def _opened(folder: Path) -> Iterator[Project]:
         yield found
     finally:
         found.close()
-
-
-@contextmanager
-def _extra() -> Iterator[None]:
-    """Say which extra is missing, if one is."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("medsam2"):
-            raise
-        raise InputError(
-            f"a project needs the package {error.name}: pip install 'medsam2[annotate]'"
-        ) from error
 
 
 def _say_left_out(left: list[LeftOut]) -> None:

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import click
 
-from medsam2.cli.messages import say
+from medsam2.cli.messages import needs_extra, say
 from medsam2.cli.options import HeadedCommand, heading, precision_option
-from medsam2.errors import InputError
 
 _HOSTS_OPTION = "--allow-urls"
 
@@ -32,7 +31,7 @@ class HostsCommand(HeadedCommand):
             else:
                 repeated += [_HOSTS_OPTION, word] if is_host else [word]
         if is_host and args[-1] == _HOSTS_OPTION:
-            repeated.append(_HOSTS_OPTION)  # click says what is missing
+            repeated.append(_HOSTS_OPTION)  # click reports what is missing
         return super().parse_args(ctx, repeated)
 
 
@@ -76,21 +75,17 @@ def serve(
     studies: str | None,
     insecure: bool,
 ) -> None:
-    """Answer the published JSON contract over HTTP, and hold sessions.
+    """Serve segmentation over HTTP.
 
-    The paths are POST /score and /invocations, sessions at /v1/sessions, and GET /ping, /healthz, /readyz
-    and /metrics. With --studies the server also answers MONAI Label's plug-ins for 3D Slicer and OHIF. Every
-    option is also an environment variable MEDSAM2_*; an option has priority over its variable. The log is
-    JSON lines on standard error.
+    The server answers single requests of the published JSON contract at POST /score and /invocations, and
+    sessions at /v1/sessions. GET /ping, /healthz, /readyz and /metrics report its state. With --studies it
+    also answers MONAI Label's plug-ins for 3D Slicer and OHIF. Every option is also an environment variable
+    MEDSAM2_*; an option has priority over its variable. The log is JSON lines on standard error.
     """
-    try:
+    with needs_extra("serve", "serving"):
         from medsam2.serving.monailabel.state import check_studies
         from medsam2.serving.run import listen, run_server
         from medsam2.serving.settings import is_loopback, load_settings
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("medsam2"):
-            raise
-        raise InputError(f"serving needs the package {error.name}: pip install 'medsam2[serve]'") from error
     from medsam2.inference.predictor import load
 
     is_default = ctx.get_parameter_source("precision") is click.core.ParameterSource.DEFAULT

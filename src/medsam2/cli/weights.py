@@ -1,4 +1,4 @@
-"""`medsam2 weights`: list, fetch and describe weights."""
+"""`medsam2 weights`: list, download and describe weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from medsam2.checkpoints import WeightsSummary
 
-FILE_WIDTH = 400  # columns of a table that goes into a file or a pipe, where nothing should be cut
+FILE_WIDTH = 400  # columns of a table in a file or a pipe, where no cell should be cut
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
@@ -27,9 +27,9 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON 
 @_as_json
 @click.pass_context
 def weights(ctx: click.Context, as_json: bool) -> None:
-    """List, fetch and describe weights.
+    """List, download and describe weights.
 
-    Without a subcommand: list what there is, the licences, and what is on this machine.
+    Without a subcommand: list all weights by name, with their licences, and whether they are on this machine.
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -51,7 +51,7 @@ def weights(ctx: click.Context, as_json: bool) -> None:
 @click.argument("name")
 @_as_json
 def fetch(name: str, as_json: bool) -> None:
-    """Fetch weights by NAME unless they are here, verify them and print their path."""
+    """Download the weights NAME unless they are on this machine, verify them and print their path."""
     from medsam2 import checkpoints
 
     if name not in SPECS:
@@ -66,7 +66,7 @@ def fetch(name: str, as_json: bool) -> None:
 @click.argument("name_or_file")
 @_as_json
 def describe(name_or_file: str, as_json: bool) -> None:
-    """Describe the weights NAME_OR_FILE: network, size, digest, licence, card."""
+    """Describe the weights NAME_OR_FILE: network, size, SHA-256, licence, card."""
     from medsam2 import checkpoints
 
     summary = checkpoints.describe(checkpoints.resolve(name_or_file))
