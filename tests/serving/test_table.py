@@ -8,8 +8,18 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from medsam2.errors import MedSAM2Error
-from medsam2.serving.http_errors import BadRequest, TooLarge, error_answer, status_of
+from medsam2.errors import MedSAM2Error, PromptError
+from medsam2.serving.http_errors import (
+    STATUSES,
+    BadRequest,
+    Busy,
+    HttpError,
+    TooLarge,
+    error_answer,
+    error_headers,
+    reworded,
+    status_of,
+)
 from medsam2.serving.rows import COLUMNS, WRAPPERS, read_row, read_table
 
 MAX_ROWS = 5
@@ -70,3 +80,18 @@ def test_rows_have_a_limit() -> None:
     )
     with pytest.raises(TooLarge, match="6 rows, at most 5"):
         read_table(json.dumps({"inputs": {k: v * 6 for k, v in table.items()}}).encode(), MAX_ROWS)
+
+
+def test_a_scan_is_taken_as_it_is_and_not_copied() -> None:
+    image = "A" * 1_000_000
+    cells = {"nii_image": image, "bbox": [1, 2, 3, 4], "key_slice_idx": 0, "dicom_window": [0, 1]}
+    assert read_row(0, cells).nii_image is image
+
+
+def test_every_error_of_the_server_has_a_status() -> None:
+    assert set(HttpError.__subclasses__()) <= STATUSES.keys()
+    assert {400, 401, 403, 404, 408, 409, 413, 422, 500, 503, 504} <= set(STATUSES.values())
+    assert status_of(PromptError("no")) == 422
+    again = reworded(Busy("later", retry_after_s=3), "row 0: later")
+    assert error_answer(again) == {"error": "row 0: later", "status": 503}
+    assert error_headers(again) == {"Retry-After": "3"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
@@ -22,7 +22,7 @@ from medsam2.serving.monailabel.routes import add_monailabel
 from medsam2.serving.monailabel.state import open_viewer_state
 from medsam2.serving.observe import Observer
 from medsam2.serving.rows import score_schema
-from medsam2.serving.schemas import ErrorAnswer
+from medsam2.serving.schemas import error_responses
 from medsam2.serving.score import score
 from medsam2.serving.service import Service
 from medsam2.serving.sessions.routes import session_routes
@@ -58,22 +58,12 @@ class Head:
             scope["method"] = "HEAD"
 
 
-_STATUSES = {
-    400: "Not JSON, or not the table.",
-    401: "No key.",
-    403: "The wrong key, or called by a name or a page that is not allowed.",
-    408: "The body arrived too slowly.",
-    413: "Too large.",
-    422: "A value that is not usable; the sentence names row, column, value and what is expected.",
-    503: "The queue is full; try again after Retry-After.",
-    504: "Fetching, reading or computing took too long.",
-}
 _SCORE_REQUEST = {
     "requestBody": {"required": True, "content": {"application/json": {"schema": score_schema()}}}
 }
-_SCORE_RESPONSES: dict[int | str, dict[str, object]] = {
+_SCORE_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "A mask with its metadata; for several rows a list of masks and errors."},
-    **{status: {"description": text, "model": ErrorAnswer} for status, text in _STATUSES.items()},
+    **error_responses(400, 401, 403, 408, 413, 422, 503, 504),
 }
 
 TITLE = "medsam2"

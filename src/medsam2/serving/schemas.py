@@ -129,6 +129,27 @@ class ErrorAnswer(Answer):
     status: int
 
 
+_MEANINGS = {
+    400: "Not JSON, or not the form that is expected here.",
+    401: "No key.",
+    403: "The wrong key, or a name, a page or a path that is not allowed.",
+    404: "There is no such session, case or file (any more).",
+    408: "The body arrived too slowly.",
+    409: "Somebody else or the state does not allow it: nothing to undo, no such object, changed meanwhile.",
+    413: "Too large.",
+    422: "A value that is not usable; the sentence names it and says what is expected.",
+    503: "No place or no memory at the moment; try again after Retry-After.",
+    504: "Fetching, reading or computing took too long.",
+}
+
+
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The errors of a route as OpenAPI describes them; all of them if none are named."""
+    return {
+        status: {"description": _MEANINGS[status], "model": ErrorAnswer} for status in statuses or _MEANINGS
+    }
+
+
 def json_response(answer: Answer, status: int = 200) -> Response:
     """Answer with JSON."""
     return Response(answer.model_dump_json(), status, media_type="application/json")

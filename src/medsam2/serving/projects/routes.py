@@ -41,7 +41,7 @@ from medsam2.serving.projects.schemas import (
     VersionMessage,
 )
 from medsam2.serving.projects.uploads import MaskUpload, in_folder, in_thread
-from medsam2.serving.schemas import ErrorAnswer, json_body, json_response, read_message
+from medsam2.serving.schemas import error_responses, json_body, json_response, read_message
 from medsam2.serving.service import Service
 from medsam2.serving.settings import MIB
 
@@ -73,7 +73,7 @@ def add_projects(
     router = APIRouter(
         prefix=PREFIX,
         tags=["project"],
-        responses={422: {"model": ErrorAnswer}},
+        responses=error_responses(),
         default_response_class=Response,
     )
     _add_cases(router, service, project)

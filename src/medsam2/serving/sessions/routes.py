@@ -20,7 +20,7 @@ from medsam2.errors import MedSAM2Error, SessionError
 from medsam2.imaging.labels import coco_counts
 from medsam2.serving.http_errors import NotAllowed, ServerFailed, StateConflict, error_answer
 from medsam2.serving.limits import read_body, usage_of
-from medsam2.serving.schemas import json_response, read_message
+from medsam2.serving.schemas import error_responses, json_response, read_message
 from medsam2.serving.service import Service
 from medsam2.serving.sessions.answers import (
     add_prompt,
@@ -37,7 +37,6 @@ from medsam2.serving.sessions.schemas import (
     MAX_JSON_BYTES,
     OPENING_REQUEST,
     PROMPT_REQUEST,
-    RESPONSES,
     DoneEvent,
     ListedSession,
     Measurements,
@@ -154,7 +153,7 @@ _ONE = SESSIONS + "/{session_id}"
 
 def session_routes(service: Service) -> APIRouter:
     """All routes of sessions."""
-    router = APIRouter(tags=["sessions"], responses=RESPONSES)
+    router = APIRouter(tags=["sessions"], responses=error_responses())
     _add_sessions(router, service)
     _add_changes(router, service)
     _add_results(router, service)

@@ -19,7 +19,6 @@ from medsam2.serving.http_errors import shown
 from medsam2.serving.schemas import (
     Answer,
     BoxNumbers,
-    ErrorAnswer,
     Expected,
     LongText,
     Memory,
@@ -309,23 +308,6 @@ class Measurements(Answer):
     """The measurements of every object."""
 
     objects: list[ObjectStatistics]
-
-
-_STATUSES = {
-    400: "Not what is expected here, such as no JSON.",
-    401: "No key.",
-    403: "The wrong key, a page or a path that is not allowed.",
-    404: "There is no such session any more, or no such file.",
-    408: "The body arrived too slowly.",
-    409: "The session's state does not allow it: nothing to undo, no such object, changed meanwhile.",
-    413: "Too large.",
-    422: "A value that is not usable; the sentence names it and says what is expected.",
-    503: "No place or no memory at the moment; try again after Retry-After.",
-    504: "Reading took too long.",
-}
-RESPONSES: dict[int | str, dict[str, Any]] = {
-    status: {"description": text, "model": ErrorAnswer} for status, text in _STATUSES.items()
-}
 
 
 def _query_parameters() -> list[dict[str, Any]]:
