@@ -1,4 +1,4 @@
-"""A server's front door: sessions, whole segmentations, the published contract."""
+"""The client of a server: sessions, whole segmentations, the published contract."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def table_of(rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
     """Make rows ready to be sent: images become text, masks come as run lengths.
 
     Raises:
-        InputError: An image cannot be read, or is none.
+        InputError: An image cannot be read, or is not an image.
     """
     return [{**row, **_cells_of(row), _FORMAT: "rle"} for row in rows]
 
@@ -132,15 +132,15 @@ def _scored(row: Mapping[str, Any]) -> ScoredMask:
 
 _Window = str | tuple[float, float] | None
 _SESSIONS = "/v1/sessions"
-_TIMEOUT_S = 300.0  # as long as the server takes for an answer if nobody says otherwise
+_TIMEOUT_S = 300.0  # the server's own default for an answer
 
 
 class Client:
-    """A medsam2 server, asked over HTTP.
+    """A medsam2 server that is reached over HTTP.
 
     Args:
         url: Of the server, `http://127.0.0.1:8000`.
-        key: What the server asks for, if it asks for one.
+        key: The server's key, if it needs one.
         timeout_s: How long to wait for the next part of an answer.
 
     Raises:
@@ -186,7 +186,9 @@ class Client:
         with file_to_send(scan, frame=frame) as (path, left), path.open("rb") as file:
             if left is not None:
                 query["frame"] = str(left)
-            answer = self._connection.ask("POST", _SESSIONS, query={**query, "name": path.name}, file=file)
+            answer = self._connection.request(
+                "POST", _SESSIONS, query={**query, "name": path.name}, file=file
+            )
 
         opened = json_of(answer, self._connection.shown)
         if isinstance(scan, Volume):  # the file had its numbers in float32
@@ -215,14 +217,14 @@ class Client:
             InputError: There is no such file in the folder, or the scan or a choice is not usable.
             ServerError: The server is not there, is full or has failed.
         """
-        said: dict[str, object] = {
+        opening: dict[str, object] = {
             "path": path, "window": _checked(window), "plane": plane, "memory": memory
         }  # fmt: skip
         if frame is not None:  # an older server does not know the key
-            said["frame"] = frame
+            opening["frame"] = frame
         try:
-            opened = self._connection.ask_json("POST", _SESSIONS, said=said)
-        except SessionError as error:  # what is not there is a file, not a session
+            opened = self._connection.request_json("POST", _SESSIONS, body=opening)
+        except SessionError as error:  # a file is missing, not a session
             raise InputError(str(error)) from None
         return RemoteSession(self._connection, opened, self._fetch)
 
@@ -240,7 +242,7 @@ class Client:
         memory: str = "recent",
         frame: int | None = None,
     ) -> Volume:
-        """Segment one object from what is said about one slice; see `Predictor.segment`.
+        """Segment one object from a prompt in one slice; see `Predictor.segment`.
 
         Returns:
             A uint8 mask of 0 and 1 on the scan's grid.
@@ -269,10 +271,12 @@ class Client:
             InputError: The request as a whole, or its only row, is not usable.
             ServerError: The server is not there, is busy or has failed.
         """
-        return masks_of(json.loads(self._connection.ask("POST", "/score", said={"inputs": table_of(rows)})))
+        return masks_of(
+            json.loads(self._connection.request("POST", "/score", body={"inputs": table_of(rows)}))
+        )
 
     def close(self) -> None:
-        """Hang up; sessions that are still open end on the server when nobody has used them for a while."""
+        """Close the connection; the server ends open sessions when they were left alone for a while."""
         self._connection.close()
 
     def __enter__(self) -> Self:
@@ -286,7 +290,7 @@ class Client:
     def _fetch(self, session_path: str) -> Volume:
         with tempfile.TemporaryDirectory(prefix="medsam2-") as folder:
             path = Path(folder) / "volume.nii.gz"
-            path.write_bytes(self._connection.ask("GET", f"{session_path}/volume"))
+            path.write_bytes(self._connection.request("GET", f"{session_path}/volume"))
             return read(path)
 
 

@@ -1,4 +1,4 @@
-"""Requests to a server and streams of events; refusals come as the exceptions that would be raised here."""
+"""Requests to a server and streams of events; errors of the server are raised as they would be here."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ _SHOWN = 200  # letters of an answer that is not ours
 
 
 class Connection:
-    """One server, asked with one key: directly if it runs on this machine, else as the environment says.
+    """One server and one key; proxies of the environment are used unless the server is this machine.
 
     Args:
         url: Of the server, `http://127.0.0.1:8000`.
-        key: What the server asks for, if it asks for one.
+        key: The server's key, if it needs one.
         timeout_s: How long to wait for the next part of an answer.
 
     Raises:
@@ -67,7 +67,7 @@ class Connection:
         self.url = url.rstrip("/")
         proxy = proxy_for(str(parsed))
         self.shown = self.url
-        """The server in messages, with the proxy on the way there."""
+        """The server in messages, with the proxy that leads to it."""
         if proxy is not None:
             self.shown += f" (through {proxy}; NO_PROXY={parsed.host} asks it directly)"
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
@@ -93,53 +93,53 @@ class Connection:
                 f"or set NO_PROXY={parsed.host} to ask {self.url} directly"
             ) from error
 
-    def ask(
+    def request(
         self,
         method: str,
         path: str,
         *,
         query: Mapping[str, str] | None = None,
-        said: object = None,
+        body: object = None,
         file: IO[bytes] | None = None,
     ) -> bytes:
-        """Ask for something and return the answer's body.
+        """Send a request and return the answer's body.
 
         Args:
-            method: Of HTTP.
+            method: The HTTP method.
             path: From the server's root.
-            query: What stands behind the path.
-            said: Sent as JSON.
+            query: The query's keys and values.
+            body: Sent as JSON.
             file: Sent as it is, in place of JSON.
 
         Raises:
-            InputError: The server does not take what was sent.
+            InputError: The server refuses what was sent.
             SessionError: There is no such session, or its state does not allow this.
             ServerError: The server is not there, is busy or has failed.
         """
-        with self.asked(method, path, query=query, said=said, file=file) as response:
+        with self.stream(method, path, query=query, body=body, file=file) as response:
             return response.read()
 
-    def ask_json(self, method: str, path: str, *, said: object = None) -> Json:
-        """Ask for something whose answer is an object; see `ask`."""
-        return json_of(self.ask(method, path, said=said), self.shown)
+    def request_json(self, method: str, path: str, *, body: object = None) -> Json:
+        """Send a request whose answer is an object; see `request`."""
+        return json_of(self.request(method, path, body=body), self.shown)
 
     @contextmanager
-    def asked(
+    def stream(
         self,
         method: str,
         path: str,
         *,
         query: Mapping[str, str] | None = None,
-        said: object = None,
+        body: object = None,
         file: IO[bytes] | None = None,
     ) -> Iterator[httpx.Response]:
-        """Ask for something and take the answer as it comes; leaving early hangs up. See `ask`."""
+        """Send a request and read the answer as it comes; leaving early ends it. See `request`."""
         import httpx
 
         headers = {} if file is None else {"Content-Type": "application/octet-stream"}
         try:
             with self._client.stream(
-                method, path, params=query, json=said, content=file, headers=headers
+                method, path, params=query, json=body, content=file, headers=headers
             ) as response:
                 if response.status_code >= 400:
                     response.read()
@@ -153,7 +153,7 @@ class Connection:
             raise ServerError(f"{self.shown} cannot be reached: {error or type(error).__name__}") from error
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._client.close()
 
 

@@ -39,12 +39,12 @@ class RemoteSession:
 
     @property
     def id(self) -> str:
-        """The key to this session; whoever has it and may ask the server may use it."""
+        """The key to this session: who has it, and may use the server, can use the session."""
         return str(self._opened["id"])
 
     @cached_property
     def volume(self) -> Volume:
-        """The scan; fetched or read when it is first asked for."""
+        """The scan; fetched or read when it is first needed."""
         return self._volume(self._path)
 
     @property
@@ -93,33 +93,36 @@ class RemoteSession:
     def add(
         self,
         number: int,
+        prompt: Prompt | None = None,
         *,
-        slice: int,  # noqa: A002
+        slice: int | None = None,  # noqa: A002
         box: Sequence[float] | None = None,
         points: Sequence[Sequence[float]] | None = None,
         labels: Sequence[int] | None = None,
         mask: npt.ArrayLike | None = None,
     ) -> _Mask:
-        """Say something about an object in one slice and see it there; see `Session.add`.
+        """Prompt an object in one slice and see it there; see `Session.add`.
 
         Raises:
             PromptError: The prompt does not lie in the volume, or the number is not 1 to 255.
         """
-        prompt = prompt_from(slice, box=box, points=points, labels=labels, mask=mask).checked(self.shape)
+        if prompt is None:
+            prompt = prompt_from(slice, box=box, points=points, labels=labels, mask=mask)
+        body = {"object": int(number), **_prompt_json(prompt.checked(self.shape))}
         try:
-            answer = self._ask("POST", "/prompts", {"object": int(number), **_spoken(prompt)})
+            answer = self._request("POST", "/prompts", body)
         except InputError as error:
             raise PromptError(str(error)) from None
         return self._mask(answer["mask"])
 
     def remove(self, number: int, *, slice: int | None = None) -> None:  # noqa: A002
-        """Forget an object, or what was said about it in one slice.
+        """Remove an object, or its prompt on one slice.
 
         Raises:
             SessionError: There is no object of this number or no prompt on the slice, or it is the only one.
         """
         query = "" if slice is None else f"?slice={int(slice)}"
-        self._ask("DELETE", f"/objects/{int(number)}{query}")
+        self._request("DELETE", f"/objects/{int(number)}{query}")
 
     def undo(self) -> bool:
         """Take back the last `add` or `remove` with all that followed from it; False if there is none."""
@@ -130,7 +133,7 @@ class RemoteSession:
         return self._step("redo")
 
     def propagate(self) -> Iterator[tuple[int, dict[int, _Mask]]]:
-        """Carry all objects through the volume, upwards from their prompts and then downwards.
+        """Propagate all objects through the volume, upwards from their prompts and then downwards.
 
         Leaving the loop stops the server's work; a change of the session does so as well.
 
@@ -140,7 +143,7 @@ class RemoteSession:
         Raises:
             SessionError: No object has a prompt, or the session was changed meanwhile.
         """
-        with self._connection.asked("POST", f"{self._path}/propagate") as response:
+        with self._connection.stream("POST", f"{self._path}/propagate") as response:
             for name, data in events_of(response.iter_lines()):
                 event: Mapping[str, Any] = json_of(data, self._connection.shown)
                 if name == "error":
@@ -157,19 +160,19 @@ class RemoteSession:
         """
         self._check(number)
         stack = np.zeros(self.shape, bool)
-        for z, masks in self._ask("GET", "/masks")["slices"].items():
+        for z, masks in self._request("GET", "/masks")["slices"].items():
             if str(number) in masks:
                 stack[int(z)] = self._mask(masks[str(number)])
         return stack
 
     def scores(self, number: int) -> dict[int, float]:
-        """How sure the network is of an object, per visited slice, 0..1.
+        """How sure the network is of an object in each visited slice, 0..1.
 
         Raises:
             SessionError: There is no object of this number.
         """
         self._check(number)
-        confidence = self._ask("GET", "/masks")["confidence"]
+        confidence = self._request("GET", "/masks")["confidence"]
         return {int(z): scores[str(number)] for z, scores in confidence.items() if str(number) in scores}
 
     def measurements(self, number: int) -> dict[str, float]:
@@ -197,7 +200,7 @@ class RemoteSession:
         if number is not None:
             mask = restore_axes(self.mask(number).view(np.uint8), self.axis)
             return self.volume.with_array(np.ascontiguousarray(mask))
-        packed = self._connection.ask("GET", f"{self._path}/export", query={"type": "npz"})
+        packed = self._connection.request("GET", f"{self._path}/export", query={"type": "npz"})
         with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
             return self.volume.with_array(arrays["segs"])
 
@@ -217,12 +220,12 @@ class RemoteSession:
                 raise InputError(f"a name cannot hold a comma on its way to a server: {name!r}")
         if names:
             query["names"] = ",".join(f"{number}:{name}" for number, name in names.items())
-        return self._connection.ask("GET", f"{self._path}/export", query=query)
+        return self._connection.request("GET", f"{self._path}/export", query=query)
 
     def close(self) -> None:
-        """End the session; one that has ended already, or whose server is gone, is no reason to complain."""
+        """End the session; nothing is raised if it has ended already or the server is gone."""
         with suppress(MedSAM2Error):
-            self._connection.ask("DELETE", self._path)
+            self._connection.request("DELETE", self._path)
 
     def __enter__(self) -> Self:
         return self
@@ -232,16 +235,16 @@ class RemoteSession:
     ) -> None:
         self.close()
 
-    def _ask(self, method: str, path: str, said: Json | None = None) -> Mapping[str, Any]:
-        return self._connection.ask_json(method, f"{self._path}{path}", said=said)
+    def _request(self, method: str, path: str, body: Json | None = None) -> Mapping[str, Any]:
+        return self._connection.request_json(method, f"{self._path}{path}", body=body)
 
     def _state(self) -> Mapping[str, Any]:
-        return self._ask("GET", "")
+        return self._request("GET", "")
 
     def _step(self, what: str) -> bool:
         if not self._state()[f"can_{what}"]:
             return False
-        self._ask("POST", f"/{what}")
+        self._request("POST", f"/{what}")
         return True
 
     def _check(self, number: int) -> None:
@@ -254,7 +257,7 @@ class RemoteSession:
         return np.ascontiguousarray(from_coco_counts(counts, (height, width)))
 
     def _masks(self, followed: Mapping[str, float], counts: Mapping[str, str]) -> dict[int, _Mask]:
-        """Masks of a slice; of an object that is not there nothing is sent."""
+        """Masks of a slice; the server sends nothing for an object that is not in it."""
         empty = np.zeros(self.shape[1:], bool)
         return {
             int(number): self._mask(counts[number]) if number in counts else empty.copy()
@@ -262,14 +265,14 @@ class RemoteSession:
         }
 
 
-def _spoken(prompt: Prompt) -> dict[str, object]:
-    """A prompt as the server takes it."""
-    spoken: dict[str, object] = {"slice": prompt.slice_index}
+def _prompt_json(prompt: Prompt) -> dict[str, object]:
+    """A prompt in the server's JSON."""
+    entries: dict[str, object] = {"slice": prompt.slice_index}
     if prompt.box is not None:
-        spoken["box"] = prompt.box.xyxy
+        entries["box"] = prompt.box.xyxy
     if prompt.points:
-        spoken["points"] = [(point.x, point.y) for point in prompt.points]
-        spoken["labels"] = [int(point.is_positive) for point in prompt.points]
+        entries["points"] = [(point.x, point.y) for point in prompt.points]
+        entries["labels"] = [int(point.is_positive) for point in prompt.points]
     if prompt.mask is not None:
-        spoken["mask"] = coco_counts(prompt.mask.array)
-    return spoken
+        entries["mask"] = coco_counts(prompt.mask.array)
+    return entries
