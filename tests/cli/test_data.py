@@ -117,11 +117,11 @@ def test_a_scan_that_fails_is_named_and_the_exit_code_says_so(
         (["check", "{root}", "--format", "coco"], "no format is called 'coco'; formats are nnunet, "),
         (
             ["check", "{root}", "--label", "liver"],
-            "a label is a number above 0 and a name, 1=liver say, not 'liver'",
+            "a label is a number above 0 and a name, for example 1=liver, not 'liver'",
         ),
         (["check", "{root}", "--label", "0=air"], "a label is a number above 0"),
         (["check", "{root}", "--min-area", "0"], "0 is not in the range x>=1"),
-        (["check", "{root}", "-o", "{root}/images/p1_a.nii.gz"], "no folder can be made here"),
+        (["check", "{root}", "-o", "{root}/images/p1_a.nii.gz"], "made a folder"),
         (["check", "{root}", "--window", "bright"], "no window is called 'bright'"),
         (["check", "{root}", "--patient", "x"], "the patient 'x' is not found in images/p1_a.nii.gz"),
         (["prepare", "{root}"], "Missing option '-o'"),

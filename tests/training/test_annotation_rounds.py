@@ -184,7 +184,7 @@ def test_a_pool_is_drawn_anew_each_round(folder: Path, runtime: Runtime) -> None
 
 def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match="at least 1 scan forward, out of a pool of as many at least, not 3 of 2"
+        InputError, match="a round proposes at least 1 scan, out of a pool of at least as many, not 3 of 2"
     ):
         RoundOptions(number=1, folder=tmp_path, num_next=3, pool=2)
     with pytest.raises(InputError, match="rounds begin from weights: give --weights"):

@@ -398,7 +398,12 @@ def test_files_that_cannot_be_opened_are_named(tmp_path: Path) -> None:
 def test_whole_numbers() -> None:
     assert whole_numbers(np.full((1, 2, 2), 3.0)).dtype == np.uint16
     assert whole_numbers(np.ones((1, 2, 2), bool)).dtype == np.uint8
-    for value, sentence in ((0.5, "fractions, 0.5"), (np.nan, "NaN"), (-1.0, "from -1"), (7e4, "to 70000")):
+    for value, sentence in (
+        (0.5, "fractions, for example 0.5"),
+        (np.nan, "NaN"),
+        (-1.0, "from -1"),
+        (7e4, "to 70000"),
+    ):
         with pytest.raises(InputError, match=sentence):
             whole_numbers(np.array([[[value]]]))
 

@@ -161,7 +161,7 @@ def test_every_fault_is_found_and_nothing_else(broken: tuple[DataSet, SetReport]
         ("grid-size", "the mask has 24 x 20 x 5 voxels (x, y, z), the image 24 x 20 x 6"),
         ("grid-place", "the mask's voxels lie up to 1.5 voxels away from the image's"),
         ("label-unknown", "the mask has 4, 8, the table of labels 1 (liver), 2 (vessel), 3 (never)"),
-        ("mask-values", "the mask has fractions, 0.5 say; labels are whole numbers"),
+        ("mask-values", "the mask has fractions, for example 0.5; labels are whole numbers"),
         ("image-not-finite", "3 of 2880 voxels are NaN or infinite"),
         ("image-constant", "every voxel of the image is 40"),
         ("object-tiny", "vessel has 2 pixels in its largest slice, 2; training draws none below 12"),

@@ -12,11 +12,11 @@ import pytest
 from medsam2.errors import InputError
 from medsam2.training.bank import build_bank, entry_of, load_stack, stack_path, use_bank
 from medsam2.training.config import DataConfig, PhaseConfig, TrainConfig
-from medsam2.training.data import draw_batch
 from medsam2.training.datasets.layouts import read_data_set
 from medsam2.training.datasets.objects import MIN_SLICES, find_objects, plan_parts
 from medsam2.training.datasets.prepare import PreparedCase, PrepareOptions, prepare
 from medsam2.training.datasets.splits import split_by_patient
+from medsam2.training.official_clips import draw_official_clips
 
 SHAPE = (12, 40, 48)  # (z, y, x)
 AFFINE = np.diag([-1.0, -1.0, 3.0, 1.0])
@@ -225,14 +225,14 @@ def test_a_run_takes_the_numbers_of_its_bank(folder: Path, tmp_path: Path) -> No
     assert list(build_bank(bank, range(3), 1)) == [3]
     with pytest.raises(InputError, match="has 3 prepared stacks, numbered from 0; none is number 3"):
         list(build_bank(bank, range(4), 1))
-    drawn = draw_batch(
+    drawn = draw_official_clips(
         bank, range(2), DataConfig(), [np.random.default_rng(0)] * 2,
         clip_length=3, image_size=64, augment=True,
     )  # fmt: skip
     assert drawn.images.shape == (2, 3, 64, 64)
     assert drawn.targets[:, 0].any()
     with pytest.raises(InputError, match="a clip of 40 slices needs stacks of as many"):
-        draw_batch(
+        draw_official_clips(
             bank, range(2), DataConfig(), [np.random.default_rng(0)],
             clip_length=40, image_size=64, augment=False,
         )  # fmt: skip

@@ -272,11 +272,11 @@ WRONG_CELLS = {
     "kind": ({"kind": "film"}, "a kind is volume, still, video, not 'film'"),
     "axis": ({"slicing_axis": "3"}, "a slicing axis is 0, 1, 2, or empty for 2, not '3'"),
     "still": ({"kind": "still", "slicing_axis": "1"}, "a still has one slice and no slicing axis 1"),
-    "one number": ({"window": "40"}, "a window is two numbers, \"-160 240\" say, not '40'"),
-    "words": ({"window": "low high"}, "a window is two numbers, \"-160 240\" say, not 'low high'"),
-    "infinite": ({"window": "0 inf"}, "a window is two numbers, \"-160 240\" say, not '0 inf'"),
+    "one number": ({"window": "40"}, "a window is two numbers, for example \"-160 240\", not '40'"),
+    "words": ({"window": "low high"}, "a window is two numbers, for example \"-160 240\", not 'low high'"),
+    "infinite": ({"window": "0 inf"}, "a window is two numbers, for example \"-160 240\", not '0 inf'"),
     "upside down": ({"window": "9 -9"}, "the window 9 -9 is upside down; the lower limit comes first"),
-    "no JSON": ({"labels": "1: a"}, "labels are JSON, {\"1\": \"liver\"} say, not '1: a'"),
+    "no JSON": ({"labels": "1: a"}, "labels are JSON, for example {\"1\": \"liver\"}, not '1: a'"),
     "labels without one": ({"labels": '{"0": "air"}'}, "the labels name no value above 0"),
     "labels as a list": ({"labels": '["liver"]'}, "labels are a JSON object, not ['liver']"),
     "split": ({"split": "tests"}, "a split is train, validation, test, not 'tests'"),
@@ -309,7 +309,7 @@ def test_masks_that_do_not_fit_are_named(tmp_path: Path, capsys: pytest.CaptureF
                 "masks/wrong.nii.gz: the mask has 22 x 20 x 5 voxels (x, y, z), the image 22 x 20 x 6",
             ),
             (mask * 0, "masks/wrong.nii.gz: the mask is empty"),
-            (mask * 0.5, "masks/wrong.nii.gz: the mask has fractions, 0.5 say"),
+            (mask * 0.5, "masks/wrong.nii.gz: the mask has fractions, for example 0.5"),
         ]
     ):
         root = tmp_path / str(number)

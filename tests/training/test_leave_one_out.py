@@ -159,9 +159,9 @@ def test_a_data_set_is_left_out_and_measured(
 
     def noted(trainer: Trainer):
         yield from learn(trainer)
-        listed = json.loads((trainer.course.bank / MANIFEST).read_text())
+        listed = json.loads((trainer.training.bank / MANIFEST).read_text())
         rng = np.random.default_rng(0)
-        picks = [trainer.course.mixture.draw(rng) for _ in range(100)]
+        picks = [trainer.training.mixture.draw(rng) for _ in range(100)]
         drawn.append({listed["train"][pick.seed]["dataset"] for pick in picks})
         cases = read_cases(trainer.folder.path.parent / "held-out" / "cases.json")
         assert {case.name.split(",")[0] for case in cases} == {"scan 0", "scan 1"}

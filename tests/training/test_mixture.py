@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from medsam2.errors import InputError
-from medsam2.training.clips import Mixture
+from medsam2.training.compact_clips import Mixture
 from medsam2.training.config import DataConfig
 
 DRAWS = 4000

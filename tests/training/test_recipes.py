@@ -142,7 +142,7 @@ def test_a_minimal_recipe_has_the_defaults(tmp_path: Path) -> None:
         (MINIMAL + "[data]\nstill_share = -0.1\n", "still_share is a share, 0 to 1, not -0.1"),
         (
             MINIMAL + "[data]\npainted_share = 0.6\nstill_share = 0.5\n",
-            "painted_share and still_share are parts of the same clips and sum to 1 at most, not 0.6 and 0.5",
+            "still_share are shares of the same clips; their sum is 1 at most, not 0.6 and 0.5",
         ),
         (PHASE, "missing 1 required keyword-only argument: 'preset'"),
         (MINIMAL.replace("steps = 10\n", ""), "missing 1 required keyword-only argument: 'steps'"),

@@ -15,7 +15,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from medsam2.checkpoints import load_network, shipped_path
-from medsam2.training import course as course_module
+from medsam2.training import networks as networks_module
 from medsam2.training.config import DataConfig, PhaseConfig, TrainConfig
 from medsam2.training.devices import Devices
 from medsam2.training.loop import Trainer
@@ -66,7 +66,7 @@ def test_the_best_weights_are_kept_and_a_stale_run_stops(
     def scored(*args: object, **kwargs: object) -> Validation:
         return Validation(dice=next(scores), picture=np.zeros((4, 4, 3), np.uint8))
 
-    monkeypatch.setattr(course_module, "validate_follow", scored)
+    monkeypatch.setattr(networks_module, "validate_compact", scored)
     config = dataclasses.replace(CONFIG, patience=2)
     trainer = Trainer(config, tmp_path, bank, devices=Devices(device="cpu"))
     kept: dict[int, bytes] = {}

@@ -16,9 +16,9 @@ from medsam2.errors import CheckpointError
 from medsam2.model.config import PRESETS
 from medsam2.training.bank import build_bank, entry_of, load_stack, stack_path
 from medsam2.training.config import AugmentConfig, DataConfig, PhaseConfig, TrainConfig
-from medsam2.training.data import draw_batch
 from medsam2.training.devices import Devices
 from medsam2.training.loop import Trainer
+from medsam2.training.official_clips import draw_official_clips
 from medsam2.training.runs import RunFolder, RunState
 
 SEEDS = range(3)
@@ -82,7 +82,7 @@ def test_stacks_say_what_they_are(bank: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("whole", [True, False])
 def test_whole_slices_show_all_of_a_slice(bank: Path, whole: bool) -> None:
     config = DataConfig(whole_slices=whole, zoom=(1.0, 1.0), min_side=(8, 8), center_shift=0.0)
-    clips = draw_batch(
+    clips = draw_official_clips(
         bank, range(1), config, [np.random.default_rng(2)] * 4, clip_length=1, image_size=64, augment=False
     )
     shares = clips.targets.flatten(1).mean(dim=1)
@@ -91,7 +91,7 @@ def test_whole_slices_show_all_of_a_slice(bank: Path, whole: bool) -> None:
 
 def test_a_clip_may_turn_round_and_come_back(bank: Path) -> None:
     config = DataConfig(augment=AugmentConfig(return_share=1.0))
-    clips = draw_batch(
+    clips = draw_official_clips(
         bank, SEEDS, config, [np.random.default_rng(1)] * 2, clip_length=5, image_size=64, augment=True
     )
     assert torch.equal(clips.targets, clips.targets.flip(1))
@@ -100,7 +100,7 @@ def test_a_clip_may_turn_round_and_come_back(bank: Path) -> None:
 
 def test_clips_follow_from_the_state_of_chance(bank: Path) -> None:
     batches = [
-        draw_batch(
+        draw_official_clips(
             bank, SEEDS, DataConfig(), [np.random.default_rng(seed)] * 2,
             clip_length=3, image_size=64, augment=True,
         )

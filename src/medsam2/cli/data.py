@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -13,7 +14,7 @@ import click
 from medsam2.cli.messages import EXIT_FAILED, say
 from medsam2.cli.options import HELP as WINDOW_HELP
 from medsam2.cli.options import OPTION as WINDOW_OPTION
-from medsam2.cli.options import WindowCommand, heading, parse_window
+from medsam2.cli.options import WindowCommand, grouped, heading, parse_window
 from medsam2.cli.paint import paint
 from medsam2.errors import InputError
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_SOURCE = "medsam2.data_source"  # where options of a data set wait for the command
 _MIB = 2**20
 
 
@@ -34,65 +34,86 @@ def data() -> None:
     """Check labelled scans and prepare them for training.
 
     PATH is an nnU-Net or decathlon folder, a MONAI data list, a table (CSV, TSV), a MONAI Label folder, a
-    folder of MedSAM .npz files, of videos as frames, or of images beside masks. Its format is recognised.
+    folder of MedSAM .npz files, a folder of videos as frames, or a folder of images beside masks. The format
+    is recognised.
+
+    Example: medsam2 data check scans/, then medsam2 data prepare scans/ -o bank
     """
 
 
 data.add_command(paint)
 
 
-def _keep(ctx: click.Context, option: click.Parameter, value: object) -> None:
-    ctx.meta.setdefault(_SOURCE, {})[option.name] = value
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """How a data set is kept, as the options say."""
+
+    format: str | None
+    images: str | None
+    masks: str | None
+    channel: str | None
+    patient: str | None
+    base: Path | None
+    label: tuple[str, ...]
+    modality: str | None
+    fold: int | None
 
 
-def _source_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that say how a data set is kept; `_read` finds their values."""
-    texts = {
-        "--format": (
-            "NAME",
-            "nnunet, msd, monai, table, monailabel, frames, npz or pairs, if not recognised.",
-        ),
-        "--images": ("GLOB", "Pattern of the images; what its stars stand for is the case."),
-        "--masks": ("GLOB", "Pattern of the masks, with as many stars."),
-        "--channel": ("NAME|N", "Which channel, where scans have several."),
-        "--patient": ("REGEX|COLUMN", "Whose scan it is, from its path or, in a table, from a column."),
-        "--base": ("FOLDER", "What paths in a list or a table are relative to, if not to itself."),
-    }
-    decorators = [
-        click.option(name, metavar=metavar, help=text, expose_value=False, callback=_keep)
-        for name, (metavar, text) in texts.items()
-    ]
-    decorators += [
-        click.option(
-            "--label", metavar="VALUE=NAME", multiple=True, expose_value=False, callback=_keep,
-            help="Name a value of the masks; may be repeated. Others count as errors then.",
-        ),
-        click.option(
-            "--modality", type=click.Choice(["CT", "MR", "US"]), expose_value=False, callback=_keep,
-            help="Of all scans, where neither files nor list say it.",
-        ),
-        click.option(
-            "--fold", type=int, expose_value=False, callback=_keep,
-            help="Fold of a MONAI data list to validate on.",
-        ),
-    ]  # fmt: skip
-    for decorator in reversed((heading("Data set"), *decorators)):
-        command = decorator(command)
-    return command
-
-
+_source = grouped(
+    "source", Source, heading("Data set"),
+    click.option(
+        "--format", metavar="NAME",
+        help="Format of the data set, if it is not recognised: nnunet, msd, monai, table, monailabel, "
+        "frames, npz or pairs.",
+    ),
+    click.option(
+        "--images", metavar="GLOB",
+        help="Pattern of the images, for example --images 'scans/*.nii.gz'. The part that the star matches "
+        "is the name of the case.",
+    ),
+    click.option(
+        "--masks", metavar="GLOB",
+        help="Pattern of the masks, with as many stars, for example --masks 'masks/*_seg.nii.gz'.",
+    ),
+    click.option(
+        "--channel", metavar="NAME|N",
+        help="The channel to use where scans have several, for example --channel FLAIR.",
+    ),
+    click.option(
+        "--patient", metavar="REGEX|COLUMN",
+        help="How to find the patient of a scan: a regular expression for its path, for example "
+        "--patient '(P[0-9]+)_', or the name of a table's column. Scans of one patient stay in one split.",
+    ),
+    click.option(
+        "--base", type=click.Path(path_type=Path), metavar="FOLDER",
+        help="Folder that paths in a list or a table are relative to, if it is not the file's own folder.",
+    ),
+    click.option(
+        "--label", metavar="VALUE=NAME", multiple=True,
+        help="Name of a value in the masks, for example --label 1=liver. May be repeated. Values without a "
+        "name are then errors.",
+    ),
+    click.option(
+        "--modality", type=click.Choice(["CT", "MR", "US"]),
+        help="Modality of all scans, if neither the files nor a list name it.",
+    ),
+    click.option(
+        "--fold", type=int, metavar="N", help="Fold of a MONAI data list that is for validation.",
+    ),
+)  # fmt: skip
 _path = click.argument("path", type=click.Path(path_type=Path))
 _plane = click.option(
-    "--plane", type=click.Choice(["axial", "coronal", "sagittal"]), help="Cut slices this way."
-)
+    "--plane", type=click.Choice(["axial", "coronal", "sagittal"]),
+    help="Plane of the slices, if it is not the file's own (its third axis).",
+)  # fmt: skip
 _window = click.option(
     WINDOW_OPTION, metavar="LO HI|NAME", callback=parse_window, expose_value=True, help=WINDOW_HELP
 )
 _workers = click.option(
     "--workers", type=click.IntRange(min=1), default=os.cpu_count() or 1, show_default=True,
-    help="Processes that read.",
+    help="Number of processes that read scans.",
 )  # fmt: skip
-_as_json = click.option("--json", "prints_json", is_flag=True, help="Print one JSON object.")
+_as_json = click.option("--json", "prints_json", is_flag=True, help="Print the result as one JSON object.")
 
 
 @data.command(cls=WindowCommand)
@@ -100,16 +121,16 @@ _as_json = click.option("--json", "prints_json", is_flag=True, help="Print one J
 @heading("Output")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path),
-    help="Folder for report.html, report.json and pictures.",
+    help="Folder to write report.html, report.json and pictures into.",
 )  # fmt: skip
-@_source_options
+@_source
 @heading("Volume")
 @_plane
 @_window
 @heading("Work")
 @click.option(
     "--min-area", type=click.IntRange(min=1), default=12, show_default=True, metavar="N",
-    help="Warn of objects with fewer pixels in their largest slice.",
+    help="Warn about objects with fewer pixels in their largest slice.",
 )  # fmt: skip
 @_workers
 @_as_json
@@ -118,16 +139,19 @@ def check(
     ctx: click.Context,
     path: Path,
     output: Path | None,
+    source: Source,
     plane: str | None,
     window: str | tuple[float, float] | None,
     min_area: int,
     workers: int,
     prints_json: bool,
 ) -> None:
-    """Check the data set PATH before anything is trained on it.
+    """Check the data set PATH before you train on it.
 
-    Grids, masks, labels, intensities, duplicates and patients in two splits. It does not stop at the first
-    bad scan. The exit code is 1 if there are errors; warnings do not count.
+    Checks grids, masks, labels, intensities, duplicates, and patients who are in two splits. A bad scan does
+    not stop the check. The exit code is 1 if there are errors; warnings do not count.
+
+    Example: medsam2 data check scans/ -o report
     """
     from medsam2.reports.page import make_folder
     from medsam2.training.datasets.checking import CheckLimits, check_scans
@@ -136,9 +160,9 @@ def check(
     from medsam2.training.datasets.summary import summarise
 
     check_window(window)
-    found = _read(ctx, path)
+    found = _read(source, path)
     if output is not None:
-        make_folder(output)  # to be said before the work is done
+        make_folder(output)  # before the work is done
     limits = CheckLimits(smallest_area=min_area, plane=plane)
     cases = list(_watched(check_scans(found.scans, limits, workers), len(found.scans), "checking"))
     report = summarise(found, cases)
@@ -159,9 +183,10 @@ def check(
 @heading("Output")
 @click.option(
     "-o", "--output", "bank", type=click.Path(path_type=Path),
-    help="Folder of the bank, the same as OUT; what is there already is not done again.",
+    help="Folder of the data set for training, the same as OUT. Scans that are in it already are not "
+    "prepared again.",
 )  # fmt: skip
-@_source_options
+@_source
 @heading("Volume")
 @_plane
 @_window
@@ -170,18 +195,18 @@ def check(
 @click.option(
     "--min-area", type=click.IntRange(min=1), metavar="N",
     show_default="12; 20 for a table with a column kind",
-    help="Leave out objects with fewer pixels in their largest slice.",
+    help="Leave out objects that have fewer pixels in their largest slice.",
 )  # fmt: skip
 @click.option(
     "--max-mib", type=float, default=16.0, show_default=True, metavar="N",
-    help="Largest file; larger scans are cropped around their objects.",
+    help="Largest size of a file in MiB. Larger scans are cropped around their objects.",
 )  # fmt: skip
 @click.option(
     "--shares", type=float, nargs=3, metavar="TRAIN VALIDATION TEST",
     show_default="0.8 0.2 0; a fixed eighth to validate on for a table with a column kind",
-    help="Of the patients whom the data set puts into no split.",
+    help="How to share the patients that the data set puts into no split, for example --shares 0.7 0.2 0.1.",
 )  # fmt: skip
-@click.option("--seed", type=int, metavar="N", help="Of the split into --shares.")
+@click.option("--seed", type=int, metavar="N", help="Seed of the random split by --shares.")
 @heading("Work")
 @_workers
 @_as_json
@@ -191,6 +216,7 @@ def prepare(
     path: Path,
     out: Path | None,
     bank: Path | None,
+    source: Source,
     plane: str | None,
     window: str | tuple[float, float] | None,
     components: bool,
@@ -201,15 +227,17 @@ def prepare(
     workers: int,
     prints_json: bool,
 ) -> None:
-    """Cut the data set PATH into a bank of stacks for training, in the folder OUT.
+    """Cut the data set PATH into stacks for training, in the folder OUT.
 
-    Scans become 8-bit stacks of slices with numbered objects, split by patient, for `medsam2 train --bank`.
-    Scans for testing are listed in the bank but are not in it. A scan that fails does not stop the rest; the
-    exit code is then 1.
+    Each scan becomes 8-bit stacks of slices with numbered objects, for `medsam2 train --bank OUT`. Scans are
+    split by patient. Scans for testing are listed, but no stacks are made of them. A scan that fails does not
+    stop the rest; the exit code is then 1.
 
     A table with a column kind (volume, still or video) may give each scan its window and slicing axis, and
-    name its labels, data set and patient. Such scans are cropped around their objects. CT gives three
-    windows, and volumes with nearly cubic voxels are cut along all three axes.
+    name its labels, data set and patient. Such scans are cropped around their objects. A CT gives stacks in
+    three windows, and a volume with nearly cubic voxels is cut along all three axes.
+
+    Example: medsam2 data prepare scans/ -o bank --window -160 240
     """
     from medsam2.training.datasets.prepare import PrepareOptions
     from medsam2.training.datasets.prepare import prepare as fill
@@ -220,7 +248,7 @@ def prepare(
     options = PrepareOptions(
         window=window, plane=plane, pieces=components, smallest_area=min_area, file_bytes=int(max_mib * _MIB)
     )
-    found = _read(ctx, path)
+    found = _read(source, path)
     for sentence in found.row_errors.values():
         say(f"a row is left out: {sentence}")
     splits = _split(found, shares, seed)
@@ -256,7 +284,7 @@ def _one_folder(out: Path | None, bank: Path | None) -> Path:
 
 
 def _split(found: DataSet, shares: tuple[float, float, float] | None, seed: int | None) -> Splits:
-    """Divide the scans by patient as the options say, or as the kind of data set has it."""
+    """Split the scans by patient, as the options say or as this kind of data set is split."""
     from medsam2.training.datasets.splits import DEFAULT_SHARES, split_by_fixed_eighth, split_by_patient
 
     if shares is None and seed is None and all(scan.row is not None for scan in found.scans):
@@ -264,29 +292,23 @@ def _split(found: DataSet, shares: tuple[float, float, float] | None, seed: int 
     return split_by_patient(found.scans, shares or DEFAULT_SHARES, seed or 0)
 
 
-def _read(ctx: click.Context, path: Path) -> DataSet:
+def _read(source: Source, path: Path) -> DataSet:
     """List the data set as the options say."""
     from medsam2.training.datasets.layouts import read_data_set
     from medsam2.training.datasets.scan import ReadOptions
 
-    said = ctx.meta[_SOURCE]
     options = ReadOptions(
-        channel=said["channel"],
-        images=said["images"],
-        masks=said["masks"],
-        base=None if said["base"] is None else Path(said["base"]),
-        patient=said["patient"],
-        modality=said["modality"],
-        fold=said["fold"],
-        labels=dict(_parse_label(text) for text in said["label"]),
-    )
-    return read_data_set(path, said["format"], options)
+        channel=source.channel, images=source.images, masks=source.masks, base=source.base,
+        patient=source.patient, modality=source.modality, fold=source.fold,
+        labels=dict(_parse_label(text) for text in source.label),
+    )  # fmt: skip
+    return read_data_set(path, source.format, options)
 
 
 def _parse_label(text: str) -> tuple[int, str]:
     value, separator, name = text.partition("=")
     if not separator or not value.strip().isdecimal() or int(value) == 0 or not name.strip():
-        raise InputError(f"a label is a number above 0 and a name, 1=liver say, not {text!r}")
+        raise InputError(f"a label is a number above 0 and a name, for example 1=liver, not {text!r}")
     return int(value), name.strip()
 
 
@@ -302,7 +324,7 @@ def _bank_facts(bank: Path, cases: list[PreparedCase], patients: dict[str, int])
 
 
 def _watched(results: Iterator[T], total: int, what: str) -> Iterator[T]:
-    """Hand results on, with a bar for a person who watches."""
+    """Pass results on, with a progress bar in a terminal."""
     from rich.console import Console
     from rich.progress import track
 

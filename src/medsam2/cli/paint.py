@@ -1,4 +1,4 @@
-"""`medsam2 data paint`: add stacks painted from label maps to a bank."""
+"""`medsam2 data paint`: add stacks that are painted from label maps to a training data set."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ from medsam2.errors import InputError
 @click.argument("bank", type=click.Path(path_type=Path))
 @click.option(
     "--maps", "tables", type=click.Path(path_type=Path), multiple=True, required=True, metavar="TABLE",
-    help="CSV table with the columns name and file of label maps, or name, mask, patient and labels of "
-    "training scans. May be repeated.",
+    help="CSV table with the columns name and file (label maps), or name, mask, patient and labels (masks of "
+    "training scans). May be repeated.",
 )  # fmt: skip
-@click.option("--stacks", type=click.IntRange(min=1), default=700, show_default=True, help="Stacks to paint.")
+@click.option(
+    "--stacks", type=click.IntRange(min=1), default=700, show_default=True, help="Number of stacks to paint."
+)
 @click.option(
     "--first-seed", type=click.IntRange(min=0), default=0, show_default=True,
-    help="Seed of the first stack; the others follow.",
+    help="Seed of the first stack; the next stacks have the next seeds.",
 )  # fmt: skip
 @click.option(
     "--processes", type=click.IntRange(min=1), default=os.cpu_count() or 1, show_default=True,
-    help="Processes that paint.",
+    help="Number of processes that paint.",
 )  # fmt: skip
 @click.option(
     "--weight", "weights", multiple=True, metavar="NAME=FACTOR",
-    help="Draw maps with NAME in their names so many times as often, torso=3 say; 0 leaves them out. May be "
-    "repeated.",
+    help="Draw maps with NAME in their names FACTOR times as often, for example --weight torso=3. 0 leaves "
+    "them out. May be repeated.",
 )  # fmt: skip
 @click.pass_context
 def paint(
@@ -42,12 +44,12 @@ def paint(
     processes: int,
     weights: tuple[str, ...],
 ) -> None:
-    """Paint stacks with exact masks from label maps into BANK.
+    """Paint stacks with exact masks from label maps, and add them to the folder BANK.
 
-    Real anatomy gets random greys, textures, blur and noise, so that a network learns outlines and not one
-    scanner's greys. The stacks are added to the bank's list of files to train on. Of a training table only
-    the masks of training patients are used. A map that cannot be used does not stop the rest; the exit code
-    is then 1.
+    Real anatomy gets random greys, textures, blur and noise. So a network learns outlines and not the greys
+    of one scanner. The stacks are added to the list of files to train on. From a training table only the
+    masks of training patients are used. A map that cannot be used does not stop the rest; the exit code is
+    then 1.
 
     Example: medsam2 data paint bank --maps labelmaps.csv --stacks 200
     """
@@ -57,17 +59,17 @@ def paint(
     from medsam2.training.painting import check_maps, list_maps, paint_bank
 
     factors = dict(_parse_weight(text) for text in weights)
-    maps, faults = [], []
+    maps, problems = [], []
     for table in tables:
         try:
             listed, unusable = list_maps(table, factors)
         except InputError as error:
             listed, unusable = [], [str(error)]
         maps += listed
-        faults += unusable
+        problems += unusable
     usable, unreadable = check_maps(maps)
-    for fault in (*faults, *unreadable):
-        say(f"left out: {fault}")
+    for problem in (*problems, *unreadable):
+        say(f"left out: {problem}")
     seeds = range(first_seed, first_seed + stacks)
     console = Console(stderr=True)
     painted = paint_bank(usable, bank, seeds, processes)
@@ -83,7 +85,7 @@ def paint(
     objects = sum(len(one.objects) for one in done)
     say(f"{len(done) - len(failed)} stacks of {len(usable)} label maps, {objects} objects")
     click.echo(bank)
-    if faults or unreadable or failed:
+    if problems or unreadable or failed:
         ctx.exit(EXIT_FAILED)
 
 
@@ -94,5 +96,7 @@ def _parse_weight(text: str) -> tuple[str, float]:
     except ValueError:
         value = -1.0
     if not name or not 0 <= value < float("inf"):
-        raise InputError(f"--weight is a part of a name and a factor from 0, torso=3 say, not {text!r}")
+        raise InputError(
+            f"--weight is a part of a name and a factor of at least 0, for example torso=3, not {text!r}"
+        )
     return name, value

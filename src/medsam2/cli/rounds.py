@@ -22,23 +22,30 @@ if TYPE_CHECKING:
 @heading("Fine-tuning")
 @click.option(
     "--recipe", type=click.Path(path_type=Path), required=True,
-    help="Of the fine-tuning, recipes/compact-finetune.toml say.",
+    help="Recipe of the fine-tuning, for example recipes/compact-finetune.toml.",
 )  # fmt: skip
 @click.option(
-    "--weights", metavar="NAME|FILE", help="Weights to begin from, if not those that the recipe names."
+    "--weights", metavar="NAME|FILE", help="Weights to begin from, instead of those that the recipe names."
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @heading("Next scans")
-@click.option("--next", "num_next", type=int, default=5, show_default=True, help="Scans to put forward.")
+@click.option(
+    "--next", "num_next", type=int, default=5, show_default=True, help="Number of scans to propose masks for."
+)
 @click.option(
     "--order", type=click.Choice(["uncertain", "diverse"]), default="uncertain", show_default=True,
-    help="First those the network is least sure of, or those that are most unlike each other.",
+    help="uncertain: first the scans that the network is least sure of. diverse: scans that differ most from "
+    "each other.",
 )  # fmt: skip
-@click.option("--pool", type=int, metavar="N", help="Look at so many waiting scans, drawn by chance.")
-@click.option("--json", "prints_json", is_flag=True, help="Print one JSON object.")
+@click.option(
+    "--pool", type=int, metavar="N", help="Choose among N waiting scans, drawn at random, instead of all."
+)
+@click.option("--json", "prints_json", is_flag=True, help="Print the record of the round as one JSON object.")
 @heading("Scans")
-@click.option("--patient", metavar="REGEX", help="Whose scan it is, from its file's name.")
-@click.option("--plane", type=click.Choice(["axial", "coronal", "sagittal"]), help="Cut slices this way.")
+@click.option(
+    "--patient", metavar="REGEX", help="Regular expression that finds the patient in a file's name."
+)
+@click.option("--plane", type=click.Choice(["axial", "coronal", "sagittal"]), help="Plane of the slices.")
 @click.option(WINDOW_OPTION, metavar="LO HI|NAME", callback=parse_window, expose_value=True, help=WINDOW_HELP)
 def rounds(
     folder: Path,
@@ -53,7 +60,7 @@ def rounds(
     device: str,
     prints_json: bool,
 ) -> None:
-    """Fine-tune on corrected masks and propose the next.
+    """Fine-tune on corrected masks and propose masks for the next scans.
 
     FOLDER holds scans, and corrected masks of the same names in labels/final. A round fine-tunes on those and
     writes proposals for the next scans into labels/proposed. Correct them, save them in labels/final, and do

@@ -22,27 +22,33 @@ if TYPE_CHECKING:
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path),
-    help="Folder of the run, resumed if it holds one; runs/NAME of the recipe if not given.",
+    help="Folder of the run. A run that is in it is resumed.  [default: runs/NAME of the recipe]",
 )  # fmt: skip
 @click.option(
     "--bank", type=click.Path(path_type=Path),
-    help="Folder of stacks: generated ones, added as needed, or those of `medsam2 data prepare`.  "
-    "[default: OUTPUT/bank]",
+    help="Folder of training stacks: that of `medsam2 data prepare`, or one that generated stacks are added "
+    "to.  [default: OUTPUT/bank]",
 )  # fmt: skip
 @click.option(
-    "--weights", metavar="NAME|FILE", help="Weights to begin from, if not those that the recipe names."
+    "--weights", metavar="NAME|FILE", help="Weights to begin from, instead of those that the recipe names."
 )
 @click.option(
-    "--workers", type=int, default=os.cpu_count() or 1, show_default=True, help="To generate stacks."
-)
+    "--workers", type=int, default=os.cpu_count() or 1, show_default=True,
+    help="Number of processes that generate stacks before the training.",
+)  # fmt: skip
+@click.option(
+    "--clip-workers", type=click.IntRange(min=0), metavar="N",
+    help="Number of processes that draw clips during the training, so that a GPU does not wait. The clips "
+    "are the same with any number.  [default: 4 with a GPU, 0 on a CPU]",
+)  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option(
     "--processes", type=click.IntRange(min=1), default=1, show_default=True,
-    help="Share each batch among so many devices, or so many parts of the processor.",
+    help="Number of GPUs, or of parts of the processor, that share each batch.",
 )  # fmt: skip
 @click.option(
     "--machines", type=click.IntRange(min=1), default=1, show_default=True,
-    help="Machines with so many processes each, started by torchrun or SLURM.",
+    help="Number of machines, each with --processes processes, started by torchrun or SLURM.",
 )  # fmt: skip
 def train(
     recipe: Path,
@@ -50,14 +56,18 @@ def train(
     bank: Path | None,
     weights: str | None,
     workers: int,
+    clip_workers: int | None,
     device: str,
     processes: int,
     machines: int,
 ) -> None:
     """Train a network from a recipe.
 
-    A run that was stopped goes on where it was. The weights lie in OUTPUT/weights.safetensors, curves and
-    pictures for TensorBoard beside them, and a report in OUTPUT/report where the recipe asks for one.
+    A run that was stopped continues from its last checkpoint. It writes the weights to
+    OUTPUT/weights.safetensors, curves and pictures for TensorBoard beside them, and a report to
+    OUTPUT/report if the recipe has report_cases.
+
+    Example: medsam2 train recipes/compact-finetune.toml --bank bank -o run
     """
     import dataclasses
 
@@ -73,7 +83,7 @@ def train(
     bank = output / "bank" if bank is None else bank
     config = use_bank(config, bank)
     _fill(bank, config, workers)
-    devices = Devices(device=device, processes=processes, machines=machines)
+    devices = Devices(device=device, processes=processes, machines=machines, clip_workers=clip_workers)
     trainer = Trainer(config, output, bank, devices=devices)
     if not trainer.is_first:
         for _ in trainer.run():
@@ -92,10 +102,10 @@ def train(
 
 
 def _watch(trainer: Trainer, output: Path) -> None:
-    """Train, and keep curves and pictures."""
+    """Train, and write curves and pictures."""
     from torch.utils.tensorboard import SummaryWriter
 
-    # Steps after the last checkpoint are done again: what was noted of them is not shown.
+    # Steps after the last checkpoint are done again, so their earlier curves are not shown.
     with SummaryWriter(str(output), purge_step=trainer.step + 1 if trainer.step else None) as curves:
         for progress in trainer.run():
             say(_line(progress))
@@ -136,7 +146,7 @@ def _report(config: TrainConfig, output: Path, bank: Path, device: str, recipe: 
 
 
 def _fill(bank: Path, config: TrainConfig, workers: int) -> None:
-    """Generate the stacks that the bank lacks, with a bar for a person who watches."""
+    """Generate the stacks that the bank lacks, with a progress bar in a terminal."""
     from rich.console import Console
     from rich.progress import Progress as Bar
 

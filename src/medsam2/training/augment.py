@@ -1,4 +1,4 @@
-"""Chance changes to clips: greys, movements, flips, and carried masks that are spoilt."""
+"""Random changes to clips: greys, movements, flips, and disturbed masks of the slice before."""
 
 from __future__ import annotations
 
@@ -72,8 +72,7 @@ def _shadow(rng: np.random.Generator, size: int) -> Tensor:
     return 1 - rng.uniform(0.4, 0.9) * down[:, None] * across
 
 
-SHARE = 0.3
-"""How often each change is made."""
+SHARE = 0.3  # of clips that each MONAI transform changes
 
 
 def change_as_modality(
@@ -252,28 +251,28 @@ KINDS = 4  # the truth, grown, shrunk, shifted
 MOST_SHIFT = 0.03  # of the view's side
 
 
-def spoil(
-    prior: Tensor, truth: Tensor, config: PromptConfig, sources: Sequence[np.random.Generator]
+def disturb_masks(
+    prior: Tensor, truth: Tensor, config: PromptConfig, generators: Sequence[np.random.Generator]
 ) -> Tensor:
-    """Change some of the masks that the next slice starts from.
+    """Disturb some of the masks that the next slice begins from.
 
     Args:
         prior: Probabilities of the slice before, `(B, S, S)`.
         truth: Its true masks.
         config: `disturbed_share` are corrected, grown, shrunk or shifted; `lost_share` are withheld,
-            so that only what is remembered tells where the object is.
-        sources: Chance of each clip.
+            so that only the memory bank tells where the object is.
+        generators: One for each clip.
     """
-    spoilt = []
-    for mask, true, rng in zip(prior, truth, sources, strict=True):
+    disturbed = []
+    for mask, true, rng in zip(prior, truth, generators, strict=True):
         chance = rng.random()
         if chance < config.lost_share:
-            spoilt.append(torch.zeros_like(mask))
+            disturbed.append(torch.zeros_like(mask))
         elif chance < config.lost_share + config.disturbed_share:
-            spoilt.append(_change(mask, true, rng))
+            disturbed.append(_change(mask, true, rng))
         else:
-            spoilt.append(mask)
-    return torch.stack(spoilt)
+            disturbed.append(mask)
+    return torch.stack(disturbed)
 
 
 def _change(mask: Tensor, true: Tensor, rng: np.random.Generator) -> Tensor:

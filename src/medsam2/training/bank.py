@@ -4,30 +4,36 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from medsam2.errors import InputError
+from medsam2.imaging.replacing import replacing
 from medsam2.synthesis.stack import generate_stack
 from medsam2.training.config import TrainConfig
 
+A = TypeVar("A")
+B = TypeVar("B")
+
 MAX_LABELS = 255
+CACHED_BYTES = 4 * 2**30
+"""Bytes of stacks that a process keeps in memory."""
 MANIFEST = "bank.json"
 """List of the files of a bank that was prepared from labelled scans; see `datasets.prepare`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BankedStack:
-    """A stack with what choosing an object needs."""
+    """A stack as it is read back, with the areas of its objects."""
 
     image: npt.NDArray[np.uint8]
     """`(z, y, x)`, 0..255."""
@@ -43,7 +49,7 @@ class BankedStack:
 
 @dataclass(frozen=True, kw_only=True)
 class BankEntry:
-    """One file of a bank that was prepared from scans, as its list has it."""
+    """One file of a prepared bank, as the bank's list describes it."""
 
     file: str
     case: str
@@ -60,7 +66,7 @@ class BankEntry:
 
 
 def use_bank(config: TrainConfig, folder: Path) -> TrainConfig:
-    """Return a run's values with the numbers of stacks that a prepared bank has; others keep the recipe's.
+    """Return a run's values with the numbers of stacks of a prepared bank; for others, the recipe's.
 
     Raises:
         InputError: The bank's list is not one of ours.
@@ -75,15 +81,14 @@ def use_bank(config: TrainConfig, folder: Path) -> TrainConfig:
 
 
 def stack_path(folder: Path, seed: int) -> Path:
-    """Name of the file that holds the stack of a seed; of a prepared bank, seeds number its files from 0.
+    """Return the file of a seed's stack; in a prepared bank, seeds number the files from 0.
 
     Raises:
         InputError: A prepared bank has fewer files.
     """
-    listed = _prepared(folder)
-    if listed is None:
+    entries = _all_entries(folder)
+    if entries is None:
         return folder / f"{seed:06d}.npz"
-    entries = (*listed[0], *listed[1])
     if not 0 <= seed < len(entries):
         raise InputError(
             f"{folder}: has {len(entries)} prepared stacks, numbered from 0; none is number {seed}"
@@ -92,25 +97,25 @@ def stack_path(folder: Path, seed: int) -> Path:
 
 
 def entry_of(folder: Path, seed: int) -> BankEntry | None:
-    """What the list of a prepared bank says of a stack; None for a generated one.
+    """Return how a prepared bank's list describes a stack; None for a generated one.
 
     Raises:
         InputError: The bank's list is not one of ours.
     """
-    listed = _prepared(folder)
-    return None if listed is None else (*listed[0], *listed[1])[seed]
+    entries = _all_entries(folder)
+    return None if entries is None else entries[seed]
 
 
 def list_entries(folder: Path, seeds: range) -> list[BankEntry]:
-    """What is known of some stacks, by their numbers; a generated stack is a data set's only case.
+    """Describe some stacks, by their numbers; a generated stack is a data set's only case.
 
     Raises:
         InputError: The bank has fewer stacks, or its list is not one of ours.
     """
-    listed = _prepared(folder)
-    if listed is not None:
+    entries = _all_entries(folder)
+    if entries is not None:
         stack_path(folder, seeds[-1])
-        return [(*listed[0], *listed[1])[seed] for seed in seeds]
+        return [entries[seed] for seed in seeds]
     stacks = ((stack_path(folder, seed), load_stack(folder, seed)) for seed in seeds)
     return [
         BankEntry(
@@ -147,28 +152,49 @@ def build_bank(folder: Path, seeds: range, workers: int) -> Iterator[int]:
         )
     done = len(seeds) - len(missing)
     yield done
-    if not missing:
-        return
-    with ProcessPoolExecutor(workers) as pool:
-        for _ in pool.map(_store, [folder] * len(missing), missing):
-            done += 1
-            yield done
+    for _ in map_in_processes(partial(_store, folder), missing, workers):
+        done += 1
+        yield done
 
 
 def _store(folder: Path, seed: int) -> None:
     stack = generate_stack(seed)
-    path = stack_path(folder, seed)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        # Not compressed: reading it back must cost next to nothing.
+    save_stack(stack_path(folder, seed), stack.image, stack.labels, stack.look.upper(), stack.spacing_mm)
+
+
+def save_stack(
+    path: Path,
+    image: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.uint8],
+    modality: str,
+    spacing_mm: tuple[float, float, float],
+) -> None:
+    """Write a stack's file, whole or not at all.
+
+    Args:
+        path: The file.
+        image: Greys (z, y, x).
+        labels: (z, y, x).
+        modality: "CT", "MR" or "US"; empty where nothing says it.
+        spacing_mm: Distance of voxel centres, (x, y, z).
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    with replacing(path, ".part") as temporary, temporary.open("xb") as file:
+        # Not compressed: a stack is read many times, and that must be fast.
         np.savez(
-            file,
-            image=stack.image,
-            labels=stack.labels,
-            modality=np.array(stack.look.upper()),
-            spacing_mm=np.array(stack.spacing_mm),
+            file, image=image, labels=labels, modality=np.array(modality), spacing_mm=np.array(spacing_mm)
         )
-    temporary.replace(path)
+
+
+def map_in_processes(task: Callable[[A], B], items: Iterable[A], workers: int) -> Iterator[B]:
+    """Yield the task's result for each item, in order; with one worker the work is done here."""
+    if workers <= 1:
+        yield from map(task, items)
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        yield from pool.map(task, items)
 
 
 def load_stack(folder: Path, seed: int) -> BankedStack:
@@ -193,23 +219,89 @@ def load_stack(folder: Path, seed: int) -> BankedStack:
     )
 
 
-def _prepared(folder: Path) -> tuple[tuple[BankEntry, ...], tuple[BankEntry, ...]] | None:
+class StackCache:
+    """The latest stacks, as many as fit; those of a prepared bank are of any size."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes = most_bytes
+        self.num_bytes = 0
+        self.stacks: OrderedDict[Path, BankedStack] = OrderedDict()
+
+    def get(self, folder: Path, seed: int) -> BankedStack:
+        """Return a stack, read from its file if it is not kept."""
+        key = stack_path(folder, seed)
+        if key in self.stacks:
+            self.stacks.move_to_end(key)
+            return self.stacks[key]
+        stack = load_stack(folder, seed)
+        self.stacks[key] = stack
+        self.num_bytes += _size(stack)
+        while self.num_bytes > self.most_bytes and len(self.stacks) > 1:
+            self.num_bytes -= _size(self.stacks.popitem(last=False)[1])
+        return stack
+
+
+def _size(stack: BankedStack) -> int:
+    return stack.image.nbytes + stack.labels.nbytes
+
+
+STACKS = StackCache(CACHED_BYTES)
+"""The stacks that this process cuts clips from."""
+
+
+def write_manifest(folder: Path, content: Mapping[str, object]) -> None:
+    """Write the list of a prepared bank's files.
+
+    Args:
+        folder: The bank.
+        content: "train" and "validation" are sequences of `BankEntry`, or of entries as `read_manifest`
+            returns them; what else is in it is kept.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    text = json.dumps(content, indent=1, default=dataclasses.asdict)
+    with replacing(folder / MANIFEST, ".part") as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read the list of a prepared bank's files as it is written, once its entries are checked.
+
+    Raises:
+        InputError: There is no list, or it is not one of ours.
+    """
+    return _read_manifest(folder)[0]
+
+
+Parts = tuple[Sequence[BankEntry], Sequence[BankEntry]]
+
+
+def _read_manifest(folder: Path) -> tuple[dict[str, Any], Parts]:
+    path = folder / MANIFEST
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        train, validation = ([_entry(one) for one in content[part]] for part in ("train", "validation"))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        raise InputError(f"{path}: is no list of a prepared bank; prepare it again") from error
+    return content, (train, validation)
+
+
+def _prepared(folder: Path) -> Parts | None:
     """Return the files to train and to validate on of a prepared bank; None if it is none."""
     path = folder / MANIFEST
-    return _read_manifest(path, path.stat().st_mtime_ns) if path.exists() else None
+    return _read_parts(folder, path.stat().st_mtime_ns) if path.exists() else None
+
+
+def _all_entries(folder: Path) -> Sequence[BankEntry] | None:
+    listed = _prepared(folder)
+    return None if listed is None else (*listed[0], *listed[1])
 
 
 @lru_cache(maxsize=4)
-def _read_manifest(path: Path, _written_ns: int) -> tuple[tuple[BankEntry, ...], tuple[BankEntry, ...]]:
-    """Read a bank's list once each time that it is written; every draw asks for it."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        train, validation = (
-            tuple(_entry(listed) for listed in content[split]) for split in ("train", "validation")
-        )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
-        raise InputError(f"{path}: is no list of a prepared bank; prepare it again") from error
-    return train, validation
+def _read_parts(folder: Path, _written_ns: int) -> Parts:
+    """Read a bank's list once each time that it is written; it is needed at every draw."""
+    return _read_manifest(folder)[1]
 
 
 def _entry(listed: Mapping[str, Any]) -> BankEntry:

@@ -22,10 +22,10 @@ PARTS = ("image_encoder", "memory_attention", "memory_encoder", "sam_prompt_enco
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Chance changes to the official network's clips beyond flips, turns and greys; the defaults are none."""
+    """Random changes to the official network's clips, beside flips, turns and greys; by default none."""
 
     by_modality: bool = False
-    """Change greys as the scan's modality does, through MONAI: bias fields of MR, noise of CT, and so on."""
+    """Change greys with MONAI as the modality would: a bias field in MR, noise in CT, and so on."""
     rotation_degrees: float = 0.0
     """Largest rotation of a clip in the plane."""
     shear_degrees: float = 0.0
@@ -33,13 +33,13 @@ class AugmentConfig:
     scale: tuple[float, float] = (1.0, 1.0)
     """Magnification of a clip, drawn evenly from this range."""
     moving_share: float = 0.0
-    """Share of clips whose slices move by themselves, as under a breath or a hand that holds a probe."""
+    """Share of clips whose slices move one by one, as with breathing or a hand-held probe."""
     moving_shift: float = 0.02
     """Largest shift of such a slice, as a part of the input's side."""
     moving_degrees: float = 3.0
     """Largest rotation of such a slice."""
     return_share: float = 0.0
-    """Share of clips that turn round in their middle and come back reversed, as a heart beats."""
+    """Share of clips that turn round in the middle and come back, as a heart beats."""
 
     def __post_init__(self) -> None:
         _check_shares(self, "moving_share", "return_share")
@@ -62,8 +62,8 @@ class DataConfig:
     min_side: tuple[int, int] = (56, 128)
     """Smallest side of the view in pixels of the stack, drawn evenly from this range."""
     single_share: float = 0.0
-    """Share of steps that see single prompted slices, of as many objects as the step has slices otherwise;
-    for the compact network, to which each clip shows one prompted slice alone."""
+    """Share of steps with single prompted slices of more objects, as many slices as the clips would have;
+    for the compact network. Without it, it would see one prompted slice in each clip."""
     far_share: float = 0.0
     """Share of clips seen from further away, as a first click is; for the compact network."""
     far_zoom: tuple[float, float] = (4.0, 8.0)
@@ -73,21 +73,20 @@ class DataConfig:
     min_area: int = 12
     """Pixels an object must have in the slice that is prompted."""
     whole_slices: bool = False
-    """Look at whole slices, as the official network does, and not at a square around the object."""
+    """Show whole slices, as for the official network, and not a square around the object."""
     painted_share: float = 0.4
     """Share of clips from painted stacks, where the bank has any; for the compact network."""
     still_share: float = 0.12
     """Share of clips from stills, where the bank has any; for the compact network."""
     leave_out: tuple[str, ...] = ()
-    """Data sets that nothing is drawn from, to see how well the others prepare for them; for the compact
-    network."""
+    """Data sets to train without, to measure how far the others help with them; for the compact network."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
         _check_shares(self, "single_share", "far_share", "painted_share", "still_share")
         if self.painted_share + self.still_share > 1:
             raise InputError(
-                "painted_share and still_share are parts of the same clips and sum to 1 at most, "
+                "painted_share and still_share are shares of the same clips; their sum is 1 at most, "
                 f"not {self.painted_share:g} and {self.still_share:g}"
             )
 
@@ -107,16 +106,16 @@ class PromptConfig:
     late_correction_share: float = 0.1
     """Share of tracked slices that get a correcting click."""
     disturbed_share: float = 0.0
-    """Share of tracked slices that get the mask of the slice before corrected, grown, shrunk or shifted; for
-    the compact network."""
+    """Share of tracked slices for which the mask of the slice before is corrected, grown, shrunk or shifted;
+    for the compact network."""
     lost_share: float = 0.0
-    """Share of objects in tracked slices whose mask of the slice before is withheld: only what is remembered
-    tells where they are, or that they have ended; for the compact network."""
+    """Share of tracked slices for which the mask of the slice before is withheld: only the memory bank tells
+    where the object is, or that it has ended; for the compact network."""
     max_corrections: int = 3
     """Correcting clicks at most."""
     second_mask_share: float = 0.0
-    """Share of batches in which a later slice is drawn as well before any is tracked; for the official
-    network. Drawn, since a mask can be empty where the object has ended, and a box cannot."""
+    """Share of batches in which a later slice gets a mask prompt as well, before any slice is tracked; for
+    the official network. A mask can be empty where the object has ended; a box cannot."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,13 +127,13 @@ class LossConfig:
     iou_weight: float = 1.0
     presence_weight: float = 1.0
     absent_mask_weight: float = 0.0
-    """How much an empty mask is taught where the object is absent; SAM 2 leaves that to presence alone."""
+    """Weight of an empty mask where the object is absent; SAM 2 trains only the presence there."""
     focal_alpha: float = 0.25
     """Weight of the pixels inside against those outside, 0..1."""
     focal_gamma: float = 2.0
-    """How little the pixels that are already right count; 0 is cross-entropy."""
+    """The higher, the less count the pixels that are right already; 0 is cross-entropy."""
     dice_smoothing: float = 1.0
-    """Pixels added above and below in the Dice loss: the more, the less an object of few pixels counts."""
+    """Pixels added to numerator and denominator of Dice: the more, the less small objects count."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,32 +167,32 @@ class TrainConfig:
     """Name of the network's configuration."""
     phases: tuple[PhaseConfig, ...]
     initial_weights: str | None = None
-    """Name or file of weights to start from; none starts from chance."""
+    """Name or file of the weights to begin with; if not given, random weights."""
     seed: int = 0
     precision: str = "bf16-mixed"
-    """Lightning Fabric's name of the arithmetic."""
+    """Number format, by Lightning Fabric's name."""
     freeze: tuple[str, ...] = ()
-    """Parts that do not learn, see `PARTS`. A frozen image encoder keeps nothing for the way back."""
+    """Parts that are not trained, see `PARTS`. A frozen image encoder takes less memory."""
     encoder_rate: float = 1.0
     """Learning rate of the image encoder, as a part of the phase's."""
     layer_decay: float = 1.0
-    """How much less each block of the image encoder learns than the one behind it; 1 is no less."""
+    """Learning rate of each block of the image encoder over that of the next block; 1 for the same."""
     recompute: bool = False
-    """Compute each slice again on the way back instead of keeping it: a quarter slower, far less memory."""
+    """Compute each slice again in the backward pass, not keep it: a quarter slower, far less memory."""
     accumulate: int = 1
-    """Parts that a step's batch is worked through in, one after the other."""
+    """Parts of a step's batch that are computed one after the other."""
     weight_decay: float = 0.05
     beta2: float = 0.99
     """AdamW's second decay."""
     clip_norm: float = 1.0
     ema_decay: float = 0.999
-    """Decay per step of the averaged weights, which are what is validated and exported."""
+    """Decay per step of the averaged weights. These are validated and exported."""
     memory_dropout: float = 0.0
     """Dropout inside the memory attention; SAM 2 has 0.1."""
     validate_every: int = 500
     validation_clips: int = 32
     keep_best: bool = False
-    """End with the averaged weights of the best validation, the beginning counted in, not with the last."""
+    """Export the averaged weights of the best validation, not the last; one before step 1 counts."""
     patience: int = 0
     """Stop after so many validations without a better one; 0 never."""
     report_cases: int = 0
@@ -226,7 +225,7 @@ class TrainConfig:
 
     @property
     def is_compact(self) -> bool:
-        """Whether the network is a compact one, which learns to follow slice by slice."""
+        """Whether the network is a compact one."""
         return isinstance(PRESETS[self.preset], CompactConfig)
 
     @property
@@ -255,7 +254,7 @@ _COMPACT_ONLY = (
 
 
 def _check_known(config: TrainConfig) -> None:
-    """Refuse settings that the network's kind of training does not heed."""
+    """Refuse settings that have no effect on this network."""
     whose, names = ("official", _OFFICIAL_ONLY) if config.is_compact else ("compact", _COMPACT_ONLY)
     for name in names:
         path, _, setting = name.rpartition(".")

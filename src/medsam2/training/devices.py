@@ -15,6 +15,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from medsam2.errors import InputError
 
+GPU_CLIP_WORKERS = 4
+
 
 @dataclass(frozen=True, kw_only=True)
 class Devices:
@@ -30,12 +32,17 @@ class Devices:
     """On each machine, each with a device or an equal share of the processor's cores. They are started here,
     unless `torchrun` or SLURM has started them."""
     machines: int = 1
+    clip_workers: int | None = None
+    """Worker processes of each process that draw clips ahead of time; if not given, 4 beside a GPU and none
+    on a CPU, where drawing and learning would share the same cores."""
 
     def __post_init__(self) -> None:
         if self.processes < 1 or self.machines < 1:
             raise InputError(
                 f"processes and machines are at least 1, not {self.processes} and {self.machines}"
             )
+        if self.clip_workers is not None and self.clip_workers < 0:
+            raise InputError(f"workers that draw clips are 0 or more, not {self.clip_workers}")
 
     @property
     def is_shared(self) -> bool:
@@ -60,11 +67,18 @@ def launch(devices: Devices, precision: str) -> Fabric:
     return fabric
 
 
-def average_gradients(fabric: Fabric, module: nn.Module) -> None:
-    """Give every process the mean of all gradients; a step's backward passes do not exchange any.
+def clip_workers(devices: Devices, device: torch.device) -> int:
+    """Return how many worker processes draw clips for this process."""
+    if devices.clip_workers is not None:
+        return devices.clip_workers
+    return 0 if device.type == "cpu" else min(GPU_CLIP_WORKERS, os.cpu_count() or 1)
 
-    A clip may be learnt from slice by slice, and how many slices there are is drawn by chance. What no
-    process has used keeps no gradient, as on one process: the optimiser leaves it as it is.
+
+def average_gradients(fabric: Fabric, module: nn.Module) -> None:
+    """Give every process the mean of all gradients; the backward passes of a step exchange none.
+
+    Processes may make different numbers of backward passes, since these are drawn at random. A parameter that
+    no process has used keeps no gradient, as on one process, and the optimiser does not change it.
     """
     if fabric.world_size == 1:
         return

@@ -12,16 +12,17 @@ from medsam2.checkpoints import build_network, load_network, resolve, save_weigh
 from medsam2.errors import InputError
 from medsam2.model.config import PRESETS
 from medsam2.training.config import PhaseConfig, TrainConfig
-from medsam2.training.course import course_of
-from medsam2.training.data import chance_of_step
 from medsam2.training.devices import (
     Devices,
     attention_kernel,
     average_gradients,
+    clip_workers,
     launch,
     mean_over_processes,
     share_of_batch,
 )
+from medsam2.training.drawing import ClipSource, Drawn, Request
+from medsam2.training.networks import training_of
 from medsam2.training.optimisation import (
     AveragedWeights,
     build_optimizer,
@@ -35,27 +36,29 @@ from medsam2.training.validation import Validation
 
 
 class Trainer:
-    """One run: its network, optimiser, averages and folder."""
+    """One run: its network, optimiser, averaged weights and folder."""
 
     def __init__(
         self, config: TrainConfig, folder: Path, bank: Path, *, devices: Devices | None = None
     ) -> None:
-        """Set a run up, or take it up again where its folder says it stopped.
+        """Set up a run, or continue the run in the folder from its last checkpoint.
 
         Args:
             config: The run's values.
             folder: Where it keeps its files.
             bank: Folder of stacks, see `training.bank`.
-            devices: What it computes on; processes share every step's batch, and more than one start the
-                command again for each other.
+            devices: What it computes on. Several processes share every step's batch; each further process
+                starts the command again.
 
         Raises:
             InputError: The weights to begin from are of another network, or a batch cannot be shared.
         """
         self.config = config
         self.folder = RunFolder(folder)
-        self.fabric = launch(devices or Devices(), config.precision)
-        self.course = course_of(config, bank, self.fabric.device)
+        devices = devices or Devices()
+        self.fabric = launch(devices, config.precision)
+        self.training = training_of(config, bank, self.fabric.device)
+        self.clips = ClipSource(self.training, config.seed, clip_workers(devices, self.fabric.device))
         for phase in config.phases:
             share_of_batch(phase.batch, self.fabric.world_size, config.accumulate)
         if self.fabric.is_global_zero:
@@ -71,9 +74,12 @@ class Trainer:
         """Train to the end, reporting as it goes."""
         if self.config.keep_best and self.step == 0:
             yield from self._measure_beginning()
-        while self.step < self.config.num_steps and not self.is_stale:
-            phase, step_in_phase = self.config.phase_at(self.step)
-            yield from self._run_phase(phase, step_in_phase)
+        try:
+            while self.step < self.config.num_steps and not self.is_stale:
+                phase, step_in_phase = self.config.phase_at(self.step)
+                yield from self._run_phase(phase, step_in_phase)
+        finally:
+            self.clips.close()
         if self.is_first and not self.config.keep_best:
             self.export()
 
@@ -84,7 +90,7 @@ class Trainer:
 
     @property
     def is_stale(self) -> bool:
-        """Whether validations have long been no better, as far as the recipe minds."""
+        """Whether as many validations as the recipe's patience were no better than the best."""
         return 0 < self.config.patience <= self.best.num_since
 
     def export(self) -> Path:
@@ -104,7 +110,7 @@ class Trainer:
 
     def _build(self, phase: PhaseConfig) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:
         config = self.config
-        network = self.course.build(phase)
+        network = self.training.build(phase)
         network.load_state_dict(self.state)
         freeze(network, config.freeze)
         optimizer = build_optimizer(
@@ -114,7 +120,7 @@ class Trainer:
         if self._optimizer_state is not None:
             optimizer.load_state_dict(self._optimizer_state)
             self._optimizer_state = None
-        learner, wrapped = self.fabric.setup(self.course.learner(network), optimizer)
+        learner, wrapped = self.fabric.setup(self.training.learner(network), optimizer)
         self._place_average()
         return network, learner.train(), wrapped
 
@@ -122,7 +128,7 @@ class Trainer:
         self.average.state = {k: v.to(self.fabric.device) for k, v in self.average.state.items()}
 
     def _measure_beginning(self) -> Iterator[Progress]:
-        """Validate the weights that a run begins with: what it ends with is to be no worse."""
+        """Validate the weights that a run begins with: those that it ends with must be no worse."""
         if not self.is_first:
             return
         self._place_average()
@@ -136,10 +142,11 @@ class Trainer:
     def _run_phase(self, phase: PhaseConfig, step_in_phase: int) -> Iterator[Progress]:
         network, learner, optimizer = self._build(phase)
         meter = Meter(term_weights(self.config.losses))
+        drawn = self.clips.draw(self._requests(phase, phase.steps - step_in_phase))
         for index in range(step_in_phase, phase.steps):
             rate = learning_rate_at(phase, index)
             set_learning_rate(optimizer, rate)
-            meter.add(self._train_step(learner, optimizer, phase))
+            meter.add(self._train_step(learner, optimizer, drawn))
             self.average.update(network.state_dict(), self.step)
             self.step += 1
             is_last = index + 1 == phase.steps
@@ -157,11 +164,22 @@ class Trainer:
                 break
         self.state = network.state_dict()
 
-    def _train_step(self, learner: nn.Module, optimizer: torch.optim.Optimizer, phase: PhaseConfig) -> Tensor:
+    def _requests(self, phase: PhaseConfig, num_steps: int) -> Iterator[Request]:
+        """Say which clips this process learns from in the next steps: a request for each part of a step."""
+        parts, rank = self.config.accumulate, self.fabric.global_rank
+        share = share_of_batch(phase.batch, self.fabric.world_size, parts)
+        for step in range(self.step, self.step + num_steps):
+            for part in range(parts):
+                first = (rank * parts + part) * share
+                yield Request(phase=phase, step=step, clips=range(first, first + share))
+
+    def _train_step(
+        self, learner: nn.Module, optimizer: torch.optim.Optimizer, drawn: Iterator[Drawn]
+    ) -> Tensor:
         """Take one step and return the loss terms of its results, `(results, 4)`."""
         torch.manual_seed(self.config.seed + self.step)
         parts = self.config.accumulate
-        terms = torch.cat([self._learn_part(learner, phase, part) for part in range(parts)])
+        terms = torch.cat([self._learn_part(learner, next(drawn)) for _ in range(parts)])
         average_gradients(self.fabric, learner)
         self.fabric.clip_gradients(
             learner, optimizer, max_norm=self.config.clip_norm, error_if_nonfinite=False
@@ -170,28 +188,25 @@ class Trainer:
         optimizer.zero_grad(set_to_none=True)
         return mean_over_processes(self.fabric, terms.mean(dim=0, keepdim=True))
 
-    def _learn_part(self, learner: nn.Module, phase: PhaseConfig, part: int) -> Tensor:
+    def _learn_part(self, learner: nn.Module, drawn: Drawn) -> Tensor:
         """Add the gradients of a part of this process's share of a step's batch."""
         fabric, parts = self.fabric, self.config.accumulate
-        share = share_of_batch(phase.batch, fabric.world_size, parts)
-        first = (fabric.global_rank * parts + part) * share
-        chance = chance_of_step(self.config.seed, self.step, range(first, first + share))
         with attention_kernel(fabric.device), fabric.no_backward_sync(learner, enabled=fabric.world_size > 1):  # type: ignore[arg-type]
-            return self.course.learn(learner, phase, chance, lambda loss: fabric.backward(loss / parts))
+            return self.training.learn(learner, drawn, lambda loss: fabric.backward(loss / parts))
 
     def _validate(self, phase: PhaseConfig) -> Validation:
-        """Validate the averaged weights, and keep them if they are the best and the best are wanted."""
-        network = self.course.build(phase).to(self.fabric.device)
+        """Validate the averaged weights, and export them if they are the best and the best are exported."""
+        network = self.training.build(phase).to(self.fabric.device)
         network.load_state_dict(self.average.state)
         with self.fabric.autocast():
-            found = self.course.validate(network, phase)
+            found = self.training.validate(network, phase)
         self.best = self.best.after(found.dice, self.step)
         if self.config.keep_best and self.best.step == self.step:
             self.export()
         return found
 
     def _checkpoint(self, network: nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
-        """Keep the state; a phase that is over leaves no optimiser state to the next."""
+        """Write the state; the next phase begins without optimiser state."""
         self.folder.save(
             RunState(
                 step=self.step,

@@ -5,19 +5,25 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from medsam2.errors import InputError
 from medsam2.imaging import io
-from medsam2.imaging.replacing import replacing
 from medsam2.synthesis.label_map import LabelMap, make_label_map
 from medsam2.synthesis.painted import PaintedStack, paint_stack
-from medsam2.training.bank import MANIFEST
+from medsam2.training.bank import (
+    MANIFEST,
+    BankEntry,
+    map_in_processes,
+    read_manifest,
+    save_stack,
+    write_manifest,
+)
 from medsam2.training.datasets.contents import whole_numbers
 from medsam2.training.datasets.splits import is_validation_patient
 
@@ -91,15 +97,15 @@ def list_maps(table: Path, weights: Mapping[str, float]) -> tuple[list[MapFile],
             f"{', '.join(MAP_COLUMNS)}, a training table {', '.join(MASK_COLUMNS)}"
         )
     maps: list[MapFile] = []
-    faults: list[str] = []
+    problems: list[str] = []
     for line, row in rows:
         try:
             found = _map_of_row(row, table, line, weights)
         except InputError as error:
-            faults.append(str(error))
+            problems.append(str(error))
         else:
             maps += [found] if found is not None else []
-    return maps, faults
+    return maps, problems
 
 
 def _map_of_row(
@@ -141,7 +147,7 @@ def _names(text: str, where: str) -> tuple[tuple[int, str], ...]:
         return tuple((int(value), str(name)) for value, name in json.loads(text).items())
     except (ValueError, AttributeError) as error:
         raise InputError(
-            f'{where}: labels is not a JSON object of values and names, {{"1": "liver"}} say: {text[:60]!r}'
+            f'{where}: labels is no JSON object of values and names such as {{"1": "liver"}}: {text[:60]!r}'
         ) from error
 
 
@@ -153,17 +159,17 @@ def check_maps(maps: Sequence[MapFile]) -> tuple[list[MapFile], list[str]]:
         Masks with too few labels or slices are left out without one.
     """
     usable: list[MapFile] = []
-    faults: list[str] = []
+    problems: list[str] = []
     for one in maps:
         try:
             read = read_map(one)
         except InputError as error:
-            faults.append(str(error))
+            problems.append(str(error))
             continue
         is_small = len(read.label_names) < FEWEST_MASK_LABELS or min(read.labels.shape) < FEWEST_MASK_SLICES
         if not (one.is_mask and is_small):
             usable.append(one)
-    return usable, faults
+    return usable, problems
 
 
 @cache
@@ -210,23 +216,16 @@ def paint_bank(maps: Sequence[MapFile], bank: Path, seeds: range, processes: int
     """
     if not maps:
         raise InputError("there is no label map to paint from")
-    _read_manifest(bank)  # to be said before the work is done
+    _listed(bank)  # a wrong list is an error before the work is done
     try:
         bank.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{bank}: no folder can be made here: {error.strerror or error}") from error
-    task = partial(_paint, tuple(maps), bank)
     done: list[PaintedFile] = []
-    if processes <= 1:
-        for painted in map(task, seeds):
-            done.append(painted)
-            yield painted
-    else:
-        with ProcessPoolExecutor(processes) as pool:
-            for painted in pool.map(task, seeds):
-                done.append(painted)
-                yield painted
-    add_to_manifest(bank, [painted for painted in done if painted.error is None])
+    for painted in map_in_processes(partial(_paint, tuple(maps), bank), seeds, processes):
+        done.append(painted)
+        yield painted
+    _add_to_manifest(bank, [painted for painted in done if painted.error is None])
 
 
 def _paint(maps: tuple[MapFile, ...], bank: Path, seed: int) -> PaintedFile:
@@ -237,55 +236,24 @@ def _paint(maps: tuple[MapFile, ...], bank: Path, seed: int) -> PaintedFile:
         if drawn is None:
             return PaintedFile(seed=seed, file=file, error=f"seed {seed}: no map shows an object")
         case, stack = drawn
-        with replacing(bank / file, ".part") as temporary, temporary.open("xb") as stream:
-            # Not compressed: reading it back must cost next to nothing.
-            np.savez(
-                stream,
-                image=stack.image,
-                labels=stack.labels,
-                modality=np.array(""),
-                spacing_mm=np.array(stack.spacing_mm),
-            )
+        save_stack(bank / file, stack.image, stack.labels, "", stack.spacing_mm)
     except (InputError, OSError) as error:
         return PaintedFile(seed=seed, file=file, error=f"seed {seed}: {error}")
     return PaintedFile(seed=seed, file=file, case=case, objects=stack.objects)
 
 
-def add_to_manifest(bank: Path, painted: Sequence[PaintedFile]) -> None:
-    """Put painted stacks on a bank's list of files to train on; entries of the same file are replaced.
-
-    Raises:
-        InputError: The list is not one of ours, or cannot be written.
-    """
-    content = _read_manifest(bank)
-    entries = [
-        {
-            "file": one.file,
-            "case": one.case,
-            "objects": list(one.objects),
-            "dataset": DATASET,
-            "patient": "",
-            "axis": 0,
-            "window": [0, 255],
-        }
+def _add_to_manifest(bank: Path, painted: Sequence[PaintedFile]) -> None:
+    """Put painted stacks on a bank's list of files to train on; entries of the same file are replaced."""
+    content = _listed(bank)
+    new = {one.file for one in painted}
+    content["train"] = [entry for entry in content["train"] if entry["file"] not in new] + [
+        BankEntry(file=one.file, case=one.case, objects=one.objects, dataset=DATASET, axis=0, window=(0, 255))
         for one in painted
     ]
-    new = {entry["file"] for entry in entries}
-    content["train"] = [entry for entry in content["train"] if entry["file"] not in new] + entries
-    with replacing(bank / MANIFEST, ".part") as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_manifest(bank, content)
 
 
-def _read_manifest(bank: Path) -> dict[str, list[dict[str, object]]]:
+def _listed(bank: Path) -> dict[str, Any]:
     """Return a bank's list, an empty one if there is none yet."""
-    path = bank / MANIFEST
-    if not path.exists():
-        return {"train": [], "validation": []}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        is_list = all("file" in entry for entry in [*content["train"], *content["validation"]])
-    except (OSError, ValueError, TypeError, KeyError):
-        is_list = False
-    if not is_list:
-        raise InputError(f"{path}: is no list of a prepared bank; prepare it again")
-    return content
+    has_list = (bank / MANIFEST).exists()
+    return read_manifest(bank) if has_list else {"train": [], "validation": []}

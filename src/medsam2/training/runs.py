@@ -48,13 +48,13 @@ class Meter:
         self._reset()
 
     def add(self, terms: Tensor) -> None:
-        """Take in the loss terms of a step's results, `(results, 4)`."""
+        """Add the loss terms of a step's results, `(results, 4)`."""
         self.terms.append(terms.cpu())
 
     def report(
         self, step: int, num_steps: int, phase: str, learning_rate: float, validation: Validation | None
     ) -> Progress:
-        """Average what was taken in, and begin anew."""
+        """Average what was added, and begin again."""
         terms = torch.cat(self.terms)
         means = dict(zip(TERMS, terms.mean(dim=0).tolist(), strict=True))
         means["total"] = sum(w * m for w, m in zip(self.weights, means.values(), strict=True))
@@ -86,7 +86,7 @@ class Best:
     """Validations since then that were no better."""
 
     def after(self, dice: float, step: int) -> Best:
-        """Count another validation in."""
+        """Return the best after another validation."""
         if dice > self.dice:
             return Best(dice=dice, step=step)
         return Best(dice=self.dice, step=self.step, num_since=self.num_since + 1)
@@ -94,7 +94,7 @@ class Best:
 
 @dataclass(frozen=True, kw_only=True)
 class RunState:
-    """All that a run needs to go on as if it had never stopped."""
+    """All that a run needs to continue as if it had never stopped."""
 
     step: int
     """Steps done."""

@@ -26,7 +26,7 @@ def draw_box(target: Tensor, sources: Sources, noise: float) -> PromptTensors:
 
     Args:
         target: `(B, S, S)` of 0 and 1, none empty.
-        sources: Chance of each clip.
+        sources: One random generator for each clip.
         noise: Largest shift of a box's end, as a part of its side.
     """
     size = target.shape[-1]
@@ -101,7 +101,7 @@ def prompt_clips(target: Tensor, config: PromptConfig, sources: Sources) -> Firs
     Args:
         target: `(B, S, S)` of 0 and 1, none empty.
         config: How often what.
-        sources: Chance of each clip.
+        sources: One random generator for each clip.
     """
     size = target.shape[-1]
     box, inside, drawn = (torch.zeros(target.shape) for _ in range(3))

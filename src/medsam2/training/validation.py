@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,15 +13,17 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from PIL import Image
 from scipy import ndimage
+from torch import Tensor, nn
 
 from medsam2.model.compact.network import CompactNetwork
 from medsam2.model.network import Network
 from medsam2.training.bank import list_entries
-from medsam2.training.clips import Mixture, draw_clips
+from medsam2.training.compact_clips import Mixture, draw_compact_clips
+from medsam2.training.compact_learner import CompactLearner, Unroll
 from medsam2.training.config import PromptConfig, TrainConfig
-from medsam2.training.data import Chance, draw_batch
-from medsam2.training.follow import FollowLearner, Walk
-from medsam2.training.learner import ClipLearner
+from medsam2.training.drawing import Chance
+from medsam2.training.official_clips import draw_official_clips
+from medsam2.training.official_learner import OfficialLearner
 
 TILE_SIDE = 112
 FOUND = (255, 72, 0)
@@ -55,7 +58,9 @@ def _tile(
 
 
 VALIDATION_SEED = 20_000
-BATCH = 4
+OFFICIAL_BATCH = 4
+COMPACT_BATCH = 8
+COMPACT_BOX_NOISE = 0.05
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,91 +73,98 @@ class Validation:
     """The first clips with their masks, `(y, x, 3)`."""
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """What a network has found in a batch of clips; all of shape `(B, T, S, S)`."""
+
+    images: Tensor  # uint8
+    truth: Tensor  # bool
+    found: Tensor  # bool
+    counted: Tensor  # bool, False beyond a stack's end
+
+
+def _boxes(noise: float) -> PromptConfig:
+    return PromptConfig(
+        point_share=0, mask_share=0, correction_share=0, late_correction_share=0, box_noise=noise
+    )
+
+
+def _measure(
+    network: nn.Module, num_batches: int, answer: Callable[[np.random.Generator], _Answer]
+) -> Validation:
+    """Measure batches of clips; the network is left in the mode it was in."""
+    was_training = network.training
+    network.eval()
+    scores: list[float] = []
+    picture: npt.NDArray[np.uint8] | None = None
+    for _ in range(max(1, num_batches)):
+        found = answer(np.random.default_rng(VALIDATION_SEED))
+        inside, truth = (mask & found.counted for mask in (found.found, found.truth))
+        shared, first, second = (mask.flatten(1).sum(dim=1) for mask in (inside & truth, inside, truth))
+        scores += (2 * shared / (first + second).clamp(min=1)).tolist()
+        if picture is None:
+            picture = draw_sheet(*(maps.cpu().numpy() for maps in (found.images, found.truth, found.found)))
+    network.train(was_training)
+    assert picture is not None
+    return Validation(dice=float(np.mean(scores)), picture=picture)
+
+
 @torch.no_grad()
-def validate(
+def validate_official(
     network: Network, folder: Path, seeds: range, config: TrainConfig, *, clip_length: int
 ) -> Validation:
     """Measure the mean Dice over clips, each prompted by a noisy box on its first slice.
 
-    The same clips every time; the network is left in the mode it was in.
+    The clips are the same every time.
     """
-    drawn = np.random.default_rng(VALIDATION_SEED)
-    boxes_only = PromptConfig(
-        point_share=0,
-        mask_share=0,
-        correction_share=0,
-        late_correction_share=0,
-        box_noise=config.prompts.box_noise,
-    )
-    was_training = network.training
-    device = network.no_mem_embed.device
-    learner = ClipLearner(network.eval(), boxes_only, config.losses)
-    scores: list[float] = []
-    picture: npt.NDArray[np.uint8] | None = None
-    for _ in range(max(1, config.validation_clips // BATCH)):
-        clips = draw_batch(
-            folder, seeds, config.data, [drawn] * BATCH, clip_length=clip_length,
-            image_size=network.config.image_size, augment=False,
+    device, size = network.no_mem_embed.device, network.config.image_size
+    learner = OfficialLearner(network, _boxes(config.prompts.box_noise), config.losses)
+    generator = np.random.default_rng(VALIDATION_SEED)
+
+    def answer(prompted: np.random.Generator) -> _Answer:
+        clips = draw_official_clips(
+            folder, seeds, config.data, [generator] * OFFICIAL_BATCH,
+            clip_length=clip_length, image_size=size, augment=False,
         )  # fmt: skip
-        prompted = np.random.default_rng(VALIDATION_SEED)
         targets = clips.targets.to(device)
-        outcome = learner.unroll(
-            clips.images.to(device), targets, Chance(shared=prompted, clips=(prompted,) * BATCH)
-        )
+        chance = Chance(shared=prompted, clips=(prompted,) * OFFICIAL_BATCH)
+        outcome = learner.unroll(clips.images.to(device), targets, chance)
         logits = torch.cat([result.low_res_logits for result in outcome.results], dim=1).float()
-        predicted = F.interpolate(logits, size=targets.shape[-2:], mode="bilinear", align_corners=False) > 0
-        inside, truth = predicted.flatten(1), targets.flatten(1) > 0.5
-        shared = (inside & truth).sum(dim=1)
-        scores += (2 * shared / (inside.sum(dim=1) + truth.sum(dim=1)).clamp(min=1)).tolist()
-        if picture is None:
-            picture = draw_sheet(clips.images.numpy(), clips.targets.numpy() > 0.5, predicted.cpu().numpy())
-    network.train(was_training)
-    assert picture is not None
-    return Validation(dice=float(np.mean(scores)), picture=picture)
+        logits = F.interpolate(logits, size=targets.shape[-2:], mode="bilinear", align_corners=False)
+        truth = targets > 0.5
+        return _Answer(clips.images, truth, logits > 0, torch.ones_like(truth))
 
-
-FOLLOW_BATCH = 8
-BOXES_ONLY = PromptConfig(
-    point_share=0, mask_share=0, correction_share=0, late_correction_share=0, box_noise=0.05
-)
+    return _measure(network, config.validation_clips // OFFICIAL_BATCH, answer)
 
 
 @torch.no_grad()
-def validate_follow(
+def validate_compact(
     network: CompactNetwork, folder: Path, seeds: range, config: TrainConfig, *, clip_length: int
 ) -> Validation:
     """Measure the mean Dice over clips, each prompted by a box on its first slice.
 
-    The same clips every time, drawn evenly over data sets and structures, without those that training leaves
-    out: the best step is not to be chosen by them. Slices beyond a stack's end do not count. The network is
-    left in the mode it was in.
+    The clips are the same every time. They are drawn evenly over data sets and structures, without the data
+    sets that training leaves out: those must not choose the best step. Slices beyond a stack's end do not
+    count.
     """
     data = config.data
-    if data.leave_out:  # of the data sets that are validated on, there may be fewer
+    if data.leave_out:  # the validation stacks may lack some of these data sets
         known = {entry.dataset for entry in list_entries(folder, seeds)}
         data = dataclasses.replace(data, leave_out=tuple(name for name in data.leave_out if name in known))
     mixture = Mixture(folder, seeds, data)
-    was_training = network.training
-    learner = FollowLearner(network.eval(), config.losses)
-    device = next(network.parameters()).device
-    drawn = np.random.default_rng(VALIDATION_SEED)
-    scores: list[float] = []
-    picture: npt.NDArray[np.uint8] | None = None
-    for _ in range(max(1, config.validation_clips // FOLLOW_BATCH)):
-        clips = draw_clips(
-            folder, mixture, data, [drawn] * FOLLOW_BATCH,
-            clip_length=clip_length, image_size=network.config.image_size, augment=False,
+    learner = CompactLearner(network, config.losses)
+    device, size = next(network.parameters()).device, network.config.image_size
+    generator = np.random.default_rng(VALIDATION_SEED)
+
+    def answer(prompted: np.random.Generator) -> _Answer:
+        clips = draw_compact_clips(
+            folder, mixture, data, [generator] * COMPACT_BATCH,
+            clip_length=clip_length, image_size=size, augment=False,
         ).to(device)  # fmt: skip
-        prompted = np.random.default_rng(VALIDATION_SEED)
-        chance = Chance(shared=prompted, clips=(prompted,) * FOLLOW_BATCH)
-        logits = Walk(learner, clips, BOXES_ONLY, chance, None).run().logits
-        counted = clips.counts[:, :, None, None] > 0
-        inside, truth = (logits > 0) & counted, (clips.targets > 0.5) & counted
-        shared = (inside & truth).flatten(1).sum(dim=1)
-        scores += (2 * shared / (inside.flatten(1).sum(dim=1) + truth.flatten(1).sum(dim=1))).tolist()
-        if picture is None:
-            greys = (clips.images[:, 1:-1] * 255).round().to(torch.uint8)
-            picture = draw_sheet(*(maps.cpu().numpy() for maps in (greys, clips.targets > 0.5, logits > 0)))
-    network.train(was_training)
-    assert picture is not None
-    return Validation(dice=float(np.mean(scores)), picture=picture)
+        chance = Chance(shared=prompted, clips=(prompted,) * COMPACT_BATCH)
+        logits = Unroll(learner, clips, _boxes(COMPACT_BOX_NOISE), chance, None).run().logits
+        greys = (clips.images[:, 1:-1] * 255).round().to(torch.uint8)
+        truth = clips.targets > 0.5
+        return _Answer(greys, truth, logits > 0, (clips.counts[:, :, None, None] > 0).expand_as(truth))
+
+    return _measure(network, config.validation_clips // COMPACT_BATCH, answer)

@@ -1,13 +1,14 @@
-"""Look at one labelled scan and say what is wrong with it; nothing found stops the rest."""
+"""Check single scans and their masks; a finding about one scan does not stop the others."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -17,8 +18,9 @@ from medsam2.imaging.geometry import orientation_code, slices_along
 from medsam2.imaging.intensity import PERCENTILES
 from medsam2.imaging.volume import Volume, match_order
 from medsam2.measure.sizes import volume_ml
+from medsam2.training.bank import map_in_processes
 from medsam2.training.datasets.contents import read_image, read_mask, whole_numbers
-from medsam2.training.datasets.listing import layers_of
+from medsam2.training.datasets.labels import layers_of
 from medsam2.training.datasets.objects import slice_axis
 from medsam2.training.datasets.scan import LabelledScan
 
@@ -33,14 +35,14 @@ _NORMALISED = 20.0  # nobody's tissue spans less than this many units
 
 @dataclass(frozen=True, kw_only=True)
 class CheckLimits:
-    """From where on something is worth a warning."""
+    """Limits beyond which there is a warning."""
 
     smallest_area: int = 12
     """Pixels that an object needs in its largest slice; `DataConfig.min_area` draws no smaller ones."""
     largest_anisotropy: float = 4.0
     """Largest spacing over the smallest."""
     plane: str | None = None
-    """Plane of the slices, "axial" say; the file's third axis if not given."""
+    """Plane of the slices, such as "axial"; the file's third axis if not given."""
 
     def __post_init__(self) -> None:
         """Check that the limits are limits."""
@@ -81,7 +83,7 @@ class LabelFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseReport:
-    """What one scan is, as far as it could be read."""
+    """Facts and findings about one scan, as far as it could be read."""
 
     name: str
     patient: str
@@ -98,7 +100,7 @@ class CaseReport:
     """Intensities at `SHOWN_PERCENTILES`."""
     labels: tuple[LabelFacts, ...] = ()
     image_digest: str | None = None
-    """Of the voxels, whatever the file's format and compression."""
+    """Digest of the voxels, whatever the file's format and compression."""
     mask_digest: str | None = None
     is_paired: bool = False
     """Whether the mask lies on the image's grid."""
@@ -111,200 +113,177 @@ def check_scans(
 
     Args:
         scans: Of a data set.
-        limits: From where on to warn.
+        limits: Limits beyond which to warn.
         workers: Processes that read; 1 reads here.
     """
     check = partial(check_scan, limits=CheckLimits() if limits is None else limits)
-    if workers <= 1:
-        yield from map(check, scans)
-        return
-    with ProcessPoolExecutor(workers) as pool:
-        yield from pool.map(check, scans)
+    return map_in_processes(check, scans, workers)
 
 
 def check_scan(scan: LabelledScan, limits: CheckLimits) -> CaseReport:
     """Read a scan and its mask and compare them; what cannot be read is a finding like any other."""
-    notes = _Notes(scan.name)
-    image = _opened(partial(read_image, scan), notes, "image-unreadable")
-    mask = _opened(partial(read_mask, scan), notes, "mask-unreadable")
-    if scan.mask.name.lower().endswith((".jpg", ".jpeg")):
-        notes.warn("mask-lossy", "the mask is a JPEG, whose compression changes labels; PNG keeps them")
-    if image is None:
-        return CaseReport(name=scan.name, patient=scan.patient, split=scan.split, findings=tuple(notes.found))
-    values = _check_image(image, scan, notes, limits)
-    labels: tuple[LabelFacts, ...] = ()
-    is_paired, mask_digest = False, None
-    if mask is not None:
-        is_paired = _check_grid(image, mask, notes)
-        mask_digest = _digest(mask.array)
-        labels = _check_mask(mask, scan, notes, limits)
-    return CaseReport(
-        name=scan.name,
-        patient=scan.patient,
-        split=scan.split,
-        findings=tuple(notes.found),
-        shape=image.shape,
-        spacing_mm=image.spacing,
-        orientation=orientation_code(image.affine),
-        dtype=str(image.array.dtype),
-        modality=image.modality,
-        percentiles=values,
-        labels=labels,
-        image_digest=_digest(image.array),
-        mask_digest=mask_digest,
-        is_paired=is_paired,
+    found: list[Finding] = []
+    facts: dict[str, Any] = {}
+    image, mask = (
+        _read(read, scan, f"{what}-unreadable", found)
+        for what, read in (("image", read_image), ("mask", read_mask))
     )
+    if scan.mask.name.lower().endswith((".jpg", ".jpeg")):
+        text = "the mask is a JPEG, whose compression changes labels; PNG keeps them"
+        found.append(warning("mask-lossy", text))
+    if image is not None:
+        facts = {
+            "shape": image.shape,
+            "spacing_mm": image.spacing,
+            "orientation": orientation_code(image.affine),
+            "dtype": str(image.array.dtype),
+            "modality": image.modality,
+            "percentiles": _check_image(image, scan, limits, found),
+            "image_digest": _digest(image.array),
+        }
+    if image is not None and mask is not None:
+        facts |= {
+            "is_paired": _check_grid(image, mask, found),
+            "mask_digest": _digest(mask.array),
+            "labels": _check_mask(mask, scan, limits, found),
+        }
+    named = tuple(dataclasses.replace(finding, case=scan.name) for finding in found)
+    return CaseReport(name=scan.name, patient=scan.patient, split=scan.split, findings=named, **facts)
 
 
-class _Notes:
-    """Findings of one case while it is looked at."""
-
-    def __init__(self, case: str) -> None:
-        self.case = case
-        self.found: list[Finding] = []
-
-    def fault(self, code: str, text: str) -> None:
-        self.found.append(Finding(severity=ERROR, code=code, case=self.case, text=text))
-
-    def warn(self, code: str, text: str) -> None:
-        self.found.append(Finding(severity=WARNING, code=code, case=self.case, text=text))
-
-
-def _opened(read: Callable[[], Volume], notes: _Notes, code: str) -> Volume | None:
+def _read(
+    read: Callable[[LabelledScan], Volume], scan: LabelledScan, code: str, found: list[Finding]
+) -> Volume | None:
     try:
-        return read()
-    except (InputError, OSError) as error:
-        notes.fault(code, str(error))
+        return read(scan)
+    except (InputError, OSError) as problem:
+        found.append(error(code, str(problem)))
         return None
 
 
-def _check_grid(image: Volume, mask: Volume, notes: _Notes) -> bool:
+def error(code: str, text: str, case: str | None = None) -> Finding:
+    """Return a finding that makes a scan unfit, or a split dishonest."""
+    return Finding(severity=ERROR, code=code, case=case, text=text)
+
+
+def warning(code: str, text: str, case: str | None = None) -> Finding:
+    """Return a finding that a person should know of."""
+    return Finding(severity=WARNING, code=code, case=case, text=text)
+
+
+def _check_grid(image: Volume, mask: Volume, found: list[Finding]) -> bool:
+    """Check that the mask lies on the image's grid."""
     try:
         ordered = match_order(mask, image)
-    except GeometryError as error:
+    except GeometryError as problem:
         code = "grid-place" if image.shape == mask.shape else "grid-size"
-        notes.fault(code, f"mask and image are on different grids: {error}")
+        found.append(error(code, f"mask and image are on different grids: {problem}"))
         return False
-    is_same_order = ordered.shape == mask.shape and np.allclose(image.affine, mask.affine, atol=1e-2)
-    if not is_same_order:
-        notes.warn(
-            "grid-order",
-            f"the mask's voxels run {orientation_code(mask.affine)}, the image's "
-            f"{orientation_code(image.affine)}; they fit once turned",
-        )
+    if ordered.shape != mask.shape or not np.allclose(image.affine, mask.affine, atol=1e-2):
+        orders = [orientation_code(volume.affine) for volume in (mask, image)]
+        text = f"the mask's voxels run {orders[0]}, the image's {orders[1]}; they fit once turned"
+        found.append(warning("grid-order", text))
     return True
 
 
 def _check_image(
-    image: Volume, scan: LabelledScan, notes: _Notes, limits: CheckLimits
+    image: Volume, scan: LabelledScan, limits: CheckLimits, found: list[Finding]
 ) -> tuple[float, ...] | None:
     """Check intensities and spacing; return the intensities at `SHOWN_PERCENTILES`."""
-    shortest, longest = min(image.spacing), max(image.spacing)
-    if longest > limits.largest_anisotropy * shortest:
+    if max(image.spacing) > limits.largest_anisotropy * min(image.spacing):
         spacing = " x ".join(f"{step:.3g}" for step in image.spacing)
-        notes.warn(
-            "anisotropy", f"voxels are {spacing} mm; slices far apart have little to do with each other"
-        )
+        text = f"voxels are {spacing} mm; slices far apart have little to do with each other"
+        found.append(warning("anisotropy", text))
     num_bad, lowest, highest = _extremes(image.array)
     if num_bad:
-        notes.fault("image-not-finite", f"{num_bad} of {image.array.size} voxels are NaN or infinite")
+        text = f"{num_bad} of {image.array.size} voxels are NaN or infinite"
+        found.append(error("image-not-finite", text))
     if num_bad == image.array.size:
         return None
     if lowest == highest:
-        notes.fault("image-constant", f"every voxel of the image is {lowest:g}")
+        found.append(error("image-constant", f"every voxel of the image is {lowest:g}"))
         return (lowest,) * len(SHOWN_PERCENTILES)
     if scan.storage == "volume" and image.shape[0] > 1 and image.array.dtype == np.uint8:
-        notes.warn("image-uint8", "the image is stored in 8 bits: somebody's window is burnt in")
-    elif image.modality == "CT" and scan.storage == "volume":
-        _check_hounsfield(lowest, highest, notes)
-    sample = _sample(image.array)
-    inner = np.percentile(sample, SHOWN_PERCENTILES[1:-1])
+        text = "the image is stored in 8 bits: somebody's window is burnt in"
+        found.append(warning("image-uint8", text))
+    elif scan.storage == "volume" and image.modality == "CT":
+        found += _check_hounsfield(lowest, highest)
+    inner = np.percentile(_sample(image.array), SHOWN_PERCENTILES[1:-1])
     return (lowest, *(float(value) for value in inner), highest)
 
 
-def _check_hounsfield(lowest: float, highest: float, notes: _Notes) -> None:
+def _check_hounsfield(lowest: float, highest: float) -> list[Finding]:
+    text = f"a CT with values from {lowest:g} to {highest:g} is not in Hounsfield units"
     if highest - lowest < _NORMALISED:
-        notes.fault(
-            "ct-not-hu", f"a CT with values from {lowest:g} to {highest:g} is not in Hounsfield units"
-        )
-    elif lowest >= 0 and highest > 255:
-        notes.fault(
-            "ct-not-hu",
-            f"a CT with values from {lowest:g} to {highest:g} is not in Hounsfield units; "
-            "the rescale intercept, -1024 in most scanners, is missing",
-        )
-    elif lowest > _HIGHEST_AIR:
-        notes.warn("ct-clipped", f"the lowest value of a CT is {lowest:g}: it was clipped, or shows no air")
+        return [error("ct-not-hu", text)]
+    if lowest >= 0 and highest > 255:
+        return [error("ct-not-hu", f"{text}; the rescale intercept, -1024 in most scanners, is missing")]
+    if lowest > _HIGHEST_AIR:
+        text = f"the lowest value of a CT is {lowest:g}: it was clipped, or shows no air"
+        return [warning("ct-clipped", text)]
+    return []
 
 
 def _check_mask(
-    mask: Volume, scan: LabelledScan, notes: _Notes, limits: CheckLimits
+    mask: Volume, scan: LabelledScan, limits: CheckLimits, found: list[Finding]
 ) -> tuple[LabelFacts, ...]:
+    """Check the labels of a mask and measure them."""
     try:
         values = whole_numbers(mask.array)
-    except InputError as error:
-        notes.fault("mask-values", str(error))
+    except InputError as problem:
+        found.append(error("mask-values", str(problem)))
         return ()
     if mask.array.dtype.kind == "f":
-        notes.warn(
-            "mask-float", f"the mask is stored as {mask.array.dtype}, though its labels are whole numbers"
-        )
+        text = f"the mask is stored as {mask.array.dtype}, though its labels are whole numbers"
+        found.append(warning("mask-float", text))
     axis = slice_axis(mask, limits.plane, scan.row)
-    found = _measure(mask, values, axis)
+    measured = _measure(mask, values, axis)
     named = {value: {value} for value in scan.labels} | dict(scan.regions)
     known = scan.ignored.union(*named.values())
-    unknown = [facts.value for facts in found if scan.labels and facts.value not in known]
+    unknown = [str(facts.value) for facts in measured if scan.labels and facts.value not in known]
     if scan.regions:
-        found = tuple(
-            facts for layer in layers_of(values, scan.regions) for facts in _measure(mask, layer, axis)
-        )
-    labels = tuple(
-        sorted((facts for facts in found if facts.value not in scan.ignored), key=lambda facts: facts.value)
+        layers = layers_of(values, scan.regions)
+        measured = [facts for layer in layers for facts in _measure(mask, layer, axis)]
+    labels = sorted(
+        (facts for facts in measured if facts.value not in scan.ignored), key=lambda facts: facts.value
     )
     if not labels:
-        notes.fault("mask-empty", "the mask is empty")
+        found.append(error("mask-empty", "the mask is empty"))
     if unknown:
         table = ", ".join(
             f"{'+'.join(map(str, sorted(named[value])))} ({name})" for value, name in scan.labels.items()
         )
-        notes.fault(
-            "label-unknown", f"the mask has {', '.join(map(str, unknown))}, the table of labels {table}"
-        )
+        text = f"the mask has {', '.join(unknown)}, the table of labels {table}"
+        found.append(error("label-unknown", text))
     for facts in labels:
         if facts.key_area < limits.smallest_area:
             name = scan.labels.get(facts.value, str(facts.value))
-            notes.warn(
-                "object-tiny",
+            text = (
                 f"{name} has {facts.key_area} pixels in its largest slice, {facts.key_slice}; "
-                f"training draws none below {limits.smallest_area}",
+                f"training draws none below {limits.smallest_area}"
             )
-    return labels
+            found.append(warning("object-tiny", text))
+    return tuple(labels)
 
 
-def _measure(mask: Volume, values: np.ndarray, axis: int) -> tuple[LabelFacts, ...]:
+def _measure(mask: Volume, values: np.ndarray, axis: int) -> list[LabelFacts]:
     """Count the voxels of each label slice by slice."""
-    slices = slices_along(values, axis)
     length = int(values.max()) + 1
-    totals = np.zeros(length, np.int64)
-    num_slices, key_slice, key_area = (np.zeros(length, np.int64) for _ in range(3))
-    for z, plane in enumerate(slices):
-        areas = np.bincount(plane.ravel(), minlength=length)
-        totals += areas
-        num_slices += areas > 0
-        key_slice[areas > key_area] = z
-        key_area = np.maximum(key_area, areas)
-    return tuple(
+    present = np.flatnonzero(np.bincount(values.ravel()))
+    present = present[present > 0]
+    slices = slices_along(values, axis)
+    areas = np.array([np.bincount(plane.ravel(), minlength=length)[present] for plane in slices])
+    return [
         LabelFacts(
-            value=int(value),
-            voxels=int(totals[value]),
-            volume_ml=volume_ml(int(totals[value]), mask.affine),
-            num_slices=int(num_slices[value]),
-            key_slice=int(key_slice[value]),
-            key_area=int(key_area[value]),
+            value=value,
+            voxels=int(area.sum()),
+            volume_ml=volume_ml(int(area.sum()), mask.affine),
+            num_slices=int(np.count_nonzero(area)),
+            key_slice=int(area.argmax()),
+            key_area=int(area.max()),
         )
-        for value in np.flatnonzero(totals)
-        if value != 0
-    )
+        for value, area in zip(present.tolist(), areas.T, strict=True)
+    ]
 
 
 def _extremes(array: np.ndarray) -> tuple[int, float, float]:

@@ -138,7 +138,7 @@ def whole_numbers(mask: np.ndarray) -> np.ndarray:
     whole = mask.astype(np.uint16)
     if any(not np.array_equal(ours, theirs) for ours, theirs in zip(whole, mask, strict=True)):
         fraction = next(float(v) for plane in mask for v in plane[plane != np.rint(plane)][:1])
-        raise InputError(f"the mask has fractions, {fraction:g} say; labels are whole numbers")
+        raise InputError(f"the mask has fractions, for example {fraction:g}; labels are whole numbers")
     return whole
 
 

@@ -5,49 +5,40 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 from medsam2.errors import InputError, UnsupportedFormat
-from medsam2.training.datasets import datalist, decathlon, frames, medsam_npz, nnunet, pairs, tables
+from medsam2.training.datasets import folders, lists, tables
 from medsam2.training.datasets.scan import DataSet, LabelledScan, ReadOptions
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """One way to keep a data set."""
 
     looked_for: str
     """What is looked for, for the message when nothing is found."""
     recognises: Callable[[Path], bool]
     read: Callable[[Path, ReadOptions], DataSet]
+    """Raises `InputError` where the files are not as this layout has them."""
 
 
-LAYOUTS: Mapping[str, Layout] = MappingProxyType(
-    {
-        "nnunet": Layout(
-            "imagesTr/CASE_0000.* with labelsTr, or a dataset.json with channel_names",
-            nnunet.recognises,
-            nnunet.read,
-        ),
-        "msd": Layout('a dataset.json with "modality" and "training"', decathlon.recognises, decathlon.read),
-        "monai": Layout(
-            'one JSON file with "training", "validation" or "testing"', datalist.recognises, datalist.read
-        ),
-        "table": Layout("a .csv or .tsv with columns image and mask", tables.recognises, tables.read),
-        "monailabel": Layout("masks in labels/final", pairs.recognises_final, pairs.read_final),
-        "frames": Layout(
-            "JPEGImages/VIDEO/*.jpg with Annotations/VIDEO/*.png", frames.recognises, frames.read
-        ),
-        "npz": Layout(".npz files with imgs and gts", medsam_npz.recognises, medsam_npz.read),
-        "pairs": Layout(
-            "images/ beside masks/ or labels/, or two patterns (--images, --masks)",
-            pairs.recognises,
-            pairs.read,
-        ),
-    }
-)
+LAYOUTS: Mapping[str, Layout] = MappingProxyType({
+    "nnunet": Layout("imagesTr/CASE_0000.* with labelsTr, or a dataset.json with channel_names",
+                     lists.is_nnunet, lists.read_nnunet),
+    "msd": Layout('a dataset.json with "modality" and "training"',
+                  lists.is_decathlon, lists.read_decathlon),
+    "monai": Layout('one JSON file with "training", "validation" or "testing"',
+                    lists.is_monai_list, lists.read_monai_list),
+    "table": Layout("a .csv or .tsv with columns image and mask", tables.is_table, tables.read_table),
+    "monailabel": Layout("masks in labels/final", folders.has_final_masks, folders.read_final_masks),
+    "frames": Layout("JPEGImages/VIDEO/*.jpg with Annotations/VIDEO/*.png",
+                     folders.has_frames, folders.read_frames),
+    "npz": Layout(".npz files with imgs and gts", folders.has_npz, folders.read_npz_files),
+    "pairs": Layout("images/ beside masks/ or labels/, or two patterns (--images, --masks)",
+                    folders.is_paired, folders.read_pairs),
+})  # fmt: skip
 """Name -> layout, in the order in which they are tried."""
 
 
@@ -95,12 +86,12 @@ def read_data_set(path: Path, layout: str | None = None, options: ReadOptions | 
             f"({LAYOUTS[layout].looked_for}){reason}"
         )
     name = path.resolve().stem if path.is_file() else path.resolve().name
-    scans = tuple(_as_said(scan, options, name) for scan in _with_names_of_their_own(found))
+    scans = tuple(_with_options(scan, options, name) for scan in _with_unique_names(found))
     return dataclasses.replace(found, scans=scans)
 
 
-def _as_said(scan: LabelledScan, options: ReadOptions, name: str) -> LabelledScan:
-    """What a person says counts more than what the files say."""
+def _with_options(scan: LabelledScan, options: ReadOptions, name: str) -> LabelledScan:
+    """Let what a person says replace what the files say."""
     return dataclasses.replace(
         scan,
         modality=options.modality or scan.modality,
@@ -110,7 +101,7 @@ def _as_said(scan: LabelledScan, options: ReadOptions, name: str) -> LabelledSca
     )
 
 
-def _with_names_of_their_own(found: DataSet) -> list[LabelledScan]:
+def _with_unique_names(found: DataSet) -> list[LabelledScan]:
     """Where two scans have one name, call them by their paths, and what is still the same by its number."""
     counts = Counter(scan.name for scan in found.scans)
     named = [

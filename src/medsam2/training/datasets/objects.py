@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -24,7 +24,7 @@ class ScanObject:
     """One object and where it lies."""
 
     value: int
-    """Of the mask."""
+    """Value in the mask."""
     name: str
     box: Box
     """(slice, y, x), just around it."""
@@ -78,15 +78,14 @@ def find_objects(
             yield ScanObject(value=value, name=name, box=place, mask=labelled[inner] == piece + 1)
 
 
-def _box(slices: Iterator[slice] | tuple[slice, ...]) -> Box:
+def _box(slices: Iterable[slice]) -> Box:
     z, y, x = slices
     return z, y, x
 
 
-CONTEXT = 4.5
-"""Side of a part over the object's longest side: the widest view that `DataConfig.zoom` draws."""
+CONTEXT = 4.5  # side of a part over the object's longest side: the widest view of `DataConfig.zoom`
 MIN_SIDE = 128  # pixels; the widest smallest view of `DataConfig.min_side`
-MARGIN_SLICES = 8  # beyond the object, so that clips can walk out of it
+MARGIN_SLICES = 8  # beyond the object, so that clips can leave it
 MIN_SLICES = 16
 """Slices that a part has where the scan does: a clip of eight slices that skips every other one."""
 
@@ -94,10 +93,10 @@ MIN_SLICES = 16
 ROOM_PIXELS = 30
 """Least room around the objects of a scan in a table, in the plane of the slices."""
 ROOM_SHARE = 0.5
-"""The same, as a share of the objects' longer side together."""
+"""The same, as a share of the longer side of the box around all objects."""
 ROOM_SLICES = 10
 MOST_SLICES = 120
-"""Of a stack with more, every other slice is left out."""
+"""A stack with more slices keeps every other one."""
 
 
 @dataclass(frozen=True)
@@ -122,11 +121,9 @@ def room_around(boxes: Sequence[Box], shape: tuple[int, ...]) -> tuple[Box, int]
     """
     z, y, x = reduce(_hull, boxes)
     margin = max(ROOM_PIXELS, round(ROOM_SHARE * max(_length(y), _length(x))))
-    box = _as_box(
-        tuple(
-            slice(max(0, inner.start - room), min(size, inner.stop + room))
-            for inner, room, size in zip((z, y, x), (ROOM_SLICES, margin, margin), shape, strict=True)
-        )
+    box = _box(
+        slice(max(0, inner.start - room), min(size, inner.stop + room))
+        for inner, room, size in zip((z, y, x), (ROOM_SLICES, margin, margin), shape, strict=True)
     )
     return box, 2 if _length(box[0]) > MOST_SLICES else 1
 
@@ -146,9 +143,9 @@ def plan_parts(shape: tuple[int, ...], boxes: Sequence[Box], largest_voxels: int
     Raises:
         InputError: An object does not fit even alone.
     """
-    whole = tuple(slice(0, size) for size in shape)
-    if _voxels(_as_box(whole)) <= largest_voxels:
-        return [Part(_as_box(whole), tuple(range(len(boxes))))] if boxes else []
+    whole = _box(slice(0, size) for size in shape)
+    if _voxels(whole) <= largest_voxels:
+        return [Part(whole, tuple(range(len(boxes))))] if boxes else []
     parts = [
         Part(_fit(_surroundings(box, shape), box, shape, largest_voxels), (number,))
         for number, box in enumerate(boxes)
@@ -169,15 +166,14 @@ def _fit(part: Box, box: Box, shape: tuple[int, ...], largest_voxels: int) -> Bo
     least_slices = min(MIN_SLICES, shape[0])
     height, width = _length(y), _length(x)
     least_height, least_width = _length(box[1]), _length(box[2])
-    if least_height * least_width * least_slices > largest_voxels:
-        needed = least_height * least_width * least_slices
+    needed = least_height * least_width * least_slices
+    if needed > largest_voxels:
         raise InputError(
             f"an object of {least_width} x {least_height} pixels does not fit into a file: "
             f"{least_slices} slices of it have {needed} voxels, a file has {largest_voxels} at most"
         )
     while height * width * least_slices > largest_voxels:
-        height = max(least_height, round(0.9 * height) if height > least_height else height)
-        width = max(least_width, round(0.9 * width) if width > least_width else width)
+        height, width = max(least_height, round(0.9 * height)), max(least_width, round(0.9 * width))
     return z, _around(box[1], height, shape[1]), _around(box[2], width, shape[2])
 
 
@@ -214,14 +210,7 @@ def _around(inner: slice, length: int, size: int) -> slice:
 
 
 def _hull(first: Box, second: Box) -> Box:
-    return _as_box(
-        tuple(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(first, second, strict=True))
-    )
-
-
-def _as_box(slices: tuple[slice, ...]) -> Box:
-    z, y, x = slices
-    return z, y, x
+    return _box(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(first, second, strict=True))
 
 
 def _length(part: slice) -> int:

@@ -7,20 +7,17 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from medsam2.errors import InputError
 from medsam2.imaging.replacing import replacing
-from medsam2.training.bank import MANIFEST
+from medsam2.training.bank import BankEntry, map_in_processes, save_stack, write_manifest
 from medsam2.training.datasets.scan import TRAIN, VALIDATION, LabelledScan
 from medsam2.training.datasets.splits import Splits
 from medsam2.training.datasets.stacks import PrepareOptions as PrepareOptions
-from medsam2.training.datasets.stacks import Stack, cut
+from medsam2.training.datasets.stacks import cut
 
 _FILE_NAME = re.compile(r"[0-9a-f]{24}-\d{3,}\.npz")
 _RECORDS = "cases"
@@ -43,7 +40,7 @@ class PreparedCase:
     windows: tuple[tuple[float, float], ...] = ()
     """For each file the intensities that became 0 and 255."""
     patient: str = ""
-    """Whose scan it is."""
+    """Patient of the scan."""
     dataset: str = ""
     """Name of the data set that it comes from."""
     error: str | None = None
@@ -75,18 +72,10 @@ def prepare(splits: Splits, bank: Path, options: PrepareOptions, workers: int = 
     _make_folder(bank)
     work = [(scan, split) for split in (TRAIN, VALIDATION) for scan in splits.get(split, ())]
     done: list[PreparedCase] = []
-    for case in _each(partial(_prepare_case, bank=bank, options=options), work, workers):
+    for case in map_in_processes(partial(_prepare_case, bank=bank, options=options), work, workers):
         done.append(case)
         yield case
     _finish(bank, done, splits, options)
-
-
-def _each(task: partial[PreparedCase], work: Sequence[object], workers: int) -> Iterator[PreparedCase]:
-    if workers <= 1:
-        yield from map(task, work)
-        return
-    with ProcessPoolExecutor(workers) as pool:
-        yield from pool.map(task, work)
 
 
 def _make_folder(bank: Path) -> None:
@@ -112,7 +101,8 @@ def _prepare_case(work: tuple[LabelledScan, str], *, bank: Path, options: Prepar
         except (InputError, OSError) as error:
             return PreparedCase(name=scan.name, split=split, error=_explained(scan, error))
         # Last: a record says that all its files are there.
-        _write_json(dataclasses.asdict(case), record)
+        with replacing(record, ".part") as temporary:
+            temporary.write_text(json.dumps(dataclasses.asdict(case), indent=1) + "\n", encoding="utf-8")
     return dataclasses.replace(case, name=scan.name, split=split, patient=scan.patient, dataset=scan.dataset)
 
 
@@ -123,7 +113,7 @@ def _cut_scan(scan: LabelledScan, bank: Path, key: str, options: PrepareOptions)
     num_found = 0
     for stack in cut(scan, options):
         file = f"{key}-{len(files):03d}.npz"
-        _store(stack, bank / file)
+        save_stack(bank / file, stack.image, stack.labels, stack.modality, stack.spacing_mm)
         files.append(file)
         stacks.append((stack.names, stack.axis, (stack.window.lower, stack.window.upper)))
         if stack.axis == stacks[0][1]:
@@ -139,18 +129,6 @@ def _cut_scan(scan: LabelledScan, bank: Path, key: str, options: PrepareOptions)
         windows=windows,
         num_left_out=num_found - len(is_kept),
     )
-
-
-def _store(stack: Stack, path: Path) -> None:
-    with replacing(path, ".part") as temporary, temporary.open("xb") as stream:
-        # Not compressed: reading it back must cost next to nothing.
-        np.savez(
-            stream,
-            image=stack.image,
-            labels=stack.labels,
-            modality=np.array(stack.modality),
-            spacing_mm=np.array(stack.spacing_mm),
-        )
 
 
 def _explained(scan: LabelledScan, error: Exception) -> str:
@@ -202,15 +180,15 @@ def _finish(bank: Path, cases: Sequence[PreparedCase], splits: Splits, options: 
     """Write the list of files that training reads, then remove what is not on it."""
     listed = {
         split: [
-            {
-                "file": file,
-                "case": case.name,
-                "objects": list(names),
-                "dataset": case.dataset,
-                "patient": case.patient,
-                "axis": axis,
-                "window": list(window),
-            }
+            BankEntry(
+                file=file,
+                case=case.name,
+                objects=names,
+                dataset=case.dataset,
+                patient=case.patient,
+                axis=axis,
+                window=window,
+            )
             for case in cases
             if case.split == split
             for file, names, axis, window in zip(
@@ -229,16 +207,11 @@ def _finish(bank: Path, cases: Sequence[PreparedCase], splits: Splits, options: 
         "test": [scan.name for scan in splits.get("test", ())],
         "failed": {case.name: case.error for case in cases if case.error},
     }
-    _write_json(content, bank / MANIFEST)
-    kept = {entry["file"] for files in listed.values() for entry in files}
+    write_manifest(bank, content)
+    kept = {entry.file for files in listed.values() for entry in files}
     for path in bank.glob("*.npz"):
         if _FILE_NAME.fullmatch(path.name) and path.name not in kept:
             path.unlink()
 
 
 _PURPOSE: Mapping[str, str] = {TRAIN: "train on", VALIDATION: "validate on"}
-
-
-def _write_json(content: object, path: Path) -> None:
-    with replacing(path, ".part") as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from medsam2.errors import InputError
-from medsam2.training.datasets.listing import Regions
+from medsam2.training.datasets.labels import Regions
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SPLITS = (TRAIN, VALIDATION, TEST)
@@ -35,7 +35,7 @@ Kind = Literal["volume", "still", "video"]
 
 @dataclass(frozen=True, kw_only=True)
 class TableRow:
-    """What a row of a table with a column `kind` says about an image; see `rows`."""
+    """What a row of a table with a column `kind` says about an image."""
 
     where: str
     """Table and row, for messages: "scans.csv, row 5". The header is row 1."""
@@ -56,15 +56,15 @@ class LabelledScan:
     image: Path
     """A volume, a picture, a folder with one DICOM series, an .npz, or a folder of frames: see `storage`."""
     mask: Path
-    """Of the same kind; the same file for an .npz."""
+    """A file of the same kind; for an .npz, the same file."""
     labels: Mapping[int, str]
     """Value of the mask -> name, without the background; empty where the data set has no such table."""
     patient: str
-    """Whose scan it is; scans of one patient stay in one split."""
+    """Patient of the scan; scans of one patient stay in one split."""
     split: str | None = None
     """One of `SPLITS` where the data set says it."""
     modality: str | None = None
-    """"CT", "MR" or "US" where the data set says it; a row of a table may have another word, "PET" say."""
+    """"CT", "MR" or "US" where the data set says it; a row of a table may have another, like "PET"."""
     channel: int | None = None
     """Which frame of a 4D file to take, from 0."""
     ignored: frozenset[int] = frozenset()
@@ -77,7 +77,7 @@ class LabelledScan:
     dataset: str = ""
     """Name of the data set that the scan comes from; a table may hold scans of many."""
     row: TableRow | None = None
-    """Of a table with a column `kind`; such scans are cut along several axes and in several windows."""
+    """For a table with a column `kind`; such scans are cut along several axes and in several windows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,7 @@ class ReadOptions:
     images: str | None = None
     """Glob pattern of the images, relative to the root."""
     masks: str | None = None
-    """Glob pattern of the masks; what its stars stand for is what the image's stand for."""
+    """Glob pattern of the masks; its stars match the same text as the stars of the image's pattern."""
     base: Path | None = None
     """Folder that paths in a list or a table are relative to; the file's own folder if not given."""
     patient: str | None = None
@@ -141,12 +141,12 @@ def files_by_stem(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> dict[st
 
 
 def patient_of(path: Path, root: Path, options: ReadOptions, stem: str) -> str:
-    """Say whose scan a file is.
+    """Return the patient of a file.
 
     Args:
         path: The image.
-        root: Of the data set.
-        options: With the regular expression, or without; then it is `stem`.
+        root: Folder of the data set.
+        options: May have a regular expression for the patient; without one, the patient is `stem`.
         stem: The image's stem, without a channel's number.
 
     Raises:

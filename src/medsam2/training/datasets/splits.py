@@ -58,8 +58,7 @@ def split_by_patient(
         raise InputError(
             f"the shares of {', '.join(SPLITS)} are to sum to 1, with some to train, not {shares}"
         )
-    _check_patients(scans)
-    fixed = {scan.patient: scan.split for scan in scans if scan.split is not None}
+    fixed = _fixed_splits(scans)
     free = sorted({scan.patient for scan in scans} - fixed.keys())
     if SPLITS[1] in fixed.values():
         drawn = dict.fromkeys(free, SPLITS[0])
@@ -68,8 +67,7 @@ def split_by_patient(
         drawn = _draw(free, open_shares, seed)
     else:
         drawn = {}
-    of_patient = {**fixed, **drawn}
-    return {split: tuple(s for s in scans if of_patient[s.patient] == split) for split in SPLITS}
+    return _divide(scans, {**fixed, **drawn})
 
 
 def split_by_fixed_eighth(scans: Sequence[LabelledScan]) -> Splits:
@@ -84,16 +82,18 @@ def split_by_fixed_eighth(scans: Sequence[LabelledScan]) -> Splits:
     Raises:
         InputError: The data set puts a patient into two splits, or nobody is left to train or validate on.
     """
-    _check_patients(scans)
-    fixed = {scan.patient: scan.split for scan in scans if scan.split is not None}
-    of_patient = {scan.patient: fixed.get(scan.patient) or _fixed_part(scan.patient) for scan in scans}
+    fixed = _fixed_splits(scans)
+    of_patient = {
+        patient: fixed.get(patient) or SPLITS[1 if is_validation_patient(patient) else 0]
+        for patient in (scan.patient for scan in scans)
+    }
     for split in SPLITS[:2]:
         if split not in of_patient.values():
             raise InputError(
                 f"none of the {len(of_patient)} patients falls to {split} by the fixed eighth for "
-                "validation; choose by --shares, 0.8 0.2 0 say"
+                "validation; choose by --shares, for example 0.8 0.2 0"
             )
-    return {split: tuple(s for s in scans if of_patient[s.patient] == split) for split in SPLITS}
+    return _divide(scans, of_patient)
 
 
 def is_validation_patient(patient: str) -> bool:
@@ -102,15 +102,17 @@ def is_validation_patient(patient: str) -> bool:
     return int(digest, 16) % FIXED_PARTS == 0
 
 
-def _fixed_part(patient: str) -> str:
-    return SPLITS[1] if is_validation_patient(patient) else SPLITS[0]
-
-
-def _check_patients(scans: Sequence[LabelledScan]) -> None:
+def _fixed_splits(scans: Sequence[LabelledScan]) -> dict[str, str]:
+    """Return patient -> split, where the data set names one; one patient may be in one split only."""
     for patient, splits in patients_in_two_splits(scans).items():
         raise InputError(
             f"the data set has the patient {patient!r} in {' and '.join(splits)}; it may be in one"
         )
+    return {scan.patient: scan.split for scan in scans if scan.split is not None}
+
+
+def _divide(scans: Sequence[LabelledScan], of_patient: Mapping[str, str]) -> Splits:
+    return {split: tuple(scan for scan in scans if of_patient[scan.patient] == split) for split in SPLITS}
 
 
 def _without_test(shares: tuple[float, float, float]) -> tuple[float, float, float]:

@@ -20,7 +20,7 @@ from medsam2.training.datasets.contents import (
     whole_numbers,
     window_of,
 )
-from medsam2.training.datasets.listing import layers_of
+from medsam2.training.datasets.labels import layers_of
 from medsam2.training.datasets.objects import (
     Part,
     ScanObject,
@@ -50,16 +50,16 @@ class PrepareOptions:
     """How scans become stacks."""
 
     window: str | tuple[float, float] | None = None
-    """Of the intensities: a CT window's name or limits; if not given, a table's, or as inference chooses."""
+    """Name of a CT window, or limits; if not given, the table's window, or as inference chooses."""
     plane: str | None = None
-    """Of the slices, "axial" say; if not given, a table's slicing axis or the file's third axis."""
+    """Such as "axial"; if not given, the table's slicing axis, or the file's third axis."""
     pieces: bool = False
     """Make each connected piece of a label an object of its own: lesions that share a value."""
     smallest_area: int | None = None
     """Pixels that an object needs in its largest slice; `SMALLEST_AREA` if not given, or `ROW_SMALLEST_AREA`
     for scans in a table with a column `kind`."""
     file_bytes: int = DEFAULT_FILE_BYTES
-    """What a file of the bank may have; larger scans are cropped around their objects."""
+    """Largest size of a file; larger scans are cropped around their objects."""
 
     def __post_init__(self) -> None:
         """Check what does not depend on a scan."""
@@ -87,7 +87,7 @@ class Stack:
     labels: np.ndarray
     """(slice, y, x), uint8: 0 for background, then the objects from 1, the largest first."""
     names: tuple[str, ...]
-    """Of the objects, label 1 first."""
+    """Names of the objects, label 1 first."""
     objects: frozenset[int]
     """Which of the scan's objects along this axis are in it; one may be in two stacks."""
     num_found: int
@@ -221,8 +221,7 @@ def _labels_of(part: Part, objects: Sequence[ScanObject], limits: _Limits) -> tu
     labels = np.zeros([place.stop - place.start for place in part.box], np.uint8)
     inside = []
     for member in part.members:
-        target, source = _overlap(part, objects[member])
-        mask = objects[member].mask[source]
+        target, mask = _overlap(part, objects[member])
         if mask.size and int(mask.sum(axis=(1, 2)).max()) >= limits.smallest_area:
             inside.append((member, target, mask))
     inside.sort(key=lambda one: int(one[2].sum()), reverse=True)
@@ -231,12 +230,12 @@ def _labels_of(part: Part, objects: Sequence[ScanObject], limits: _Limits) -> tu
     return labels, [member for member, _, _ in inside[: limits.most]]
 
 
-def _overlap(part: Part, one: ScanObject) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Return where an object lies in a part, and which part of the object that is."""
+def _overlap(part: Part, one: ScanObject) -> tuple[tuple[slice, ...], np.ndarray]:
+    """Return where an object lies in a part, and its mask there."""
     target, source = [], []
     for outer, inner in zip(part.box, one.box, strict=True):
-        start, stop = max(outer.start, inner.start), max(outer.start, min(outer.stop, inner.stop))
-        start = min(start, stop)
+        start = max(outer.start, inner.start)
+        stop = max(start, min(outer.stop, inner.stop))
         target.append(slice(start - outer.start, stop - outer.start))
-        source.append(slice(max(0, start - inner.start), max(0, stop - inner.start)))
-    return tuple(target), tuple(source)
+        source.append(slice(start - inner.start, stop - inner.start))
+    return tuple(target), one.mask[tuple(source)]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from medsam2.training.datasets.checking import ERROR, SHOWN_PERCENTILES, WARNING, CaseReport, Finding
+from medsam2.training.datasets.checking import ERROR, SHOWN_PERCENTILES, CaseReport, Finding, error, warning
 from medsam2.training.datasets.scan import SPLITS, DataSet
 from medsam2.training.datasets.splits import patients_in_two_splits
 
@@ -44,7 +44,7 @@ class SetReport:
     intensities: dict[str, Range]
     """Percentile -> range over the cases."""
     findings: tuple[Finding, ...]
-    """Of the data set, then of the cases in their order."""
+    """Findings about the data set, then about the cases in their order."""
     cases: tuple[CaseReport, ...]
 
     @property
@@ -65,7 +65,23 @@ def summarise(data: DataSet, cases: Sequence[CaseReport]) -> SetReport:
         data: As listed.
         cases: The report of each of its scans, in their order.
     """
-    across = (*_gaps(data), *_patients(data), *_duplicates(cases), *_unused_labels(data, cases))
+    names = {value: name for scan in data.scans for value, name in scan.labels.items()}
+    used = {facts.value for case in cases for facts in case.labels}
+    across = [
+        *(error("row", text) for text in data.row_errors.values()),
+        *(warning("gap", gap) for gap in data.gaps),
+        *(
+            error("patient-in-two-splits", f"the patient {patient} is in {' and '.join(splits)}")
+            for patient, splits in patients_in_two_splits(data.scans).items()
+        ),
+        *_duplicates(cases),
+        *(
+            warning("label-unused", f"the label {value} ({name}) is in the table and in no mask")
+            for value, name in sorted(names.items())
+            if value not in used
+        ),
+    ]
+    modalities = Counter(case.modality or "unknown" for case in cases if case.shape is not None)
     spacings = [case.spacing_mm for case in cases if case.spacing_mm is not None]
     sizes = [case.shape[::-1] for case in cases if case.shape is not None]
     return SetReport(
@@ -74,29 +90,14 @@ def summarise(data: DataSet, cases: Sequence[CaseReport]) -> SetReport:
         num_cases=len(cases),
         num_patients=len({case.patient for case in cases}),
         splits={name: count for name in SPLITS if (count := sum(c.split == name for c in cases))},
-        modalities=_counted([case.modality or "unknown" for case in cases if case.shape is not None]),
-        labels=_labels(data, cases),
+        modalities=dict(sorted(modalities.items())),
+        labels=_labels(names, cases),
         spacing_mm=_per_axis(spacings),
         size_voxels=_per_axis(sizes),
         intensities=_intensities(cases),
         findings=(*across, *(finding for case in cases for finding in case.findings)),
         cases=tuple(cases),
     )
-
-
-def _gaps(data: DataSet) -> list[Finding]:
-    rows = [Finding(severity=ERROR, code="row", case=None, text=text) for text in data.row_errors.values()]
-    return [*rows, *(Finding(severity=WARNING, code="gap", case=None, text=gap) for gap in data.gaps)]
-
-
-def _patients(data: DataSet) -> list[Finding]:
-    return [
-        Finding(
-            severity=ERROR, code="patient-in-two-splits", case=None,
-            text=f"the patient {patient} is in {' and '.join(splits)}",
-        )
-        for patient, splits in patients_in_two_splits(data.scans).items()
-    ]  # fmt: skip
 
 
 def _duplicates(cases: Sequence[CaseReport]) -> list[Finding]:
@@ -112,37 +113,20 @@ def _duplicates(cases: Sequence[CaseReport]) -> list[Finding]:
             is_relabelled = other.mask_digest != first.mask_digest
             masks = "with another mask" if is_relabelled else "with the same mask"
             why = ", so a split may have it on both sides" if is_leak else ""
-            severity = ERROR if is_leak or is_relabelled else WARNING
+            make = error if is_leak or is_relabelled else warning
             text = f"the image is that of {first.name} once more, {masks}{why}"
-            found.append(Finding(severity=severity, code="duplicate", case=other.name, text=text))
+            found.append(make("duplicate", text, other.name))
     return found
 
 
-def _unused_labels(data: DataSet, cases: Sequence[CaseReport]) -> list[Finding]:
-    names = {value: name for scan in data.scans for value, name in scan.labels.items()}
-    used = {facts.value for case in cases for facts in case.labels}
-    return [
-        Finding(
-            severity=WARNING, code="label-unused", case=None,
-            text=f"the label {value} ({name}) is in the table and in no mask",
-        )
-        for value, name in sorted(names.items())
-        if value not in used
-    ]  # fmt: skip
-
-
-def _labels(data: DataSet, cases: Sequence[CaseReport]) -> tuple[LabelSummary, ...]:
-    names = {value: name for scan in data.scans for value, name in scan.labels.items()}
+def _labels(names: Mapping[int, str], cases: Sequence[CaseReport]) -> tuple[LabelSummary, ...]:
     volumes: dict[int, list[float]] = defaultdict(list)
     for case in cases:
         for facts in case.labels:
             volumes[facts.value].append(facts.volume_ml)
     return tuple(
         LabelSummary(
-            value=value,
-            name=names.get(value, str(value)),
-            num_cases=len(found),
-            volume_ml=_range(found),
+            value=value, name=names.get(value, str(value)), num_cases=len(found), volume_ml=_range(found)
         )
         for value, found in sorted(volumes.items())
     )
@@ -164,7 +148,3 @@ def _per_axis(rows: Sequence[Sequence[float]]) -> tuple[Range, Range, Range] | N
 
 def _range(values: Sequence[float]) -> Range:
     return float(min(values)), float(median(values)), float(max(values))
-
-
-def _counted(words: Sequence[str]) -> dict[str, int]:
-    return {word: words.count(word) for word in sorted(set(words))}

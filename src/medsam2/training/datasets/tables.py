@@ -1,4 +1,4 @@
-"""Read pairs of image and mask from a table, CSV or TSV, a row each."""
+"""A data set as a table, CSV or TSV: a row names an image and its mask."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pathlib import Path
 from medsam2.errors import InputError
 from medsam2.imaging.volume import MODALITIES
 from medsam2.prompts.tables import delimited, named_file, numbers_in
-from medsam2.training.datasets.listing import LabelTable, label_table, read_text
+from medsam2.training.datasets.labels import LabelTable, label_table
+from medsam2.training.datasets.lists import read_text
 from medsam2.training.datasets.objects import DEFAULT_AXIS
 from medsam2.training.datasets.scan import (
     DataSet,
@@ -92,7 +93,7 @@ def _window(text: str, where: str) -> tuple[float, float] | None:
         return None
     limits = numbers_in(text, (2,))
     if limits is None:
-        raise InputError(f'{where}: a window is two numbers, "-160 240" say, not {text!r}')
+        raise InputError(f'{where}: a window is two numbers, for example "-160 240", not {text!r}')
     lower, upper = limits
     if lower >= upper:
         raise InputError(f"{where}: the window {text} is upside down; the lower limit comes first")
@@ -107,7 +108,7 @@ def _labels(text: str, where: str) -> LabelTable:
         labels = label_table(json.loads(text), where)
     except json.JSONDecodeError:
         shown = text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
-        raise InputError(f'{where}: labels are JSON, {{"1": "liver"}} say, not {shown!r}') from None
+        raise InputError(f'{where}: labels are JSON, for example {{"1": "liver"}}, not {shown!r}') from None
     if not labels.names:
         raise InputError(f"{where}: the labels name no value above 0; leave the cell empty to use numbers")
     return labels
@@ -135,12 +136,12 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 """What we look for -> how the column may be called, in any case."""
 
 
-def recognises(path: Path) -> bool:
-    """Say whether this is a file called .csv or .tsv."""
+def is_table(path: Path) -> bool:
+    """Tell whether this is a file called .csv or .tsv."""
     return path.is_file() and path.suffix.lower() in (".csv", ".tsv")
 
 
-def read(path: Path, options: ReadOptions) -> DataSet:
+def read_table(path: Path, options: ReadOptions) -> DataSet:
     """List the rows; paths are relative to the table, or to `options.base`.
 
     Raises:

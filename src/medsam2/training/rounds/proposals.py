@@ -14,13 +14,13 @@ from medsam2.imaging import io
 from medsam2.imaging.geometry import slices_along
 from medsam2.imaging.volume import Volume, match_order
 from medsam2.inference.predictor import Predictor
-from medsam2.inference.prompting import add_prompts, prompts_in_mask, prompts_of
+from medsam2.inference.prompting import objects_in_mask, objects_of
 from medsam2.inference.session import Session
 from medsam2.prompts.files import read_prompts
 from medsam2.prompts.simulate import tight_box
 from medsam2.prompts.types import Box, Prompt
-from medsam2.training.datasets import pairs
 from medsam2.training.datasets.contents import read_image, read_mask, whole_numbers
+from medsam2.training.datasets.folders import FINAL_MASKS, read_final_masks
 from medsam2.training.datasets.objects import slice_axis
 from medsam2.training.datasets.scan import LabelledScan, ReadOptions, files_by_stem
 
@@ -40,9 +40,9 @@ class WaitingScan:
     name: str
     image: Path
     prompts: Path | None = None
-    """A file that says where its objects are, as `medsam2 segment --prompts` takes it."""
+    """A file of prompts, as `medsam2 segment --prompts` takes it."""
     rough: Path | None = None
-    """A mask that somebody or something has made; each label's box in its largest slice is the prompt."""
+    """A rough mask; the prompt is each label's box in its largest slice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,18 +70,16 @@ def read_folder(root: Path, options: ReadOptions | None = None) -> ScanFolder:
         raise InputError(f"{root}: no such folder")
     images = files_by_stem(root)
     if not images:
-        raise InputError(
-            f"{root}: holds no scan; scans lie in the folder itself, masks in {pairs.FINAL_MASKS}"
-        )
-    corrected = pairs.read_final(root, options or ReadOptions()).scans
+        raise InputError(f"{root}: holds no scan; scans lie in the folder itself, masks in {FINAL_MASKS}")
+    corrected = read_final_masks(root, options or ReadOptions()).scans
     done = {scan.name for scan in corrected}
-    said, rough = files_by_stem(root / PROMPTS, _PROMPT_SUFFIXES), files_by_stem(root / ROUGH_FOLDER)
-    said = {path.stem: path for path in said.values()}
+    prompts, rough = files_by_stem(root / PROMPTS, _PROMPT_SUFFIXES), files_by_stem(root / ROUGH_FOLDER)
+    prompts = {path.stem: path for path in prompts.values()}
     return ScanFolder(
         root=root,
         corrected=corrected,
         waiting=tuple(
-            WaitingScan(name=name, image=image, prompts=said.get(name), rough=rough.get(name))
+            WaitingScan(name=name, image=image, prompts=prompts.get(name), rough=rough.get(name))
             for name, image in images.items()
             if name not in done
         ),
@@ -143,7 +141,7 @@ def _place(mask: np.ndarray) -> Place:
     return key / num_slices, x_min / width, y_min / height, x_max / width, y_max / height
 
 
-SAID, ROUGH, USUAL = "prompts", "rough mask", "usual place"
+FROM_PROMPTS, FROM_MASK, USUAL_PLACE = "prompts", "rough mask", "usual place"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -159,7 +157,7 @@ class Proposal:
     """For each object, its predicted overlap with the truth, averaged over the slices in which it was found;
     0 for one that was not found at all."""
     looks: npt.NDArray[np.float32]
-    """What the scan's objects look like to the network, of length 1: to tell scans that are alike."""
+    """What the scan's objects look like to the network, of length 1: to find scans that are alike."""
     source: str
     """What the prompt was made of: prompts, a rough mask, or the usual place of the object."""
 
@@ -172,7 +170,7 @@ def propose(
     window: str | tuple[float, float] | None = None,
     plane: str | None = None,
 ) -> Proposal:
-    """Segment a scan from what there is to prompt it with.
+    """Segment a scan by its prompts, its rough mask or its objects' usual places.
 
     Args:
         predictor: With the round's weights.
@@ -186,10 +184,9 @@ def propose(
     """
     session = predictor.session(io.read(scan.image), window=window, plane=plane)
     prompts, source = _prompts(scan, session, places)
-    add_prompts(session, prompts)
+    session.add_all(prompts)
     looks = _looks(session, prompts)
-    for _ in session.propagate():
-        pass
+    session.finish()
     confidences = {number: _confidence(session, number) for number in session.objects}
     return Proposal(
         name=scan.name,
@@ -205,23 +202,23 @@ def _prompts(
     scan: WaitingScan, session: Session, places: Mapping[int, Place]
 ) -> tuple[Mapping[int, Sequence[Prompt]], str]:
     if scan.prompts is not None:
-        said = read_prompts(scan.prompts, image=scan.image, num_slices=session.shape[0])
-        return prompts_of(said, session), SAID
+        read = read_prompts(scan.prompts, image=scan.image, num_slices=session.shape[0])
+        return objects_of(read, scan.prompts, session.grid).prompts, FROM_PROMPTS
     if scan.rough is not None:
-        return prompts_in_mask(scan.rough, session, drawn_as="box"), ROUGH
+        return objects_in_mask(scan.rough, session.grid, drawn_as="box").prompts, FROM_MASK
     if not places:
         raise InputError(
             f"{scan.image}: nothing says where its objects are; give prompts/{scan.name}.json, a rough mask "
             "in labels/original, or a corrected mask of another scan in labels/final"
         )
-    return prompts_at(places, session.shape), USUAL
+    return prompts_at(places, session.shape), USUAL_PLACE
 
 
 def _looks(session: Session, prompts: Mapping[int, Sequence[Prompt]]) -> npt.NDArray[np.float32]:
     """The mean of the objects' pointers in the slices that are prompted, of length 1."""
     pointers = [
-        session.frame(number, said[0].slice_index).pointer.detach().float().cpu().numpy().mean(axis=0)
-        for number, said in prompts.items()
+        session.frame(number, placed[0].slice_index).pointer.detach().float().cpu().numpy().mean(axis=0)
+        for number, placed in prompts.items()
     ]
     mean = np.mean([pointer / max(float(np.linalg.norm(pointer)), 1e-6) for pointer in pointers], axis=0)
     looks: npt.NDArray[np.float32] = mean / max(float(np.linalg.norm(mean)), 1e-6)
@@ -229,7 +226,7 @@ def _looks(session: Session, prompts: Mapping[int, Sequence[Prompt]]) -> npt.NDA
 
 
 def _confidence(session: Session, number: int) -> float:
-    # Where the object has ended, the score says nothing of the mask.
+    # Beyond the object's end the score says nothing about the mask.
     found = np.asarray(session.mask(number).any(axis=(1, 2)))
     scores = [score for z, score in session.scores(number).items() if found[z]]
     return float(np.mean(scores)) if scores else 0.0

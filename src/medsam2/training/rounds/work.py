@@ -1,4 +1,4 @@
-"""Which proposals a person is to correct first."""
+"""A round: fine-tune on corrected masks, propose masks, choose what a person corrects first."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from medsam2.training.rounds.proposals import (
 )
 
 ORDERS = ("uncertain", "diverse")
-"""uncertain: first what the network is least sure of. diverse: each as unlike those before it as can be."""
+"""uncertain: first what the network is least sure of. diverse: each differs most from those before."""
 
 
 def in_order(proposals: Sequence[Proposal], order: str) -> list[Proposal]:
@@ -49,12 +49,12 @@ def in_order(proposals: Sequence[Proposal], order: str) -> list[Proposal]:
     """
     if order not in ORDERS:
         raise InputError(f"an order is one of {', '.join(ORDERS)}, not {order!r}")
-    by_doubt = sorted(proposals, key=lambda one: (one.confidence, one.name))
-    return by_doubt if order == "uncertain" else _far_apart(by_doubt)
+    least_sure_first = sorted(proposals, key=lambda one: (one.confidence, one.name))
+    return least_sure_first if order == "uncertain" else _far_apart(least_sure_first)
 
 
 def _far_apart(proposals: Sequence[Proposal]) -> list[Proposal]:
-    """Begin with the first; then always the one whose nearest neighbour so far looks least like it."""
+    """Take the first, then always the one that is least like the most similar of those taken."""
     left = list(proposals)
     taken = left[:1]
     del left[:1]
@@ -81,13 +81,13 @@ class RoundOptions:
 
     number: int
     folder: Path
-    """Of this round."""
+    """Folder of this round."""
     num_next: int = 5
-    """How many scans are put forward."""
+    """How many scans are proposed next."""
     order: str = "uncertain"
-    """One of `order.ORDERS`."""
+    """One of `ORDERS`."""
     pool: int | None = None
-    """How many waiting scans are looked at, drawn by chance; None looks at all."""
+    """How many waiting scans to choose from, drawn at random; None for all."""
     window: str | tuple[float, float] | None = None
     plane: str | None = None
     device: str = "auto"
@@ -95,7 +95,7 @@ class RoundOptions:
     def __post_init__(self) -> None:
         if self.num_next < 1 or (self.pool is not None and self.pool < self.num_next):
             raise InputError(
-                f"a round puts at least 1 scan forward, out of a pool of as many at least, not "
+                f"a round proposes at least 1 scan, out of a pool of at least as many, not "
                 f"{self.num_next} of {self.pool}"
             )
 
@@ -103,8 +103,8 @@ class RoundOptions:
 def start_training(scans: ScanFolder, config: TrainConfig, options: RoundOptions) -> Trainer | None:
     """Prepare the fine-tuning of a round, from the recipe's weights and not from the last round's.
 
-    So a round depends on the corrected masks alone: a mask that was wrong and is corrected again leaves no
-    trace. A round that was stopped is taken up where it was.
+    So a round depends on the corrected masks alone: a wrong mask that is corrected later leaves no trace. A
+    round that was stopped continues.
 
     Returns:
         None where fewer than two patients have a corrected mask.
@@ -136,7 +136,7 @@ def begin_training(
         scans: Of two patients at least.
         config: The run's values.
         bank: Folder of the bank; what it holds already is not prepared again.
-        run: Folder of the run; taken up where it was if it holds one.
+        run: Folder of the run; a run that is in it continues.
         options: How scans become stacks.
         device: auto, cpu or cuda.
 
@@ -150,7 +150,7 @@ def begin_training(
 
 
 def look_at(scans: ScanFolder, predictor: Predictor, options: RoundOptions) -> Iterator[Proposal]:
-    """Propose a mask for each scan that waits, or for those that are drawn; one that fails is named and left.
+    """Propose a mask for each waiting scan, or for those of the pool; one that fails is named and left out.
 
     Raises:
         InputError: A corrected scan cannot be read, or no scan that waits can be prompted.
@@ -175,7 +175,7 @@ def put_forward(
     """Write the masks of the next scans into labels/proposed, and the record of the round.
 
     Returns:
-        The proposals that were put forward, in order.
+        The proposals that a person is to correct next, in order.
 
     Raises:
         InputError: A file cannot be written.
@@ -195,7 +195,7 @@ def put_forward(
         "next": [_facts(proposal) for proposal in chosen],
         "later": [_facts(proposal) for proposal in ranked[options.num_next :]],
     }
-    # Last: a round with a record is over.
+    # Written last: a round with a record is finished.
     with replacing(options.folder / RECORD, ".part") as temporary:
         temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return chosen

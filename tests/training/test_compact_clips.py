@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from medsam2.errors import InputError
-from medsam2.training import clips as clips_module
-from medsam2.training.clips import FollowBatch, Mixture, draw_clips
+from medsam2.training import compact_clips as clips_module
+from medsam2.training.compact_clips import CompactClips, Mixture, draw_compact_clips
 from medsam2.training.config import DataConfig
 
 GREY_STEP = 5  # between slices of a stack whose greys are the slices' numbers
@@ -24,10 +24,10 @@ WriteBank = Callable[..., Path]
 def _draw(
     bank: Path, config: DataConfig, count: int, *, clip_length: int = 4, size: int = 16,
     augment: bool = False, num_stacks: int = 1, seed: int = 0,
-) -> FollowBatch:  # fmt: skip
+) -> CompactClips:  # fmt: skip
     sources = [np.random.default_rng((seed, clip)) for clip in range(count)]
     mixture = Mixture(bank, range(num_stacks), config)
-    return draw_clips(
+    return draw_compact_clips(
         bank, mixture, config, sources, clip_length=clip_length, image_size=size, augment=augment
     )
 
@@ -40,7 +40,7 @@ def _numbered(num_slices: int, first: int, last: int) -> dict[str, object]:
     return {"image": image, "labels": labels}
 
 
-def _slices(clips: FollowBatch) -> np.ndarray:
+def _slices(clips: CompactClips) -> np.ndarray:
     """Numbers of the slices that the clips show, `(B, T + 2)`."""
     middle = clips.images.shape[-1] // 2
     numbers: np.ndarray = (clips.images[:, :, middle, middle] * 255 / GREY_STEP).round().int().numpy()
@@ -67,7 +67,9 @@ def test_a_clip_does_not_depend_on_those_beside_it(bank: Path) -> None:
     many = _draw(bank, DataConfig(), 3, size=32, augment=True, num_stacks=3)
     sources = [np.random.default_rng((0, 2))]
     mixture = Mixture(bank, range(3), DataConfig())
-    alone = draw_clips(bank, mixture, DataConfig(), sources, clip_length=4, image_size=32, augment=True)
+    alone = draw_compact_clips(
+        bank, mixture, DataConfig(), sources, clip_length=4, image_size=32, augment=True
+    )
     assert torch.equal(many.images[2], alone.images[0])
 
 
@@ -77,7 +79,7 @@ def test_the_prompted_slice_is_the_second(write_bank: WriteBank) -> None:
     slices = _slices(clips)
     steps = np.diff(slices, axis=1)
     assert ((slices[:, 1] >= 10) & (slices[:, 1] <= 29)).all(), "the object is there"
-    assert (np.sign(steps) == np.sign(steps[:, :1])).all(), "a walk does not turn round"
+    assert (np.sign(steps) == np.sign(steps[:, :1])).all(), "a clip does not turn round"
     assert {-1, 1} <= set(np.sign(steps[:, 0])), "it goes either way"
     assert set(np.abs(steps[:, 0])) == {1, 2}, "of a long stack, every other slice may be left out"
     assert np.abs(steps).max() > 2, "now and then more"

@@ -11,7 +11,7 @@ import pytest
 
 from medsam2.model.compact.network import CompactNetwork
 from medsam2.training.config import DataConfig, PhaseConfig, TrainConfig
-from medsam2.training.validation import Validation, validate_follow
+from medsam2.training.validation import Validation, validate_compact
 
 LENGTH = 3
 CONFIG = TrainConfig(
@@ -35,7 +35,7 @@ def bank(write_bank: WriteBank) -> Path:
 
 
 def _validate(network: CompactNetwork, bank: Path, config: TrainConfig = CONFIG) -> Validation:
-    return validate_follow(network, bank, range(1, 3), config, clip_length=LENGTH)
+    return validate_compact(network, bank, range(1, 3), config, clip_length=LENGTH)
 
 
 def test_the_same_clips_are_measured_each_time(bright_network: CompactNetwork, bank: Path) -> None:

@@ -16,8 +16,8 @@ from medsam2.model.config import PRESETS
 from medsam2.model.layers import RotaryAttention
 from medsam2.model.network import Network
 from medsam2.training.config import DataConfig, LossConfig, PhaseConfig, PromptConfig, TrainConfig
-from medsam2.training.course import ClipCourse, FollowCourse, course_of
-from medsam2.training.data import chance_of_step
+from medsam2.training.drawing import chance_of_step
+from medsam2.training.networks import CompactTraining, OfficialTraining, training_of
 from medsam2.training.optimisation import term_weights
 
 CPU = torch.device("cpu")
@@ -51,7 +51,7 @@ def _config(preset: str, **changes: object) -> TrainConfig:
 
 
 def _learn(
-    course: FollowCourse | ClipCourse, learner: nn.Module, step: int, phase: PhaseConfig = PHASE
+    training: CompactTraining | OfficialTraining, learner: nn.Module, step: int, phase: PhaseConfig = PHASE
 ) -> tuple[Tensor, list[float]]:
     """Loss terms of a step, and the losses that went back."""
     losses: list[float] = []
@@ -60,16 +60,17 @@ def _learn(
         losses.append(loss.item())
         loss.backward()
 
-    return course.learn(learner, phase, chance_of_step(3, step, range(2)), backward), losses
+    drawn = training.draw(phase, chance_of_step(3, step, range(2)))
+    return training.learn(learner, drawn, backward), losses
 
 
-def test_each_network_has_its_course(tmp_path: Path, tiny_preset: str, small_preset: str) -> None:
-    assert isinstance(course_of(_config("compact"), tmp_path, CPU), FollowCourse)
-    assert isinstance(course_of(_config("tiny-512"), tmp_path, CPU), ClipCourse)
+def test_each_network_has_its_training(tmp_path: Path, tiny_preset: str, small_preset: str) -> None:
+    assert isinstance(training_of(_config("compact"), tmp_path, CPU), CompactTraining)
+    assert isinstance(training_of(_config("tiny-512"), tmp_path, CPU), OfficialTraining)
     for preset, kind in ((tiny_preset, Network), (small_preset, CompactNetwork)):
-        course = course_of(_config(preset), tmp_path, CPU)
+        training = training_of(_config(preset), tmp_path, CPU)
         networks = [
-            course.build(dataclasses.replace(PHASE, image_size=image_size)) for image_size in (64, 96)
+            training.build(dataclasses.replace(PHASE, image_size=image_size)) for image_size in (64, 96)
         ]
         for network, image_size in zip(networks, (64, 96), strict=True):
             assert isinstance(network, kind)
@@ -79,7 +80,7 @@ def test_each_network_has_its_course(tmp_path: Path, tiny_preset: str, small_pre
 
 
 def test_dropout_is_in_the_memory_attention_alone(tmp_path: Path, tiny_preset: str) -> None:
-    network = course_of(_config(tiny_preset, memory_dropout=0.1), tmp_path, CPU).build(PHASE)
+    network = training_of(_config(tiny_preset, memory_dropout=0.1), tmp_path, CPU).build(PHASE)
     found = {
         name: module.dropout if isinstance(module, RotaryAttention) else module.p
         for name, module in network.named_modules()
@@ -91,8 +92,8 @@ def test_dropout_is_in_the_memory_attention_alone(tmp_path: Path, tiny_preset: s
 
 def test_a_step_gives_the_mean_over_its_slices(block_bank: Path, small_preset: str) -> None:
     losses = LossConfig(focal_weight=3, dice_weight=2, iou_weight=0.5, presence_weight=0.25)
-    course = FollowCourse(_config(small_preset, losses=losses), block_bank, CPU)
-    terms, given = _learn(course, course.learner(course.build(PHASE)), 0)
+    training = CompactTraining(_config(small_preset, losses=losses), block_bank, CPU)
+    terms, given = _learn(training, training.learner(training.build(PHASE)), 0)
     assert terms.shape == (3, 4)
     assert not terms.requires_grad
     expected = (terms * torch.tensor(term_weights(losses))).sum(dim=1) / 3
@@ -100,21 +101,24 @@ def test_a_step_gives_the_mean_over_its_slices(block_bank: Path, small_preset: s
 
 
 def test_the_official_network_learns_from_whole_clips(block_bank: Path, tiny_preset: str) -> None:
-    course = ClipCourse(_config(tiny_preset), block_bank, CPU)
-    terms, given = _learn(course, course.learner(course.build(PHASE)), 0)
+    training = OfficialTraining(_config(tiny_preset), block_bank, CPU)
+    terms, given = _learn(training, training.learner(training.build(PHASE)), 0)
     assert terms.shape == (3, 4)
     assert given == pytest.approx([float((terms.mean(dim=0) * torch.tensor([20.0, 1, 1, 1])).sum())])
 
 
 def test_loss_falls_in_30_steps_on_one_stack(block_bank: Path, small_preset: str) -> None:
     prompts = PromptConfig(disturbed_share=0.2, lost_share=0.05)
-    course = FollowCourse(_config(small_preset, prompts=prompts), block_bank, CPU)
+    training = CompactTraining(_config(small_preset, prompts=prompts), block_bank, CPU)
     torch.manual_seed(0)
-    learner, phase = course.learner(course.build(PHASE)).train(), dataclasses.replace(PHASE, clip_length=2)
+    learner, phase = (
+        training.learner(training.build(PHASE)).train(),
+        dataclasses.replace(PHASE, clip_length=2),
+    )
     optimizer = torch.optim.Adam(learner.parameters(), lr=5e-3)
     totals = []
     for step in range(30):
-        totals.append(sum(_learn(course, learner, step, phase)[1]))
+        totals.append(sum(_learn(training, learner, step, phase)[1]))
         optimizer.step()
         optimizer.zero_grad()
     assert sum(totals[-8:]) < 0.7 * sum(totals[:8])
@@ -122,11 +126,11 @@ def test_loss_falls_in_30_steps_on_one_stack(block_bank: Path, small_preset: str
 
 def test_steps_may_see_single_slices_of_more_objects(block_bank: Path, small_preset: str) -> None:
     data = DataConfig(stacks=1, validation_stacks=1, single_share=1.0)
-    course = FollowCourse(_config(small_preset, data=data), block_bank, CPU)
-    learner = course.learner(course.build(PHASE))
+    training = CompactTraining(_config(small_preset, data=data), block_bank, CPU)
+    learner = training.learner(training.build(PHASE))
     shown: list[Tensor] = []
     learner.register_forward_pre_hook(lambda _module, given: shown.append(given[0]))
-    terms, given = _learn(course, learner, 0)
+    terms, given = _learn(training, learner, 0)
     assert terms.shape == (1, 4)
     assert given == pytest.approx([float((terms[0] * torch.tensor([20.0, 1, 1, 1])).sum())])
     (planes,) = shown

@@ -1,12 +1,13 @@
-"""The compact network learns to follow: a clip is walked slice by slice with the network's own masks.
+"""Clips through the compact network slice by slice, with its own masks, to a loss for each slice.
 
-Each slice is learnt from by itself. What comes from the slices before, masks and what memories are made of,
-is detached: a long clip takes no more memory than a short one. Memories are made anew from it at each look
-back, so that their weights are taught all the same.
+Each slice is learnt from by itself. Masks and what memories are made of come from the slices before and are
+detached, so a long clip takes no more memory than a short one. Memories are encoded anew at each look back,
+so that the weights that encode them are trained all the same.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -19,14 +20,14 @@ from medsam2.model.compact.memory import HERE, CompactMemories, cell_shares
 from medsam2.model.compact.network import CompactNetwork
 from medsam2.tracking.planes import Known, PromptPlanes, Sight, as_planes
 from medsam2.tracking.policies import CONDITIONING_CODE, NUM_RECENT
-from medsam2.training.augment import spoil
-from medsam2.training.clips import FollowBatch
+from medsam2.training.augment import disturb_masks
+from medsam2.training.compact_clips import CompactClips
 from medsam2.training.config import LossConfig, PromptConfig
-from medsam2.training.data import Chance
+from medsam2.training.drawing import Chance
 from medsam2.training.optimisation import frame_loss
-from medsam2.training.user import FirstPrompts, correct, prompt_clips
+from medsam2.training.user import correct, prompt_clips
 
-SPREAD_SHARE = 0.3  # of looks back: memories from anywhere, as a self-sorting bank chooses them
+SPREAD_SHARE = 0.3  # of looks back that take memories from anywhere, as a self-sorting bank does
 KEY_TRUTH_SHARE = 0.15  # of clips whose prompted slice is remembered with its true mask, as if corrected
 DISTANCE_UNIT = 15.0  # slices
 
@@ -34,7 +35,7 @@ Backward = Callable[[Tensor], None]
 
 
 class Recalled(NamedTuple):
-    """What a slice looks back at, as the learner takes it; lists run over memories.
+    """The memories that a slice looks back at; each list has one value a memory.
 
     No dataclass: Lightning Fabric looks through those for tensors to convert, and refuses frozen ones.
     """
@@ -46,7 +47,7 @@ class Recalled(NamedTuple):
     distances: Sequence[float]
 
 
-class FollowLearner(nn.Module):
+class CompactLearner(nn.Module):
     """The compact network as training calls it: one slice of each clip to a loss."""
 
     def __init__(self, network: CompactNetwork, losses: LossConfig) -> None:
@@ -66,8 +67,8 @@ class FollowLearner(nn.Module):
             recalled: What the slice looks back at; None for a first prompt.
 
         Returns:
-            Loss terms `(4,)`; and of the answer, mask logits `(B, 1, S, S)`, object logits, what the pointer
-            is made of, and what the memory is made of.
+            Loss terms `(4,)`; mask logits `(B, 1, S, S)`, object logits, what the pointer is made of, and
+            what the memory is made of.
         """
         memories = None if recalled is None else self._memories(recalled)
         answer = self.network.answer(self.network.encode_image(planes), memories)
@@ -92,59 +93,59 @@ class FollowLearner(nn.Module):
 
 
 @dataclass
-class _Passed:
-    """What is kept of the slices that a walk has passed, the prompted one first."""
+class _Bank:
+    """What is kept of the slices of a clip that are done, the prompted one first."""
 
     seen: list[Tensor] = field(default_factory=list)
     shares: list[Tensor] = field(default_factory=list)
     pooled: list[Tensor] = field(default_factory=list)
 
     def recall(self, rng: np.random.Generator) -> Recalled:
-        """The prompted slice and some of the others, the nearest six or, now and then, any six."""
+        """Choose the prompted slice and some others: the nearest six or, now and then, any six."""
         last = len(self.seen) - 1
-        behind = list(range(last, 0, -1))
-        if len(behind) > 2 and rng.random() < SPREAD_SHARE:
-            count = int(rng.integers(1, min(len(behind), NUM_RECENT) + 1))
-            behind = sorted(rng.permutation(behind)[:count].tolist(), reverse=True)
-        behind = behind[:NUM_RECENT]
-        chosen = [0, *behind]
+        others = list(range(last, 0, -1))
+        if len(others) > 2 and rng.random() < SPREAD_SHARE:
+            count = int(rng.integers(1, min(len(others), NUM_RECENT) + 1))
+            others = sorted(rng.permutation(others)[:count].tolist(), reverse=True)
+        others = others[:NUM_RECENT]
+        chosen = [0, *others]
         return Recalled(
             seen=[self.seen[i] for i in chosen],
             shares=[self.shares[i] for i in chosen],
-            codes=[CONDITIONING_CODE, *range(len(behind))],
+            codes=[CONDITIONING_CODE, *range(len(others))],
             pooled=[self.pooled[i] for i in chosen],
             distances=[(last + 1 - i) / DISTANCE_UNIT for i in chosen],
         )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Walked:
-    """What a walk has given."""
+class Unrolled:
+    """What a batch of clips has given."""
 
     terms: Tensor
-    """`(results, 4)` loss terms in the order of `losses.TERMS`."""
+    """`(results, 4)` loss terms in the order of `optimisation.TERMS`."""
     logits: Tensor
     """`(B, T, S, S)` mask logits of each slice."""
 
 
-class Walk:
-    """A batch of clips on its way from the prompted slice outwards."""
+class Unroll:
+    """A batch of clips, followed from the prompted slice to the last one."""
 
     def __init__(
         self,
         learner: nn.Module,
-        clips: FollowBatch,
+        clips: CompactClips,
         prompts: PromptConfig,
         chance: Chance,
         backward: Backward | None,
     ) -> None:
-        """Begin a walk.
+        """Begin with the prompted slice.
 
         Args:
-            learner: A `FollowLearner`, wrapped or not.
-            clips: What to walk through.
+            learner: A `CompactLearner`, wrapped or not.
+            clips: The slices and their masks.
             prompts: What the simulated user does.
-            chance: Of the user, and of what goes wrong on the way.
+            chance: For the user, and for what disturbs the masks.
             backward: Takes each result's loss terms `(4,)`; None where nothing is to be learnt.
         """
         self.learner = learner
@@ -152,73 +153,65 @@ class Walk:
         self.prompts = prompts
         self.chance = chance
         self.backward = backward
-        self.passed = _Passed()
+        self.bank = _Bank()
         self.terms: list[Tensor] = []
 
-    def run(self) -> Walked:
-        """Walk to the end."""
+    def run(self) -> Unrolled:
+        """Follow the clips to their end."""
         logits = [self._prompted()]
         prior = key = self._remembered_key(logits[0])
-        for index in range(1, self.clips.targets.shape[1]):
+        for index in range(1, self.clips.length):
             found = self._tracked(index, prior, key)
             logits.append(found)
             prior = found.sigmoid()
-        return Walked(terms=torch.stack(self.terms), logits=torch.stack(logits, dim=1))
+        return Unrolled(terms=torch.stack(self.terms), logits=torch.stack(logits, dim=1))
 
     def _prompted(self) -> Tensor:
-        target = self.clips.targets[:, 0]
+        """Answer the first slice: a first prompt and sometimes corrections."""
+        images, target = self.clips.images, self.clips.targets[:, 0]
         first = prompt_clips(target, self.prompts, self.chance.clips)
         rng = self.chance.shared
         before, beyond = (0, 2) if rng.random() < 0.5 else (2, 0)
-        images = self.clips.images
-        sight = Sight(grey=images[:, 1], before=images[:, before], beyond=images[:, beyond],
-                      prompt=first.planes, prior=first.drawn)  # fmt: skip
+        sight = Sight(
+            grey=images[:, 1], before=images[:, before], beyond=images[:, beyond],
+            prompt=first.planes, prior=first.drawn,
+        )  # fmt: skip
         found = self._learn(0, sight, None)
         if rng.random() < self.prompts.correction_share:
             planes = first.planes
             for _ in range(int(rng.integers(1, self.prompts.max_corrections + 1))):
                 planes = correct(planes, found > 0, target, self.chance.clips)
-                sight = Sight(grey=images[:, 1], before=images[:, before], beyond=images[:, beyond],
-                              prompt=planes, prior=found.sigmoid())  # fmt: skip
-                found = self._learn(0, sight, None, again=True)
-        return self._as_drawn(found, first)
-
-    def _as_drawn(self, found: Tensor, first: FirstPrompts) -> Tensor:
-        """A drawn mask is taken as it is."""
-        is_drawn = first.is_drawn[:, None, None]
-        return torch.where(is_drawn, (2 * self.clips.targets[:, 0] - 1) * 10, found)
+                corrected = dataclasses.replace(sight, prompt=planes, prior=found.sigmoid())
+                found = self._learn(0, corrected, None, again=True)
+        # A drawn mask is taken as it is.
+        return torch.where(first.is_drawn[:, None, None], (2 * target - 1) * 10, found)
 
     def _remembered_key(self, found: Tensor) -> Tensor:
+        """Return the mask of the prompted slice that is remembered, now and then the true one."""
         truth = [rng.random() < KEY_TRUTH_SHARE for rng in self.chance.clips]
         chosen = torch.tensor(truth, device=found.device)[:, None, None] & (self.backward is not None)
         inside = torch.where(chosen, self.clips.targets[:, 0], found.sigmoid())
-        self.passed.shares[0] = cell_shares(inside[:, None], self.passed.seen[0].shape[-1])
+        self.bank.shares[0] = cell_shares(inside[:, None], self.bank.seen[0].shape[-1])
         return inside
 
     def _tracked(self, index: int, prior: Tensor, key: Tensor) -> Tensor:
+        """Answer a later slice, sometimes with a correction."""
         images, target = self.clips.images, self.clips.targets[:, index]
         if self.backward is not None:
-            prior = spoil(prior, self.clips.targets[:, index - 1], self.prompts, self.chance.clips)
+            prior = disturb_masks(prior, self.clips.targets[:, index - 1], self.prompts, self.chance.clips)
         before = images[:, index]
         sight = Sight(
-            grey=images[:, index + 1],
-            before=before,
-            beyond=images[:, index + 2],
-            prior=prior,
-            carried=Known(grey=before, inside=prior),
-            key=Known(grey=images[:, 1], inside=key),
-        )
-        recalled = self.passed.recall(self.chance.shared)
+            grey=images[:, index + 1], before=before, beyond=images[:, index + 2], prior=prior,
+            carried=Known(grey=before, inside=prior), key=Known(grey=images[:, 1], inside=key),
+        )  # fmt: skip
+        recalled = self.bank.recall(self.chance.shared)
         found = self._learn(index, sight, recalled)
         if self.chance.shared.random() < self.prompts.late_correction_share:
             nothing = torch.zeros_like(target)
             planes = PromptPlanes(box=nothing, inside=nothing, outside=nothing)
             planes = correct(planes, found > 0, target, self.chance.clips)
-            again = Sight(
-                grey=sight.grey, before=sight.before, beyond=sight.beyond, prompt=planes,
-                prior=found.sigmoid(), carried=sight.carried, key=sight.key,
-            )  # fmt: skip
-            found = self._learn(index, again, recalled, again=True)
+            corrected = dataclasses.replace(sight, prompt=planes, prior=found.sigmoid())
+            found = self._learn(index, corrected, recalled, again=True)
         return found
 
     def _learn(self, index: int, sight: Sight, recalled: Recalled | None, *, again: bool = False) -> Tensor:
@@ -230,7 +223,7 @@ class Walk:
             self.backward(terms)
         self.terms.append(terms.detach())
         found: Tensor = logits.detach()[:, 0]
-        kept = self.passed
+        kept = self.bank
         if again:
             del kept.seen[-1], kept.shares[-1], kept.pooled[-1]
         kept.seen.append(seen.detach())

@@ -1,4 +1,4 @@
-"""A clip walked slice by slice: what is learnt from, what is kept, and what the simulated user adds."""
+"""A clip followed slice by slice: what is learnt from, what is kept, and what the simulated user adds."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from torch import Tensor, nn
 
 from medsam2.model.compact.network import PLANES, CompactNetwork
 from medsam2.tracking.planes import PromptPlanes, Sight, as_planes
-from medsam2.training.clips import FollowBatch
+from medsam2.training.compact_clips import CompactClips
+from medsam2.training.compact_learner import CompactLearner, Recalled, Unroll, Unrolled
 from medsam2.training.config import LossConfig, PromptConfig
-from medsam2.training.data import chance_of_step
-from medsam2.training.follow import FollowLearner, Recalled, Walk, Walked
+from medsam2.training.drawing import chance_of_step
 
 SIZE = 64
 LOSSES = LossConfig(absent_mask_weight=1.0)
 BOXES = PromptConfig(point_share=0, mask_share=0, correction_share=0, late_correction_share=0)
 
 
-def make_clips(length: int, batch: int = 2) -> FollowBatch:
+def make_clips(length: int, batch: int = 2) -> CompactClips:
     """A bright block in noise that moves by a pixel a slice."""
     images = torch.rand(batch, length + 2, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) * 0.3
     targets = torch.zeros(batch, length, SIZE, SIZE)
     for index in range(length):
         targets[:, index, 20:40, 12 + index : 36 + index] = 1
     images[:, 1:-1] += 0.6 * targets
-    return FollowBatch(images=images, targets=targets, counts=torch.ones(batch, length))
+    return CompactClips(images=images, targets=targets, counts=torch.ones(batch, length))
 
 
 class Noted(nn.Module):
     """A learner that notes what it is given."""
 
-    def __init__(self, learner: FollowLearner) -> None:
+    def __init__(self, learner: CompactLearner) -> None:
         super().__init__()
         self.learner = learner
         self.given: list[tuple[Tensor, Tensor, Tensor, Recalled | None]] = []
@@ -52,28 +52,28 @@ class Noted(nn.Module):
 
 @pytest.fixture
 def noted(compact_network: CompactNetwork) -> Noted:
-    return Noted(FollowLearner(compact_network, LOSSES))
+    return Noted(CompactLearner(compact_network, LOSSES))
 
 
-def walk(
+def unroll(
     learner: nn.Module,
-    clips: FollowBatch,
+    clips: CompactClips,
     prompts: PromptConfig = BOXES,
     *,
     step: int = 0,
     learns: bool = True,
-) -> Walked:
-    """Walk through clips, and back from each loss."""
+) -> Unrolled:
+    """Follow clips to their end, and go back from each loss."""
     backward: Callable[[Tensor], None] | None = (lambda terms: terms.sum().backward()) if learns else None
-    return Walk(learner, clips, prompts, chance_of_step(7, step, range(len(clips.counts))), backward).run()
+    return Unroll(learner, clips, prompts, chance_of_step(7, step, range(len(clips.counts))), backward).run()
 
 
 def test_each_slice_gives_a_result(noted: Noted) -> None:
     clips = make_clips(4)
-    walked = walk(noted, clips)
-    assert walked.terms.shape == (4, 4)
-    assert walked.logits.shape == (2, 4, SIZE, SIZE)
-    assert bool(walked.terms.isfinite().all())
+    unrolled = unroll(noted, clips)
+    assert unrolled.terms.shape == (4, 4)
+    assert unrolled.logits.shape == (2, 4, SIZE, SIZE)
+    assert bool(unrolled.terms.isfinite().all())
     for call in range(4):
         assert torch.equal(noted.planes(call, "slice"), clips.images[:, call + 1])
         assert torch.equal(noted.given[call][1], clips.targets[:, call])
@@ -83,12 +83,12 @@ def test_each_slice_gives_a_result(noted: Noted) -> None:
         assert torch.equal(noted.planes(call, "before"), clips.images[:, call])
         assert torch.equal(noted.planes(call, "beyond"), clips.images[:, call + 2])
         assert torch.equal(noted.planes(call, "key_slice"), clips.images[:, 1])
-        assert torch.equal(noted.planes(call, "prior"), walked.logits[:, call - 1].sigmoid())
+        assert torch.equal(noted.planes(call, "prior"), unrolled.logits[:, call - 1].sigmoid())
 
 
 def test_a_box_is_shown_as_in_use(noted: Noted) -> None:
     clips = make_clips(1)
-    walk(noted, clips, learns=False)
+    unroll(noted, clips, learns=False)
     nothing = torch.zeros(2, SIZE, SIZE)
     prompt = PromptPlanes(box=noted.planes(0, "box"), inside=nothing, outside=nothing)
     grey, before, beyond = (noted.planes(0, name) for name in ("slice", "before", "beyond"))
@@ -102,7 +102,7 @@ def test_no_gradient_flows_from_a_slice_to_the_one_before(noted: Noted) -> None:
     clips = make_clips(4)
     last = torch.zeros(2, 4)
     last[:, 3] = 1
-    walk(noted, FollowBatch(images=clips.images, targets=clips.targets, counts=last))
+    unroll(noted, CompactClips(images=clips.images, targets=clips.targets, counts=last))
     found = {name: parameter.grad.clone() for name, parameter in noted.named_parameters()}  # type: ignore[union-attr]
     for planes, _, _, recalled in noted.given:
         kept = [] if recalled is None else [*recalled.seen, *recalled.shares, *recalled.pooled]
@@ -145,7 +145,7 @@ def test_a_long_clip_keeps_no_more_graph_than_a_short_one(noted: Noted) -> None:
     found = {}
     for length in (3, 12):
         with saved_bytes() as count:
-            walk(noted.learner, make_clips(length))
+            unroll(noted.learner, make_clips(length))
         found[length] = count()
     assert found[12][0] < 1.2 * found[3][0], "a few memories more are looked back at"
     assert found[12][1] > 3 * found[3][1]
@@ -158,10 +158,10 @@ def test_corrections_add_results(noted: Noted) -> None:
     counts = set()
     for step in range(6):
         noted.given.clear()
-        walked = walk(noted, make_clips(3), prompts, step=step, learns=False)
-        num_first = len(walked.terms) - 4  # two tracked slices with a click each
+        unrolled = unroll(noted, make_clips(3), prompts, step=step, learns=False)
+        num_first = len(unrolled.terms) - 4  # two tracked slices with a click each
         counts.add(num_first - 1)
-        assert len(noted.given) == len(walked.terms)
+        assert len(noted.given) == len(unrolled.terms)
         clicks = [
             float(noted.planes(call, "clicks_inside").sum() + noted.planes(call, "clicks_outside").sum())
             for call in range(len(noted.given))
@@ -181,15 +181,15 @@ def test_a_correction_begins_from_the_mask_that_it_corrects(noted: Noted) -> Non
     prompts = PromptConfig(point_share=0, mask_share=0, correction_share=1.0, max_corrections=1)
     found: list[Tensor] = []
     noted.learner.register_forward_hook(lambda _module, _inputs, outputs: found.append(outputs[1].detach()))
-    walk(noted, make_clips(1), prompts)
+    unroll(noted, make_clips(1), prompts)
     assert torch.equal(noted.planes(1, "prior"), found[0][:, 0].sigmoid())
 
 
 def test_a_drawn_mask_is_taken_as_drawn(noted: Noted) -> None:
     clips = make_clips(2)
     drawn = PromptConfig(point_share=0, mask_share=1.0, correction_share=0, late_correction_share=0)
-    walked = walk(noted, clips, drawn)
-    assert torch.equal(walked.logits[:, 0], 20 * clips.targets[:, 0] - 10)
+    unrolled = unroll(noted, clips, drawn)
+    assert torch.equal(unrolled.logits[:, 0], 20 * clips.targets[:, 0] - 10)
     assert torch.equal(noted.planes(0, "prior"), clips.targets[:, 0])
     assert not noted.planes(0, "box").any()
     for name in ("prior", "key_mask"):
@@ -200,7 +200,7 @@ def test_what_a_slice_looks_back_at(noted: Noted) -> None:
     spread = nearest = 0
     for step in range(3):
         noted.given.clear()
-        walk(noted, make_clips(12, batch=1), step=step, learns=False)
+        unroll(noted, make_clips(12, batch=1), step=step, learns=False)
         for index, (_, _, _, recalled) in enumerate(noted.given):
             if recalled is None:
                 assert index == 0
@@ -224,32 +224,32 @@ def test_what_lies_beyond_the_end_teaches_nothing(noted: Noted) -> None:
     others = clips.targets.clone()
     others[0, 2:] = 1 - others[0, 2:]
     terms = [
-        walk(noted, FollowBatch(images=clips.images, targets=targets, counts=counts), learns=False).terms
+        unroll(noted, CompactClips(images=clips.images, targets=targets, counts=counts), learns=False).terms
         for targets in (clips.targets, others)
     ]
     assert torch.equal(*terms)
 
 
-def test_nothing_is_spoilt_where_nothing_is_learnt(noted: Noted) -> None:
+def test_nothing_is_disturbed_where_nothing_is_learnt(noted: Noted) -> None:
     clips = make_clips(3)
-    spoilt = PromptConfig(
+    disturbing = PromptConfig(
         point_share=0, mask_share=0, correction_share=0, late_correction_share=0, lost_share=1.0
     )
-    walked = walk(noted, clips, spoilt, learns=False)
-    assert torch.equal(noted.planes(2, "prior"), walked.logits[:, 1].sigmoid())
+    unrolled = unroll(noted, clips, disturbing, learns=False)
+    assert torch.equal(noted.planes(2, "prior"), unrolled.logits[:, 1].sigmoid())
     noted.given.clear()
-    walk(noted, clips, spoilt)
+    unroll(noted, clips, disturbing)
     assert not noted.planes(1, "prior").any()
     assert not noted.planes(2, "prior").any()
 
 
 def test_the_key_is_now_and_then_remembered_as_it_is(noted: Noted) -> None:
     clips = make_clips(2, batch=40)
-    walked = walk(noted, clips)
+    unrolled = unroll(noted, clips)
     is_true = [
         bool(torch.equal(mask, target))
         for mask, target in zip(noted.planes(1, "key_mask"), clips.targets[:, 0], strict=True)
     ]
     assert 0 < sum(is_true) < 15
     others = ~torch.tensor(is_true)
-    assert torch.equal(noted.planes(1, "key_mask")[others], walked.logits[:, 0].sigmoid()[others])
+    assert torch.equal(noted.planes(1, "key_mask")[others], unrolled.logits[:, 0].sigmoid()[others])

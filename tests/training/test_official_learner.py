@@ -9,10 +9,10 @@ from torch import Tensor
 
 from medsam2.model.network import Network
 from medsam2.tracking.step import FrameResult, track_frame
-from medsam2.training import learner as learner_module
+from medsam2.training import official_learner as learner_module
 from medsam2.training.config import LossConfig, PromptConfig
-from medsam2.training.data import chance_of_step
-from medsam2.training.learner import ClipLearner
+from medsam2.training.drawing import chance_of_step
+from medsam2.training.official_learner import OfficialLearner
 
 BATCH, LENGTH, SIZE = 6, 4, 64
 
@@ -37,7 +37,7 @@ def test_a_tracked_slice_begins_from_memory_alone(
 
     monkeypatch.setattr(learner_module, "track_frame", noted)
     quiet = PromptConfig(point_share=0, mask_share=0, correction_share=0, late_correction_share=0)
-    learner = ClipLearner(network, quiet, LossConfig())
+    learner = OfficialLearner(network, quiet, LossConfig())
     with torch.no_grad():
         terms = learner(*clips, chance_of_step(1, 0, range(BATCH)))
     assert terms.shape == (LENGTH, 4)
@@ -56,7 +56,7 @@ def test_a_later_slice_may_be_drawn_before_any_is_tracked(
     recompute: bool,
 ) -> None:
     prompts = PromptConfig(mask_share=0.4, second_mask_share=1.0, correction_share=1.0, max_corrections=2)
-    learner = ClipLearner(network, prompts, LossConfig(), recompute=recompute)
+    learner = OfficialLearner(network, prompts, LossConfig(), recompute=recompute)
     images, targets = clips
     targets = targets.clone()
     targets[0, 2:] = 0  # an object that has ended before the slice that is drawn

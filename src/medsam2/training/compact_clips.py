@@ -1,4 +1,4 @@
-"""Clips that the compact network learns to follow: which object, its prompted slice, and those behind it."""
+"""Clips that the compact network learns from: an object, its prompted slice, and those after it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from torch import Tensor
 
 from medsam2.errors import InputError
 from medsam2.training.augment import change_greys
-from medsam2.training.bank import BankEntry, list_entries, num_slices
+from medsam2.training.bank import STACKS, BankEntry, list_entries, num_slices
 from medsam2.training.config import DataConfig
-from medsam2.training.data import STACKS
 
 PAINTED = "painted"
 """Data set of stacks that are painted from label maps; see `training.painting`."""
@@ -41,7 +40,7 @@ class _Group:
 
     @property
     def weight(self) -> float:
-        """The root of the number of patients: one with many counts more, but not for all of them."""
+        """The root of the number of patients, so that a large data set does not outweigh all others."""
         return float(np.sqrt(max(1, len(self.patients))))
 
     def names(self) -> list[str]:
@@ -111,14 +110,14 @@ LONG_STACK = 12  # slices from which on some may be skipped
 TURNED_SHARE = 0.6  # clips that are rotated by any angle
 ROTATION_STD = 0.25  # radians
 STRETCH = 0.1  # largest change of the view's side
-BORDER_SHARE = 0.5  # clips that go on beyond the stack's edge, where a scan would; the others are black there
+BORDER_SHARE = 0.5  # clips that repeat the stack's edge beyond it; the others are black there
 SMALLEST_MASK = 4  # pixels of the view in the prompted slice
-SHARPEST = 1.6  # pixels of the slice to one of the view, from which on a mean is taken first
+SHARPEST = 1.6  # pixels of the slice to one of the view; above this a mean is taken first
 
 
 @dataclass(frozen=True, kw_only=True)
-class FollowBatch:
-    """Clips of equal length with a slice more at either end, which is only ever a neighbour."""
+class CompactClips:
+    """Clips of equal length, with one more slice at either end that is shown as a neighbour only."""
 
     images: Tensor
     """Greys 0 to 1, `(B, T + 2, S, S)`; the second slice is the prompted one."""
@@ -127,31 +126,36 @@ class FollowBatch:
     counts: Tensor
     """`(B, T)`: 1 for a slice of the stack, 0 beyond its end."""
 
-    def to(self, device: torch.device) -> FollowBatch:
-        """The same on a device."""
-        return FollowBatch(
+    @property
+    def length(self) -> int:
+        """Slices of a clip, the two neighbours not counted."""
+        return self.targets.shape[1]
+
+    def to(self, device: torch.device) -> CompactClips:
+        """Copy the clips to a device."""
+        return CompactClips(
             images=self.images.to(device), targets=self.targets.to(device), counts=self.counts.to(device)
         )
 
 
-def draw_clips(
+def draw_compact_clips(
     folder: Path,
     mixture: Mixture,
     config: DataConfig,
-    sources: Sequence[np.random.Generator],
+    generators: Sequence[np.random.Generator],
     *,
     clip_length: int,
     image_size: int,
     augment: bool,
-) -> FollowBatch:
-    """Draw a clip from each source of chance; the same state of a source gives the same clip.
+) -> CompactClips:
+    """Draw a clip by each random generator; the same state of a generator gives the same clip.
 
     Raises:
         InputError: No object large enough was found.
     """
-    clips = [_draw(folder, mixture, config, rng, clip_length, image_size, augment) for rng in sources]
+    clips = [_draw(folder, mixture, config, rng, clip_length, image_size, augment) for rng in generators]
     images, targets, counts = (torch.stack(parts) for parts in zip(*clips, strict=True))
-    return FollowBatch(images=images, targets=targets, counts=counts)
+    return CompactClips(images=images, targets=targets, counts=counts)
 
 
 def _draw(
@@ -168,8 +172,8 @@ def _draw(
         stack = STACKS.get(folder, pick.seed)
         if pick.label >= len(stack.areas) or stack.areas[pick.label].max() < config.min_area:
             continue
-        walk = _choose_walk(stack.areas[pick.label], config.min_area, clip_length, rng)
-        inside = np.clip(walk, 0, len(stack.image) - 1)
+        slices = _choose_slices(stack.areas[pick.label], config.min_area, clip_length, rng)
+        inside = np.clip(slices, 0, len(stack.image) - 1)
         masks = stack.labels[inside] == pick.label
         grid, left, top, pixels = _place_view(masks, config, rng, image_size, augment=augment)
         part = stack.image[inside][:, top[0] : top[1], left[0] : left[1]]
@@ -181,7 +185,7 @@ def _draw(
             continue
         if augment:
             images = change_greys(images, stack.modality, rng)
-        counts = torch.from_numpy((walk == inside)[1:-1].astype(np.float32))
+        counts = torch.from_numpy((slices == inside)[1:-1].astype(np.float32))
         return images, targets, counts
     raise InputError(
         f"{folder}: no object for a clip was found in {MAX_TRIES} draws; "
@@ -189,7 +193,7 @@ def _draw(
     )
 
 
-def _choose_walk(
+def _choose_slices(
     areas: npt.NDArray[np.int64], min_area: int, clip_length: int, rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:
     """Choose the slices of a clip from an object's areas; they may lie beyond the stack's ends."""

@@ -1,4 +1,4 @@
-"""A clip through the real recurrence, with a simulated user, to a loss."""
+"""Clips through the official network's recurrence, with a simulated user, to their losses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from medsam2.tracking.memory import MemoryBank
 from medsam2.tracking.policies import recent
 from medsam2.tracking.step import FrameResult, PromptTensors, remember, track_frame
 from medsam2.training.config import LossConfig, PromptConfig
-from medsam2.training.data import Chance
+from medsam2.training.drawing import Chance
 from medsam2.training.optimisation import FrameLoss, frame_loss
 from medsam2.training.user import click_correction, click_inside, draw_box
 
@@ -28,14 +28,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class ClipOutcome:
-    """What a clip taught and gave."""
+    """Losses and results of a batch of clips."""
 
     losses: list[FrameLoss]
     results: list[FrameResult]
     """The last result of every slice, in the clip's order."""
 
 
-class ClipLearner(nn.Module):
+class OfficialLearner(nn.Module):
     """The network as training calls it: clips in, losses out."""
 
     def __init__(
@@ -58,7 +58,7 @@ class ClipLearner(nn.Module):
         Args:
             images: uint8 `(B, T, S, S)`, the prompted slice first.
             targets: `(B, T, S, S)` of 0 and 1.
-            chance: Of the simulated user.
+            chance: For the simulated user.
         """
         batch, length = images.shape[:2]
         targets = targets.float()  # Fabric hands floating-point inputs over in the run's precision
@@ -69,19 +69,16 @@ class ClipLearner(nn.Module):
         seen: dict[int, _Seen] = {}
         drawn = self._second(length, chance)
         for index in [0, *drawn, *(index for index in range(1, length) if index not in drawn)]:
-            picture = _Picture(
-                features=encoded[index],
-                target=targets[:, index],
-            )
+            picture = _Picture(features=encoded[index], target=targets[:, index])
+            is_prompted = index == 0 or index in drawn
             if index == 0:
                 seen[0] = self._prompted(picture, chance, losses, may_draw=length > 1)
-            elif index in drawn:
+            elif is_prompted:
                 seen[index] = self._drawn(picture)
             else:
                 memory = recent(bank, index, step=1, num_slices=NUM_SLICES)
                 seen[index] = self._tracked(picture, memory, chance, losses)
-            if index + 1 < length or index in drawn:
-                is_prompted = index == 0 or index in drawn
+            if index + 1 < length or is_prompted:
                 slot, found = bank.conditioning if is_prompted else bank.tracked, seen[index]
                 slot[index] = remember(
                     self.network, found.features, found.result, slice_index=index, binarise=False
@@ -89,15 +86,15 @@ class ClipLearner(nn.Module):
         return ClipOutcome(losses=losses, results=[seen[index].result for index in range(length)])
 
     def _second(self, length: int, chance: Chance) -> list[int]:
-        """The later slice that is drawn before any is tracked, if there is one."""
+        """Choose a later slice that gets a mask prompt before any is tracked, if there is one."""
         if not self.prompts.second_mask_share or length < 3:
             return []
         is_drawn = chance.shared.random() < self.prompts.second_mask_share
         return [int(chance.shared.integers(1, length))] if is_drawn else []
 
     def _encode_all(self, pictures: Tensor) -> list[ImageFeatures]:
-        """Encode the slices of clips `(B, T, 3, S, S)`, where no slice waits for the one before."""
-        if self.recompute:  # one by one, so that one at a time is kept on the way back
+        """Encode all slices of clips `(B, T, 3, S, S)`; none depends on another."""
+        if self.recompute:  # one by one, so that one at a time is kept in the backward pass
             return [self._encode(picture) for picture in pictures.unbind(1)]
         encoded = self.network.encode_image(pictures.flatten(0, 1))
         levels = (encoded.level0, encoded.level1, encoded.level2)
@@ -108,14 +105,14 @@ class ClipLearner(nn.Module):
         return self._kept(partial(self.network.encode_image, images))
 
     def _kept(self, compute: Callable[[], T]) -> T:
-        """Compute something, and again on the way back where memory is to be saved."""
+        """Compute something, and again in the backward pass where memory is to be saved."""
         if not (self.recompute and torch.is_grad_enabled()):
             return compute()
         computed: T = checkpoint(compute, use_reentrant=False)
         return computed
 
     def _drawn(self, picture: _Picture) -> _Seen:
-        """A slice that is drawn: its own result, so that there is nothing to learn in it."""
+        """Take the true mask of a slice as its result; there is nothing to learn from it."""
         prompt = PromptTensors(mask=picture.target[:, None])
         result = track_frame(self.network, picture.features, prompt=prompt)
         return _Seen(features=picture.features, result=result)
@@ -123,7 +120,7 @@ class ClipLearner(nn.Module):
     def _prompted(
         self, picture: _Picture, chance: Chance, losses: list[FrameLoss], *, may_draw: bool
     ) -> _Seen:
-        """The first slice of a clip: a first prompt and sometimes corrections."""
+        """Answer the first slice of a clip: a first prompt and sometimes corrections."""
         target, rng = picture.target, chance.shared
         kind = rng.random()
         if may_draw and kind < self.prompts.mask_share:
@@ -140,13 +137,9 @@ class ClipLearner(nn.Module):
         return found
 
     def _tracked(
-        self,
-        picture: _Picture,
-        memory: MemoryTokens,
-        chance: Chance,
-        losses: list[FrameLoss],
+        self, picture: _Picture, memory: MemoryTokens, chance: Chance, losses: list[FrameLoss]
     ) -> _Seen:
-        """A later slice: what is remembered, and sometimes a correction."""
+        """Answer a later slice from memory, sometimes with a correction."""
         rng = chance.shared
         found = self._learn(picture, losses, memory=memory)
         if rng.random() < self.prompts.late_correction_share:
@@ -164,28 +157,14 @@ class ClipLearner(nn.Module):
         previous: FrameResult | None = None,
     ) -> _Seen:
         logits = None if previous is None else previous.low_res_logits.detach()
-        features = picture.features
-        result = self._kept(
-            partial(
-                track_frame,
-                self.network,
-                features,
-                prompt=prompt,
-                memory=memory,
-                previous_logits=logits,
-                stability_fallback=False,
-            )
-        )
-        losses.append(
-            frame_loss(
-                result.candidate_logits,
-                result.candidate_iou,
-                result.object_logits,
-                picture.target,
-                self.losses,
-            )
-        )
-        return _Seen(features=features, result=result)
+        answer = partial(
+            track_frame, self.network, picture.features, prompt=prompt, memory=memory,
+            previous_logits=logits, stability_fallback=False,
+        )  # fmt: skip
+        result = self._kept(answer)
+        candidates = result.candidate_logits, result.candidate_iou, result.object_logits
+        losses.append(frame_loss(*candidates, picture.target, self.losses))
+        return _Seen(features=picture.features, result=result)
 
 
 @dataclass(frozen=True, kw_only=True)
