@@ -154,8 +154,8 @@ def test_a_project_may_be_moved(project: Project, tmp_path: Path) -> None:
     ("url", "word"),
     [
         ("postgresql://anna:secret@host/x", "leave the password out"),
-        ("mysql://host/x", "not in mysql"),
-        ("nonsense", "no URL"),
+        ("mysql://host/x", "not mysql"),
+        ("nonsense", "not the URL"),
         ("postgresql://127.0.0.1:1/x", "does not answer"),
         ("sqlite:///no/such/folder/x.db", "does not answer"),
     ],
