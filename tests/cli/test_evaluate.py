@@ -127,7 +127,7 @@ def test_a_case_that_fails(tmp_path: Path, evaluate: Evaluate) -> None:
         (["--predictor", "network", "--against-memory", "magic"], "not 'magic'"),
         (["--predictor", "network", "--against-precision", "float8"], "not 'float8'"),
         (["--predictor", "network", "--clicks", "0", "--protocol", "interactive"], "at least 1, not 0"),
-        (["--seconds", "click=soon"], "click=3.9 say, not 'click=soon'"),
+        (["--seconds", "click=soon"], "for example click=3.9, not 'click=soon'"),
         (["--seconds", "thought=1"], "one of box, click, line, slice, look"),
         (["--seconds", "slice=0"], "for a drawn slice above 0"),
         (["--predictor", "network", "--memory", "magic"], "not 'magic'"),

@@ -1,4 +1,4 @@
-"""`medsam2 evaluate`: a predictor is measured on a list of cases."""
+"""`medsam2 evaluate`: measure a predictor on a list of cases."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 NETWORK = "network"
 DEFAULT_WEIGHTS = "compact"
 PIPE_WIDTH = 160  # columns; a pipe has no width, and a table broken at 80 is hard to read
-# As `evaluation.rounds.PROTOCOLS`, which takes torch to import.
+# The same as `evaluation.simulated_user.PROTOCOLS`, which would import torch.
 PROTOCOLS = ("box", "clicks", "mask", "recist", "interactive")
 TIMES = {
     "box": "box_s", "click": "click_s", "line": "line_s", "slice": "drawn_slice_s", "look": "look_s",
@@ -36,14 +36,14 @@ TIMES = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Network:
-    """What may differ between the two networks of a comparison."""
+    """The settings in which the two networks of a comparison may differ."""
 
     weights: str
     memory: str
     precision: str
 
     def called(self, other: _Network) -> str:
-        """A name that tells it from another one: that in which they differ, or else the weights."""
+        """A name that differs from the other's: the setting in which they differ, or else the weights."""
         if other.memory != self.memory:
             return self.memory
         if other.precision != self.precision:
@@ -66,16 +66,18 @@ class _Network:
 @heading("Simulated user")
 @click.option(
     "--protocol", type=click.Choice(PROTOCOLS), default="box", show_default=True,
-    help="What the simulated user says; interactive is a box and then clicks, as in the CVPR 2025 challenge.",
+    help="Prompts of the simulated user; interactive: a box, then clicks, as in the CVPR 2025 challenge.",
 )  # fmt: skip
 @click.option("--clicks", type=int, default=5, show_default=True, metavar="N",
-              help="Of the protocols clicks and interactive.")  # fmt: skip
+              help="Number of clicks in the protocols clicks and interactive.")  # fmt: skip
 @click.option(
     "--box-noise", type=float, default=0.0, metavar="F",
-    help="Move each end of the box by up to this part of its side, 0.1 say.",
+    help="Move each end of the box by up to this fraction of its side, for example 0.1.",
 )  # fmt: skip
-@click.option("--repeats", type=int, default=1, metavar="N", help="Run each case N times, with other noise.")
-@click.option("--seed", type=int, default=0, metavar="N", help="Of the noise and of the intervals.")
+@click.option(
+    "--repeats", type=int, default=1, metavar="N", help="Run each case N times, each time with other noise."
+)
+@click.option("--seed", type=int, default=0, metavar="N", help="Seed of the noise and of the intervals.")
 @heading("Comparison")
 @click.option("--against", metavar="NAME|FILE", help="Compare with these weights, case by case.")
 @click.option("--against-memory", metavar="POLICY", help="Compare with this memory policy.")
@@ -85,9 +87,11 @@ class _Network:
               help="Write report.html and its numbers as CSV and JSON into a folder.")  # fmt: skip
 @click.option(
     "--seconds", "times", multiple=True, metavar="WHAT=S",
-    help=f"Change the time model of the report; WHAT is one of {', '.join(TIMES)}.",
+    help=f"Change a time in the report's simulated cost, for example click=3.9; WHAT is {', '.join(TIMES)}.",
 )  # fmt: skip
-@click.option("--csv", "csv_path", type=click.Path(path_type=Path), help="Also write a table, a row a run.")
+@click.option(
+    "--csv", "csv_path", type=click.Path(path_type=Path), help="Also write a CSV table with one row a run."
+)
 @click.option("--json", "prints_json", is_flag=True, help="Print one JSON object instead of a table.")
 def evaluate(
     cases: Path,
@@ -125,7 +129,7 @@ def evaluate(
     is_network = predictor == NETWORK
     _check_choices(predictor, weights, protocol, against, against_memory, against_precision)
     model = _time_model(times)
-    if csv_path is not None and not csv_path.parent.is_dir():  # to be said before the work is done
+    if csv_path is not None and not csv_path.parent.is_dir():  # before the work is done
         raise InputError(f"{csv_path} cannot be written: there is no folder {csv_path.parent}")
     first = _Network(weights=weights or DEFAULT_WEIGHTS, memory=memory, precision=precision)
     second = _second(first, against, against_memory, against_precision)
@@ -180,7 +184,7 @@ def _check_choices(
     against_memory: str | None,
     against_precision: str | None,
 ) -> None:
-    """Refuse options that do not go together."""
+    """Refuse options that cannot be combined."""
     given = {
         "--against": against, "--against-memory": against_memory, "--against-precision": against_precision,
     }  # fmt: skip
@@ -207,7 +211,7 @@ def _time_model(times: Sequence[str]) -> TimeModel:
             chosen[TIMES[name]] = float(value)
         except (KeyError, ValueError):
             raise InputError(
-                f"--seconds is one of {', '.join(TIMES)} with a number, click=3.9 say, not {text!r}"
+                f"--seconds is one of {', '.join(TIMES)} with a number, for example click=3.9, not {text!r}"
             ) from None
     return TimeModel(**chosen)
 
@@ -240,7 +244,7 @@ def _network_arms(networks: Sequence[_Network], options: RunOptions, device: str
     from medsam2.inference.runtime import InferenceOptions
 
     for one in networks:
-        InferenceOptions(memory=one.memory)  # a wrong name is the command line's fault, not each case's
+        InferenceOptions(memory=one.memory)  # a wrong name fails here once, not in each case
     loaded = {
         key: load(key[0], device=device, precision=key[1])
         for key in dict.fromkeys((one.weights, one.precision) for one in networks)
@@ -264,7 +268,7 @@ def _classical_arm(predictor: str, options: RunOptions) -> Arm:
 
 
 def _prepare(folder: Path, cases: Path, networks: Sequence[_Network], arms: Sequence[Arm]) -> Provenance:
-    """Make the report's folder and note what it is made with."""
+    """Make the report's folder and describe the run."""
     from medsam2.evaluation.provenance import describe_run
     from medsam2.evaluation.report import prepare_folder
 
@@ -306,7 +310,7 @@ def _command_line() -> str:
 
 
 def _watched(results: Iterator[tuple[int, CaseResult]], total: int) -> Iterator[tuple[int, CaseResult]]:
-    """Hand results on, with a bar for a person who watches."""
+    """Pass results on, with a progress bar on a terminal."""
     from rich.console import Console
     from rich.progress import track
 

@@ -1,4 +1,4 @@
-"""Two classical methods that answer the same question as the network, for an honest comparison."""
+"""Two classical methods that take the same prompts as the network, for an honest comparison."""
 
 import importlib
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from medsam2.imaging.labels import bounding_box
 from medsam2.imaging.volume import Volume
 from medsam2.prompts.types import Box, prompt_from
 
-# Of the random walker. Found by hand on the development cases, coarsely: it should be a fair peer.
+# Settings of the random walker, chosen by hand on the development cases, so that it is a fair peer.
 _BETA = 3000.0  # how much an edge hinders the walk
 _SOLVER = "bf"  # direct: skimage's iterative ones do not converge for all slices at this beta
 _INNER = 0.7  # size of the ellipse of inner seeds, as a part of the one that fills the box
@@ -29,11 +29,11 @@ _LEAST_SHARE = 0.5  # of the inner seeds must be as grey as the object, or it ha
 
 
 class EllipsoidSegmenter:
-    """Fills the box's ellipse, and above and below it the ellipsoid to match, without a look at the image.
+    """Fills the ellipse of the box, and the matching ellipsoid above and below it. It ignores the image.
 
     The ellipsoid's third semi-axis is, in mm, the mean of the two that the box gives: the object is taken to
-    be as deep as it is wide and high, and ends after as many slices as that makes. In a picture it is the
-    ellipse.
+    be as deep as it is wide and high, and ends after as many slices as that depth has. In a picture the
+    mask is the ellipse.
     """
 
     def segment(
@@ -64,10 +64,10 @@ class EllipsoidSegmenter:
 class RandomWalkerSegmenter:
     """Grady's random walker, from slice to slice.
 
-    In the key slice the middle of the box is seed of the object, what lies beyond the box and in its very
-    corners seed of the rest. In each next slice the core of the previous mask, where it still is as grey as
-    the object was, is seed of the object, and what lies well away from that mask seed of the rest. Where too
-    little of the core is as grey, the object has ended.
+    In the key slice the middle of the box is the seed of the object; everything outside the box, and its
+    corners, are the seed of the background. In each next slice the core of the previous mask, where it has
+    the greys of the object, is the seed of the object; what lies well away from that mask is the seed of the
+    background. The object has ended where too little of the core has those greys.
 
     Raises:
         InputError: scikit-image is not installed.
@@ -124,12 +124,12 @@ class RandomWalkerSegmenter:
             found[index] = self._walk(greys, inside, ndimage.distance_transform_edt(~previous) > growth)
 
     def _walk(self, greys: np.ndarray, inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
-        """Return what is nearer to the seeds inside than to those outside, for a walker who shuns edges.
+        """Return the pixels that a random walker, hindered by edges, links to the seeds inside.
 
         Args:
             greys: uint8, (y, x).
             inside: Boolean, seeds of the object.
-            outside: Boolean, seeds of the rest.
+            outside: Boolean, seeds of the background.
         """
         undecided = bounding_box(~outside)
         found = inside & ~outside
@@ -146,7 +146,7 @@ class RandomWalkerSegmenter:
 
 @dataclass(frozen=True)
 class _Look:
-    """How grey an object is."""
+    """The greys of an object."""
 
     middle: float
     spread: float
@@ -173,14 +173,14 @@ def _semi_axes(box: Box) -> tuple[float, float]:
 
 
 def _ellipse_radius(box: Box, shape_yx: tuple[int, ...]) -> np.ndarray:
-    """Return how far pixels lie from the box's middle: 1 on the ellipse that fills it. (y, x), float64."""
+    """Return the distance of pixels from the middle of the box, 1 on its ellipse; (y, x), float64."""
     (center_x, center_y), (semi_x, semi_y) = box.center_xy, _semi_axes(box)
     y, x = np.ogrid[: shape_yx[0], : shape_yx[1]]
     return np.asarray(np.hypot((x - center_x) / semi_x, (y - center_y) / semi_y))
 
 
 def _outside(box: Box, shape_yx: tuple[int, ...]) -> np.ndarray:
-    """Return the pixels beyond the box, boolean (y, x)."""
+    """Return the pixels outside the box, boolean (y, x)."""
     y, x = np.ogrid[: shape_yx[0], : shape_yx[1]]
     is_in_x = (x >= np.floor(box.x_min)) & (x <= np.ceil(box.x_max))
     is_in_y = (y >= np.floor(box.y_min)) & (y <= np.ceil(box.y_max))

@@ -26,7 +26,7 @@ OTHER = "other"
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One entry of a list, as written there; its files have not been opened."""
+    """One entry of a list; its files have not been opened."""
 
     name: str
     """Unique in its list; the noise on the box follows from it."""
@@ -35,10 +35,9 @@ class Case:
     labels: tuple[int, ...]
     """Values of the mask that are the object."""
     modality: str
-    """"CT", "MR", "US" or "other"; for the means by modality. What the predictor is told is what the file
-    says."""
+    """"CT", "MR", "US" or "other", for the means by modality. The predictor gets the modality of the file."""
     target: str
-    """What the object is, for people."""
+    """Name of the object, for people."""
     window: str | tuple[float, float] | None
     """Of the intensities; None leaves it to the predictor."""
     axis: int | None
@@ -56,7 +55,7 @@ class Case:
     """Number of the patient, or of the image where no patient is named: cases that share one are not
     independent. Counted from 0 in the order of the list; None stands for a case of its own."""
     reference: str | None = None
-    """How the mask was made, `manual` or `machine` say."""
+    """How the mask was made, for example `manual` or `machine`."""
 
 
 def is_by_hand(reference: str | None) -> bool:
@@ -256,7 +255,7 @@ def choose_box(task: Task, *, noise: float, seed: int, repeat: int) -> XYXY:
 
     Args:
         task: Where the box must lie.
-        noise: Largest shift of each end, as a part of the box's width or height.
+        noise: Largest shift of each end, as a fraction of the box's width or height.
         seed: Not negative.
         repeat: Not negative.
     """

@@ -1,4 +1,4 @@
-"""Two ways of segmenting, case by case: means, intervals and paired tests."""
+"""Two methods on the same cases: means, intervals and paired tests."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from scipy import stats
 
 from medsam2.evaluation.runner import CaseResult, Scores
 from medsam2.evaluation.summary import PICTURES, SCANS, stratify
+from medsam2.measure.intervals import LEVEL, bootstrap_interval
 
-NUM_RESAMPLES = 9_999
-LEVEL = 0.95
 POWER = 0.8
 MIN_CLUSTERS = 5
 """Of fewer patients a bootstrap has so few different means that its interval is no 95 %: none is given."""
@@ -45,7 +44,12 @@ def estimate_mean(values: Sequence[float], clusters: Sequence[Hashable], *, seed
         seed: Of the bootstrap.
     """
     sums, counts = _by_cluster(values, clusters)
-    interval = _bootstrap((sums, counts), lambda s, c, axis=-1: s.sum(axis=axis) / c.sum(axis=axis), seed)
+    interval = bootstrap_interval(
+        (sums, counts),
+        lambda s, c, axis=-1: s.sum(axis=axis) / c.sum(axis=axis),
+        seed,
+        at_least=MIN_CLUSTERS,
+    )
     return Estimate(
         mean=float(sums.sum() / counts.sum()),
         interval=interval,
@@ -67,7 +71,12 @@ def estimate_saving(
     """
     ours, _ = _by_cluster(spent, clusters)
     theirs, _ = _by_cluster(instead, clusters)
-    interval = _bootstrap((ours, theirs), lambda o, t, axis=-1: 1 - o.sum(axis=axis) / t.sum(axis=axis), seed)
+    interval = bootstrap_interval(
+        (ours, theirs),
+        lambda o, t, axis=-1: 1 - o.sum(axis=axis) / t.sum(axis=axis),
+        seed,
+        at_least=MIN_CLUSTERS,
+    )
     return Estimate(
         mean=float(1 - ours.sum() / theirs.sum()),
         interval=interval,
@@ -100,7 +109,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def least_pairs(num_tests: int, *, alpha: float = 1 - LEVEL) -> int:
-    """Return how many pairs the signed-rank test needs to be able to say anything after Holm's correction.
+    """Return how many pairs the signed-rank test needs before any p-value can be significant.
 
     With n pairs its smallest two-sided p-value is 2 / 2**n, and the smallest of all tests counts times their
     number.
@@ -109,7 +118,7 @@ def least_pairs(num_tests: int, *, alpha: float = 1 - LEVEL) -> int:
 
 
 def pairs_needed(differences: Sequence[float] | np.ndarray, *, alpha: float = 1 - LEVEL) -> int | None:
-    """Return about how many pairs would show a mean difference like this one, four times out of five.
+    """Return about how many pairs show a mean difference like this one in four experiments of five.
 
     The usual number for a paired t-test at the standardised difference seen, divided by Pitman's efficiency
     of the signed-rank test. It is an extrapolation from a few pairs: an order of magnitude, not a plan.
@@ -135,29 +144,9 @@ def _by_cluster(values: Sequence[float], clusters: Sequence[Hashable]) -> tuple[
     return sums, counts
 
 
-def _bootstrap(
-    data: tuple[np.ndarray, np.ndarray], statistic: Callable[..., np.ndarray], seed: int
-) -> tuple[float, float] | None:
-    """95 % of a statistic over resampled patients; paired, so that a patient's two numbers stay together."""
-    if len(data[0]) < MIN_CLUSTERS:
-        return None
-    found = stats.bootstrap(
-        data,
-        statistic,
-        paired=True,
-        vectorized=True,
-        n_resamples=NUM_RESAMPLES,
-        confidence_level=LEVEL,
-        method="percentile",  # the others divide by a spread that is 0 where all patients agree
-        rng=np.random.default_rng(seed),
-    )
-    low, high = found.confidence_interval
-    return float(low), float(high)
-
-
 @dataclass(frozen=True)
 class Metric:
-    """A number per run that is compared."""
+    """A number of each run that is compared."""
 
     title: str
     take: Callable[[Scores], float | None]
@@ -203,23 +192,23 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "peak_mib": Metric("peak memory, MiB", lambda s: s.peak_mib, 0),
     }
 )
-"""What tables hold; the titles are those of cases with a spacing, see `Metric.titled` and `unit_of`."""
+"""Columns of the tables; the titles are for cases with a spacing, see `Metric.titled` and `unit_of`."""
 
 TESTED = tuple(name for name in METRICS if name not in ("seconds", "peak_mib"))
-"""What differences of masks are tested on; time and memory depend on the machine's other work."""
+"""Measures that are tested for differences; time and memory depend on the machine's other work."""
 
 PRIMARY = ("dice", "surface_dice")
 """Tested first, on all scans and on all pictures; every other test is a search."""
 
 MANY = 1000
-"""Patients; more than that to show a difference says that it is too small to matter."""
+"""Patients. A difference that takes more of them to show is too small to matter."""
 
 EQUAL = "no pair differs"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """The second way minus the first, over the same cases and prompts."""
+    """The second method minus the first, over the same cases and prompts."""
 
     stratum: str
     metric: str
@@ -228,7 +217,7 @@ class Difference:
     unit: str
     """Of lengths: "mm", "px", or "mm or px" where pictures with and without a spacing are mixed."""
     first: float
-    """Mean of the first way over the pairs."""
+    """Mean of the first method over the pairs."""
     second: float
     difference: Estimate
     """Mean of the paired differences; repeats of a case are averaged first."""
@@ -239,15 +228,15 @@ class Difference:
     p_holm: float
     """The same, corrected by Holm's method: primary tests for one another, the others for one another."""
     pairs_needed: int | None
-    """About how many patients would show such a difference; see `statistics.pairs_needed`."""
+    """About how many patients would show such a difference; see `pairs_needed`."""
     note: str
-    """What stands in the way of a conclusion; empty if nothing does."""
+    """Why no conclusion can be drawn; empty if one can."""
 
 
 def compare_runs(
     first: Sequence[CaseResult], second: Sequence[CaseResult], *, seed: int = 0
 ) -> list[Difference]:
-    """Compare two ways over the runs that both have.
+    """Compare two methods over the runs that both have.
 
     Args:
         first: One result for each case and repeat.
@@ -271,7 +260,7 @@ def compare_runs(
 
 
 def cluster_of(result: CaseResult) -> Hashable:
-    """Return what tells a patient from the others."""
+    """Return the number of a result's patient or image, or its name where the list has none."""
     return result.name if result.scan is None else result.scan
 
 

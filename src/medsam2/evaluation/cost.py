@@ -1,6 +1,7 @@
 """What a mask of Dice 0.9 costs a user in interactions and predicted seconds, against drawing every slice.
 
-Simulated: no user was watched. The clicks are those of `rounds.ask`, the seconds those of `TimeModel`.
+The cost is simulated: no user was timed. The clicks are those of `prompt_case`, the seconds those of
+`TimeModel`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class TimeModel:
 
     The defaults were measured on photographs, since no comparable figures for slices were found:
 
-    - box, 7 s: extreme clicking (Papadopoulos et al., ICCV 2017, abstract; the old way took 35 s).
+    - box, 7 s: extreme clicking (Papadopoulos et al., ICCV 2017, abstract; the usual method took 35 s).
     - click, 3.9 s: a click in the middle of an object took 9 to 18 times less than the 35 s of a box
       (Papadopoulos et al., CVPR 2017, abstract), so 1.9 to 3.9 s; the slower one is taken.
     - line, 7.8 s: two such clicks.
@@ -58,7 +59,7 @@ class TimeModel:
             )
 
     def first_s(self, protocol: str) -> float:
-        """Seconds for the first thing that is said."""
+        """Seconds for the first prompt of a protocol."""
         return {
             "clicks": self.click_s, "mask": self.drawn_slice_s, "recist": self.line_s,
         }.get(protocol, self.box_s)  # fmt: skip
@@ -66,29 +67,29 @@ class TimeModel:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseCost:
-    """What one run of one case would have cost."""
+    """The cost of one run of one case."""
 
     name: str
     repeat: int
     interactions: int
-    """Until the Dice was reached, or all that the protocol allows."""
+    """Up to the one that reached the Dice, or all that the protocol has."""
     is_reached: bool
-    """If not, the slices that were still poor are counted as drawn by hand."""
+    """Whether the Dice was reached. If not, slices that were still poor count as drawn by hand."""
     drawn_slices: int
     seconds: float
-    """Of the user and of waiting for the machine."""
+    """Of the user's work, and of waiting for the machine."""
     by_hand_seconds: float
     """For drawing each of the object's slices."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CostSummary:
-    """What all cases would have cost."""
+    """The cost of all cases."""
 
     cases: tuple[CaseCost, ...]
     num_reached: int
     saving: Estimate
-    """The part of drawing by hand that is saved; negative if it takes longer."""
+    """The part of the time for drawing by hand that is saved; negative if the model takes longer."""
     model: TimeModel
     note: str = SIMULATED
 
@@ -96,14 +97,14 @@ class CostSummary:
 def annotation_cost(
     results: Sequence[CaseResult], protocol: str, model: TimeModel | None = None, *, seed: int = 0
 ) -> CostSummary | None:
-    """Add up what the simulated user's work would have cost until a Dice of 0.9.
+    """Add up the cost of the simulated user's work up to a Dice of 0.9.
 
-    A case that does not get there costs all its interactions and, on top, the drawing of every slice that is
-    still below 0.9. Waiting for the machine counts as it was measured on this machine.
+    A case that does not reach it costs all its interactions and the drawing of every slice that is still
+    below 0.9. Waiting for the machine counts as it was measured on this machine.
 
     Args:
         results: Runs of one protocol; failed ones and pictures are left out, a picture has no slices to save.
-        protocol: One of `rounds.PROTOCOLS`.
+        protocol: One of `simulated_user.PROTOCOLS`.
         model: How long things take.
         seed: Of the interval.
 
@@ -134,7 +135,7 @@ def _cost(result: CaseResult, protocol: str, model: TimeModel) -> CaseCost:
     reached = next((i for i, step in enumerate(result.steps) if step.dice >= TARGET_DICE), None)
     taken = result.steps if reached is None else result.steps[: reached + 1]
     drawn = taken[-1].poor_slices if reached is None else 0
-    said = model.first_s(protocol) + model.click_s * (len(taken) - 1)
+    prompting = model.first_s(protocol) + model.click_s * (len(taken) - 1)
     waited = sum(step.seconds for step in taken)
     looked = model.look_s * object_slices * len(taken)
     return CaseCost(
@@ -143,6 +144,6 @@ def _cost(result: CaseResult, protocol: str, model: TimeModel) -> CaseCost:
         interactions=len(taken),
         is_reached=reached is not None,
         drawn_slices=drawn,
-        seconds=said + waited + looked + model.drawn_slice_s * drawn,
+        seconds=prompting + waited + looked + model.drawn_slice_s * drawn,
         by_hand_seconds=model.drawn_slice_s * object_slices,
     )
