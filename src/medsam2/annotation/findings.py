@@ -15,7 +15,6 @@ from medsam2.annotation.versions import Version, latest_done, read_version
 from medsam2.errors import MedSAM2Error
 from medsam2.imaging.io import read
 from medsam2.measure.intervals import bootstrap_interval
-from medsam2.measure.intervals import bootstrap_interval
 
 
 @dataclass(frozen=True, kw_only=True)
