@@ -190,9 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the comparison and print it."""
     parser = argparse.ArgumentParser(description="Compare memory policies in pairs.")
     parser.add_argument("cases", nargs="?", type=Path, metavar="CASES.json")
-    parser.add_argument(
-        "--generated", type=int, default=12, help="stacks, with up to two objects each"
-    )
+    parser.add_argument("--generated", type=int, default=12, help="stacks, with up to two objects each")
     parser.add_argument("--seed", type=int, default=900_000, help="of the first stack")
     parser.add_argument("--weights", default="compact", help="name or file")
     parser.add_argument("--policy", action="append", choices=list(ARMS), help="only these, and recent")

@@ -178,13 +178,13 @@ def test_viewers_archive_on_this_machine_passes_no_proxy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("dicomweb_client", reason="the extra dicomweb is not installed")
-    from medsam2.serving.http_errors import Fault
+    from medsam2.serving.http_errors import ArchiveFailed
     from medsam2.serving.monailabel.dicomweb import Address, Archive
 
     monkeypatch.setenv("ALL_PROXY", f"http://{proxy.address}")
     monkeypatch.setenv("HTTP_PROXY", f"http://{proxy.address}")
     with run_server() as url:  # no archive, but it answers
         archive = Archive(Address.of(url.replace("//", "//user:word@")), timeout_s=5)
-        with pytest.raises(Fault, match="404"):
+        with pytest.raises(ArchiveFailed, match="404"):
             archive.list_series("CT")
     assert proxy.got == b""

@@ -147,10 +147,17 @@ def stream(tracks: Mapping[int, ObjectTrack]) -> Iterator[tuple[int, _Masks]]:
     Yields:
         A slice's index and the mask `(y, x)` of each object that was followed into it or has changed there.
     """
-    kept = {number: _KeptSoFar(track) for number, track in tracks.items()}
+    kept: dict[int, _KeptSoFar] = {}
+
+    def kept_of(number: int) -> _KeptSoFar:
+        # Between two slices a caller may add an object, or remove one and give its number to another.
+        if number not in kept or kept[number].track is not tracks[number]:
+            kept[number] = _KeptSoFar(tracks[number])
+        return kept[number]
+
     for z, numbers in visit(tracks):
-        yield from _by_slice({number: kept[number].visit(z) for number in numbers}, first=z)
-    yield from _by_slice({number: one.visit_rest() for number, one in kept.items()})
+        yield from _by_slice({number: kept_of(number).visit(z) for number in numbers}, first=z)
+    yield from _by_slice({number: kept_of(number).visit_rest() for number in tracks})
 
 
 def _by_slice(found: Mapping[int, _Masks], first: int | None = None) -> Iterator[tuple[int, _Masks]]:
