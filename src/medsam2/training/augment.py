@@ -25,6 +25,8 @@ INVERT_SHARE = 0.06
 NOISE_SHARE = 0.3
 MOST_NOISE = 0.08
 BLUR_SHARE = 0.15
+COARSE_SHARE = 0.25  # clips that look as if their pixels were larger
+COARSEST = 4.0  # pixels of the view that one of theirs covers
 BIAS_SHARE = 0.2
 BIAS_STD = 0.2
 SLICE_SHARE = 0.3  # clips whose slices differ in brightness
@@ -50,10 +52,21 @@ def change_greys(clip: Tensor, modality: str | None, rng: np.random.Generator) -
         clip = clip + torch.from_numpy(shifts)[:, None, None]
     if rng.random() < BLUR_SHARE:
         clip = F.avg_pool2d(clip[None], 3, stride=1, padding=1, count_include_pad=False)[0]
+    if rng.random() < COARSE_SHARE:
+        clip = _coarse(clip, rng.uniform(1, COARSEST))
     if rng.random() < NOISE_SHARE:
         noise = torch.from_numpy(rng.standard_normal(tuple(clip.shape), dtype=np.float32))
         clip = clip + noise * rng.uniform(0, MOST_NOISE)
     return clip.clamp(0, 1)
+
+
+def _coarse(clip: Tensor, pixels: float) -> Tensor:
+    """Sample a clip with larger pixels, and enlarge it again as a view enlarges a coarse scan."""
+    size = clip.shape[-1]
+    fewer = max(8, round(size / pixels))
+    coarse = F.interpolate(clip[None], size=(fewer, fewer), mode="area")
+    enlarged: Tensor = F.interpolate(coarse, size=(size, size), mode="bilinear", align_corners=False)
+    return enlarged[0]
 
 
 def _bias(rng: np.random.Generator, size: int) -> Tensor:
