@@ -145,7 +145,9 @@ def corrections(folder: Path, server) -> Found:
 def two_objects(folder: Path, server) -> Found:
     """Follow two objects together, from prompts on different slices; one claims a part of the other."""
     session = predictor().session(volume(), window=WINDOW)
-    session.add(1, slice=8, box=(15, 16, 53, 49))
+    drawn = np.zeros((64, 64), dtype=np.uint8)
+    drawn[30:54, 33:58] = 1  # roughly around the second object
+    session.add(1, slice=8, mask=drawn)
     session.add(2, slice=6, box=SECOND)
     propagate(session)
     alone = {str(number): session.result(number).array for number in (1, 2)}
