@@ -87,7 +87,7 @@ def test_every_migration_can_be_taken_back(engine: Engine) -> None:
 def test_a_newer_database_is_refused(engine: Engine, url: str, tmp_path: Path) -> None:
     with transaction(engine) as db:
         db.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(InputError, match=r"a newer medsam2 than this one made the database \(revision 9999\)"):
+    with pytest.raises(InputError, match=r"a newer medsam2 than this one .* \(revision 9999\)"):
         open_engine(url, tmp_path)
 
 
