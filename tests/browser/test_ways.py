@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from medsam2.imaging.labels import coco_counts, from_coco_counts
 
-pytestmark = pytest.mark.slow
 BOX = (22, 18, 41, 37)
 
 
