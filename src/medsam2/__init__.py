@@ -29,7 +29,7 @@ __all__ = [
     "write",
 ]
 
-# Names come when they are asked for: the command line's help must not pay for torch, nor reading for it.
+# Names are imported when they are first used: neither the command line's help nor reading must pay for torch.
 _HOMES = {
     "Box": "medsam2.prompts.types",
     "Client": "medsam2.client.client",

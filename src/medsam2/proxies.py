@@ -29,10 +29,10 @@ class Proxy:
 
 
 def proxy_for(url: str) -> Proxy | None:
-    """Return the proxy for a URL, or None where it is asked directly.
+    """Return the proxy for a URL, or None where the request goes there directly.
 
-    This machine is asked directly whatever the environment says: a scan on its way to a server here must not
-    pass a proxy that runs elsewhere. Networks in NO_PROXY (10.0.0.0/8) count as well as names.
+    A request to this machine goes there directly, whatever the environment says. A scan for a server here
+    must not pass a proxy that runs elsewhere. Networks in NO_PROXY (10.0.0.0/8) count as well as names.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""

@@ -6,12 +6,12 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from medsam2.cli.options import OPTION, WindowCommand, parse_window
+from medsam2.cli.options import WINDOW_OPTION, WindowCommand, parse_window
 
 
 @click.command(cls=WindowCommand)
 @click.argument("image")
-@click.option(OPTION, callback=parse_window)
+@click.option(WINDOW_OPTION, callback=parse_window)
 @click.option("--slice", type=int)
 def command(image: str, window: object, slice: int | None) -> None:  # noqa: A002
     click.echo(f"{image} {window} {slice}")
@@ -20,15 +20,15 @@ def command(image: str, window: object, slice: int | None) -> None:  # noqa: A00
 @pytest.mark.parametrize(
     "words",
     [
-        (OPTION, "-160", "240"),
-        (OPTION, "-160 240"),
-        (OPTION, "-160,240"),
-        (OPTION, "-160,", "240"),
-        (OPTION, "[-160, 240]"),
-        (f"{OPTION}=-160", "240"),
-        (f"{OPTION}=-160,240",),
-        (f"{OPTION}=-160 240",),
-        (f"{OPTION}=-160,", "240"),
+        (WINDOW_OPTION, "-160", "240"),
+        (WINDOW_OPTION, "-160 240"),
+        (WINDOW_OPTION, "-160,240"),
+        (WINDOW_OPTION, "-160,", "240"),
+        (WINDOW_OPTION, "[-160, 240]"),
+        (f"{WINDOW_OPTION}=-160", "240"),
+        (f"{WINDOW_OPTION}=-160,240",),
+        (f"{WINDOW_OPTION}=-160 240",),
+        (f"{WINDOW_OPTION}=-160,", "240"),
     ],
 )
 def test_limits_in_every_form(words: tuple[str, ...]) -> None:
@@ -39,9 +39,12 @@ def test_limits_in_every_form(words: tuple[str, ...]) -> None:
 
 
 def test_a_name_and_what_follows_it() -> None:
-    for words in ((OPTION, "lung"), (f"{OPTION}=lung",)):
+    for words in ((WINDOW_OPTION, "lung"), (f"{WINDOW_OPTION}=lung",)):
         assert CliRunner().invoke(command, [*words, "5"]).stdout == "5 lung None\n"
-    assert CliRunner().invoke(command, [f"{OPTION}=lung", "--", OPTION]).stdout == f"{OPTION} lung None\n"
+    assert (
+        CliRunner().invoke(command, [f"{WINDOW_OPTION}=lung", "--", WINDOW_OPTION]).stdout
+        == f"{WINDOW_OPTION} lung None\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -60,7 +63,7 @@ def test_a_name_and_what_follows_it() -> None:
 def test_what_is_no_window_is_refused_with_what_may_be_meant(
     words: tuple[str, ...], said: tuple[str, ...]
 ) -> None:
-    result = CliRunner().invoke(command, ["x.nii", "--slice", "1", OPTION, *words], terminal_width=500)
+    result = CliRunner().invoke(command, ["x.nii", "--slice", "1", WINDOW_OPTION, *words], terminal_width=500)
     assert result.exit_code == 2
     for one in said:
         assert one in " ".join(result.stderr.split())
@@ -71,6 +74,6 @@ def test_what_is_no_window_is_refused_with_what_may_be_meant(
     [(("-600", "1500"), "-1350 150"), (("40", "400"), "-160 240"), (("35", "80"), "-5 75")],
 )
 def test_a_level_and_a_width_that_make_limits_are_mentioned(words: tuple[str, ...], meant: str) -> None:
-    result = CliRunner().invoke(command, ["x.nii", OPTION, *words])
+    result = CliRunner().invoke(command, ["x.nii", WINDOW_OPTION, *words])
     assert result.exit_code == 0
     assert f"if it is level and width, give --window {meant}" in result.stderr

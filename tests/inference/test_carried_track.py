@@ -12,6 +12,7 @@ from torch import Tensor
 
 from medsam2.imaging.volume import Volume
 from medsam2.inference import zoom
+from medsam2.inference.batching import work_together
 from medsam2.inference.carried_track import CarriedTrack
 from medsam2.inference.features import SliceFeatures
 from medsam2.inference.masks import to_slice, to_view
@@ -19,7 +20,6 @@ from medsam2.inference.predictor import Predictor
 from medsam2.inference.propagate import start_track, visit
 from medsam2.inference.runtime import InferenceOptions, Runtime, start_runtime
 from medsam2.inference.session import Session
-from medsam2.inference.together import work_together
 from medsam2.inference.zoom import View, view_of_mask, view_of_prompt, whole_slice
 from medsam2.model.compact.memory import CompactMemories
 from medsam2.model.compact.network import CompactNetwork

@@ -11,13 +11,13 @@ import torch
 
 from medsam2.imaging.volume import Volume
 from medsam2.inference import zoom
+from medsam2.inference.batching import work_together
 from medsam2.inference.carried_track import CarriedTrack
 from medsam2.inference.features import SliceFeatures
 from medsam2.inference.predictor import Predictor
 from medsam2.inference.propagate import start_track, visit
 from medsam2.inference.runtime import InferenceOptions, Runtime, start_runtime
 from medsam2.inference.session import Session
-from medsam2.inference.together import work_together
 from medsam2.inference.track import ARCHIVE_DISTANCE
 from medsam2.model.compact.network import CompactNetwork
 from medsam2.prompts.types import Prompt, prompt_from

@@ -13,11 +13,11 @@ from torch import nn
 from medsam2.errors import InputError, PromptError, SessionError
 from medsam2.imaging.intensity import Window
 from medsam2.imaging.volume import Volume
+from medsam2.inference.batching import work_together
 from medsam2.inference.features import PIXEL_MEAN, PIXEL_STD, SliceFeatures
 from medsam2.inference.predictor import Predictor
 from medsam2.inference.propagate import start_track, visit
 from medsam2.inference.runtime import InferenceOptions, Runtime, start_runtime
-from medsam2.inference.together import work_together
 from medsam2.inference.track import ARCHIVE_DISTANCE
 from medsam2.inference.video import FrameMasks
 from medsam2.inference.zoom import View, whole_slice

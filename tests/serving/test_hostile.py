@@ -284,7 +284,7 @@ def children() -> set[int]:
     listed = subprocess.run(
         ["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True, check=True
     ).stdout.splitlines()
-    return {int(line.split()[0]) for line in listed if "medsam2.serving.reading" in line}
+    return {int(line.split()[0]) for line in listed if "medsam2.serving.reader_process" in line}
 
 
 def test_many_small_requests_leave_nothing(hurried) -> None:

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from medsam2.model.compact.network import PLANES, CompactNetwork
 from medsam2.tracking.planes import PromptPlanes, Sight, as_planes
+from medsam2.training.clip_workers import chance_of_step
 from medsam2.training.compact_clips import CompactClips
 from medsam2.training.compact_learner import CompactLearner, Recalled, Unroll, Unrolled
 from medsam2.training.config import LossConfig, PromptConfig
-from medsam2.training.drawing import chance_of_step
 
 SIZE = 64
 LOSSES = LossConfig(absent_mask_weight=1.0)

@@ -15,8 +15,8 @@ from medsam2.model.compact.network import CompactNetwork
 from medsam2.model.config import PRESETS
 from medsam2.model.layers import RotaryAttention
 from medsam2.model.network import Network
+from medsam2.training.clip_workers import chance_of_step
 from medsam2.training.config import DataConfig, LossConfig, PhaseConfig, PromptConfig, TrainConfig
-from medsam2.training.drawing import chance_of_step
 from medsam2.training.networks import CompactTraining, OfficialTraining, training_of
 from medsam2.training.optimisation import term_weights
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from medsam2.model.network import Network
 from medsam2.tracking.step import FrameResult, track_frame
 from medsam2.training import official_learner as learner_module
+from medsam2.training.clip_workers import chance_of_step
 from medsam2.training.config import LossConfig, PromptConfig
-from medsam2.training.drawing import chance_of_step
 from medsam2.training.official_learner import OfficialLearner
 
 BATCH, LENGTH, SIZE = 6, 4, 64

@@ -16,9 +16,9 @@ from torch import Tensor
 from medsam2.errors import InputError
 from medsam2.model.config import ModelConfig
 from medsam2.model.network import Network
+from medsam2.training.clip_workers import chance_of_step
 from medsam2.training.config import DataConfig, PhaseConfig, PromptConfig, TrainConfig
 from medsam2.training.devices import Devices, share_of_batch
-from medsam2.training.drawing import chance_of_step
 from medsam2.training.loop import Trainer
 from medsam2.training.runs import RunFolder
 

@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from medsam2.cli.messages import EXIT_FAILED, say
-from medsam2.cli.options import HELP as WINDOW_HELP
-from medsam2.cli.options import OPTION as WINDOW_OPTION
-from medsam2.cli.options import WindowCommand, grouped, heading, parse_window
+from medsam2.cli.options import WINDOW_HELP, WINDOW_OPTION, WindowCommand, grouped, heading, parse_window
 from medsam2.cli.paint import paint
 from medsam2.errors import InputError
 

@@ -94,8 +94,8 @@ precision_option = click.option(
 )  # fmt: skip
 
 
-OPTION = "--window"
-HELP = (
+WINDOW_OPTION = "--window"
+WINDOW_HELP = (
     "Intensities to show as black and as white, for example --window -160 240, or the name of a CT window "
     "(lung, liver, bone, ...)."
 )
@@ -130,9 +130,11 @@ class WindowCommand(HeadedCommand):
             if word == "--":
                 joined += [word, *rest]
                 break
-            if word == OPTION and len(rest) >= 2 and _is_number(rest[0]) and _is_number(rest[1]):
+            if word == WINDOW_OPTION and len(rest) >= 2 and _is_number(rest[0]) and _is_number(rest[1]):
                 joined += [word, f"{rest.pop(0)} {rest.pop(0)}"]
-            elif word.startswith(f"{OPTION}=") and rest and _is_number(word[9:]) and _is_number(rest[0]):
+            elif (
+                word.startswith(f"{WINDOW_OPTION}=") and rest and _is_number(word[9:]) and _is_number(rest[0])
+            ):
                 joined.append(f"{word} {rest.pop(0)}")
             else:
                 joined.append(word)
@@ -156,7 +158,7 @@ def parse_window(
     if (lower, upper) in _LEVELS_AND_WIDTHS:
         say(
             f"the window {lower:g} {upper:g} is read as limits, LO HI; if it is level and width, give "
-            f"{OPTION} {lower - upper / 2:g} {lower + upper / 2:g}"
+            f"{WINDOW_OPTION} {lower - upper / 2:g} {lower + upper / 2:g}"
         )
     return lower, upper
 
@@ -165,10 +167,10 @@ def _wrong_limits(first: float, second: float) -> str:
     """Say that the lower limit is not below the upper one, and what may be meant."""
     text = f"a window is its limits, LO HI with lower < upper, not {first:g} {second:g}"
     if first != second:
-        text += f"; turned round it is {OPTION} {second:g} {first:g}"
+        text += f"; turned round it is {WINDOW_OPTION} {second:g} {first:g}"
     if first > 0:
         lower, upper = second - first / 2, second + first / 2
-        text += f"; as width {first:g} and level {second:g} it is {OPTION} {lower:g} {upper:g}"
+        text += f"; as width {first:g} and level {second:g} it is {WINDOW_OPTION} {lower:g} {upper:g}"
     return text
 
 

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from medsam2.cli.messages import say
-from medsam2.cli.options import HELP as WINDOW_HELP
-from medsam2.cli.options import OPTION as WINDOW_OPTION
-from medsam2.cli.options import WindowCommand, heading, parse_window
+from medsam2.cli.options import WINDOW_HELP, WINDOW_OPTION, WindowCommand, heading, parse_window
 
 if TYPE_CHECKING:
     from medsam2.training.loop import Trainer

@@ -14,8 +14,8 @@ import click
 
 from medsam2.cli.messages import say
 from medsam2.cli.options import (
-    HELP,
-    OPTION,
+    WINDOW_HELP,
+    WINDOW_OPTION,
     WindowCommand,
     grouped,
     heading,
@@ -61,7 +61,7 @@ run_options = grouped(
     "run",
     RunOptions,
     heading("Volume"),
-    click.option(OPTION, metavar="LO HI | NAME", callback=parse_window, help=HELP),
+    click.option(WINDOW_OPTION, metavar="LO HI | NAME", callback=parse_window, help=WINDOW_HELP),
     click.option(
         "--plane", type=click.Choice(["axial", "coronal", "sagittal"]),
         help="Plane of the slices, from the scan's orientation; K and pixels still count as in the file.",

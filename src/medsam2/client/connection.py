@@ -84,7 +84,7 @@ class Connection:
             )
         except ImportError as error:
             raise InputError(
-                f"{self.url} is asked through {proxy}, which needs one more package: "
+                f"{self.url} is reached through {proxy}, which needs one more package: "
                 f"pip install 'httpx[socks]'; or set NO_PROXY={parsed.host} to ask it directly"
             ) from error
         except (ValueError, httpx.InvalidURL) as error:

@@ -13,11 +13,11 @@ from scipy import ndimage
 from torch import Tensor
 
 from medsam2.imaging.labels import run_lengths
+from medsam2.inference.batching import SightRequest, SightWork
 from medsam2.inference.features import SliceFeatures, prompt_tensors
 from medsam2.inference.masks import to_slice, to_view
 from medsam2.inference.options import InferenceOptions
 from medsam2.inference.state import SliceResult
-from medsam2.inference.together import SightRequest, SightWork
 from medsam2.inference.track import ARCHIVE_DISTANCE, ObjectTrack
 from medsam2.inference.zoom import View, follow, grow, grow_to, touches_border, view_of_mask, view_of_prompt
 from medsam2.model.compact.memory import CompactMemories

@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from medsam2.imaging.labels import ConnectedParts, connected_through
+from medsam2.inference.batching import work_together
 from medsam2.inference.carried_track import CarriedTrack
 from medsam2.inference.features import SliceFeatures
 from medsam2.inference.masks import prompted_parts
 from medsam2.inference.options import InferenceOptions
 from medsam2.inference.sam_track import SamTrack
 from medsam2.inference.state import DIRECTIONS, UPWARDS
-from medsam2.inference.together import work_together
 from medsam2.inference.track import ObjectTrack
 from medsam2.model.compact.network import CompactNetwork
 

@@ -16,7 +16,7 @@ from typing import TextIO
 import torch
 
 from medsam2.checkpoints import resolve
-from medsam2.errors import InputError
+from medsam2.errors import reading
 from medsam2.imaging.replacing import replacing
 from medsam2.inference.options import InferenceOptions
 from medsam2.inference.runtime import Runtime
@@ -189,12 +189,10 @@ def describe_file(path: Path) -> FileFacts:
     Raises:
         InputError: There is no such file, or it cannot be read.
     """
-    try:
+    with reading(path):
         files = [one for one in path.iterdir() if one.is_file()] if path.is_dir() else [path]
         digests = sorted(_digest(one) for one in files)
         size = sum(one.stat().st_size for one in files)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     lines = "".join(f"{digest}\n" for digest in digests)
     return FileFacts(
         path=str(path),

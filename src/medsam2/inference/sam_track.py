@@ -6,11 +6,11 @@ import dataclasses
 
 from torch import Tensor
 
+from medsam2.inference.batching import FrameRequest, FrameWork
 from medsam2.inference.features import SliceFeatures, prompt_tensors
 from medsam2.inference.masks import to_slice, to_view
 from medsam2.inference.options import InferenceOptions
 from medsam2.inference.state import SliceResult, TrackState
-from medsam2.inference.together import FrameRequest, FrameWork
 from medsam2.inference.track import ARCHIVE_DISTANCE, ObjectTrack
 from medsam2.inference.zoom import grow, grow_to, touches_border, whole_slice, zoom_on
 from medsam2.model.network import ImageFeatures, MemoryTokens, Network

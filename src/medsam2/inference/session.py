@@ -14,13 +14,13 @@ import numpy.typing as npt
 from medsam2.errors import PromptError, SessionError
 from medsam2.imaging.intensity import Window, check_intensities, resolve_window
 from medsam2.imaging.volume import Volume
+from medsam2.inference.batching import Work, work_together
 from medsam2.inference.features import SliceFeatures
 from medsam2.inference.grid import SliceGrid
 from medsam2.inference.options import InferenceOptions
 from medsam2.inference.propagate import kept_slices, label_slices, start_track, stream
 from medsam2.inference.runtime import Runtime
 from medsam2.inference.state import TrackState
-from medsam2.inference.together import Work, work_together
 from medsam2.inference.track import ObjectTrack
 from medsam2.inference.tracked_object import TrackedObject
 from medsam2.inference.zoom import shown_prompt

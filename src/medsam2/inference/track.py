@@ -11,11 +11,11 @@ import numpy.typing as npt
 
 from medsam2.errors import SessionError
 from medsam2.imaging.labels import from_run_lengths, run_lengths
+from medsam2.inference.batching import Work, work_together
 from medsam2.inference.features import SliceFeatures
 from medsam2.inference.masks import fill_logit_holes, to_slice
 from medsam2.inference.options import InferenceOptions
 from medsam2.inference.state import Banks, SliceResult, TrackState
-from medsam2.inference.together import Work, work_together
 from medsam2.inference.zoom import View
 from medsam2.prompts.types import Prompt
 from medsam2.tracking.policies import Policy

@@ -15,13 +15,13 @@ import torch
 
 from medsam2.errors import InputError, PromptError, SessionError
 from medsam2.imaging.labels import from_run_lengths, run_lengths
+from medsam2.inference.batching import work_together
 from medsam2.inference.features import FrameSource, SliceFeatures
 from medsam2.inference.masks import to_slice
 from medsam2.inference.options import InferenceOptions
 from medsam2.inference.propagate import join, start_track, visit
 from medsam2.inference.runtime import Runtime
 from medsam2.inference.state import SliceResult
-from medsam2.inference.together import work_together
 from medsam2.inference.track import ObjectTrack
 from medsam2.inference.zoom import View
 from medsam2.prompts.types import MAX_OBJECTS, Prompt, prompt_from

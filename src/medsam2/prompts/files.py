@@ -19,10 +19,10 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from medsam2.errors import InputError, PromptError, UnsupportedFormat
+from medsam2.errors import PromptError, UnsupportedFormat
 from medsam2.prompts.deeplesion import is_deeplesion, lesions_of
 from medsam2.prompts.statements import Claim, Prompts, number_objects
-from medsam2.prompts.tables import table_rows, table_text
+from medsam2.prompts.tables import read_text, table_rows
 from medsam2.prompts.wire import Entry, object_number, statement_of, window_of
 
 MAX_BYTES = 64 * 2**20
@@ -49,7 +49,7 @@ def read_prompts(path: Path, *, image: Path, num_slices: int) -> Prompts:
             what would do.
     """
     suffix = path.suffix.lower()
-    text = _text(path, is_table=suffix != ".json")
+    text = read_text(path, most_bytes=MAX_BYTES, limit="prompt files have", is_table=suffix != ".json")
     if suffix == ".json":
         return _from_json(text, path)
     if suffix not in (".csv", ".tsv", ".txt"):
@@ -58,18 +58,6 @@ def read_prompts(path: Path, *, image: Path, num_slices: int) -> Prompts:
     if is_deeplesion(rows[0][1]):
         return lesions_of(rows, path=path, image=image, num_slices=num_slices)
     return _from_rows(rows, path)
-
-
-def _text(path: Path, *, is_table: bool) -> str:
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise InputError(f"{path}: holds {size} bytes, prompt files have at most {MAX_BYTES}")
-        return table_text(path) if is_table else path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise UnsupportedFormat(f"{path}: is not text in UTF-8") from error
 
 
 def parse_json(text: str, path: Path) -> object:

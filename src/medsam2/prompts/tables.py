@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from medsam2.errors import PromptError, UnsupportedFormat
+from medsam2.errors import InputError, PromptError, UnsupportedFormat, reading
 
 _DELIMITERS = ",;\t"
 _SEPARATOR_LINE = re.compile(r'"?sep=(?P<delimiter>[^"\r\n]?)"?\r?\n', re.IGNORECASE)
@@ -22,6 +22,29 @@ _CODE_PAGE = (
 _CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f]")
 _WITH_COMMA = re.compile(r"[+-]?\d*,\d+")
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
+
+
+def read_text(path: Path, *, most_bytes: int, limit: str, is_table: bool = False) -> str:
+    """Read JSON in UTF-8, or a table as spreadsheets save it, as text.
+
+    Args:
+        path: The file.
+        most_bytes: A larger file is refused unread.
+        limit: Who has this limit, with the verb: "prompt files have".
+        is_table: Whether `table_text` reads it.
+
+    Raises:
+        InputError: The file cannot be read or is too large.
+        UnsupportedFormat: It is no text.
+    """
+    with reading(path):
+        size = path.stat().st_size
+        if size > most_bytes:
+            raise InputError(f"{path}: holds {size} bytes, {limit} at most {most_bytes}")
+        try:
+            return table_text(path) if is_table else path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise UnsupportedFormat(f"{path}: is not text in UTF-8") from error
 
 
 def table_text(path: Path) -> str:

@@ -19,10 +19,10 @@ from medsam2.errors import InputError, MedSAM2Error
 from medsam2.imaging.geometry import ItkGrid
 from medsam2.imaging.volume import Volume
 from medsam2.serving.http_errors import HttpError, TooLarge, TooSlow
-from medsam2.serving.reading import VOXELS
+from medsam2.serving.reader_process import VOXELS
 from medsam2.serving.settings import MIB, ServerSettings, reader_environment
 
-_MODULE = "medsam2.serving.reading"
+_MODULE = "medsam2.serving.reader_process"
 _START_S = 120.0  # imports, on a machine that is busy with something else
 _END_S = 5.0  # for a process that says no more to be gone
 

@@ -19,12 +19,12 @@ from pydantic_core import core_schema
 from starlette.responses import Response
 
 from medsam2.errors import InputError
+from medsam2.inference.options import MEMORY_POLICIES
 from medsam2.serving.encodings import json_in
 from medsam2.serving.http_errors import BadRequest, shown
 
 MAX_POINTS = 1000
 """In one prompt."""
-MEMORIES = ("recent", "self-sorting")
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -89,7 +89,9 @@ Points = Annotated[
     Expected("pairs of two numbers [x, y] are expected"),
     BeforeValidator(_check_length),
 ]
-Memory = Annotated[Literal["recent", "self-sorting"], Expected(f"one of {', '.join(MEMORIES)} is expected")]
+Memory = Annotated[
+    Literal["recent", "self-sorting"], Expected(f"one of {', '.join(MEMORY_POLICIES)} is expected")
+]
 PointLabels = Annotated[
     list[Annotated[Literal[0, 1], BeforeValidator(_to_whole)]],
     Expected("1 (inside) or 0 (outside) per point are expected"),

@@ -21,9 +21,9 @@ from medsam2.model.compact.network import CompactNetwork
 from medsam2.tracking.planes import Known, PromptPlanes, Sight, as_planes
 from medsam2.tracking.policies import CONDITIONING_CODE, NUM_RECENT
 from medsam2.training.augment import disturb_masks
+from medsam2.training.clip_workers import Chance
 from medsam2.training.compact_clips import CompactClips
 from medsam2.training.config import LossConfig, PromptConfig
-from medsam2.training.drawing import Chance
 from medsam2.training.optimisation import frame_loss
 from medsam2.training.user import correct, prompt_clips
 

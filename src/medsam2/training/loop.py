@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from medsam2.checkpoints import build_network, load_network, resolve, save_weights
 from medsam2.errors import InputError
 from medsam2.model.config import PRESETS
+from medsam2.training.clip_workers import ClipSource, Drawn, Request
 from medsam2.training.config import PhaseConfig, TrainConfig
 from medsam2.training.devices import (
     Devices,
@@ -21,7 +22,6 @@ from medsam2.training.devices import (
     mean_over_processes,
     share_of_batch,
 )
-from medsam2.training.drawing import ClipSource, Drawn, Request
 from medsam2.training.networks import training_of
 from medsam2.training.optimisation import (
     AveragedWeights,

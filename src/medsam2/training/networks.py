@@ -15,10 +15,10 @@ from medsam2.model.compact.network import CompactNetwork
 from medsam2.model.config import PRESETS, ModelConfig
 from medsam2.model.layers import RotaryAttention
 from medsam2.model.network import Network
+from medsam2.training.clip_workers import Chance, Drawn
 from medsam2.training.compact_clips import CompactClips, Mixture, draw_compact_clips
 from medsam2.training.compact_learner import CompactLearner, Unroll
 from medsam2.training.config import PhaseConfig, TrainConfig
-from medsam2.training.drawing import Chance, Drawn
 from medsam2.training.official_clips import OfficialClips, draw_official_clips
 from medsam2.training.official_learner import OfficialLearner
 from medsam2.training.optimisation import term_weights

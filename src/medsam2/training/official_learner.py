@@ -16,8 +16,8 @@ from medsam2.model.network import ImageFeatures, MemoryTokens, Network
 from medsam2.tracking.memory import MemoryBank
 from medsam2.tracking.policies import recent
 from medsam2.tracking.step import FrameResult, PromptTensors, remember, track_frame
+from medsam2.training.clip_workers import Chance
 from medsam2.training.config import LossConfig, PromptConfig
-from medsam2.training.drawing import Chance
 from medsam2.training.optimisation import FrameLoss, frame_loss
 from medsam2.training.user import click_correction, click_inside, draw_box
 

@@ -222,7 +222,7 @@ def readers() -> set[int]:
         text=True,
         check=True,
     ).stdout.splitlines()
-    return {int(line.split()[0]) for line in listed if "medsam2.serving.reading" in line}
+    return {int(line.split()[0]) for line in listed if "medsam2.serving.reader_process" in line}
 
 
 @pytest.mark.parametrize("path", ["case 1/scan.nii.gz", "./case 1//scan.nii.gz", "inner.nii.gz"])

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from medsam2.errors import InputError
 from medsam2.imaging.volume import Volume
+from medsam2.inference.options import MEMORY_POLICIES
 from medsam2.prompts.types import Prompt
 from medsam2.serving.http_errors import NotFound, TooSlow, shown
 from medsam2.serving.limits import Reservation, usage_of
@@ -32,7 +33,6 @@ from medsam2.serving.monailabel.labels import (
 )
 from medsam2.serving.monailabel.params import LABEL, WINDOWS, ViewerParams, read_params, shows_object
 from medsam2.serving.monailabel.state import ViewerState, checked_choice
-from medsam2.serving.schemas import MEMORIES
 from medsam2.serving.score import while_wanted
 from medsam2.serving.service import Model
 
@@ -130,7 +130,7 @@ class ViewerModel:
             "labels": [LABEL],
             "dimension": self.dimension,
             "description": self.description,
-            "config": {"window": list(WINDOWS), "memory": list(MEMORIES), "largest_cc": False},
+            "config": {"window": list(WINDOWS), "memory": list(MEMORY_POLICIES), "largest_cc": False},
         }
 
 

@@ -26,7 +26,7 @@ from medsam2.serving.monailabel.forms import Upload
 from medsam2.serving.monailabel.images import Source, link_source
 from medsam2.serving.monailabel.params import ViewerParams
 from medsam2.serving.monailabel.state import ViewerState
-from medsam2.serving.reading import MaskOrder, leave_order
+from medsam2.serving.reader_process import MaskOrder, leave_order
 from medsam2.serving.volumes import read_volume
 
 OUTPUTS = ("all", "image", "json", "dicom_seg")

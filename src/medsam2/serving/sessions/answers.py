@@ -20,7 +20,7 @@ from medsam2.imaging.labels import coco_counts
 from medsam2.imaging.outputs.write import NEEDS_SOURCE, SUFFIXES, write_labels
 from medsam2.imaging.volume import Volume
 from medsam2.measure.sizes import measure_objects
-from medsam2.serving.reading import MaskOrder, leave_order
+from medsam2.serving.reader_process import MaskOrder, leave_order
 from medsam2.serving.service import Service
 from medsam2.serving.sessions.schemas import (
     Measurements,
@@ -40,13 +40,13 @@ if TYPE_CHECKING:
 
 def session_info(opened: OpenSession, idle_timeout_s: float) -> SessionInfo:
     """Describe a session, without what changes in it."""
-    session, volume = opened.session, opened.session.volume
+    session, volume = opened.session, opened.session.grid.volume
     return SessionInfo(
         id=opened.id,
         name=opened.name,
-        shape=session.shape,
+        shape=session.grid.shape,
         file_shape=volume.shape,
-        axis=session.axis,
+        axis=session.grid.axis,
         spacing=volume.spacing,
         origin=volume.origin,
         direction=volume.direction,
@@ -57,13 +57,13 @@ def session_info(opened: OpenSession, idle_timeout_s: float) -> SessionInfo:
 
 def session_state(opened: OpenSession, idle_timeout_s: float) -> SessionState:
     """Describe a session as it is; the caller has its lock."""
-    session = opened.session
+    session, status = opened.session, opened.session.status
     return SessionState(
         **dict(session_info(opened, idle_timeout_s)),
-        objects=[_object(session, number) for number in session.objects],
-        can_undo=session.can_undo,
-        can_redo=session.can_redo,
-        is_propagated=session.is_propagated,
+        objects=[_object(session, number) for number in status.objects],
+        can_undo=status.can_undo,
+        can_redo=status.can_redo,
+        is_propagated=status.is_propagated,
     )
 
 
@@ -76,15 +76,15 @@ def add_prompt(session: Session, number: int, prompt: Prompt) -> PromptedSlice:
         slice=z,
         size=mask.shape,
         mask=coco_counts(mask),
-        confidence=session.scores(number)[z],
+        confidence=session.object(number).scores()[z],
     )
 
 
 def find_masks(session: Session) -> Masks:
-    """The masks of all slices visited so far, as `Session.mask` has them."""
+    """The masks of all slices visited so far, as `TrackedObject.mask` has them."""
     found: Masks = {}
-    for number in session.objects:
-        stack = session.mask(number)
+    for number in session.status.objects:
+        stack = session.object(number).mask()
         for z in np.flatnonzero(stack.any(axis=(1, 2))).tolist():
             found.setdefault(z, {})[number] = coco_counts(stack[z])
     return dict(sorted(found.items()))
@@ -93,12 +93,12 @@ def find_masks(session: Session) -> Masks:
 def masks_answer(session: Session, masks: Masks, slice_index: int | None) -> SessionMasks:
     """The masks of one slice, or of all."""
     confidence: dict[int, dict[int, float]] = {}
-    for number in session.objects:
-        for z, score in session.scores(number).items():
+    for number in session.status.objects:
+        for z, score in session.object(number).scores().items():
             confidence.setdefault(z, {})[number] = score
     wanted = masks.keys() | confidence.keys() if slice_index is None else {slice_index}
     return SessionMasks(
-        size=session.shape[1:],
+        size=session.grid.shape[1:],
         slices={z: masks[z] for z in sorted(wanted & masks.keys())},
         confidence={z: confidence[z] for z in sorted(wanted & confidence.keys())},
     )
@@ -106,14 +106,16 @@ def masks_answer(session: Session, masks: Masks, slice_index: int | None) -> Ses
 
 def measure(session: Session) -> Measurements:
     """Measure every object, on the labels where no voxel belongs to two."""
-    return Measurements(objects=measure_objects(session.result(), session.volume, axis=session.axis))
+    return Measurements(
+        objects=measure_objects(session.result(), session.grid.volume, axis=session.grid.axis)
+    )
 
 
 def _object(session: Session, number: int) -> ObjectInfo:
     return ObjectInfo(
         number=number,
-        slices=sorted(session.scores(number)),
-        prompts=[_prompt_info(prompt) for _, prompt in sorted(session.prompts(number).items())],
+        slices=sorted(session.object(number).scores()),
+        prompts=[_prompt_info(prompt) for _, prompt in sorted(session.object(number).prompts().items())],
     )
 
 
@@ -143,7 +145,7 @@ async def volume_file(service: Service, opened: OpenSession) -> Response:
     async with opened.locked() as session:
         path = opened.folder / _VOLUME
         if not path.exists():
-            await service.workers.run(partial(write, session.volume, path))
+            await service.workers.run(partial(write, session.grid.volume, path))
         file = path.open("rb")  # it stays readable when the session ends
     return _sent(file, path, f"{_stem(opened.name)}.nii.gz")
 

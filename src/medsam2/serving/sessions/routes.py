@@ -73,7 +73,7 @@ async def propagation(service: Service, opened: OpenSession) -> Response:
     """
     turn = opened.next_turn()
     async with opened.locked() as session:
-        if not session.objects:
+        if not session.status.objects:
             raise SessionError("nothing to propagate: add a box, a point or a mask first")
     events: _Events = asyncio.Queue(_AHEAD)
     # A task of its own: it ends with the slice at hand, however the response does.
@@ -137,9 +137,9 @@ def _slice_event(
     return SliceEvent(
         slice=z,
         masks={number: coco_counts(mask) for number, mask in masks.items() if mask.any()},
-        confidence={number: session.scores(number)[z] for number in masks},
+        confidence={number: session.object(number).scores()[z] for number in masks},
         done=num_done,
-        of=None if session.stops_early else session.shape[0],
+        of=None if session.status.stops_early else session.grid.shape[0],
     )
 
 
@@ -175,7 +175,7 @@ def _add_sessions(router: APIRouter, service: Service) -> None:
         if service.settings.key is None and not is_loopback(service.settings.host):
             raise NotAllowed("sessions are listed by servers with a key, or for their own machine, only")
         listed = [
-            ListedSession(id=one.id, name=one.name, shape=one.session.shape, idle_s=round(one.idle_s, 3))
+            ListedSession(id=one.id, name=one.name, shape=one.session.grid.shape, idle_s=round(one.idle_s, 3))
             for one in sessions
         ]
         return json_response(SessionList(sessions=listed))
@@ -202,7 +202,7 @@ def _add_changes(router: APIRouter, service: Service) -> None:
         """Prompt an object in a slice and answer with its mask there."""
         opened, reservation = sessions.get(session_id), usage_of(request.scope).reservation
         body = await read_body(request.scope, request.receive, service.settings, reservation, MAX_JSON_BYTES)
-        _, height, width = opened.session.shape
+        _, height, width = opened.session.grid.shape
         message = read_message(PromptMessage, body)
         given = await asyncio.to_thread(message.prompt, (height, width))
         async with opened.changing() as session:

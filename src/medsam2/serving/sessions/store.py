@@ -62,7 +62,7 @@ class OpenSession:
     def _num_found_bytes(self) -> int:
         """Of what was found in the volume so far."""
         runs = (one for objects in (self.masks or {}).values() for one in objects.values())
-        return self.session.num_bytes + sum(map(len, runs))
+        return self.session.status.num_bytes + sum(map(len, runs))
 
     @asynccontextmanager
     async def locked(self) -> AsyncIterator[Session]:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from medsam2.errors import InputError
-from medsam2.prompts.tables import table_text
+from medsam2.prompts.tables import read_text
 from medsam2.training.datasets.labels import label_table
 from medsam2.training.datasets.scan import (
     TEST,
@@ -35,26 +35,9 @@ _LISTS = ("training", "validation", "testing", "test")
 Table = dict[str, object]
 
 
-def read_text(path: Path, *, is_table: bool = False) -> str:
-    """Read a list in UTF-8, or a table as spreadsheets save it, as text.
-
-    Raises:
-        InputError: The file cannot be read, is no text, or is larger than a list would be.
-    """
-    try:
-        size = path.stat().st_size
-        if size > LARGEST_LIST_BYTES:
-            raise InputError(f"{path}: has {size} bytes; a list of scans has at most {LARGEST_LIST_BYTES}")
-        return table_text(path) if is_table else path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is no text in UTF-8") from error
-
-
 def _read_table(path: Path) -> Table:
     """Read a JSON file that holds one object."""
-    text = read_text(path)
+    text = read_text(path, most_bytes=LARGEST_LIST_BYTES, limit="lists of scans have")
     try:
         table = json.loads(text)
     except (ValueError, RecursionError) as error:

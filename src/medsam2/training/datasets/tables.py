@@ -11,9 +11,9 @@ from pathlib import Path
 
 from medsam2.errors import InputError
 from medsam2.imaging.volume import MODALITIES
-from medsam2.prompts.tables import delimited, named_file, numbers_in
+from medsam2.prompts.tables import delimited, named_file, numbers_in, read_text
 from medsam2.training.datasets.labels import LabelTable, label_table
-from medsam2.training.datasets.lists import read_text
+from medsam2.training.datasets.lists import LARGEST_LIST_BYTES
 from medsam2.training.datasets.objects import DEFAULT_AXIS
 from medsam2.training.datasets.scan import (
     DataSet,
@@ -148,7 +148,9 @@ def read_table(path: Path, options: ReadOptions) -> DataSet:
         InputError: A column is missing, a row lacks its image, or a split or modality is not known. In a
             table with a column `kind`, such a row is left out and its sentence is in `DataSet.row_errors`.
     """
-    text, delimiter = delimited(read_text(path, is_table=True))
+    text, delimiter = delimited(
+        read_text(path, most_bytes=LARGEST_LIST_BYTES, limit="lists of scans have", is_table=True)
+    )
     delimiter = "\t" if path.suffix.lower() == ".tsv" else delimiter
     try:
         reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)

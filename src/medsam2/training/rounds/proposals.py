@@ -187,7 +187,7 @@ def propose(
     session.add_all(prompts)
     looks = _looks(session, prompts)
     session.finish()
-    confidences = {number: _confidence(session, number) for number in session.objects}
+    confidences = {number: _confidence(session, number) for number in session.status.objects}
     return Proposal(
         name=scan.name,
         labels=session.result(),
@@ -202,7 +202,7 @@ def _prompts(
     scan: WaitingScan, session: Session, places: Mapping[int, Place]
 ) -> tuple[Mapping[int, Sequence[Prompt]], str]:
     if scan.prompts is not None:
-        read = read_prompts(scan.prompts, image=scan.image, num_slices=session.shape[0])
+        read = read_prompts(scan.prompts, image=scan.image, num_slices=session.grid.shape[0])
         return objects_of(read, scan.prompts, session.grid).prompts, FROM_PROMPTS
     if scan.rough is not None:
         return objects_in_mask(scan.rough, session.grid, drawn_as="box").prompts, FROM_MASK
@@ -211,13 +211,19 @@ def _prompts(
             f"{scan.image}: nothing says where its objects are; give prompts/{scan.name}.json, a rough mask "
             "in labels/original, or a corrected mask of another scan in labels/final"
         )
-    return prompts_at(places, session.shape), USUAL_PLACE
+    return prompts_at(places, session.grid.shape), USUAL_PLACE
 
 
 def _looks(session: Session, prompts: Mapping[int, Sequence[Prompt]]) -> npt.NDArray[np.float32]:
     """The mean of the objects' pointers in the slices that are prompted, of length 1."""
     pointers = [
-        session.frame(number, placed[0].slice_index).pointer.detach().float().cpu().numpy().mean(axis=0)
+        session.object(number)
+        .frame(placed[0].slice_index)
+        .pointer.detach()
+        .float()
+        .cpu()
+        .numpy()
+        .mean(axis=0)
         for number, placed in prompts.items()
     ]
     mean = np.mean([pointer / max(float(np.linalg.norm(pointer)), 1e-6) for pointer in pointers], axis=0)
@@ -227,6 +233,6 @@ def _looks(session: Session, prompts: Mapping[int, Sequence[Prompt]]) -> npt.NDA
 
 def _confidence(session: Session, number: int) -> float:
     # Beyond the object's end the score says nothing about the mask.
-    found = np.asarray(session.mask(number).any(axis=(1, 2)))
-    scores = [score for z, score in session.scores(number).items() if found[z]]
+    found = np.asarray(session.object(number).mask().any(axis=(1, 2)))
+    scores = [score for z, score in session.object(number).scores().items() if found[z]]
     return float(np.mean(scores)) if scores else 0.0

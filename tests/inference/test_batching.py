@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from medsam2.imaging.volume import Volume
+from medsam2.inference.batching import MOST_TOGETHER
 from medsam2.inference.options import InferenceOptions
 from medsam2.inference.predictor import Predictor
 from medsam2.inference.runtime import start_runtime
-from medsam2.inference.together import MOST_TOGETHER
 from medsam2.model.compact.network import CompactNetwork
 from medsam2.model.network import Network
 from medsam2.prompts.types import Prompt, prompt_from

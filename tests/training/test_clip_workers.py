@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from medsam2.errors import InputError
+from medsam2.training.clip_workers import ClipSource, Drawn, Request
 from medsam2.training.config import DataConfig, PhaseConfig, TrainConfig
 from medsam2.training.devices import GPU_CLIP_WORKERS, Devices, clip_workers
-from medsam2.training.drawing import ClipSource, Drawn, Request
 from medsam2.training.networks import training_of
 
 PHASE = PhaseConfig(name="clips", steps=4, image_size=48, batch=2, clip_length=3, learning_rate=1e-3)

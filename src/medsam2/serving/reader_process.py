@@ -1,4 +1,4 @@
-"""The process that reads files which are not trusted: `python -m medsam2.serving.reading`."""
+"""The process that reads files which are not trusted: `python -m medsam2.serving.reader_process`."""
 
 from __future__ import annotations
 
