@@ -219,7 +219,8 @@ def save_ball(path: Path, shape: tuple[int, int, int] = (12, 56, 64), seed: int 
     return path
 
 
-@pytest.fixture(scope="session")
+# Playwright runs an event loop until it is stopped: the next file in this process may need one of its own.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[playwright.Browser]:
     if CHROMIUM is None:
         pytest.skip("no chromium is installed")
