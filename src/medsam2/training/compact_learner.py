@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medsam2.model.compact.memory import HERE, CompactMemories, cell_shares
+from medsam2.model.compact.memory import HERE, CompactMemories, Square, cell_shares
 from medsam2.model.compact.network import CompactNetwork
 from medsam2.tracking.planes import Known, PromptPlanes, Sight, as_planes
 from medsam2.tracking.policies import CONDITIONING_CODE, NUM_RECENT
 from medsam2.training.augment import disturb_masks
 from medsam2.training.clip_workers import Chance
+from medsam2.training.closer import choose_squares, clips_closer, look_closer, seen_from
 from medsam2.training.compact_clips import CompactClips
 from medsam2.training.config import LossConfig, PromptConfig
 from medsam2.training.optimisation import frame_loss
@@ -45,6 +46,15 @@ class Recalled(NamedTuple):
     codes: Sequence[int]
     pooled: Sequence[Tensor]
     distances: Sequence[float]
+    squares: Sequence[list[Square]]
+    """For each memory, where it lies in the view of each clip."""
+
+    def parts(self) -> list[slice]:
+        """Clips that see all memories in the same places: all of them, or each by itself."""
+        batch = len(self.squares[0])
+        if all(squares.count(squares[0]) == batch for squares in self.squares):
+            return [slice(0, batch)]
+        return [slice(clip, clip + 1) for clip in range(batch)]
 
 
 class CompactLearner(nn.Module):
@@ -77,19 +87,24 @@ class CompactLearner(nn.Module):
         )
         return loss.terms, answer.mask_logits, answer.object_logits, answer.pooled, answer.seen
 
-    def _memories(self, recalled: Recalled) -> CompactMemories:
+    def _memories(self, recalled: Recalled) -> CompactMemories | list[CompactMemories]:
+        """Encode what is looked back at; for each clip by itself where their views have moved apart."""
         count = len(recalled.seen)
         spatial = self.network.encode_memory(
             torch.cat(tuple(recalled.seen)), torch.cat(tuple(recalled.shares))
         )
         pointers = self.network.point_at(torch.cat(tuple(recalled.pooled)))
-        return CompactMemories(
-            spatial=spatial.chunk(count),
-            codes=recalled.codes,
-            squares=[HERE] * count,
-            pointers=pointers.chunk(count),
-            distances=recalled.distances,
-        )
+        memories = [
+            CompactMemories(
+                spatial=[memory[own] for memory in spatial.chunk(count)],
+                codes=recalled.codes,
+                squares=[squares[own.start] for squares in recalled.squares],
+                pointers=[pointer[own] for pointer in pointers.chunk(count)],
+                distances=recalled.distances,
+            )
+            for own in recalled.parts()
+        ]
+        return memories[0] if len(memories) == 1 else memories
 
 
 @dataclass
@@ -99,6 +114,7 @@ class _Bank:
     seen: list[Tensor] = field(default_factory=list)
     shares: list[Tensor] = field(default_factory=list)
     pooled: list[Tensor] = field(default_factory=list)
+    squares: list[list[Square]] = field(default_factory=list)
 
     def recall(self, rng: np.random.Generator) -> Recalled:
         """Choose the prompted slice and some others: the nearest six or, now and then, any six."""
@@ -115,6 +131,7 @@ class _Bank:
             codes=[CONDITIONING_CODE, *range(len(others))],
             pooled=[self.pooled[i] for i in chosen],
             distances=[(last + 1 - i) / DISTANCE_UNIT for i in chosen],
+            squares=[self.squares[i] for i in chosen],
         )
 
 
@@ -160,11 +177,31 @@ class Unroll:
         """Follow the clips to their end."""
         logits = [self._prompted()]
         prior = key = self._remembered_key(logits[0])
+        closer_at = self._choose_closer()
         for index in range(1, self.clips.length):
+            if index == closer_at:
+                prior, key = self._look_closer(prior, key)
             found = self._tracked(index, prior, key)
             logits.append(found)
             prior = found.sigmoid()
         return Unrolled(terms=torch.stack(self.terms), logits=torch.stack(logits, dim=1))
+
+    def _choose_closer(self) -> int | None:
+        """Choose the slice from which on the view is closer; None for a clip with one view."""
+        rng, length = self.chance.shared, self.clips.length
+        if self.backward is None or length == 1 or rng.random() >= self.prompts.closer_share:
+            return None
+        return int(rng.integers(1, length))
+
+    def _look_closer(self, prior: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Close in on the masks of the slice before; return them and the key slice's in the new view."""
+        squares = choose_squares(prior > 0.5, self.chance.clips)
+        self.clips = clips_closer(self.clips, squares)
+        self.bank.squares = [
+            [seen_from(*both) for both in zip(memories, squares, strict=True)]
+            for memories in self.bank.squares
+        ]
+        return look_closer(prior, squares), look_closer(key, squares)
 
     def _prompted(self) -> Tensor:
         """Answer the first slice: a first prompt and sometimes corrections."""
@@ -225,8 +262,9 @@ class Unroll:
         found: Tensor = logits.detach()[:, 0]
         kept = self.bank
         if again:
-            del kept.seen[-1], kept.shares[-1], kept.pooled[-1]
+            del kept.seen[-1], kept.shares[-1], kept.pooled[-1], kept.squares[-1]
         kept.seen.append(seen.detach())
         kept.shares.append(cell_shares(found.sigmoid()[:, None], seen.shape[-1]))
         kept.pooled.append(pooled.detach())
+        kept.squares.append([HERE] * len(found))
         return found

@@ -111,6 +111,9 @@ class PromptConfig:
     lost_share: float = 0.0
     """Share of tracked slices for which the mask of the slice before is withheld: only the memory bank tells
     where the object is, or that it has ended; for the compact network."""
+    closer_share: float = 0.0
+    """Share of batches whose views close in on the objects in the middle of the clips; for the compact
+    network."""
     max_corrections: int = 3
     """Correcting clicks at most."""
     second_mask_share: float = 0.0
