@@ -237,6 +237,29 @@ def test_a_scanner_may_write_the_grid_for_each_frame(tmp_path):
     assert "PixelMeasuresSequence" not in shared  # the caller's data stay as they are
 
 
+@pytest.mark.parametrize("wrong", ["5", "-2.5", None])
+@pytest.mark.parametrize("is_one_file", [False, True], ids=["files", "frames"])
+def test_the_distance_of_slices_is_that_of_their_places(wrong, is_one_file, tmp_path):
+    (tmp_path / "series").mkdir()
+    write_series(tmp_path / "series", changes={} if wrong is None else {"SpacingBetweenSlices": wrong})
+    source = tmp_path / "series"
+    if is_one_file:
+        source = as_one_file(tmp_path)
+        enhanced = pydicom.dcmread(source)
+        if wrong is not None:
+            shared = enhanced.SharedFunctionalGroupsSequence[0]
+            shared.PixelMeasuresSequence[0].SpacingBetweenSlices = wrong
+        enhanced.save_as(source)
+    labels = drawn(read_dicom(source))
+    affine = np.array(labels.affine)
+    affine[:3, 3] += 2 * affine[:3, 2]
+    for number, part in enumerate((labels, Volume(labels.array[2:3], affine))):
+        path = tmp_path / f"{number}.dcm"
+        write_labels(part, path, source=source)
+        measures = pydicom.dcmread(path).SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+        assert float(measures.SpacingBetweenSlices) == pytest.approx(2.5)
+
+
 def test_the_segmentation_names_its_algorithm_codes_and_sources(tmp_path):
     (tmp_path / "series").mkdir()
     labels = drawn(write_series(tmp_path / "series"))

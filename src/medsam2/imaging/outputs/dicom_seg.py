@@ -26,6 +26,7 @@ PRODUCT = "medsam2"
 SERIES_NUMBER = 900
 """Of our segmentations; the standard requires a number, and scanners count from 1."""
 _NO_SERIAL_NUMBER = "0"  # software has none, and the standard requires one
+_STEP_DECIMALS = 6  # of a distance in mm; more are rounding
 
 
 def write(
@@ -89,10 +90,16 @@ def write(
 
 def _as_stored(series: MatchedSeries, numbers: np.ndarray) -> tuple[list[Dataset], np.ndarray]:
     """Put segment numbers (slice, row, column) into the order of the source's files or of its frames."""
+    from pydicom.valuerep import DSfloat
+
     first = series.first
+    # highdicom copies the source's value, which may be wrong, or takes 1 mm for a single slice.
+    step_mm = DSfloat(round(series.step_mm, _STEP_DECIMALS), auto_format=True)
+    first.SpacingBetweenSlices = step_mm
     if series.slices[0].frame is None:
         return [first, *(one.header for one in series.slices[1:])], numbers
     _say_places(series, first)
+    first.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices = step_mm
     # The frames of one volume only: highdicom does not support several frames at one place.
     groups = first.PerFrameFunctionalGroupsSequence
     first.PerFrameFunctionalGroupsSequence = [groups[(one.frame or 1) - 1] for one in series.slices]

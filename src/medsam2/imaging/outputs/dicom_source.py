@@ -46,6 +46,8 @@ class MatchedSeries:
     slices: tuple[SourceSlice, ...]
     array: np.ndarray
     """(slice, row, column), a view of the labels: `array[k]` belongs to `slices[k]`."""
+    step_mm: float
+    """Distance between slices, at right angles to them."""
 
     @property
     def first(self) -> Dataset:
@@ -133,7 +135,7 @@ def _fit(stack: Sequence[SourceSlice], labels: Volume) -> MatchedSeries | str:
         if isinstance(found, str):
             return found
         order = found
-    return MatchedSeries(tuple(stack[index] for index in order), array)
+    return MatchedSeries(tuple(stack[index] for index in order), array, abs(float(normal @ lps[:3, 2])))
 
 
 def _turned(
