@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from medsam2.annotation.attempts import dice
 from medsam2.annotation.cases import Case, change_state, list_cases, open_case, release
 from medsam2.annotation.improvement import Rounds
 from medsam2.annotation.journal import log_events
@@ -34,6 +33,7 @@ from medsam2.imaging.io import read, write
 from medsam2.imaging.volume import Volume
 from medsam2.inference.predictor import Predictor, load
 from medsam2.inference.session import Session
+from medsam2.measure.overlap import dice
 from medsam2.prompts.simulate import jitter_box, largest_error_click, tight_box
 from medsam2.synthesis.stack import generate_stack
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from medsam2.annotation.attempts import Attempt, gather
 from medsam2.annotation.cases import list_cases, open_case, release
-from medsam2.annotation.findings import compare, find, mean_of
-from medsam2.annotation.journal import log_events
+from medsam2.annotation.findings import Attempt, compare, find, group_attempts
+from medsam2.annotation.journal import Tally, log_events
 from medsam2.annotation.project import Project, add_scans, create_project
 from medsam2.annotation.report import render_report, write_report
 from medsam2.annotation.versions import add_proposal, save_version
@@ -25,11 +25,12 @@ from medsam2.reports.time_charts import draw_acts, draw_pairs, draw_times
 Boxes = Callable[..., Volume]
 
 
-def attempt(case: str, seconds: float, *, baseline: bool = False, **given: object) -> Attempt:
-    facts: dict[str, object] = {"user": "anna", "round": 1, "started_ms": 0, "is_finished": True, **given}
-    return Attempt(
-        case=case, baseline=baseline, active_s=seconds, acts={"box": 1}, hand_voxels=0, **facts  # type: ignore[arg-type]
-    )  # fmt: skip
+def attempt(
+    case: str, seconds: float, *, baseline: bool = False, started_ms: int = 0, **given: object
+) -> Attempt:
+    facts: dict[str, object] = {"user": "anna", "round": 1, "is_finished": True, **given}
+    work = Tally(active_s=seconds, acts=Counter(box=1), started_ms=started_ms)
+    return Attempt(case=case, baseline=baseline, work=work, **facts)  # type: ignore[arg-type]
 
 
 def both_ways(pairs: Mapping[str, tuple[float, float]]) -> list[Attempt]:
@@ -105,14 +106,12 @@ def test_nothing_is_said_without_both(found: Sequence[Attempt]) -> None:
     assert compare(found) is None
 
 
-def test_means() -> None:
-    assert mean_of([]) is None
-    one = mean_of([5.0])
-    assert one is not None
-    assert (one.value, one.interval) == (5, None)
-    two = mean_of([1.0, 3.0])
-    assert two is not None
-    assert (two.value, two.interval) == (2, (1, 3))
+def test_groups_have_means_with_intervals() -> None:
+    assert group_attempts([]) == []
+    one, two = group_attempts([attempt("a", 5, baseline=True), attempt("a", 1), attempt("b", 3)])
+    assert (one.baseline, one.mean_s, one.interval_s) == (True, 5, None)
+    assert (two.baseline, two.mean_s, two.interval_s) == (False, 2, (1, 3))
+    assert two.acts == {"box": 1}
 
 
 def test_dice_by_hand() -> None:
@@ -175,7 +174,7 @@ def logged(project: Project, box_mask: Boxes, clock) -> Project:
 
 def test_a_project_against_answers_by_hand(logged: Project) -> None:
     found = find(logged)
-    times = {(one.case, one.user, one.baseline): one.active_s for one in found.record.attempts}
+    times = {(one.case, one.user, one.baseline): one.work.active_s for one in found.attempts}
     assert times == {
         ("belly", "anna", True): 35,
         ("belly", "anna", False): 7,
@@ -184,10 +183,11 @@ def test_a_project_against_answers_by_hand(logged: Project) -> None:
         ("chest", "anna", False): 14,
         ("head", "carl", False): 29,
     }
+    assert len(found.events) == 22
     assert len(found.finished) == 5
     assert [group.title for group in found.groups] == ["without the model", "round 1, with the model"]
     without, helped = found.groups
-    assert (without.mean_s.value, helped.mean_s.value) == (35, 14)  # belly (7 + 21) / 2, chest 14
+    assert (without.mean_s, helped.mean_s) == (35, 14)  # belly (7 + 21) / 2, chest 14
     assert without.acts == {"brush": 2, "erase": 1}
     assert helped.acts == pytest.approx({"box": 1, "brush": 2 / 3, "click": 1 / 3, "propagate": 2 / 3})
     assert (without.hand_voxels, helped.hand_voxels) == (157, 2)
@@ -306,9 +306,3 @@ def test_charts_of_anything_are_pictures() -> None:
         root = ElementTree.fromstring(svg)
         assert "nan" not in svg
         assert root.tag.endswith("svg")
-
-
-def test_what_was_logged_is_read_once(logged: Project) -> None:
-    record = gather(logged)
-    assert len(record.events) == 22
-    assert record.case_name(3) == "head"

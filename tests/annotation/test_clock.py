@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from medsam2.annotation.clock import Event, Part, by_case, counted_s, tally
+from medsam2.annotation.journal import Event, Part, by_case, tally
 
 Acts = Sequence[tuple[float, str, int]]  # second, kind, object
 
@@ -26,7 +26,6 @@ def seconds(found: Sequence[Event]) -> dict[int, float]:
 
 @pytest.mark.parametrize(("gap", "counted"), [(0, 0), (3.5, 3.5), (30, 30), (30.001, 5), (86_400, 5)])
 def test_a_long_gap_counts_five_seconds(gap: float, counted: float) -> None:
-    assert counted_s(gap) == counted
     assert seconds(events([(0, "box", 1), (gap, "click", 1)])) == {1: counted}
 
 

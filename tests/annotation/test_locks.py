@@ -10,9 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from medsam2.annotation.cases import change_state, find_case, list_users, open_case, release, renew
-from medsam2.annotation.journal import MAX_BYTES, find_draft, keep_draft, list_events, log_events
-from medsam2.annotation.overview import Overview
+from medsam2.annotation.cases import (
+    MAX_DRAFT_BYTES,
+    change_state,
+    find_case,
+    find_draft,
+    keep_draft,
+    list_users,
+    open_case,
+    release,
+    renew,
+)
+from medsam2.annotation.journal import Overview, list_events, log_events
 from medsam2.annotation.project import LOCK_S, MAY_FOLLOW, STATES, Project, check_change
 from medsam2.annotation.versions import save_version
 from medsam2.errors import Conflict, InputError, UnknownCase
@@ -102,7 +111,7 @@ def test_a_draft_is_any_json_and_replaces_the_one_before(any_project: Project) -
         keep_draft(any_project, 1, "anna", content)
         assert find_draft(any_project, 1, "anna") == content
     with pytest.raises(InputError, match="at most 4194304 bytes"):
-        keep_draft(any_project, 1, "anna", "x" * MAX_BYTES)
+        keep_draft(any_project, 1, "anna", "x" * MAX_DRAFT_BYTES)
     with pytest.raises(InputError, match="JSON"):
         keep_draft(any_project, 1, "anna", float("nan"))
 

@@ -15,14 +15,13 @@ import nibabel
 import numpy as np
 import pytest
 
-from medsam2.annotation.cases import find_case, open_case, release
-from medsam2.annotation.journal import find_draft, keep_draft
-from medsam2.annotation.overview import check_files
+from medsam2.annotation.cases import find_case, find_draft, keep_draft, open_case, release
 from medsam2.annotation.project import Project, open_project
 from medsam2.annotation.proposals import masks_in, propose
 from medsam2.annotation.versions import (
     Weights,
     add_proposal,
+    check_files,
     find_version,
     list_versions,
     read_version,

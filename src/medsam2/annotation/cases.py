@@ -1,13 +1,14 @@
-"""The cases of a project: their states, and which user has which case open."""
+"""The cases of a project: their states, who has which case open, and unsaved work (drafts)."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from sqlalchemy import Connection, RowMapping, and_, func, or_, select, union, update
 
-from medsam2.annotation.database import CASES, CHANGES, DRAFTS, EVENTS, VERSIONS, value_of
+from medsam2.annotation.database import CASES, CHANGES, DRAFTS, EVENTS, VERSIONS, replace_row, value_of
 from medsam2.annotation.names import check_comment, check_user
 from medsam2.annotation.project import (
     DONE,
@@ -18,7 +19,10 @@ from medsam2.annotation.project import (
     Project,
     check_change,
 )
-from medsam2.errors import Conflict, UnknownCase
+from medsam2.errors import Conflict, InputError, UnknownCase
+
+MAX_DRAFT_BYTES = 4 * 2**20
+"""Largest draft, as JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,3 +268,39 @@ def holder_of(row: RowMapping, now_ms: int) -> str | None:
 def _case(row: RowMapping, now_ms: int) -> Case:
     holder = holder_of(row, now_ms)
     return value_of(Case, row, holder=holder, holder_until_ms=row["lock_until_ms"] if holder else None)
+
+
+def keep_draft(project: Project, case_id: int, user: str, content: object) -> None:
+    """Store a user's draft of a case in place of the one before, and renew the user's lock.
+
+    Raises:
+        UnknownCase: There is no such case.
+        Conflict: Another user has the case open.
+        InputError: The user's name is invalid, or the draft is too large or not JSON.
+    """
+    user = check_user(user)
+    try:
+        text = json.dumps(content, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"a draft must be JSON: {error}") from None
+    if len(text) > MAX_DRAFT_BYTES:
+        raise InputError(f"a draft has at most {MAX_DRAFT_BYTES} bytes, this one has {len(text)}")
+    with project.transaction() as db:
+        take_lock(db, project, case_id, user)
+        row = {"case": case_id, "user": user, "content": text, "updated_ms": project.now_ms()}
+        replace_row(db, DRAFTS, row)
+
+
+def find_draft(project: Project, case_id: int, user: str) -> object:
+    """Return a user's draft of a case, None if there is none.
+
+    Raises:
+        UnknownCase: There is no such case.
+        InputError: The user's name is invalid.
+    """
+    user = check_user(user)
+    wanted = select(DRAFTS.c.content).where(DRAFTS.c.case == case_id, DRAFTS.c.user == user)
+    with project.transaction() as db:
+        row_of(db, project, case_id)
+        text = db.execute(wanted).scalar()
+    return None if text is None else json.loads(text)

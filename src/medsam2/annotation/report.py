@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
-from medsam2.annotation.attempts import Agreement, mean_dice
 from medsam2.annotation.cases import moment
-from medsam2.annotation.clock import IDLE_COUNTS_S, IDLE_S, NO_OBJECT
-from medsam2.annotation.findings import Findings, Saving, find
+from medsam2.annotation.findings import Agreement, Findings, Saving, find, mean_dice
+from medsam2.annotation.journal import IDLE_COUNTS_S, IDLE_S, NO_OBJECT
 from medsam2.annotation.layout import make_folder
 from medsam2.annotation.project import STATES, Project
 from medsam2.reports.page import PAGE, Picture, png_picture, render, svg_picture, write_text
@@ -78,7 +77,7 @@ def _render(findings: Findings, *, made: str, simulation: str) -> str:
     has_acts = any(one.acts for one in findings.groups)
     return render(
         "annotation",
-        name=findings.record.name,
+        name=findings.name,
         made=_minute(made),
         simulation=simulation,
         counts=_counts(findings),
@@ -106,50 +105,37 @@ def _minute(text: str) -> str:
 
 
 def _counts(findings: Findings) -> str:
-    record = findings.record
-    counts = Counter(case.state for case in record.cases)
+    counts = Counter(case.state for case in findings.cases)
     states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state]) or "none"
-    text = f"{counted(len(record.cases), 'case')}: {states}."
-    if not record.events:
+    text = f"{counted(len(findings.cases), 'case')}: {states}."
+    if not findings.events:
         return f"{text} Nothing was logged yet, so there is no time to report."
-    moments = [event.at_ms for event in record.events]
-    users = {event.user for event in record.events}
+    moments = [event.at_ms for event in findings.events]
+    users = {event.user for event in findings.events}
     first, last = (_minute(moment(pick(moments))) for pick in (min, max))
     return (
-        f"{text} {len(record.events)} events of {counted(len(users), 'user')} were logged "
+        f"{text} {len(findings.events)} events of {counted(len(users), 'user')} were logged "
         f"from {first} to {last}; {len(findings.finished)} of "
-        f"{counted(len(record.attempts), 'attempt')} are finished."
+        f"{counted(len(findings.attempts), 'attempt')} are finished."
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _SavingText:
-    """The saving as the page states it."""
-
-    with_model: str
-    without: str
-    share: str
-    interval: str
-    basis: str
-    chart: Picture | None
-    by_round: Table | None
-
-
-def _saving(findings: Findings, saving: Saving) -> _SavingText:
+def _saving(findings: Findings, saving: Saving) -> dict[str, str | Picture | Table | None]:
+    """Return the saving as the page states it."""
     between = ""
     if saving.interval is not None:
         low, high = saving.interval
         between = f" (95 % interval of the saving: {100 * low:.0f} % to {100 * high:.0f} %)"
     caption = f"Active minutes of the {len(saving.pairs)} cases that were done both ways."
-    return _SavingText(
-        with_model=minutes(saving.with_s),
-        without=minutes(saving.without_s),
-        share=f"{100 * abs(saving.value):.0f} % {'less' if saving.value >= 0 else 'more'}",
-        interval=between,
-        basis=_basis(saving),
-        chart=svg_picture(draw_pairs(saving.pairs), caption) if saving.pairs else None,
-        by_round=_savings_by_round(findings) if len(findings.savings_by_round) > 1 else None,
-    )
+    return {
+        "with_model": minutes(saving.with_s),
+        "without": minutes(saving.without_s),
+        "share": f"{100 * abs(saving.value):.0f} % {'less' if saving.value >= 0 else 'more'}",
+        "interval": between,
+        "basis": _basis(saving),
+        "chart": svg_picture(draw_pairs(saving.pairs), caption) if saving.pairs else None,
+        "by_round": _savings_by_round(findings) if len(findings.savings_by_round) > 1 else None,
+    }
 
 
 def _basis(saving: Saving) -> str:
@@ -211,8 +197,9 @@ def _times(findings: Findings) -> Table | None:
         ),
         rows=tuple(
             (
-                one.title, str(one.mean_s.num_cases), minutes(one.mean_s.value, one.mean_s.interval),
-                minutes(one.median_s), f"{sum(one.acts.values()):.1f}", f"{one.hand_voxels:,.0f}",
+                one.title, str(len(one.seconds)), minutes(one.mean_s, one.interval_s),
+                minutes(median(one.seconds.values())), f"{sum(one.acts.values()):.1f}",
+                f"{one.hand_voxels:,.0f}",
             )
             for one in findings.groups
         ),
@@ -239,10 +226,10 @@ def _agreements(found: Sequence[Agreement], name: Callable[[Agreement], str]) ->
 
 
 def _rounds(findings: Findings) -> Table | None:
-    if not findings.record.rounds:
+    if not findings.rounds:
         return None
     rows = []
-    for one in findings.record.rounds:
+    for one in findings.rounds:
         measures = sorted({*(one.before or {}), *(one.after or {})})
         shown = [f"{name} {_value(one.before, name)} → {_value(one.after, name)}" for name in measures]
         state = "in use" if one.is_in_use else one.state
@@ -257,7 +244,7 @@ def _value(measures: object, name: str) -> str:
 
 
 def _attempts(findings: Findings) -> Table | None:
-    if not findings.record.attempts:
+    if not findings.attempts:
         return None
     return Table(
         header=(
@@ -266,29 +253,31 @@ def _attempts(findings: Findings) -> Table | None:
         rows=tuple(
             (
                 one.case, one.user, "without" if one.baseline else "with", str(one.round),
-                minutes(one.active_s), str(one.num_interactions), f"{one.hand_voxels:,}",
+                minutes(one.work.active_s), str(one.work.num_interactions), f"{one.work.hand_voxels:,}",
                 "yes" if one.is_finished else "no",
             )
-            for one in findings.record.attempts
+            for one in findings.attempts
         ),
         words=frozenset({"user", "model", "finished"}),
     )  # fmt: skip
 
 
 def _attempt_values(findings: Findings) -> Iterable[Sequence[object]]:
-    for one in findings.record.attempts:
-        acts = " ".join(f"{kind}:{count}" for kind, count in sorted(one.acts.items()))
+    for one in findings.attempts:
+        work = one.work
+        acts = " ".join(f"{kind}:{count}" for kind, count in sorted(work.acts.items()))
         yield (
-            one.case, one.user, int(one.baseline), one.round, moment(one.started_ms), f"{one.active_s:.3f}",
-            one.num_interactions, one.hand_voxels, int(one.is_finished), acts,
+            one.case, one.user, int(one.baseline), one.round, moment(work.started_ms), f"{work.active_s:.3f}",
+            work.num_interactions, work.hand_voxels, int(one.is_finished), acts,
         )  # fmt: skip
 
 
 def _object_values(findings: Findings) -> Iterable[Sequence[object]]:
-    for part, one in sorted(findings.record.tallies.items()):
+    names = {case.id: case.name for case in findings.cases}
+    for part, one in sorted(findings.tallies.items()):
         label = "" if part.object == NO_OBJECT else part.object
         yield (
-            findings.record.case_name(part.case), label, part.user, int(part.baseline), part.round,
+            names[part.case], label, part.user, int(part.baseline), part.round,
             f"{one.active_s:.3f}", one.num_interactions, one.hand_voxels,
         )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Versions of masks: each is a file that never changes, and a row that says who made it.
 
 The file is on the disk under its final name before the row is written. If the program ends in between, a file
-without a row remains, which `overview.check_files` lists; a row without its file is impossible.
+without a row remains, which `check_files` lists; a row without its file is impossible.
 """
 
 from __future__ import annotations
@@ -17,7 +17,15 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy import delete, func, select, update
 
-from medsam2.annotation.cases import Case, find_case, holder_of, record_change, row_of, take_lock
+from medsam2.annotation.cases import (
+    Case,
+    find_case,
+    holder_of,
+    list_cases,
+    record_change,
+    row_of,
+    take_lock,
+)
 from medsam2.annotation.database import CASES, DRAFTS, PROJECTS, value_of
 from medsam2.annotation.database import VERSIONS as ROWS
 from medsam2.annotation.layout import (
@@ -31,7 +39,7 @@ from medsam2.annotation.layout import (
     version_path,
 )
 from medsam2.annotation.names import DEFAULT_COLOUR, MAX_LABEL, check_objects, check_user
-from medsam2.annotation.project import DONE, IN_WORK, NEW, PROPOSED, Project
+from medsam2.annotation.project import DONE, FINISHED, IN_WORK, NEW, PROPOSED, Project
 from medsam2.errors import Conflict, InputError, UnknownCase
 from medsam2.imaging.io import read, write
 from medsam2.imaging.volume import Volume, match_order
@@ -307,3 +315,45 @@ def digest(path: Path) -> str | None:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None
+
+
+def check_files(project: Project) -> list[str]:
+    """Compare the files with the database, and restore finished masks that are missing or out of date.
+
+    Returns:
+        A sentence for each finding that a person should look at; no file is deleted.
+
+    Raises:
+        InputError: A file cannot be written.
+    """
+    found: list[str] = []
+    known: set[str] = set()
+    for case in list_cases(project):
+        versions = list_versions(project, case.id)
+        for version in versions:
+            known.add(version.path)
+            if digest(project.folder / version.path) != version.sha256:
+                found.append(f"{version.path}: is missing or was changed after it was saved")
+        newest = latest_done(versions)
+        if newest is not None and case.state in FINISHED:
+            found += _restore(project, case.name, newest, versions)
+    for path in sorted((project.folder / VERSIONS).glob(f"*/*{MASK_SUFFIX}")):
+        relative = path.relative_to(project.folder).as_posix()
+        if relative not in known and not path.name.startswith("."):
+            found.append(f"{relative}: belongs to no version; the program ended while it saved this file")
+    return found
+
+
+def _restore(project: Project, name: str, newest: Version, versions: Sequence[Version]) -> list[str]:
+    """Put the newest finished mask into `labels/final`, unless another program has changed the file there."""
+    target = final_path(project.folder, name)
+    there = digest(target)
+    if there == newest.sha256:
+        return []
+    if there is not None and there not in {version.sha256 for version in versions}:
+        where = target.relative_to(project.folder).as_posix()
+        return [f"{where}: was changed by another program; it was left unchanged"]
+    source = project.folder / newest.path
+    if digest(source) == newest.sha256:
+        publish(source, target)
+    return []

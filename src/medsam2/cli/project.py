@@ -67,7 +67,7 @@ def list_(folder: Path, as_json: bool) -> None:
     """List the cases of FOLDER."""
     with _opened(folder) as found:
         from medsam2.annotation.cases import moment
-        from medsam2.annotation.overview import Overview
+        from medsam2.annotation.journal import Overview
 
         rows = [
             {
@@ -100,8 +100,8 @@ def status(ctx: click.Context, folder: Path, as_json: bool) -> None:
     """
     with _opened(folder) as found:
         from medsam2.annotation.cases import list_cases, list_users
-        from medsam2.annotation.overview import check_files
         from medsam2.annotation.project import STATES
+        from medsam2.annotation.versions import check_files
 
         states = [case.state for case in list_cases(found)]
         counts = {state: states.count(state) for state in STATES}

@@ -8,11 +8,20 @@ from typing import TypeVar
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.responses import JSONResponse
 
-from medsam2.annotation.cases import change_state, find_case, list_users, open_case, release, renew
+from medsam2.annotation.cases import (
+    MAX_DRAFT_BYTES,
+    change_state,
+    find_case,
+    find_draft,
+    keep_draft,
+    list_users,
+    open_case,
+    release,
+    renew,
+)
 from medsam2.annotation.improvement import Rounds
-from medsam2.annotation.journal import MAX_BYTES, find_draft, keep_draft, log_events
+from medsam2.annotation.journal import Overview, log_events
 from medsam2.annotation.layout import thumbnail
-from medsam2.annotation.overview import Overview
 from medsam2.annotation.project import Project
 from medsam2.annotation.report import POLICY, render_report
 from medsam2.annotation.rounds import Improver
@@ -48,7 +57,7 @@ from medsam2.serving.settings import MIB
 PREFIX = "/v1/project"
 _CASE = "/cases/{case_id}"
 _BODY_MIB = 1
-_DRAFT_MIB = MAX_BYTES // MIB + 1  # with the names around it
+_DRAFT_MIB = MAX_DRAFT_BYTES // MIB + 1  # with the names around it
 _MAX_DIGITS = 9  # of a number, so that every database takes it
 
 _Message = TypeVar("_Message", bound=ProjectMessage)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field
 
 from medsam2.annotation.cases import Case, moment
-from medsam2.annotation.overview import Entry
+from medsam2.annotation.journal import Entry
 from medsam2.annotation.project import DONE
 from medsam2.annotation.rounds import Round
 from medsam2.annotation.versions import Version
