@@ -69,15 +69,15 @@ def test_errors_fail_and_warnings_do_not(tmp_path: Path, capsys: pytest.CaptureF
     )
 
 
-def test_a_bank_is_prepared_by_patient_and_only_once(
+def test_stacks_are_prepared_by_patient_and_only_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root, bank = write_set(tmp_path / "set"), tmp_path / "bank"
-    arguments = ["prepare", root, "-o", bank, "--patient", r"(p\d)_", "--window", 0, 100, "--workers", 1]
+    root, stacks = write_set(tmp_path / "set"), tmp_path / "stacks"
+    arguments = ["prepare", root, "-o", stacks, "--patient", r"(p\d)_", "--window", 0, 100, "--workers", 1]
     arguments += ["--shares", 0.4, 0.3, 0.3, "--label", "1=liver"]
     assert medsam2(*arguments, "--json") == 0
     facts = json.loads(capsys.readouterr().out)
-    listed = json.loads((bank / "bank.json").read_text(encoding="utf-8"))
+    listed = json.loads((stacks / "bank.json").read_text(encoding="utf-8"))
     parts = {
         split: {name[:2] for name in names}
         for split, names in {
@@ -92,11 +92,11 @@ def test_a_bank_is_prepared_by_patient_and_only_once(
     assert facts["objects"] == facts["left_out"] == facts["train_files"] + facts["validation_files"]
     assert listed["train"][0]["objects"] == ["liver"]
     assert listed["train"][0]["window"] == [0.0, 100.0]
-    written = {path: path.stat().st_mtime_ns for path in bank.glob("*.npz")}
+    written = {path: path.stat().st_mtime_ns for path in stacks.glob("*.npz")}
     assert medsam2(*arguments) == 0
-    assert {path: path.stat().st_mtime_ns for path in bank.glob("*.npz")} == written
+    assert {path: path.stat().st_mtime_ns for path in stacks.glob("*.npz")} == written
     captured = capsys.readouterr()
-    assert captured.out == f"{bank}\n"
+    assert captured.out == f"{stacks}\n"
     assert "left out as too small" in captured.err
 
 
@@ -104,9 +104,9 @@ def test_a_scan_that_fails_is_named_and_the_exit_code_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = write_set(tmp_path / "set", empty=True)
-    assert medsam2("prepare", root, "-o", tmp_path / "bank", "--workers", 1) == 1
+    assert medsam2("prepare", root, "-o", tmp_path / "stacks", "--workers", 1) == 1
     assert "medsam2: p2_a is left out: the mask is empty" in capsys.readouterr().err
-    assert len(list((tmp_path / "bank").glob("*.npz"))) == 4
+    assert len(list((tmp_path / "stacks").glob("*.npz"))) == 4
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ warmup_steps = 1
 def test_the_shipped_weights_train_on_a_folder_of_nnunet(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root, bank = tmp_path / "Dataset001_Abdomen", tmp_path / "bank"
+    root, stacks = tmp_path / "Dataset001_Abdomen", tmp_path / "stacks"
     for folder in ("imagesTr", "labelsTr"):
         (root / folder).mkdir(parents=True)
     for number, name in enumerate(("ct_ts_3mm", "mr_ts_abdomen")):
@@ -181,15 +181,15 @@ def test_the_shipped_weights_train_on_a_folder_of_nnunet(
         shutil.copyfile(SHARED / name / "mask.nii.gz", root / "labelsTr" / f"a_{number:03d}.nii.gz")
     table = {"channel_names": {"0": "scan"}, "labels": {"background": 0, "spleen": 1, "liver": 5}}
     (root / "dataset.json").write_text(json.dumps(table))
-    assert medsam2("prepare", root, "-o", bank, "--shares", 0.5, 0.5, 0, "--workers", 1) == 0
+    assert medsam2("prepare", root, "-o", stacks, "--shares", 0.5, 0.5, 0, "--workers", 1) == 0
     capsys.readouterr()
-    listed = json.loads((bank / "bank.json").read_text(encoding="utf-8"))
+    listed = json.loads((stacks / "bank.json").read_text(encoding="utf-8"))
     assert all({"liver", "spleen"} <= set(listed[split][0]["objects"]) for split in ("train", "validation"))
 
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(RECIPE)
     command = [sys.executable, "-m", "medsam2", "train", str(recipe), "-o", str(tmp_path / "run")]
-    command += ["--bank", str(bank), "--device", "cpu", "--workers", "1"]
+    command += ["--stacks", str(stacks), "--device", "cpu", "--workers", "1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert "step 3/3" in done.stderr
@@ -202,4 +202,4 @@ def test_the_shipped_weights_train_on_a_folder_of_nnunet(
     assert sum(not before[name].equal(after[name]) for name in before) > len(before) / 2
     data = json.loads((tmp_path / "run" / "config.json").read_text())["data"]
     assert (data["stacks"], data["validation_stacks"]) == (1, 1)
-    assert len(list(bank.glob("*.npz"))) == 2, "nothing is generated beside them"
+    assert len(list(stacks.glob("*.npz"))) == 2, "nothing is generated beside them"

@@ -1,4 +1,4 @@
-"""`medsam2 data paint`: a bank, exit codes, one sentence for each map that cannot be used."""
+"""`medsam2 data paint`: stacks, exit codes, one sentence for each map that cannot be used."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def paint(*arguments: object) -> int:
     return run(["data", "paint", *(str(argument) for argument in arguments)])
 
 
-def test_a_bank_is_filled(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    bank = tmp_path / "bank"
-    assert paint(bank, "--maps", table, "--stacks", 2, "--first-seed", 5, "--processes", 1) == 0
+def test_stacks_are_painted(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stacks = tmp_path / "stacks"
+    assert paint(stacks, "--maps", table, "--stacks", 2, "--first-seed", 5, "--processes", 1) == 0
     captured = capsys.readouterr()
-    assert captured.out == f"{bank}\n"
+    assert captured.out == f"{stacks}\n"
     assert captured.err.startswith("medsam2: 2 stacks of 1 label maps, ")
-    files = [entry["file"] for entry in json.loads((bank / "bank.json").read_text())["train"]]
+    files = [entry["file"] for entry in json.loads((stacks / "bank.json").read_text())["train"]]
     assert files == ["painted-000005.npz", "painted-000006.npz"]
-    assert sorted(path.name for path in bank.glob("*.npz")) == files
+    assert sorted(path.name for path in stacks.glob("*.npz")) == files
 
 
 def test_the_rest_goes_on(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,25 +42,25 @@ def test_the_rest_goes_on(table: Path, tmp_path: Path, capsys: pytest.CaptureFix
     other.write_text("name,path\nb,b.nii.gz\n")
     with table.open("a") as stream:
         stream.write("c,c.nii.gz\n")
-    bank = tmp_path / "bank"
+    stacks = tmp_path / "stacks"
     arguments = ["--maps", other, "--maps", table, "--stacks", 1, "--processes", 1]
-    assert paint(bank, *arguments) == 1
+    assert paint(stacks, *arguments) == 1
     errors = capsys.readouterr().err.splitlines()
     assert "other.csv: line 1: the column file is missing" in errors[0]
     assert "maps.csv: line 3: there is no file c.nii.gz" in errors[1]
     assert errors[2].startswith("medsam2: 1 stacks of 1 label maps")
-    assert (bank / "painted-000000.npz").is_file()
+    assert (stacks / "painted-000000.npz").is_file()
 
 
 @pytest.mark.parametrize("weight", ["torso", "=3", "torso=-1", "torso=much"])
 def test_a_bad_weight_is_said(
     table: Path, tmp_path: Path, weight: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert paint(tmp_path / "bank", "--maps", table, "--weight", weight) == 2
+    assert paint(tmp_path / "stacks", "--maps", table, "--weight", weight) == 2
     assert "--weight is a part of a name and a factor" in capsys.readouterr().err
-    assert not (tmp_path / "bank").exists()
+    assert not (tmp_path / "stacks").exists()
 
 
 def test_all_maps_left_out(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert paint(tmp_path / "bank", "--maps", table, "--weight", "a=0") == 2
+    assert paint(tmp_path / "stacks", "--maps", table, "--weight", "a=0") == 2
     assert "there is no label map to paint from" in capsys.readouterr().err

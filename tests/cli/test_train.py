@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from medsam2.checkpoints import load_network
 from medsam2.cli.main import run
 from medsam2.model.config import PRESETS
-from medsam2.training.bank import MANIFEST
+from medsam2.training.stack_files import MANIFEST
 
 RECIPE = """
 preset = "compact"
@@ -77,8 +77,8 @@ def test_two_processes_share_a_run_and_resume_it(tmp_path: Path) -> None:
     assert any((first[name] != later[name]).any() for name in first)
 
 
-def _write_bank(folder: Path) -> None:
-    """A prepared bank: a stack to train on and one to validate on."""
+def _write_stacks(folder: Path) -> None:
+    """Prepared stacks: one to train on and one to validate on."""
     folder.mkdir()
     labels = np.zeros((6, 64, 72), np.uint8)
     labels[1:5, 16:40, 20:48] = 1
@@ -95,8 +95,9 @@ def test_a_fine_tuning_ends_in_weights_and_a_report(
 ) -> None:
     recipe, output = tmp_path / "recipe.toml", tmp_path / "run"
     recipe.write_text("keep_best = true\nreport_cases = 5\n" + RECIPE.format(steps=1))
-    _write_bank(tmp_path / "bank")
-    command = ["train", str(recipe), "-o", str(output), "--bank", str(tmp_path / "bank"), "--device", "cpu"]
+    _write_stacks(tmp_path / "stacks")
+    command = ["train", str(recipe), "-o", str(output), "--device", "cpu"]
+    command += ["--bank", str(tmp_path / "stacks")]  # the former name of --stacks
     assert run([*command, "--weights", "compact"]) == 0
     said = capsys.readouterr()
     assert "step 0/1 (clips) validation Dice" in said.err
@@ -124,9 +125,10 @@ def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path, capsys: pytest
 def test_processes_may_be_started_by_torchrun(tmp_path: Path) -> None:
     recipe, output = tmp_path / "recipe.toml", tmp_path / "run"
     recipe.write_text(RECIPE.format(steps=1))
-    _write_bank(tmp_path / "bank")
+    _write_stacks(tmp_path / "stacks")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    command += ["-m", "medsam2", "train", str(recipe), "-o", str(output), "--bank", str(tmp_path / "bank")]
+    command += ["-m", "medsam2", "train", str(recipe), "-o", str(output)]
+    command += ["--stacks", str(tmp_path / "stacks")]
     done = subprocess.run(
         [*command, "--device", "cpu", "--processes", "2"],
         capture_output=True, text=True, timeout=300, check=False,

@@ -1,4 +1,4 @@
-"""Banks of a few made stacks, and the official network in a size for tests."""
+"""Folders of a few made stacks, and the official network in a size for tests."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import pytest
 
 from medsam2.model.config import PRESETS
 from medsam2.model.network import Network
-from medsam2.training.bank import MANIFEST, build_bank
+from medsam2.training.stack_files import MANIFEST, generate_stacks
 
-WriteBank = Callable[..., Path]
+WriteStacks = Callable[..., Path]
 
 
 @pytest.fixture
-def write_bank(tmp_path: Path) -> WriteBank:
-    """Write a prepared bank of stacks; each is `image`, `labels` and what its entry in the list has."""
+def write_stacks(tmp_path: Path) -> WriteStacks:
+    """Write prepared stacks; each is `image`, `labels` and what its entry in the list has."""
 
     def write(train: Sequence[Mapping[str, object]], validation: Sequence[Mapping[str, object]] = ()) -> Path:
-        folder = tmp_path / "made-bank"
+        folder = tmp_path / "made-stacks"
         folder.mkdir()
         listed: dict[str, list[dict[str, object]]] = {"train": [], "validation": []}
         for split, stacks in (("train", train), ("validation", validation)):
@@ -38,10 +38,10 @@ def write_bank(tmp_path: Path) -> WriteBank:
 
 
 @pytest.fixture(scope="module")
-def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def stacks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three generated stacks."""
-    folder = tmp_path_factory.mktemp("bank")
-    list(build_bank(folder, range(3), workers=1))
+    folder = tmp_path_factory.mktemp("stacks")
+    list(generate_stacks(folder, range(3), workers=1))
     return folder
 
 

@@ -20,9 +20,9 @@ DATA = DataConfig(stacks=3, validation_stacks=0)
 REQUESTS = [Request(phase=PHASE, step=step, clips=range(2)) for step in range(4)]
 
 
-def _source(preset: str, bank: Path, data: DataConfig, workers: int) -> ClipSource:
+def _source(preset: str, stacks: Path, data: DataConfig, workers: int) -> ClipSource:
     config = TrainConfig(preset=preset, phases=(PHASE,), data=data)
-    return ClipSource(training_of(config, bank, torch.device("cpu")), 5, workers)
+    return ClipSource(training_of(config, stacks, torch.device("cpu")), 5, workers)
 
 
 def _content(drawn: Drawn) -> bytes:
@@ -33,19 +33,19 @@ def _content(drawn: Drawn) -> bytes:
 
 
 @pytest.mark.parametrize("preset", ["compact", "tiny-512"])
-def test_worker_processes_draw_the_same_clips(preset: str, bank: Path) -> None:
+def test_worker_processes_draw_the_same_clips(preset: str, stacks: Path) -> None:
     data = dataclasses.replace(DATA, single_share=0.5) if preset == "compact" else DATA
     found = []
     for workers in (0, 2):
-        source = _source(preset, bank, data, workers)
+        source = _source(preset, stacks, data, workers)
         found.append([_content(drawn) for drawn in source.draw(REQUESTS)])
         source.close()
     assert found[0] == found[1]
     assert len(set(found[0])) == len(REQUESTS)
 
 
-def test_an_error_in_a_worker_process_is_the_same_error(bank: Path) -> None:
-    source = _source("compact", bank, dataclasses.replace(DATA, min_area=10**6), 1)
+def test_an_error_in_a_worker_process_is_the_same_error(stacks: Path) -> None:
+    source = _source("compact", stacks, dataclasses.replace(DATA, min_area=10**6), 1)
     with pytest.raises(InputError, match=r"no object for a clip was found in 60 draws"):
         list(source.draw(REQUESTS))
     source.close()

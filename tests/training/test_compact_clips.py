@@ -18,17 +18,17 @@ from medsam2.training.config import DataConfig
 GREY_STEP = 5  # between slices of a stack whose greys are the slices' numbers
 LARGE = DataConfig(zoom=(2.0, 2.0), min_side=(1, 1), center_shift=0.0)
 
-WriteBank = Callable[..., Path]
+WriteStacks = Callable[..., Path]
 
 
 def _draw(
-    bank: Path, config: DataConfig, count: int, *, clip_length: int = 4, size: int = 16,
+    stacks: Path, config: DataConfig, count: int, *, clip_length: int = 4, size: int = 16,
     augment: bool = False, num_stacks: int = 1, seed: int = 0,
 ) -> CompactClips:  # fmt: skip
     sources = [np.random.default_rng((seed, clip)) for clip in range(count)]
-    mixture = Mixture(bank, range(num_stacks), config)
+    mixture = Mixture(stacks, range(num_stacks), config)
     return draw_compact_clips(
-        bank, mixture, config, sources, clip_length=clip_length, image_size=size, augment=augment
+        stacks, mixture, config, sources, clip_length=clip_length, image_size=size, augment=augment
     )
 
 
@@ -47,9 +47,9 @@ def _slices(clips: CompactClips) -> np.ndarray:
     return numbers
 
 
-def test_the_state_of_chance_gives_the_clip(bank: Path) -> None:
+def test_the_state_of_chance_gives_the_clip(stacks: Path) -> None:
     first, again, other = (
-        _draw(bank, DataConfig(), 3, size=64, augment=True, num_stacks=3, seed=seed) for seed in (1, 1, 2)
+        _draw(stacks, DataConfig(), 3, size=64, augment=True, num_stacks=3, seed=seed) for seed in (1, 1, 2)
     )
     assert first.images.shape == (3, 6, 64, 64)
     assert first.targets.shape == (3, 4, 64, 64)
@@ -63,19 +63,19 @@ def test_the_state_of_chance_gives_the_clip(bank: Path) -> None:
     assert set(first.targets.unique().tolist()) == {0.0, 1.0}
 
 
-def test_a_clip_does_not_depend_on_those_beside_it(bank: Path) -> None:
-    many = _draw(bank, DataConfig(), 3, size=32, augment=True, num_stacks=3)
+def test_a_clip_does_not_depend_on_those_beside_it(stacks: Path) -> None:
+    many = _draw(stacks, DataConfig(), 3, size=32, augment=True, num_stacks=3)
     sources = [np.random.default_rng((0, 2))]
-    mixture = Mixture(bank, range(3), DataConfig())
+    mixture = Mixture(stacks, range(3), DataConfig())
     alone = draw_compact_clips(
-        bank, mixture, DataConfig(), sources, clip_length=4, image_size=32, augment=True
+        stacks, mixture, DataConfig(), sources, clip_length=4, image_size=32, augment=True
     )
     assert torch.equal(many.images[2], alone.images[0])
 
 
-def test_the_prompted_slice_is_the_second(write_bank: WriteBank) -> None:
+def test_the_prompted_slice_is_the_second(write_stacks: WriteStacks) -> None:
     stack = _numbered(40, 10, 29)
-    clips = _draw(write_bank([stack]), LARGE, 60)
+    clips = _draw(write_stacks([stack]), LARGE, 60)
     slices = _slices(clips)
     steps = np.diff(slices, axis=1)
     assert ((slices[:, 1] >= 10) & (slices[:, 1] <= 29)).all(), "the object is there"
@@ -88,8 +88,8 @@ def test_the_prompted_slice_is_the_second(write_bank: WriteBank) -> None:
     np.testing.assert_array_equal(is_there, (tracked >= 10) & (tracked <= 29))
 
 
-def test_what_lies_beyond_the_end_does_not_count(write_bank: WriteBank) -> None:
-    clips = _draw(write_bank([_numbered(3, 0, 2)]), LARGE, 20, clip_length=6)
+def test_what_lies_beyond_the_end_does_not_count(write_stacks: WriteStacks) -> None:
+    clips = _draw(write_stacks([_numbered(3, 0, 2)]), LARGE, 20, clip_length=6)
     slices, counts = _slices(clips), clips.counts.numpy()
     assert (counts[:, 0] == 1).all()
     # Beyond the end the last slice is shown again.
@@ -98,22 +98,22 @@ def test_what_lies_beyond_the_end_does_not_count(write_bank: WriteBank) -> None:
     assert len(set(counts.sum(axis=1))) == 3, "it begins at any of the three"
 
 
-def test_stills_are_clips_of_which_one_slice_counts(write_bank: WriteBank) -> None:
-    clips = _draw(write_bank([_numbered(1, 0, 0)]), LARGE, 3, clip_length=3)
+def test_stills_are_clips_of_which_one_slice_counts(write_stacks: WriteStacks) -> None:
+    clips = _draw(write_stacks([_numbered(1, 0, 0)]), LARGE, 3, clip_length=3)
     assert clips.counts.tolist() == [[1.0, 0.0, 0.0]] * 3
 
 
-def test_objects_end_in_a_share_of_the_clips(write_bank: WriteBank) -> None:
-    clips = _draw(write_bank([_numbered(60, 20, 39)]), LARGE, 200, clip_length=5)
+def test_objects_end_in_a_share_of_the_clips(write_stacks: WriteStacks) -> None:
+    clips = _draw(write_stacks([_numbered(60, 20, 39)]), LARGE, 200, clip_length=5)
     ends = ~clips.targets[:, -1].flatten(1).any(dim=1)
     # By 0.45 of the clips that look for an end; the others come to one where they begin near it.
     assert 0.45 < float(ends.float().mean()) < 0.75
 
 
-def test_small_slices_of_an_object_are_not_prompted(write_bank: WriteBank) -> None:
+def test_small_slices_of_an_object_are_not_prompted(write_stacks: WriteStacks) -> None:
     stack = _numbered(9, 3, 5)
     stack["labels"][[2, 6], 20:22, 20:22] = 1  # type: ignore[index]
-    slices = _slices(_draw(write_bank([stack]), LARGE, 60))
+    slices = _slices(_draw(write_stacks([stack]), LARGE, 60))
     assert set(slices[:, 1]) == {3, 4, 5}
 
 
@@ -128,12 +128,12 @@ def _disc(side: int, radius: float) -> dict[str, object]:
 @pytest.mark.parametrize(("side", "radius"), [(96, 30.0), (64, 10.5), (701, 220.0)], ids=str)
 @pytest.mark.parametrize("augment", [False, True])
 def test_masks_lie_on_the_image(
-    write_bank: WriteBank, monkeypatch: pytest.MonkeyPatch, side: int, radius: float, augment: bool
+    write_stacks: WriteStacks, monkeypatch: pytest.MonkeyPatch, side: int, radius: float, augment: bool
 ) -> None:
     monkeypatch.setattr(clips_module, "change_greys", lambda clip, _modality, _rng: clip)
-    bank = write_bank([_disc(side, radius)])
+    stacks = write_stacks([_disc(side, radius)])
     size = 48
-    clips = _draw(bank, LARGE, 12, clip_length=2, size=size, augment=augment)
+    clips = _draw(stacks, LARGE, 12, clip_length=2, size=size, augment=augment)
     assert torch.equal(clips.images[:, 1:-1] > 0.5, clips.targets > 0.5)
     pixel = torch.arange(size) - (size - 1) / 2
     for target in clips.targets.flatten(0, 1):
@@ -146,13 +146,13 @@ def test_masks_lie_on_the_image(
         assert abs(columns - rows) <= 1, "it is neither stretched nor sheared"
 
 
-def test_clips_are_turned_and_mirrored(write_bank: WriteBank, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clips_are_turned_and_mirrored(write_stacks: WriteStacks, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clips_module, "change_greys", lambda clip, _modality, _rng: clip)
     stack = _disc(64, 0.1)
     for part, value in (("image", 255), ("labels", 1)):  # a pointer to the right, longer above
         stack[part][:, 20:44, 26:30] = value  # type: ignore[index]
         stack[part][:, 20:24, 30:40] = value  # type: ignore[index]
-    clips = _draw(write_bank([stack]), LARGE, 24, clip_length=1, size=32, augment=True)
+    clips = _draw(write_stacks([stack]), LARGE, 24, clip_length=1, size=32, augment=True)
     assert torch.equal(clips.images[:, 1:-1] > 0.5, clips.targets > 0.5)
     assert len({target.numpy().tobytes() for target in clips.targets}) > 20
     # No turn changes the sign of this product of moments, a mirror does.
@@ -165,25 +165,25 @@ def test_clips_are_turned_and_mirrored(write_bank: WriteBank, monkeypatch: pytes
     assert hands == {-1, 1}
 
 
-def test_far_clips_show_the_object_smaller(write_bank: WriteBank) -> None:
-    bank = write_bank([_disc(128, 12.0)])
+def test_far_clips_show_the_object_smaller(write_stacks: WriteStacks) -> None:
+    stacks = write_stacks([_disc(128, 12.0)])
     far = DataConfig(zoom=(2.0, 2.0), min_side=(1, 1), center_shift=0.0, far_share=0.5, far_zoom=(4.0, 4.0))
-    areas = _draw(bank, far, 30, clip_length=1, size=32).targets.sum(dim=(1, 2, 3))
+    areas = _draw(stacks, far, 30, clip_length=1, size=32).targets.sum(dim=(1, 2, 3))
     near = areas > 1.5 * areas.min()
     assert 5 < int(near.sum()) < 25
     assert float(areas[near].mean() / areas[~near].mean()) == pytest.approx(4, rel=0.1)
 
 
-def test_beyond_the_edge_is_black_or_goes_on(write_bank: WriteBank) -> None:
+def test_beyond_the_edge_is_black_or_goes_on(write_stacks: WriteStacks) -> None:
     labels = np.zeros((3, 16, 16), np.uint8)
     labels[:, 4:12, 4:12] = 1
-    bank = write_bank([{"image": np.full(labels.shape, 200, np.uint8), "labels": labels}])
+    stacks = write_stacks([{"image": np.full(labels.shape, 200, np.uint8), "labels": labels}])
     wide = DataConfig(zoom=(4.0, 4.0), min_side=(1, 1), center_shift=0.0)
-    corners = _draw(bank, wide, 20, clip_length=1).images[:, 1, 0, 0].tolist()
+    corners = _draw(stacks, wide, 20, clip_length=1).images[:, 1, 0, 0].tolist()
     assert {round(grey * 255) for grey in corners} == {0, 200}
 
 
-def test_objects_that_are_too_small_are_refused(write_bank: WriteBank) -> None:
+def test_objects_that_are_too_small_are_refused(write_stacks: WriteStacks) -> None:
     stack = _numbered(3, 0, 2)
     with pytest.raises(InputError, match=r"no object .* in 60 draws; an object needs 200 pixels in a slice"):
-        _draw(write_bank([stack]), DataConfig(min_area=200), 1)
+        _draw(write_stacks([stack]), DataConfig(min_area=200), 1)

@@ -1,4 +1,4 @@
-"""A bank cut from labelled scans: voxels, objects, sizes, resumed work, and a training run on it."""
+"""Stacks cut from labelled scans: voxels, objects, sizes, resumed work, and a training run on it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from medsam2.errors import InputError
-from medsam2.training.bank import build_bank, entry_of, load_stack, stack_path, use_bank
 from medsam2.training.config import DataConfig, PhaseConfig, TrainConfig
 from medsam2.training.datasets.layouts import read_data_set
 from medsam2.training.datasets.objects import MIN_SLICES, find_objects, plan_parts
 from medsam2.training.datasets.prepare import PreparedCase, PrepareOptions, prepare
 from medsam2.training.datasets.splits import split_by_patient
 from medsam2.training.official_clips import draw_official_clips
+from medsam2.training.stack_files import entry_of, generate_stacks, load_stack, stack_path, use_stacks
 
 SHAPE = (12, 40, 48)  # (z, y, x)
 AFFINE = np.diag([-1.0, -1.0, 3.0, 1.0])
@@ -54,39 +54,39 @@ def folder(tmp_path: Path) -> Path:
 
 
 def fill(
-    root: Path, bank: Path, options: PrepareOptions | None = None, workers: int = 1
+    root: Path, stacks: Path, options: PrepareOptions | None = None, workers: int = 1
 ) -> list[PreparedCase]:
     splits = split_by_patient(read_data_set(root).scans, (0.6, 0.4, 0.0), seed=1)
-    return list(prepare(splits, bank, options or PrepareOptions(), workers))
+    return list(prepare(splits, stacks, options or PrepareOptions(), workers))
 
 
 def test_stacks_hold_the_scan_as_inference_would_see_it(folder: Path, tmp_path: Path) -> None:
-    cases = fill(folder, tmp_path / "bank")
+    cases = fill(folder, tmp_path / "stacks")
     assert [case.error for case in cases] == [None] * 3
     assert [len(case.files) for case in cases] == [1] * 3
     assert cases[0].objects == (("liver", "lesion"),)
     assert cases[0].window == (-160.0, 240.0)
     number = int(cases[0].name[1:])
     image, mask = draw_scan(number)
-    stack = load_stack(tmp_path / "bank", 0)
+    stack = load_stack(tmp_path / "stacks", 0)
     expected = np.uint8((np.clip(image, -160, 240).astype(float) + 160) / 400 * 255)
     assert np.array_equal(stack.image, expected)
     assert np.array_equal(stack.labels, np.where(mask == 3, 0, mask))
     assert stack.areas[1].tolist() == (mask == 1).sum(axis=(1, 2)).tolist()
     assert (stack.modality, stack.spacing_mm) == ("CT", (1.0, 1.0, 3.0))
-    entry = entry_of(tmp_path / "bank", 0)
+    entry = entry_of(tmp_path / "stacks", 0)
     assert entry is not None
     assert (entry.case, entry.objects) == (cases[0].name, ("liver", "lesion"))
-    listed = json.loads((tmp_path / "bank" / "bank.json").read_text(encoding="utf-8"))
+    listed = json.loads((tmp_path / "stacks" / "bank.json").read_text(encoding="utf-8"))
     assert [len(listed[split]) for split in ("train", "validation", "test")] == [2, 1, 0]
 
 
 def test_pieces_planes_and_windows(folder: Path, tmp_path: Path) -> None:
     options = PrepareOptions(pieces=True, plane="coronal", window=(0.0, 255.0), smallest_area=4)
-    cases = fill(folder, tmp_path / "bank", options)
+    cases = fill(folder, tmp_path / "stacks", options)
     assert cases[0].objects == (("liver", "lesion", "lesion"),)
     assert cases[0].num_left_out == 1, "the speck"
-    stack = load_stack(tmp_path / "bank", 0)
+    stack = load_stack(tmp_path / "stacks", 0)
     image, mask = draw_scan(int(cases[0].name[1:]))
     assert np.array_equal(stack.image, np.clip(image, 0, 255).astype(np.uint8).transpose(1, 0, 2))
     assert stack.spacing_mm == (1.0, 3.0, 1.0), "x and y of a coronal slice, then the step between slices"
@@ -97,32 +97,32 @@ def test_pieces_planes_and_windows(folder: Path, tmp_path: Path) -> None:
 
 
 def test_work_that_is_done_is_not_done_again(folder: Path, tmp_path: Path) -> None:
-    bank = tmp_path / "bank"
-    first = fill(folder, bank)
-    written = {path.name: path.stat().st_mtime_ns for path in bank.glob("*.npz")}
-    (bank / first[2].files[0]).unlink()
-    assert fill(folder, bank, workers=2) == first
-    again = {path.name: path.stat().st_mtime_ns for path in bank.glob("*.npz")}
+    stacks = tmp_path / "stacks"
+    first = fill(folder, stacks)
+    written = {path.name: path.stat().st_mtime_ns for path in stacks.glob("*.npz")}
+    (stacks / first[2].files[0]).unlink()
+    assert fill(folder, stacks, workers=2) == first
+    again = {path.name: path.stat().st_mtime_ns for path in stacks.glob("*.npz")}
     assert again.keys() == written.keys()
     changed = {name for name in again if again[name] != written[name]}
     assert changed == set(first[2].files)
-    other = fill(folder, bank, PrepareOptions(window="liver"))
-    assert {path.name for path in bank.glob("*.npz")} == {file for case in other for file in case.files}
+    other = fill(folder, stacks, PrepareOptions(window="liver"))
+    assert {path.name for path in stacks.glob("*.npz")} == {file for case in other for file in case.files}
     assert not {file for case in other for file in case.files} & written.keys()
-    assert np.array_equal(load_stack(bank, 0).labels, np.load(stack_path(bank, 0))["labels"])
-    assert not list(bank.rglob(".*")), "no temporary file is left"
+    assert np.array_equal(load_stack(stacks, 0).labels, np.load(stack_path(stacks, 0))["labels"])
+    assert not list(stacks.rglob(".*")), "no temporary file is left"
 
 
 def test_a_scan_that_fails_does_not_stop_the_rest(folder: Path, tmp_path: Path) -> None:
     image, mask = draw_scan(7)
     write_scan(folder, "p8", image, mask[:5])
     write_scan(folder, "p9", image, mask * 0)
-    errors = {case.name: case.error for case in fill(folder, tmp_path / "bank") if case.error}
+    errors = {case.name: case.error for case in fill(folder, tmp_path / "stacks") if case.error}
     assert errors == {
         "p8": "the mask has 48 x 40 x 5 voxels (x, y, z), the image 48 x 40 x 12",
         "p9": "the mask is empty",
     }
-    listed = json.loads((tmp_path / "bank" / "bank.json").read_text(encoding="utf-8"))
+    listed = json.loads((tmp_path / "stacks" / "bank.json").read_text(encoding="utf-8"))
     assert listed["failed"] == errors
     for number in range(3):
         (folder / "labelsTr" / f"p{number}.nii.gz").unlink()
@@ -131,14 +131,14 @@ def test_a_scan_that_fails_does_not_stop_the_rest(folder: Path, tmp_path: Path) 
     assert not (tmp_path / "other" / "bank.json").exists()
 
 
-def test_a_bank_of_another_kind_is_left_alone(folder: Path, tmp_path: Path) -> None:
-    bank = tmp_path / "bank"
-    bank.mkdir()
-    np.savez(bank / "000000.npz", image=np.zeros(3))
-    with pytest.raises(InputError, match=r"holds 000000\.npz, which is no file of a prepared bank"):
-        fill(folder, bank)
+def test_other_stacks_are_left_alone(folder: Path, tmp_path: Path) -> None:
+    stacks = tmp_path / "stacks"
+    stacks.mkdir()
+    np.savez(stacks / "000000.npz", image=np.zeros(3))
+    with pytest.raises(InputError, match=r"holds 000000\.npz, which was not prepared from a scan"):
+        fill(folder, stacks)
     with pytest.raises(InputError, match="no folder can be made here"):
-        fill(folder, bank / "000000.npz")
+        fill(folder, stacks / "000000.npz")
 
 
 @pytest.mark.parametrize(
@@ -200,15 +200,15 @@ def test_crops_hold_the_voxels_of_the_scan(tmp_path: Path) -> None:
     mask[30:37, 150:180, 160:200] = 2
     for name in ("a", "b"):
         np.savez(tmp_path / f"{name}.npz", imgs=image, gts=mask)
-    bank = tmp_path / "bank"
+    stacks = tmp_path / "stacks"
     (tmp_path / "a.npz").rename(tmp_path / "CT_a.npz")
     found = read_data_set(tmp_path)
-    cases = list(prepare(split_by_patient(found.scans), bank, PrepareOptions(file_bytes=2**21)))
+    cases = list(prepare(split_by_patient(found.scans), stacks, PrepareOptions(file_bytes=2**21)))
     assert [len(case.files) for case in cases] == [2, 2]
     assert cases[0].window == (0.0, 255.0), "the greys of an npz stay"
     for number, objects in enumerate(cases[0].objects):
-        assert (bank / cases[0].files[number]).stat().st_size <= 2**21 + 1024
-        stack = load_stack(bank, number)
+        assert (stacks / cases[0].files[number]).stat().st_size <= 2**21 + 1024
+        stack = load_stack(stacks, number)
         (name,) = objects
         z, y, x = (np.flatnonzero(stack.labels.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1)))
         (box,) = [one.box for one in find_objects(mask, {}) if one.name == name]
@@ -216,32 +216,32 @@ def test_crops_hold_the_voxels_of_the_scan(tmp_path: Path) -> None:
         assert np.array_equal(stack.image[stack.labels == 1], image[mask == int(name)])
 
 
-def test_a_run_takes_the_numbers_of_its_bank(folder: Path, tmp_path: Path) -> None:
-    bank = tmp_path / "bank"
-    fill(folder, bank)
-    config = use_bank(_config(steps=1), bank)
+def test_a_run_takes_the_numbers_of_its_stacks(folder: Path, tmp_path: Path) -> None:
+    stacks = tmp_path / "stacks"
+    fill(folder, stacks)
+    config = use_stacks(_config(steps=1), stacks)
     assert (config.data.first_seed, config.data.stacks, config.data.validation_stacks) == (0, 2, 1)
-    assert use_bank(_config(steps=1), tmp_path) == _config(steps=1)
-    assert list(build_bank(bank, range(3), 1)) == [3]
+    assert use_stacks(_config(steps=1), tmp_path) == _config(steps=1)
+    assert list(generate_stacks(stacks, range(3), 1)) == [3]
     with pytest.raises(InputError, match="has 3 prepared stacks, numbered from 0; none is number 3"):
-        list(build_bank(bank, range(4), 1))
+        list(generate_stacks(stacks, range(4), 1))
     drawn = draw_official_clips(
-        bank, range(2), DataConfig(), [np.random.default_rng(0)] * 2,
+        stacks, range(2), DataConfig(), [np.random.default_rng(0)] * 2,
         clip_length=3, image_size=64, augment=True,
     )  # fmt: skip
     assert drawn.images.shape == (2, 3, 64, 64)
     assert drawn.targets[:, 0].any()
     with pytest.raises(InputError, match="a clip of 40 slices needs stacks of as many"):
         draw_official_clips(
-            bank, range(2), DataConfig(), [np.random.default_rng(0)],
+            stacks, range(2), DataConfig(), [np.random.default_rng(0)],
             clip_length=40, image_size=64, augment=False,
         )  # fmt: skip
-    stack_path(bank, 1).unlink()
-    with pytest.raises(InputError, match="is on the bank's list and not there; prepare it again"):
-        list(build_bank(bank, range(3), 1))
-    (bank / "bank.json").write_text("{}")
-    with pytest.raises(InputError, match="is no list of a prepared bank"):
-        use_bank(config, bank)
+    stack_path(stacks, 1).unlink()
+    with pytest.raises(InputError, match="is on the list of stacks and not there; prepare them again"):
+        list(generate_stacks(stacks, range(3), 1))
+    (stacks / "bank.json").write_text("{}")
+    with pytest.raises(InputError, match="is no list of prepared stacks"):
+        use_stacks(config, stacks)
 
 
 def _config(steps: int) -> TrainConfig:

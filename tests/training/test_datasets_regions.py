@@ -61,14 +61,14 @@ def test_a_region_is_a_union(tmp_path: Path) -> None:
     assert {stack.num_found for stack in stacks} == {3}
 
 
-def test_a_bank_of_regions(tmp_path: Path) -> None:
+def test_stacks_of_regions(tmp_path: Path) -> None:
     data = read_data_set(nnunet(tmp_path / "set"))
     splits = {"train": data.scans[:1], "validation": data.scans[1:]}
-    cases = list(prepare(splits, tmp_path / "bank", PrepareOptions(smallest_area=1)))
+    cases = list(prepare(splits, tmp_path / "stacks", PrepareOptions(smallest_area=1)))
     assert [case.num_left_out for case in cases] == [0, 0]
     for case in cases:
         for file, names in zip(case.files, case.objects, strict=True):
-            labels = np.load(tmp_path / "bank" / file)["labels"]
+            labels = np.load(tmp_path / "stacks" / file)["labels"]
             sizes = {name: int((labels == number).sum()) for number, name in enumerate(names, 1)}
             assert sizes.items() <= {"whole": 360, "core": 72, "enhancing": 16}.items()
 

@@ -15,10 +15,10 @@ from PIL import Image
 
 from medsam2.cli.main import run
 from medsam2.errors import InputError
-from medsam2.training.bank import BankedStack, BankEntry, entry_of, load_stack
 from medsam2.training.datasets.layouts import read_data_set
 from medsam2.training.datasets.scan import LabelledScan
 from medsam2.training.datasets.splits import split_by_fixed_eighth
+from medsam2.training.stack_files import StackEntry, StoredStack, entry_of, load_stack
 
 Row = dict[str, str]
 
@@ -81,12 +81,12 @@ def draw(
     return image, mask
 
 
-def prepare(root: Path, *rows: Row) -> list[tuple[BankEntry, BankedStack]]:
+def prepare(root: Path, *rows: Row) -> list[tuple[StackEntry, StoredStack]]:
     """Prepare a table and return its stacks to train on, of the rows in their order."""
-    table, bank = write_table(root, *rows), root / "bank"
-    assert run(["data", "prepare", str(table), str(bank), "--workers", "1"]) == 0
-    num_stacks = len(json.loads((bank / "bank.json").read_text(encoding="utf-8"))["train"])
-    found = [(entry_of(bank, seed), load_stack(bank, seed)) for seed in range(num_stacks)]
+    table, stacks = write_table(root, *rows), root / "stacks"
+    assert run(["data", "prepare", str(table), str(stacks), "--workers", "1"]) == 0
+    num_stacks = len(json.loads((stacks / "bank.json").read_text(encoding="utf-8"))["train"])
+    found = [(entry_of(stacks, seed), load_stack(stacks, seed)) for seed in range(num_stacks)]
     return [(entry, stack) for entry, stack in found if entry is not None]
 
 
@@ -236,7 +236,7 @@ def test_shares_replace_the_fixed_eighth(tmp_path: Path, capsys: pytest.CaptureF
     image, mask = draw((6, 20, 22), (slice(1, 5), slice(4, 14), slice(5, 15)))
     rows = [write_pair(tmp_path, f"c{n}", image, mask) | {"patient": f"q{n}"} for n in range(3)]
     table = str(write_table(tmp_path, *rows))
-    arguments = ["data", "prepare", table, str(tmp_path / "bank"), "--workers", "1", "--json"]
+    arguments = ["data", "prepare", table, str(tmp_path / "stacks"), "--workers", "1", "--json"]
     assert run([*arguments, "--shares", "0.5", "0.25", "0.25", "--seed", "3"]) == 0
     assert json.loads(capsys.readouterr().out)["patients"] == {"train": 2, "validation": 1, "test": 1}
     assert run([*arguments, "-o", str(tmp_path / "other")]) == 2
@@ -246,17 +246,17 @@ def test_shares_replace_the_fixed_eighth(tmp_path: Path, capsys: pytest.CaptureF
 def test_what_a_caller_says_counts_more_than_the_table(tmp_path: Path) -> None:
     image, mask = draw((9, 30, 34), (slice(2, 8), slice(3, 17), slice(4, 20)))
     row = write_pair(tmp_path, "a", image, mask, (1, 1, 5)) | {"window": "0 100", "slicing_axis": "0"}
-    bank = tmp_path / "bank"
+    stacks = tmp_path / "stacks"
     mask[0, :3, :3] = 2
     save_volume(mask, tmp_path / "masks" / "a.nii.gz", (1, 1, 5))
     options = ["--plane", "axial", "--window", "0", "500", "--min-area", "9", "--workers", "1"]
-    assert run(["data", "prepare", str(write_table(tmp_path, row)), "-o", str(bank), *options]) == 0
-    (entry,) = _listed(bank)["train"]
+    assert run(["data", "prepare", str(write_table(tmp_path, row)), "-o", str(stacks), *options]) == 0
+    (entry,) = _listed(stacks)["train"]
     assert (entry["axis"], entry["window"], entry["objects"]) == (2, [0, 500], ["1", "2"])
 
 
-def _listed(bank: Path) -> dict[str, list[dict[str, object]]]:
-    content = json.loads((bank / "bank.json").read_text(encoding="utf-8"))
+def _listed(stacks: Path) -> dict[str, list[dict[str, object]]]:
+    content = json.loads((stacks / "bank.json").read_text(encoding="utf-8"))
     return {split: content[split] for split in ("train", "validation")}
 
 
@@ -264,7 +264,7 @@ def test_lists_of_earlier_versions_still_read(tmp_path: Path) -> None:
     old = {"file": "a-000.npz", "case": "a", "objects": ["liver"], "window": [0.0, 1.0]}
     (tmp_path / "bank.json").write_text(json.dumps({"train": [old], "validation": []}))
     entry = entry_of(tmp_path, 0)
-    assert entry == BankEntry(file="a-000.npz", case="a", objects=("liver",), window=(0.0, 1.0))
+    assert entry == StackEntry(file="a-000.npz", case="a", objects=("liver",), window=(0.0, 1.0))
     assert (entry.dataset, entry.patient, entry.axis) == ("", "", None)
 
 
@@ -323,13 +323,13 @@ def test_masks_that_do_not_fit_are_named(tmp_path: Path, capsys: pytest.CaptureF
 
 def _check_refused(table: Path, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Check that row 3 alone is left out, in one sentence, by both commands."""
-    bank = table.parent / "bank"
-    assert run(["data", "prepare", str(table), str(bank), "--workers", "1"]) == 1
+    stacks = table.parent / "stacks"
+    assert run(["data", "prepare", str(table), str(stacks), "--workers", "1"]) == 1
     said = [line for line in capsys.readouterr().err.splitlines() if "left out:" in line]
     assert len(said) == 1
     assert f"{table}, row 3: " in said[0]
     assert sentence in said[0]
-    assert [entry["case"] for entry in _listed(bank)["train"]] == ["good"]
+    assert [entry["case"] for entry in _listed(stacks)["train"]] == ["good"]
     assert run(["data", "check", str(table), "--workers", "1"]) == 1
     assert any(line.startswith("error [") for line in capsys.readouterr().out.splitlines())
 

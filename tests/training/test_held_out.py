@@ -10,16 +10,16 @@ import pytest
 
 from medsam2.checkpoints import load_network, save_weights, shipped_path
 from medsam2.evaluation.cases import OTHER, read_cases, read_task
-from medsam2.training.bank import MANIFEST
 from medsam2.training.comparison import compare_weights, write_comparison, write_held_out
+from medsam2.training.stack_files import MANIFEST
 
 SPACING_MM = (0.8, 0.9, 3.0)
 
 
 @pytest.fixture
-def bank(tmp_path: Path) -> Path:
-    """A prepared bank of two stacks, the second of which has no spacing, as earlier versions wrote it."""
-    folder = tmp_path / "bank"
+def stacks(tmp_path: Path) -> Path:
+    """Two prepared stacks, the second of which has no spacing, as earlier versions wrote it."""
+    folder = tmp_path / "stacks"
     folder.mkdir()
     labels = np.zeros((6, 64, 72), np.uint8)
     labels[1:5, 16:40, 20:48] = 1
@@ -36,8 +36,8 @@ def bank(tmp_path: Path) -> Path:
     return folder
 
 
-def test_objects_become_cases_that_an_evaluation_reads(bank: Path, tmp_path: Path) -> None:
-    path = write_held_out(bank, range(2), tmp_path / "cases", most=10, min_area=12)
+def test_objects_become_cases_that_an_evaluation_reads(stacks: Path, tmp_path: Path) -> None:
+    path = write_held_out(stacks, range(2), tmp_path / "cases", most=10, min_area=12)
     cases = read_cases(path)
     assert [(case.target, case.labels, case.modality, case.scan) for case in cases] == [
         ("liver", (1,), "MR", 0), ("spleen", (2,), "MR", 0),
@@ -50,12 +50,12 @@ def test_objects_become_cases_that_an_evaluation_reads(bank: Path, tmp_path: Pat
     assert not any("case" in file.name for file in path.parent.glob("*.nii.gz")), "names stay in the list"
 
 
-def test_of_many_objects_an_even_choice_is_taken(bank: Path, tmp_path: Path) -> None:
-    cases = read_cases(write_held_out(bank, range(2), tmp_path / "cases", most=2, min_area=12))
+def test_of_many_objects_an_even_choice_is_taken(stacks: Path, tmp_path: Path) -> None:
+    cases = read_cases(write_held_out(stacks, range(2), tmp_path / "cases", most=2, min_area=12))
     assert [(case.target, case.scan) for case in cases] == [("liver", 0), ("spleen", 1)]
 
 
-def test_the_report_compares_before_with_after(bank: Path, tmp_path: Path) -> None:
+def test_the_report_compares_before_with_after(stacks: Path, tmp_path: Path) -> None:
     network = load_network(shipped_path())
     state = {
         name: value + 0.05 * value.std(unbiased=False) if name.startswith("decoder.") else value
@@ -63,7 +63,7 @@ def test_the_report_compares_before_with_after(bank: Path, tmp_path: Path) -> No
     }
     after = tmp_path / "after.safetensors"
     save_weights(state, network.config, after)
-    cases = write_held_out(bank, range(1), tmp_path / "cases", most=2, min_area=12)
+    cases = write_held_out(stacks, range(1), tmp_path / "cases", most=2, min_area=12)
     study = compare_weights(cases, "compact", after, device="cpu", command="medsam2 train recipe.toml")
     lines = write_comparison(study, tmp_path / "report")
     before_dice, after_dice = ([result.scores.dice for result in part] for part in study.results)

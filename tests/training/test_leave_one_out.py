@@ -14,9 +14,9 @@ import pytest
 
 from medsam2.errors import InputError
 from medsam2.evaluation.cases import read_cases
-from medsam2.training.bank import MANIFEST, use_bank
 from medsam2.training.config import read_recipe
 from medsam2.training.loop import Trainer
+from medsam2.training.stack_files import MANIFEST, use_stacks
 
 RECIPE = """
 preset = "compact"
@@ -37,7 +37,7 @@ learning_rate = 1e-5
 warmup_steps = 2
 """
 
-WriteBank = Callable[..., Path]
+WriteStacks = Callable[..., Path]
 
 
 @pytest.fixture
@@ -81,14 +81,14 @@ def _stack(dataset: str, case: str) -> dict[str, object]:
     return {"image": labels, "labels": labels, "dataset": dataset, "case": case}
 
 
-def test_a_data_set_is_measured_once_per_scan(write_bank: WriteBank, recipe: Path) -> None:
+def test_a_data_set_is_measured_once_per_scan(write_stacks: WriteStacks, recipe: Path) -> None:
     train = [_stack("A", "one"), _stack("B", "two"), _stack("A", "one"), _stack("painted", "map")]
-    bank = write_bank(train, [_stack("A", "three"), _stack("B", "four")])
-    config = use_bank(read_recipe(recipe), bank)
-    assert leave_one_out.find_stacks(config, bank, "A") == [0, 4]
-    assert leave_one_out.find_stacks(config, bank, "B") == [1, 5]
+    stacks = write_stacks(train, [_stack("A", "three"), _stack("B", "four")])
+    config = use_stacks(read_recipe(recipe), stacks)
+    assert leave_one_out.find_stacks(config, stacks, "A") == [0, 4]
+    assert leave_one_out.find_stacks(config, stacks, "B") == [1, 5]
     with pytest.raises(InputError, match="has no data set 'C'; it has A, B, painted"):
-        leave_one_out.find_stacks(config, bank, "C")
+        leave_one_out.find_stacks(config, stacks, "C")
 
 
 def test_nobody_chooses_a_step(recipe: Path) -> None:
@@ -106,11 +106,11 @@ def test_it_takes_our_recipes(name: str) -> None:
     assert leave_one_out.change_recipe(config, "A", None).num_steps == config.num_steps
 
 
-def test_a_bank_that_is_there_is_taken_as_it_is(write_bank: WriteBank, tmp_path: Path) -> None:
-    bank = write_bank([_stack("A", "one")])
-    before = (bank / MANIFEST).read_bytes()
-    leave_one_out.prepare(tmp_path / "none.csv", bank)
-    assert (bank / MANIFEST).read_bytes() == before
+def test_stacks_that_are_there_are_taken_as_they_are(write_stacks: WriteStacks, tmp_path: Path) -> None:
+    stacks = write_stacks([_stack("A", "one")])
+    before = (stacks / MANIFEST).read_bytes()
+    leave_one_out.prepare(tmp_path / "none.csv", stacks)
+    assert (stacks / MANIFEST).read_bytes() == before
     with pytest.raises(InputError, match=r"none\.csv was not prepared"):
         leave_one_out.prepare(tmp_path / "none.csv", tmp_path / "new")
 
@@ -159,7 +159,7 @@ def test_a_data_set_is_left_out_and_measured(
 
     def noted(trainer: Trainer):
         yield from learn(trainer)
-        listed = json.loads((trainer.training.bank / MANIFEST).read_text())
+        listed = json.loads((trainer.training.stacks / MANIFEST).read_text())
         rng = np.random.default_rng(0)
         picks = [trainer.training.mixture.draw(rng) for _ in range(100)]
         drawn.append({listed["train"][pick.seed]["dataset"] for pick in picks})
@@ -168,10 +168,10 @@ def test_a_data_set_is_left_out_and_measured(
 
     monkeypatch.setattr(Trainer, "run", noted)
     words = ["--leave", "hospital A", "--recipe", str(recipe), "--steps", "1", "--threads", "1"]
-    leave_one_out.main([str(table), *words, "--bank", str(tmp_path / "bank")])
+    leave_one_out.main([str(table), *words, "--stacks", str(tmp_path / "stacks")])
     assert drawn == [{"hospital B"}]
     said = capsys.readouterr().out
     assert "left out hospital A: 2 scans, 2 objects are measured" in said
     assert "the last step is 1" in said
     assert said.count(" -> ") == 3
-    assert (tmp_path / "bank" / MANIFEST).exists(), "a bank with a name is kept"
+    assert (tmp_path / "stacks" / MANIFEST).exists(), "stacks in a folder with a name are kept"

@@ -16,7 +16,7 @@ from medsam2.training.config import DataConfig
 DRAWS = 4000
 TOLERANCE = 0.04  # five standard deviations of a share of so many draws
 
-WriteBank = Callable[..., Path]
+WriteStacks = Callable[..., Path]
 Stack = Mapping[str, object]
 
 
@@ -29,10 +29,10 @@ def _stack(dataset: str, *objects: str, patient: str = "", num_slices: int = 3) 
 
 
 def _shares(
-    bank: Path, stacks: list[Stack], config: DataConfig | None = None
+    folder: Path, stacks: list[Stack], config: DataConfig | None = None
 ) -> dict[tuple[str, str], float]:
     """How often each structure of each data set is drawn."""
-    mixture = Mixture(bank, range(len(stacks)), config or DataConfig())
+    mixture = Mixture(folder, range(len(stacks)), config or DataConfig())
     rng = np.random.default_rng(0)
     counts: Counter[tuple[str, str]] = Counter()
     for _ in range(DRAWS):
@@ -42,31 +42,31 @@ def _shares(
     return {key: count / DRAWS for key, count in counts.items()}
 
 
-def test_forty_stacks_count_no_more_than_one(write_bank: WriteBank) -> None:
+def test_forty_stacks_count_no_more_than_one(write_stacks: WriteStacks) -> None:
     stacks = [_stack("large", "liver", patient="one") for _ in range(40)] + [_stack("small", "cell")]
-    shares = _shares(write_bank(stacks), stacks)
+    shares = _shares(write_stacks(stacks), stacks)
     assert shares == {
         ("large", "liver"): pytest.approx(1 / 2, abs=TOLERANCE),
         ("small", "cell"): pytest.approx(1 / 2, abs=TOLERANCE),
     }
 
 
-def test_a_data_set_counts_by_the_root_of_its_patients(write_bank: WriteBank) -> None:
+def test_a_data_set_counts_by_the_root_of_its_patients(write_stacks: WriteStacks) -> None:
     stacks = [_stack("large", "liver", patient=f"patient {n}") for n in range(16)] + [_stack("small", "cell")]
-    shares = _shares(write_bank(stacks), stacks)
+    shares = _shares(write_stacks(stacks), stacks)
     assert shares["small", "cell"] == pytest.approx(1 / (4 + 1), abs=TOLERANCE)
 
 
-def test_without_patients_cases_are_counted(write_bank: WriteBank) -> None:
+def test_without_patients_cases_are_counted(write_stacks: WriteStacks) -> None:
     stacks = [_stack("large", "liver") for _ in range(9)] + [_stack("small", "cell")]
-    shares = _shares(write_bank(stacks), stacks)
+    shares = _shares(write_stacks(stacks), stacks)
     assert shares["small", "cell"] == pytest.approx(1 / (3 + 1), abs=TOLERANCE)
 
 
-def test_structures_of_a_data_set_come_equally_often(write_bank: WriteBank) -> None:
+def test_structures_of_a_data_set_come_equally_often(write_stacks: WriteStacks) -> None:
     stacks = [_stack("set", "liver", patient="p") for _ in range(39)]
     stacks.append(_stack("set", "liver", "spleen", patient="p"))
-    shares = _shares(write_bank(stacks), stacks)
+    shares = _shares(write_stacks(stacks), stacks)
     assert shares["set", "spleen"] == pytest.approx(1 / 2, abs=TOLERANCE)
 
 
@@ -88,41 +88,41 @@ POOLS = [
     ],
 )
 def test_painted_stacks_and_stills_have_shares(
-    write_bank: WriteBank, there: str, expected: dict[str, float]
+    write_stacks: WriteStacks, there: str, expected: dict[str, float]
 ) -> None:
     stacks = [stack for stack in POOLS if stack["dataset"] in there.split()]
-    shares = _shares(write_bank(stacks), stacks, DataConfig(painted_share=0.5, still_share=0.2))
+    shares = _shares(write_stacks(stacks), stacks, DataConfig(painted_share=0.5, still_share=0.2))
     found = {dataset: share for (dataset, _), share in shares.items()}
     assert found == {name: pytest.approx(share, abs=TOLERANCE) for name, share in expected.items()}
 
 
-def test_stacks_that_are_not_wanted_are_drawn_where_there_are_no_others(write_bank: WriteBank) -> None:
+def test_stacks_that_are_not_wanted_are_drawn_where_there_are_no_others(write_stacks: WriteStacks) -> None:
     stacks = [POOLS[0]]
-    shares = _shares(write_bank(stacks), stacks, DataConfig(painted_share=0.0))
+    shares = _shares(write_stacks(stacks), stacks, DataConfig(painted_share=0.0))
     assert shares == {("painted", "bone"): 1.0}
 
 
-def test_a_data_set_may_be_left_out(write_bank: WriteBank) -> None:
+def test_a_data_set_may_be_left_out(write_stacks: WriteStacks) -> None:
     stacks = [_stack("hospital A", "liver"), _stack("hospital B", "liver")]
-    shares = _shares(write_bank(stacks), stacks, DataConfig(leave_out=("hospital A",)))
+    shares = _shares(write_stacks(stacks), stacks, DataConfig(leave_out=("hospital A",)))
     assert shares == {("hospital B", "liver"): 1.0}
 
 
-def test_an_unknown_data_set_is_not_left_out_in_silence(write_bank: WriteBank) -> None:
-    bank = write_bank([_stack("hospital A", "liver"), _stack("hospital B", "liver")])
+def test_an_unknown_data_set_is_not_left_out_in_silence(write_stacks: WriteStacks) -> None:
+    folder = write_stacks([_stack("hospital A", "liver"), _stack("hospital B", "liver")])
     sentence = r"has no data set 'hospital C' to leave out; it has hospital A, hospital B"
     with pytest.raises(InputError, match=sentence):
-        Mixture(bank, range(2), DataConfig(leave_out=("hospital C",)))
+        Mixture(folder, range(2), DataConfig(leave_out=("hospital C",)))
 
 
-def test_something_has_to_be_left(write_bank: WriteBank) -> None:
-    bank = write_bank([_stack("hospital A", "liver")])
+def test_something_has_to_be_left(write_stacks: WriteStacks) -> None:
+    folder = write_stacks([_stack("hospital A", "liver")])
     with pytest.raises(InputError, match="has no stacks to train on"):
-        Mixture(bank, range(1), DataConfig(leave_out=("hospital A",)))
+        Mixture(folder, range(1), DataConfig(leave_out=("hospital A",)))
 
 
-def test_generated_stacks_are_one_data_set(bank: Path) -> None:
-    mixture = Mixture(bank, range(1, 3), DataConfig())
+def test_generated_stacks_are_one_data_set(stacks: Path) -> None:
+    mixture = Mixture(stacks, range(1, 3), DataConfig())
     picks = [mixture.draw(np.random.default_rng(seed)) for seed in range(50)]
     assert {pick.seed for pick in picks} == {1, 2}
     assert min(pick.label for pick in picks) == 1

@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 PHASE = PhaseConfig(name="clips", steps=9, image_size=64, batch=2, clip_length=3, learning_rate=1e-3)
 QUIET = PromptConfig(point_share=0, mask_share=0, correction_share=0, late_correction_share=0)
 
-WriteBank = Callable[..., Path]
+WriteStacks = Callable[..., Path]
 
 
 @pytest.fixture
@@ -35,13 +35,13 @@ def small_preset(compact_network: CompactNetwork, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.fixture
-def block_bank(write_bank: WriteBank) -> Path:
-    """A bank of one stack, a bright block in noise."""
+def block_stack(write_stacks: WriteStacks) -> Path:
+    """One stack, a bright block in noise."""
     labels = np.zeros((9, 60, 64), np.uint8)
     labels[2:7, 16:40, 20:48] = 1
     noise = np.random.default_rng(0).integers(0, 60, labels.shape)
     stack = {"image": (noise + 150 * labels).astype(np.uint8), "labels": labels}
-    return write_bank([stack], [stack])
+    return write_stacks([stack], [stack])
 
 
 def _config(preset: str, **changes: object) -> TrainConfig:
@@ -90,9 +90,9 @@ def test_dropout_is_in_the_memory_attention_alone(tmp_path: Path, tiny_preset: s
     assert {part for name, part in found.items() if not name.startswith("memory_attention.")} <= {0.0}
 
 
-def test_a_step_gives_the_mean_over_its_slices(block_bank: Path, small_preset: str) -> None:
+def test_a_step_gives_the_mean_over_its_slices(block_stack: Path, small_preset: str) -> None:
     losses = LossConfig(focal_weight=3, dice_weight=2, iou_weight=0.5, presence_weight=0.25)
-    training = CompactTraining(_config(small_preset, losses=losses), block_bank, CPU)
+    training = CompactTraining(_config(small_preset, losses=losses), block_stack, CPU)
     terms, given = _learn(training, training.learner(training.build(PHASE)), 0)
     assert terms.shape == (3, 4)
     assert not terms.requires_grad
@@ -100,16 +100,16 @@ def test_a_step_gives_the_mean_over_its_slices(block_bank: Path, small_preset: s
     assert given == pytest.approx(expected.tolist())
 
 
-def test_the_official_network_learns_from_whole_clips(block_bank: Path, tiny_preset: str) -> None:
-    training = OfficialTraining(_config(tiny_preset), block_bank, CPU)
+def test_the_official_network_learns_from_whole_clips(block_stack: Path, tiny_preset: str) -> None:
+    training = OfficialTraining(_config(tiny_preset), block_stack, CPU)
     terms, given = _learn(training, training.learner(training.build(PHASE)), 0)
     assert terms.shape == (3, 4)
     assert given == pytest.approx([float((terms.mean(dim=0) * torch.tensor([20.0, 1, 1, 1])).sum())])
 
 
-def test_loss_falls_in_30_steps_on_one_stack(block_bank: Path, small_preset: str) -> None:
+def test_loss_falls_in_30_steps_on_one_stack(block_stack: Path, small_preset: str) -> None:
     prompts = PromptConfig(disturbed_share=0.2, lost_share=0.05)
-    training = CompactTraining(_config(small_preset, prompts=prompts), block_bank, CPU)
+    training = CompactTraining(_config(small_preset, prompts=prompts), block_stack, CPU)
     torch.manual_seed(0)
     learner, phase = (
         training.learner(training.build(PHASE)).train(),
@@ -124,9 +124,9 @@ def test_loss_falls_in_30_steps_on_one_stack(block_bank: Path, small_preset: str
     assert sum(totals[-8:]) < 0.7 * sum(totals[:8])
 
 
-def test_steps_may_see_single_slices_of_more_objects(block_bank: Path, small_preset: str) -> None:
+def test_steps_may_see_single_slices_of_more_objects(block_stack: Path, small_preset: str) -> None:
     data = DataConfig(stacks=1, validation_stacks=1, single_share=1.0)
-    training = CompactTraining(_config(small_preset, data=data), block_bank, CPU)
+    training = CompactTraining(_config(small_preset, data=data), block_stack, CPU)
     learner = training.learner(training.build(PHASE))
     shown: list[Tensor] = []
     learner.register_forward_pre_hook(lambda _module, given: shown.append(given[0]))

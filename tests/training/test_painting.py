@@ -1,4 +1,4 @@
-"""Painted stacks in a bank: tables in, files and a list out that training reads."""
+"""Painted stacks: tables in, files and a list out that training reads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from medsam2.errors import InputError
-from medsam2.training.bank import entry_of, load_stack
 from medsam2.training.datasets.scan import LabelledScan
 from medsam2.training.datasets.splits import is_validation_patient, split_by_fixed_eighth
 from medsam2.training.painting import (
@@ -19,8 +18,9 @@ from medsam2.training.painting import (
     check_maps,
     draw_stack,
     list_maps,
-    paint_bank,
+    paint_stacks,
 )
+from medsam2.training.stack_files import entry_of, load_stack
 
 LABELS = '{"1": "liver", "2": "vein"}'
 
@@ -55,10 +55,10 @@ def usable(table: Path) -> list[MapFile]:
     return good
 
 
-def test_a_bank_holds_what_training_reads(table: Path, tmp_path: Path) -> None:
-    bank = tmp_path / "bank"
-    done = list(paint_bank(usable(table), bank, range(4, 7), 1))
-    content = json.loads((bank / "bank.json").read_text())
+def test_training_reads_what_is_painted(table: Path, tmp_path: Path) -> None:
+    stacks = tmp_path / "stacks"
+    done = list(paint_stacks(usable(table), stacks, range(4, 7), 1))
+    content = json.loads((stacks / "bank.json").read_text())
     assert content["validation"] == []
     assert [entry["file"] for entry in content["train"]] == [f"painted-{seed:06d}.npz" for seed in (4, 5, 6)]
     first = content["train"][0]
@@ -66,20 +66,20 @@ def test_a_bank_holds_what_training_reads(table: Path, tmp_path: Path) -> None:
     assert (first["dataset"], first["patient"], first["axis"]) == ("painted", "", 0)
     assert first["window"] == [0, 255]
     for number, painted in enumerate(done):
-        stack, entry = load_stack(bank, number), entry_of(bank, number)
+        stack, entry = load_stack(stacks, number), entry_of(stacks, number)
         assert entry is not None
         assert entry.objects == painted.objects
         assert int(stack.labels.max()) == len(painted.objects)
         assert stack.image.dtype == np.uint8
         assert 32 <= len(stack.image) <= 40
         assert stack.modality is None
-    assert not list(bank.glob(".*"))
+    assert not list(stacks.glob(".*"))
 
 
 def test_processes_change_nothing(table: Path, tmp_path: Path) -> None:
     maps = usable(table)
-    one = list(paint_bank(maps, tmp_path / "one", range(3), 1))
-    two = list(paint_bank(maps, tmp_path / "two", range(3), 2))
+    one = list(paint_stacks(maps, tmp_path / "one", range(3), 1))
+    two = list(paint_stacks(maps, tmp_path / "two", range(3), 2))
     assert one == two
     for painted in one:
         assert (tmp_path / "one" / painted.file).read_bytes() == (
@@ -87,15 +87,15 @@ def test_processes_change_nothing(table: Path, tmp_path: Path) -> None:
         ).read_bytes()
 
 
-def test_what_a_bank_holds_stays_and_the_same_file_is_listed_once(table: Path, tmp_path: Path) -> None:
-    bank = tmp_path / "bank"
-    bank.mkdir()
+def test_other_stacks_stay_and_the_same_file_is_listed_once(table: Path, tmp_path: Path) -> None:
+    stacks = tmp_path / "stacks"
+    stacks.mkdir()
     scan = {"file": "0.npz", "case": "scan", "objects": ["liver"]}
     listed = {"options": {"plane": None}, "train": [scan], "validation": [scan]}
-    (bank / "bank.json").write_text(json.dumps(listed))
+    (stacks / "bank.json").write_text(json.dumps(listed))
     for _ in range(2):
-        list(paint_bank(usable(table), bank, range(2), 1))
-    content = json.loads((bank / "bank.json").read_text())
+        list(paint_stacks(usable(table), stacks, range(2), 1))
+    content = json.loads((stacks / "bank.json").read_text())
     assert content["options"] == {"plane": None}
     assert content["validation"] == [scan]
     assert [entry["file"] for entry in content["train"]] == [
@@ -107,8 +107,8 @@ def test_what_a_bank_holds_stays_and_the_same_file_is_listed_once(table: Path, t
 
 def test_a_broken_list_is_said_before_the_work(table: Path, tmp_path: Path) -> None:
     (tmp_path / "bank.json").write_text("[]")
-    with pytest.raises(InputError, match=r"bank\.json: is no list of a prepared bank"):
-        next(paint_bank(usable(table), tmp_path, range(2), 1))
+    with pytest.raises(InputError, match=r"bank\.json: is no list of prepared stacks"):
+        next(paint_stacks(usable(table), tmp_path, range(2), 1))
     assert not list(tmp_path.glob("*.npz"))
 
 
@@ -181,7 +181,7 @@ def test_a_table_that_is_not_there_is_said(tmp_path: Path) -> None:
 
 def test_without_maps_there_is_nothing_to_paint(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no label map"):
-        next(paint_bank([], tmp_path, range(1), 1))
+        next(paint_stacks([], tmp_path, range(1), 1))
 
 
 def test_maps_that_show_nothing_are_given_up(tmp_path: Path) -> None:
@@ -189,6 +189,6 @@ def test_maps_that_show_nothing_are_given_up(tmp_path: Path) -> None:
     values[6, 100, 100] = 1
     nibabel.save(nibabel.Nifti1Image(values.T, np.eye(4)), tmp_path / "dot.nii.gz")
     table = write_table(tmp_path / "maps.csv", "name,file", ("dot", "dot.nii.gz"))
-    done = list(paint_bank(usable(table), tmp_path / "bank", range(1), 1))
+    done = list(paint_stacks(usable(table), tmp_path / "stacks", range(1), 1))
     assert [one.error for one in done] == ["seed 0: no map shows an object"]
-    assert json.loads((tmp_path / "bank" / "bank.json").read_text())["train"] == []
+    assert json.loads((tmp_path / "stacks" / "bank.json").read_text())["train"] == []

@@ -73,8 +73,8 @@ def test_devices_are_counted_from_one(processes: int, machines: int) -> None:
         Devices(processes=processes, machines=machines)
 
 
-def _losses(config: TrainConfig, folder: Path, bank: Path) -> tuple[list[float], dict[str, Tensor]]:
-    trainer = Trainer(config, folder, bank, devices=Devices(device="cpu"))
+def _losses(config: TrainConfig, folder: Path, stacks: Path) -> tuple[list[float], dict[str, Tensor]]:
+    trainer = Trainer(config, folder, stacks, devices=Devices(device="cpu"))
     losses = [progress.losses["total"] for progress in trainer.run()]
     state = RunFolder(folder).load()
     assert state is not None
@@ -87,19 +87,19 @@ def _losses(config: TrainConfig, folder: Path, bank: Path) -> tuple[list[float],
     ids=str,
 )
 def test_less_memory_gives_the_same_run(
-    tmp_path: Path, bank: Path, tiny_preset: str, kind: str, changes: dict[str, object]
+    tmp_path: Path, stacks: Path, tiny_preset: str, kind: str, changes: dict[str, object]
 ) -> None:
     config = COMPACT if kind == "compact" else _official(tiny_preset)
     config = dataclasses.replace(config, phases=(dataclasses.replace(config.phases[0], steps=1),))
-    losses, state = _losses(config, tmp_path / "plain", bank)
-    others, changed = _losses(dataclasses.replace(config, **changes), tmp_path / "spare", bank)
+    losses, state = _losses(config, tmp_path / "plain", stacks)
+    others, changed = _losses(dataclasses.replace(config, **changes), tmp_path / "spare", stacks)
     assert others == pytest.approx(losses, abs=LOSS_TOLERANCE)
     moved = torch.cat([(state[name] - changed[name]).abs().flatten() for name in state])
     # AdamW's first step is the rate times the gradient's sign: only signs of next to nothing may differ.
     assert float((moved > 1e-5).float().mean()) < 0.01
 
 
-def test_what_is_frozen_stays(tmp_path: Path, bank: Path, tiny_preset: str) -> None:
+def test_what_is_frozen_stays(tmp_path: Path, stacks: Path, tiny_preset: str) -> None:
     official = _official(tiny_preset)
     config = dataclasses.replace(
         official,
@@ -107,7 +107,7 @@ def test_what_is_frozen_stays(tmp_path: Path, bank: Path, tiny_preset: str) -> N
         precision="bf16-mixed",  # as the recipes have it
         phases=(dataclasses.replace(official.phases[0], steps=1, batch=1),),
     )
-    trainer = Trainer(config, tmp_path, bank, devices=Devices(device="cpu"))
+    trainer = Trainer(config, tmp_path, stacks, devices=Devices(device="cpu"))
     started = {name: value.clone() for name, value in trainer.state.items()}
     list(trainer.run())
     moved = {name for name, value in trainer.state.items() if not torch.equal(value, started[name])}
@@ -153,14 +153,14 @@ sys.exit(run(sys.argv[1:]))
 
 
 def _trained(
-    folder: Path, bank: Path, processes: int, recipe: str, config: ModelConfig
+    folder: Path, stacks: Path, processes: int, recipe: str, config: ModelConfig
 ) -> tuple[list[list[float]], dict[str, Tensor]]:
     """Loss terms of every step as the command says them, and the weights."""
     (folder / "recipe.toml").write_text(recipe)
     (folder / "command.py").write_text(COMMAND.format(config=config))
     output = folder / str(processes)
     command = [sys.executable, str(folder / "command.py"), "train", str(folder / "recipe.toml")]
-    command += ["-o", str(output), "--bank", str(bank), "--device", "cpu"]
+    command += ["-o", str(output), "--stacks", str(stacks), "--device", "cpu"]
     command += ["--processes", str(processes), "--workers", "1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
@@ -172,10 +172,10 @@ def _trained(
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", [OF_COMPACT, OF_OFFICIAL], ids=["compact", "official"])
 def test_two_processes_train_as_one_with_the_whole_batch(
-    tmp_path: Path, bank: Path, network: Network, recipe: str
+    tmp_path: Path, stacks: Path, network: Network, recipe: str
 ) -> None:
-    alone, weights = _trained(tmp_path, bank, 1, recipe, network.config)
-    shared, others = _trained(tmp_path, bank, 2, recipe, network.config)
+    alone, weights = _trained(tmp_path, stacks, 1, recipe, network.config)
+    shared, others = _trained(tmp_path, stacks, 2, recipe, network.config)
     assert len(alone) == len(shared) == 4
     assert len(alone[0]) == 5
     for ours, theirs in zip(alone, shared, strict=True):

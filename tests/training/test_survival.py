@@ -59,7 +59,7 @@ def test_a_state_of_an_earlier_version_has_no_best_yet(tmp_path: Path) -> None:
 
 
 def test_the_best_weights_are_kept_and_a_stale_run_stops(
-    bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stacks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter((0.5, 0.6, 0.55, 0.58))  # before the first step, then after each
 
@@ -68,7 +68,7 @@ def test_the_best_weights_are_kept_and_a_stale_run_stops(
 
     monkeypatch.setattr(networks_module, "validate_compact", scored)
     config = dataclasses.replace(CONFIG, patience=2)
-    trainer = Trainer(config, tmp_path, bank, devices=Devices(device="cpu"))
+    trainer = Trainer(config, tmp_path, stacks, devices=Devices(device="cpu"))
     kept: dict[int, bytes] = {}
     for progress in trainer.run():
         kept[progress.step] = trainer.folder.weights_path.read_bytes()
@@ -76,15 +76,15 @@ def test_the_best_weights_are_kept_and_a_stale_run_stops(
     assert kept[0] != kept[1]
     assert kept[1] == kept[2] == kept[3]
     assert trainer.best == Best(dice=0.6, step=1, num_since=2)
-    again = Trainer(config, tmp_path, bank, devices=Devices(device="cpu"))
+    again = Trainer(config, tmp_path, stacks, devices=Devices(device="cpu"))
     assert list(again.run()) == [], "a run that has stopped stays stopped"
     assert again.best == trainer.best
 
 
-def test_weights_that_never_get_better_are_those_of_the_beginning(bank: Path, tmp_path: Path) -> None:
+def test_weights_that_never_get_better_are_those_of_the_beginning(stacks: Path, tmp_path: Path) -> None:
     harmful = dataclasses.replace(CONFIG.phases[0], steps=1, learning_rate=1.0)
     config = dataclasses.replace(CONFIG, phases=(harmful,), ema_decay=0.0)
-    trainer = Trainer(config, tmp_path, bank, devices=Devices(device="cpu"))
+    trainer = Trainer(config, tmp_path, stacks, devices=Devices(device="cpu"))
     first, last = (progress.validation for progress in trainer.run())
     assert first is not None
     assert last is not None
@@ -120,7 +120,7 @@ warmup_steps = 1
 """
 
 
-def _command(folder: Path, bank: Path, name: str) -> list[str]:
+def _command(folder: Path, stacks: Path, name: str) -> list[str]:
     (folder / "recipe.toml").write_text(RECIPE)
     command = [
         sys.executable,
@@ -131,7 +131,7 @@ def _command(folder: Path, bank: Path, name: str) -> list[str]:
         "-o",
         str(folder / name),
     ]
-    return [*command, "--bank", str(bank), "--device", "cpu", "--workers", "1"]
+    return [*command, "--stacks", str(stacks), "--device", "cpu", "--workers", "1"]
 
 
 def _losses(said: str) -> dict[int, str]:
@@ -141,13 +141,15 @@ def _losses(said: str) -> dict[int, str]:
 
 
 @pytest.mark.slow
-def test_the_curve_of_a_killed_run_joins(bank: Path, tmp_path: Path) -> None:
-    through = subprocess.run(_command(tmp_path, bank, "through"), capture_output=True, text=True, check=True)
+def test_the_curve_of_a_killed_run_joins(stacks: Path, tmp_path: Path) -> None:
+    through = subprocess.run(
+        _command(tmp_path, stacks, "through"), capture_output=True, text=True, check=True
+    )
     expected = _losses(through.stderr)
     assert sorted(expected) == [1, 2, 3, 4, 5, 6]
 
     with subprocess.Popen(
-        _command(tmp_path, bank, "killed"), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        _command(tmp_path, stacks, "killed"), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     ) as process:
         assert process.stderr is not None
         said = ""
@@ -163,7 +165,7 @@ def test_the_curve_of_a_killed_run_joins(bank: Path, tmp_path: Path) -> None:
     assert state.step == 2
     assert not list((tmp_path / "killed").glob(".*")), "nothing half written is left"
 
-    resumed = subprocess.run(_command(tmp_path, bank, "killed"), capture_output=True, text=True, check=True)
+    resumed = subprocess.run(_command(tmp_path, stacks, "killed"), capture_output=True, text=True, check=True)
     assert "at step 2 of 6" in resumed.stderr
     after = _losses(resumed.stderr)
     assert sorted(after) == [3, 4, 5, 6]

@@ -14,12 +14,12 @@ import torch
 from medsam2.checkpoints import load_network
 from medsam2.errors import CheckpointError
 from medsam2.model.config import PRESETS
-from medsam2.training.bank import build_bank, entry_of, load_stack, stack_path
 from medsam2.training.config import AugmentConfig, DataConfig, PhaseConfig, TrainConfig
 from medsam2.training.devices import Devices
 from medsam2.training.loop import Trainer
 from medsam2.training.official_clips import draw_official_clips
 from medsam2.training.runs import RunFolder, RunState
+from medsam2.training.stack_files import entry_of, generate_stacks, load_stack, stack_path
 
 SEEDS = range(3)
 
@@ -49,27 +49,27 @@ CONFIG = TrainConfig(
 )
 
 
-def test_a_bank_is_made_once_and_the_same_each_time(bank: Path, tmp_path: Path) -> None:
-    assert sorted(path.name for path in bank.iterdir()) == ["000000.npz", "000001.npz", "000002.npz"]
-    stack_path(tmp_path, 0).write_bytes(stack_path(bank, 0).read_bytes())
+def test_stacks_are_made_once_and_the_same_each_time(stacks: Path, tmp_path: Path) -> None:
+    assert sorted(path.name for path in stacks.iterdir()) == ["000000.npz", "000001.npz", "000002.npz"]
+    stack_path(tmp_path, 0).write_bytes(stack_path(stacks, 0).read_bytes())
     stack_path(tmp_path, 1).write_bytes(b"kept as it is")
-    assert list(build_bank(tmp_path, SEEDS, workers=1)) == [2, 3]
+    assert list(generate_stacks(tmp_path, SEEDS, workers=1)) == [2, 3]
     assert stack_path(tmp_path, 1).read_bytes() == b"kept as it is"
-    again, first = load_stack(tmp_path, 2), load_stack(bank, 2)
+    again, first = load_stack(tmp_path, 2), load_stack(stacks, 2)
     np.testing.assert_array_equal(again.image, first.image)
     np.testing.assert_array_equal(again.labels, first.labels)
-    assert list(build_bank(bank, SEEDS, workers=1)) == [3]
+    assert list(generate_stacks(stacks, SEEDS, workers=1)) == [3]
 
 
-def test_areas_count_every_object_in_every_slice(bank: Path) -> None:
-    stack = load_stack(bank, 0)
+def test_areas_count_every_object_in_every_slice(stacks: Path) -> None:
+    stack = load_stack(stacks, 0)
     assert stack.areas.shape == (stack.labels.max() + 1, len(stack.labels))
     for label, z in ((0, 0), (1, len(stack.labels) // 2)):
         assert stack.areas[label, z] == np.count_nonzero(stack.labels[z] == label)
 
 
-def test_stacks_say_what_they_are(bank: Path, tmp_path: Path) -> None:
-    stack = load_stack(bank, 0)
+def test_stacks_say_what_they_are(stacks: Path, tmp_path: Path) -> None:
+    stack = load_stack(stacks, 0)
     assert stack.modality in ("CT", "MR", "US")
     assert all(0 < step < 20 for step in stack.spacing_mm)
     # As a version before wrote it.
@@ -80,28 +80,28 @@ def test_stacks_say_what_they_are(bank: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_whole_slices_show_all_of_a_slice(bank: Path, whole: bool) -> None:
+def test_whole_slices_show_all_of_a_slice(stacks: Path, whole: bool) -> None:
     config = DataConfig(whole_slices=whole, zoom=(1.0, 1.0), min_side=(8, 8), center_shift=0.0)
     clips = draw_official_clips(
-        bank, range(1), config, [np.random.default_rng(2)] * 4, clip_length=1, image_size=64, augment=False
+        stacks, range(1), config, [np.random.default_rng(2)] * 4, clip_length=1, image_size=64, augment=False
     )
     shares = clips.targets.flatten(1).mean(dim=1)
     assert bool((shares < 0.2).all()) == whole
 
 
-def test_a_clip_may_turn_round_and_come_back(bank: Path) -> None:
+def test_a_clip_may_turn_round_and_come_back(stacks: Path) -> None:
     config = DataConfig(augment=AugmentConfig(return_share=1.0))
     clips = draw_official_clips(
-        bank, SEEDS, config, [np.random.default_rng(1)] * 2, clip_length=5, image_size=64, augment=True
+        stacks, SEEDS, config, [np.random.default_rng(1)] * 2, clip_length=5, image_size=64, augment=True
     )
     assert torch.equal(clips.targets, clips.targets.flip(1))
     assert not torch.equal(clips.targets[:, 0], clips.targets[:, 2])
 
 
-def test_clips_follow_from_the_state_of_chance(bank: Path) -> None:
+def test_clips_follow_from_the_state_of_chance(stacks: Path) -> None:
     batches = [
         draw_official_clips(
-            bank, SEEDS, DataConfig(), [np.random.default_rng(seed)] * 2,
+            stacks, SEEDS, DataConfig(), [np.random.default_rng(seed)] * 2,
             clip_length=3, image_size=64, augment=True,
         )
         for seed in (1, 1, 2)
@@ -115,8 +115,8 @@ def test_clips_follow_from_the_state_of_chance(bank: Path) -> None:
     assert batches[0].targets[:, 0].flatten(1).any(dim=1).all(), "the prompted slice shows the object"
 
 
-def test_exported_weights_load_as_the_network_that_was_trained(bank: Path, tmp_path: Path) -> None:
-    trainer = Trainer(CONFIG, tmp_path, bank, devices=Devices(device="cpu"))
+def test_exported_weights_load_as_the_network_that_was_trained(stacks: Path, tmp_path: Path) -> None:
+    trainer = Trainer(CONFIG, tmp_path, stacks, devices=Devices(device="cpu"))
     network = load_network(trainer.export())
     assert network.config == PRESETS[CONFIG.preset]
     state = network.state_dict()
@@ -129,10 +129,10 @@ def test_exported_weights_load_as_the_network_that_was_trained(bank: Path, tmp_p
 @pytest.mark.parametrize("changes", [{}, {"preset": "tiny-64", "memory_dropout": 0.1}], ids=str)
 @pytest.mark.usefixtures("tiny_preset")
 def test_a_run_that_was_stopped_ends_in_the_same_bits(
-    bank: Path, tmp_path: Path, changes: dict[str, object]
+    stacks: Path, tmp_path: Path, changes: dict[str, object]
 ) -> None:
     config = dataclasses.replace(CONFIG, **changes)
-    through = Trainer(config, tmp_path / "through", bank, devices=Devices(device="cpu"))
+    through = Trainer(config, tmp_path / "through", stacks, devices=Devices(device="cpu"))
     started = {name: value.clone() for name, value in through.state.items()}
     reports = list(through.run())
     assert [report.step for report in reports] == [1, 2, 3, 4, 5]
@@ -144,10 +144,10 @@ def test_a_run_that_was_stopped_ends_in_the_same_bits(
 
     folder = tmp_path / "stopped"
     for step in (1, 2, 3):  # in the middle of the first phase, at its end, in the middle of the second
-        run = Trainer(config, folder, bank, devices=Devices(device="cpu")).run()
+        run = Trainer(config, folder, stacks, devices=Devices(device="cpu")).run()
         assert next(run).step == step
         run.close()
-    last = Trainer(config, folder, bank, devices=Devices(device="cpu"))
+    last = Trainer(config, folder, stacks, devices=Devices(device="cpu"))
     assert [report.step for report in last.run()] == [4, 5]
 
     states = [RunFolder(path).load() for path in (tmp_path / "through", folder)]
@@ -161,7 +161,7 @@ def test_a_run_that_was_stopped_ends_in_the_same_bits(
     assert weights[0] == weights[1]
     exported = load_network(folder / "weights.safetensors").state_dict()
     assert all(torch.equal(exported[n], states[0].average[n].half().float()) for n in exported)
-    assert list(Trainer(config, folder, bank, devices=Devices(device="cpu")).run()) == [], (
+    assert list(Trainer(config, folder, stacks, devices=Devices(device="cpu")).run()) == [], (
         "a run that is over stays over"
     )
 

@@ -35,7 +35,7 @@ def data() -> None:
     folder of MedSAM .npz files, a folder of videos as frames, or a folder of images beside masks. The format
     is recognised.
 
-    Example: medsam2 data check scans/, then medsam2 data prepare scans/ -o bank
+    Example: medsam2 data check scans/, then medsam2 data prepare scans/ -o stacks
     """
 
 
@@ -180,7 +180,7 @@ def check(
 @click.argument("out", type=click.Path(path_type=Path), required=False)
 @heading("Output")
 @click.option(
-    "-o", "--output", "bank", type=click.Path(path_type=Path),
+    "-o", "--output", type=click.Path(path_type=Path),
     help="Folder of the data set for training, the same as OUT. Scans that are in it already are not "
     "prepared again.",
 )  # fmt: skip
@@ -213,7 +213,7 @@ def prepare(
     ctx: click.Context,
     path: Path,
     out: Path | None,
-    bank: Path | None,
+    output: Path | None,
     source: Source,
     plane: str | None,
     window: str | tuple[float, float] | None,
@@ -227,20 +227,20 @@ def prepare(
 ) -> None:
     """Cut the data set PATH into stacks for training, in the folder OUT.
 
-    Each scan becomes 8-bit stacks of slices with numbered objects, for `medsam2 train --bank OUT`. Scans are
-    split by patient. Scans for testing are listed, but no stacks are made of them. A scan that fails does not
-    stop the rest; the exit code is then 1.
+    Each scan becomes 8-bit stacks of slices with numbered objects, for `medsam2 train --stacks OUT`. Scans
+    are split by patient. Scans for testing are listed, but no stacks are made of them. A scan that fails does
+    not stop the rest; the exit code is then 1.
 
     A table with a column kind (volume, still or video) may give each scan its window and slicing axis, and
     name its labels, data set and patient. Such scans are cropped around their objects. A CT gives stacks in
     three windows, and a volume with nearly cubic voxels is cut along all three axes.
 
-    Example: medsam2 data prepare scans/ -o bank --window -160 240
+    Example: medsam2 data prepare scans/ -o stacks --window -160 240
     """
     from medsam2.training.datasets.prepare import PrepareOptions
     from medsam2.training.datasets.prepare import prepare as fill
 
-    folder = _one_folder(out, bank)
+    folder = _one_folder(out, output)
     if not max_mib > 0 or max_mib > 2**20:
         raise InputError(f"--max-mib is a number of MiB above 0, not {max_mib:g}")
     options = PrepareOptions(
@@ -258,7 +258,7 @@ def prepare(
             failed[case.name] = case.error
             say(f"{case.name} is left out: {case.error}")
     patients = {name: len({scan.patient for scan in part}) for name, part in splits.items()}
-    facts = _bank_facts(folder, cases, patients) | {"failed": failed}
+    facts = _stack_facts(folder, cases, patients) | {"failed": failed}
     if prints_json:
         click.echo(json.dumps(facts))
     else:
@@ -271,13 +271,13 @@ def prepare(
         ctx.exit(EXIT_FAILED)
 
 
-def _one_folder(out: Path | None, bank: Path | None) -> Path:
+def _one_folder(out: Path | None, output: Path | None) -> Path:
     """Return the folder that was given as OUT or by -o."""
-    if out is not None and bank is not None:
-        raise click.UsageError(f"give the folder once, not as {out} and by -o {bank}")
-    folder = out or bank
+    if out is not None and output is not None:
+        raise click.UsageError(f"give the folder once, not as {out} and by -o {output}")
+    folder = out or output
     if folder is None:
-        raise click.UsageError("Missing option '-o' or a second argument: the folder of the bank")
+        raise click.UsageError("Missing option '-o' or a second argument: the folder of the stacks")
     return folder
 
 
@@ -310,9 +310,9 @@ def _parse_label(text: str) -> tuple[int, str]:
     return int(value), name.strip()
 
 
-def _bank_facts(bank: Path, cases: list[PreparedCase], patients: dict[str, int]) -> dict[str, object]:
+def _stack_facts(folder: Path, cases: list[PreparedCase], patients: dict[str, int]) -> dict[str, object]:
     return {
-        "bank": str(bank),
+        "bank": str(folder),
         "patients": patients,
         "train_files": sum(len(case.files) for case in cases if case.split == "train"),
         "validation_files": sum(len(case.files) for case in cases if case.split == "validation"),

@@ -1,4 +1,4 @@
-"""`medsam2 data paint`: add stacks that are painted from label maps to a training data set."""
+"""`medsam2 data paint`: add stacks that are painted from label maps to a folder of stacks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from medsam2.errors import InputError
 
 
 @click.command()
-@click.argument("bank", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
     "--maps", "tables", type=click.Path(path_type=Path), multiple=True, required=True, metavar="TABLE",
     help="CSV table with the columns name and file (label maps), or name, mask, patient and labels (masks of "
@@ -37,26 +37,26 @@ from medsam2.errors import InputError
 @click.pass_context
 def paint(
     ctx: click.Context,
-    bank: Path,
+    folder: Path,
     tables: tuple[Path, ...],
     stacks: int,
     first_seed: int,
     processes: int,
     weights: tuple[str, ...],
 ) -> None:
-    """Paint stacks with exact masks from label maps, and add them to the folder BANK.
+    """Paint stacks with exact masks from label maps, and add them to the stacks in FOLDER.
 
     Real anatomy gets random greys, textures, blur and noise. So a network learns outlines and not the greys
     of one scanner. The stacks are added to the list of files to train on. From a training table only the
     masks of training patients are used. A map that cannot be used does not stop the rest; the exit code is
     then 1.
 
-    Example: medsam2 data paint bank --maps labelmaps.csv --stacks 200
+    Example: medsam2 data paint stacks --maps labelmaps.csv --stacks 200
     """
     from rich.console import Console
     from rich.progress import track
 
-    from medsam2.training.painting import check_maps, list_maps, paint_bank
+    from medsam2.training.painting import check_maps, list_maps, paint_stacks
 
     factors = dict(_parse_weight(text) for text in weights)
     maps, problems = [], []
@@ -72,7 +72,7 @@ def paint(
         say(f"left out: {problem}")
     seeds = range(first_seed, first_seed + stacks)
     console = Console(stderr=True)
-    painted = paint_bank(usable, bank, seeds, processes)
+    painted = paint_stacks(usable, folder, seeds, processes)
     done = list(
         track(
             painted, description="painting", total=stacks, console=console, transient=True,
@@ -84,7 +84,7 @@ def paint(
         say(f"left out: {one.error}")
     objects = sum(len(one.objects) for one in done)
     say(f"{len(done) - len(failed)} stacks of {len(usable)} label maps, {objects} objects")
-    click.echo(bank)
+    click.echo(folder)
     if problems or unreadable or failed:
         ctx.exit(EXIT_FAILED)
 

@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     help="Folder of the run. A run that is in it is resumed.  [default: runs/NAME of the recipe]",
 )  # fmt: skip
 @click.option(
-    "--bank", type=click.Path(path_type=Path),
-    help="Folder of training stacks: that of `medsam2 data prepare`, or one that generated stacks are added "
-    "to.  [default: OUTPUT/bank]",
+    "--stacks", type=click.Path(path_type=Path),
+    help="Folder of training stacks, as `medsam2 data prepare` makes it. In another folder, stacks are "
+    "generated.  [default: OUTPUT/stacks]",
 )  # fmt: skip
+@click.option("--bank", "old_name", type=click.Path(path_type=Path), hidden=True)
 @click.option(
     "--weights", metavar="NAME|FILE", help="Weights to begin from, instead of those that the recipe names."
 )
@@ -53,7 +54,8 @@ if TYPE_CHECKING:
 def train(
     recipe: Path,
     output: Path | None,
-    bank: Path | None,
+    stacks: Path | None,
+    old_name: Path | None,
     weights: str | None,
     workers: int,
     clip_workers: int | None,
@@ -67,24 +69,24 @@ def train(
     OUTPUT/weights.safetensors, curves and pictures for TensorBoard beside them, and a report to
     OUTPUT/report if the recipe has report_cases.
 
-    Example: medsam2 train recipes/compact-finetune.toml --bank bank -o run
+    Example: medsam2 train recipes/compact-finetune.toml --stacks stacks -o run
     """
     import dataclasses
 
-    from medsam2.training.bank import use_bank
     from medsam2.training.config import read_recipe
     from medsam2.training.devices import Devices
     from medsam2.training.loop import Trainer
+    from medsam2.training.stack_files import use_stacks
 
     config = read_recipe(recipe)
     if weights is not None:
         config = dataclasses.replace(config, initial_weights=weights)
     output = Path("runs") / recipe.stem if output is None else output
-    bank = output / "bank" if bank is None else bank
-    config = use_bank(config, bank)
-    _fill(bank, config, workers)
+    stacks = stacks or old_name or _own_stacks(output)
+    config = use_stacks(config, stacks)
+    _fill(stacks, config, workers)
     devices = Devices(device=device, processes=processes, machines=machines, clip_workers=clip_workers)
-    trainer = Trainer(config, output, bank, devices=devices)
+    trainer = Trainer(config, output, stacks, devices=devices)
     if not trainer.is_first:
         for _ in trainer.run():
             pass
@@ -97,8 +99,14 @@ def train(
     if config.keep_best:
         say(f"the weights are those of step {trainer.best.step}, validation Dice {trainer.best.dice:.4f}")
     if config.report_cases and config.initial_weights is not None:
-        _report(config, output, bank, "cuda" if trainer.fabric.device.type == "cuda" else "cpu", recipe)
+        _report(config, output, stacks, "cuda" if trainer.fabric.device.type == "cuda" else "cpu", recipe)
     click.echo(trainer.folder.weights_path)
+
+
+def _own_stacks(output: Path) -> Path:
+    """Return where a run keeps stacks of its own; earlier versions called the folder "bank"."""
+    former = output / "bank"
+    return former if former.exists() else output / "stacks"
 
 
 def _watch(trainer: Trainer, output: Path) -> None:
@@ -123,7 +131,7 @@ def _note(progress: Progress, curves: SummaryWriter) -> None:
         curves.add_image("validation", progress.validation.picture, progress.step, dataformats="HWC")
 
 
-def _report(config: TrainConfig, output: Path, bank: Path, device: str, recipe: Path) -> None:
+def _report(config: TrainConfig, output: Path, stacks: Path, device: str, recipe: Path) -> None:
     """Compare the weights before and after on the stacks that were held out."""
     from medsam2.evaluation.report import PAGE
     from medsam2.training.comparison import compare_weights, write_comparison, write_held_out
@@ -133,31 +141,31 @@ def _report(config: TrainConfig, output: Path, bank: Path, device: str, recipe: 
     data = config.data
     first = data.first_seed + data.stacks
     cases = write_held_out(
-        bank, range(first, first + data.validation_stacks), output / "held-out",
+        stacks, range(first, first + data.validation_stacks), output / "held-out",
         most=config.report_cases, min_area=data.min_area,
     )  # fmt: skip
-    study = compare_weights(
+    compared = compare_weights(
         cases, config.initial_weights, RunFolder(output).weights_path, device=device,
         command=f"medsam2 train {recipe}",
     )  # fmt: skip
-    for line in write_comparison(study, output / "report"):
+    for line in write_comparison(compared, output / "report"):
         say(line)
     say(f"the report is {output / 'report' / PAGE}")
 
 
-def _fill(bank: Path, config: TrainConfig, workers: int) -> None:
-    """Generate the stacks that the bank lacks, with a progress bar in a terminal."""
+def _fill(stacks: Path, config: TrainConfig, workers: int) -> None:
+    """Generate the stacks that are missing, with a progress bar in a terminal."""
     from rich.console import Console
     from rich.progress import Progress as Bar
 
-    from medsam2.training.bank import build_bank
+    from medsam2.training.stack_files import generate_stacks
 
     data = config.data
     seeds = range(data.first_seed, data.first_seed + data.stacks + data.validation_stacks)
     console = Console(stderr=True)
     with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("generating stacks", total=len(seeds))
-        for done in build_bank(bank, seeds, workers):
+        for done in generate_stacks(stacks, seeds, workers):
             bar.update(task, completed=done)
 
 

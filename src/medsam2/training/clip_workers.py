@@ -13,10 +13,10 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from medsam2.training.bank import CACHED_BYTES, STACKS
 from medsam2.training.compact_clips import CompactClips
 from medsam2.training.config import PhaseConfig
 from medsam2.training.official_clips import OfficialClips
+from medsam2.training.stack_files import CACHED_BYTES, STACKS
 
 
 class Chance:

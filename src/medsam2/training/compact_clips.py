@@ -15,8 +15,8 @@ from torch import Tensor
 
 from medsam2.errors import InputError
 from medsam2.training.augment import change_greys
-from medsam2.training.bank import STACKS, BankEntry, list_entries, num_slices
 from medsam2.training.config import DataConfig
+from medsam2.training.stack_files import STACKS, StackEntry, list_entries, num_slices
 
 PAINTED = "painted"
 """Data set of stacks that are painted from label maps; see `training.painting`."""
@@ -24,10 +24,10 @@ PAINTED = "painted"
 
 @dataclass(frozen=True, kw_only=True)
 class Pick:
-    """An object of a stack of the bank."""
+    """An object of a stack."""
 
     seed: int
-    """Number of the stack in the bank."""
+    """Number of the stack in its folder."""
     label: int
 
 
@@ -48,7 +48,7 @@ class _Group:
 
 
 class Mixture:
-    """The objects of a bank in three pools: painted stacks, stills, volumes with videos."""
+    """The objects of all stacks in three pools: painted stacks, stills, volumes with videos."""
 
     def __init__(self, folder: Path, seeds: range, config: DataConfig) -> None:
         """Sort the objects of some stacks.
@@ -87,13 +87,13 @@ class Mixture:
         return picks[int(rng.integers(len(picks)))]
 
 
-def _pool_of(entry: BankEntry, folder: Path) -> str:
+def _pool_of(entry: StackEntry, folder: Path) -> str:
     if entry.dataset == PAINTED:
         return "painted"
     return "still" if num_slices(folder / entry.file) == 1 else "volume"
 
 
-def _add(pool: dict[str, _Group], entry: BankEntry, seed: int) -> None:
+def _add(pool: dict[str, _Group], entry: StackEntry, seed: int) -> None:
     group = pool.setdefault(entry.dataset, _Group())
     group.patients.add(entry.patient or entry.case)
     for label, name in enumerate(entry.objects, start=1):

@@ -21,20 +21,20 @@ from medsam2.imaging.replacing import replacing
 from medsam2.imaging.volume import Volume
 from medsam2.inference.predictor import load
 from medsam2.prompts.simulate import tight_box
-from medsam2.training.bank import BankedStack, entry_of, load_stack
+from medsam2.training.stack_files import StoredStack, entry_of, load_stack
 
 CASES = "cases.json"
 
 
-def write_held_out(bank: Path, seeds: Sequence[int], folder: Path, *, most: int, min_area: int) -> Path:
+def write_held_out(stacks: Path, seeds: Sequence[int], folder: Path, *, most: int, min_area: int) -> Path:
     """Write objects of some stacks as images, masks and a list of cases, as `medsam2 evaluate` takes them.
 
     Each object is prompted by its tight box in the slice where it is largest. Of more objects than wanted,
     an even choice over the stacks is taken. Files have numbers for names, the list has those of the data set.
 
     Args:
-        bank: The bank.
-        seeds: Of the stacks.
+        stacks: Folder of the stacks.
+        seeds: Numbers of the stacks.
         folder: Where to write; made if need be.
         most: How many objects at most.
         min_area: Pixels that an object has at least in its largest slice.
@@ -49,7 +49,7 @@ def write_held_out(bank: Path, seeds: Sequence[int], folder: Path, *, most: int,
     found = [
         (seed, label)
         for seed in seeds
-        for label, areas in enumerate(load_stack(bank, seed).areas)
+        for label, areas in enumerate(load_stack(stacks, seed).areas)
         if label and areas.max() >= min_area
     ]
     chosen = np.unique(np.linspace(0, len(found) - 1, min(most, len(found))).round().astype(int))
@@ -58,20 +58,20 @@ def write_held_out(bank: Path, seeds: Sequence[int], folder: Path, *, most: int,
         seed, label = found[place]
         by_seed.setdefault(seed, []).append(label)
     entries = [
-        entry for seed, labels in by_seed.items() for entry in _write_stack(bank, seed, labels, folder)
+        entry for seed, labels in by_seed.items() for entry in _write_stack(stacks, seed, labels, folder)
     ]
     with replacing(folder / CASES, ".part") as temporary:
         temporary.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
     return folder / CASES
 
 
-def _write_stack(bank: Path, seed: int, labels: list[int], folder: Path) -> Iterator[dict[str, object]]:
+def _write_stack(stacks: Path, seed: int, labels: list[int], folder: Path) -> Iterator[dict[str, object]]:
     """Write a stack's image and mask, and yield the entry of each of its objects."""
-    stack = load_stack(bank, seed)
+    stack = load_stack(stacks, seed)
     image, mask = f"{seed:06d}.nii.gz", f"{seed:06d}-mask.nii.gz"
     for array, name in ((stack.image, image), (stack.labels, mask)):
         io.write(Volume.from_array(array, stack.spacing_mm), folder / name)
-    entry = entry_of(bank, seed)
+    entry = entry_of(stacks, seed)
     for label in labels:
         target = f"object {label}" if entry is None else entry.objects[label - 1]
         scan = f"stack {seed}" if entry is None else entry.case
@@ -89,7 +89,7 @@ def _write_stack(bank: Path, seed: int, labels: list[int], folder: Path) -> Iter
         }
 
 
-def _prompt(stack: BankedStack, label: int) -> dict[str, object]:
+def _prompt(stack: StoredStack, label: int) -> dict[str, object]:
     key_slice = int(stack.areas[label].argmax())
     box = tight_box(stack.labels[key_slice] == label)
     return {"key_slice": key_slice, "box": list(box.xyxy)}

@@ -52,7 +52,7 @@ class DataConfig:
     """What the clips are cut from and how."""
 
     stacks: int = 500
-    """Generated stacks to learn from; a bank prepared from scans knows its own number (`bank.use_bank`)."""
+    """Generated stacks to learn from; those prepared from scans are counted (`stack_files.use_stacks`)."""
     validation_stacks: int = 24
     """Stacks to validate on; their seeds come after the others."""
     first_seed: int = 0
@@ -75,9 +75,9 @@ class DataConfig:
     whole_slices: bool = False
     """Show whole slices, as for the official network, and not a square around the object."""
     painted_share: float = 0.4
-    """Share of clips from painted stacks, where the bank has any; for the compact network."""
+    """Share of clips from painted stacks, where there are any; for the compact network."""
     still_share: float = 0.12
-    """Share of clips from stills, where the bank has any; for the compact network."""
+    """Share of clips from stills, where there are any; for the compact network."""
     leave_out: tuple[str, ...] = ()
     """Data sets to train without, to measure how far the others help with them; for the compact network."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)

@@ -39,14 +39,14 @@ class Trainer:
     """One run: its network, optimiser, averaged weights and folder."""
 
     def __init__(
-        self, config: TrainConfig, folder: Path, bank: Path, *, devices: Devices | None = None
+        self, config: TrainConfig, folder: Path, stacks: Path, *, devices: Devices | None = None
     ) -> None:
         """Set up a run, or continue the run in the folder from its last checkpoint.
 
         Args:
             config: The run's values.
             folder: Where it keeps its files.
-            bank: Folder of stacks, see `training.bank`.
+            stacks: Folder of the stacks to train on, see `training.stack_files`.
             devices: What it computes on. Several processes share every step's batch; each further process
                 starts the command again.
 
@@ -57,7 +57,7 @@ class Trainer:
         self.folder = RunFolder(folder)
         devices = devices or Devices()
         self.fabric = launch(devices, config.precision)
-        self.training = training_of(config, bank, self.fabric.device)
+        self.training = training_of(config, stacks, self.fabric.device)
         self.clips = ClipSource(self.training, config.seed, clip_workers(devices, self.fabric.device))
         for phase in config.phases:
             share_of_batch(phase.batch, self.fabric.world_size, config.accumulate)

@@ -51,19 +51,19 @@ class NetworkTraining(Protocol):
         ...
 
 
-def training_of(config: TrainConfig, bank: Path, device: torch.device) -> NetworkTraining:
+def training_of(config: TrainConfig, stacks: Path, device: torch.device) -> NetworkTraining:
     """Return the training of a run's network."""
     kind = CompactTraining if config.is_compact else OfficialTraining
-    return kind(config, bank, device)
+    return kind(config, stacks, device)
 
 
 class _Settings:
-    """What both kinds of training know: the run's values, its bank and its device."""
+    """What both kinds of training know: the run's values, the folder of its stacks and its device."""
 
-    def __init__(self, config: TrainConfig, bank: Path, device: torch.device) -> None:
+    def __init__(self, config: TrainConfig, stacks: Path, device: torch.device) -> None:
         data = config.data
         self.config = config
-        self.bank = bank
+        self.stacks = stacks
         self.device = device
         self.train_seeds = range(data.first_seed, data.first_seed + data.stacks)
         self.validation_seeds = range(self.train_seeds.stop, self.train_seeds.stop + data.validation_stacks)
@@ -90,7 +90,7 @@ class OfficialTraining(_Settings):
 
     def draw(self, phase: PhaseConfig, chance: Chance) -> Drawn:
         clips = draw_official_clips(
-            self.bank, self.train_seeds, self.config.data, chance.clips,
+            self.stacks, self.train_seeds, self.config.data, chance.clips,
             clip_length=phase.clip_length, image_size=phase.image_size, augment=True,
         )  # fmt: skip
         return Drawn(clips=clips, chance=chance)
@@ -106,7 +106,7 @@ class OfficialTraining(_Settings):
     def validate(self, network: nn.Module, phase: PhaseConfig) -> Validation:
         assert isinstance(network, Network)
         return validate_official(
-            network, self.bank, self.validation_seeds, self.config, clip_length=phase.clip_length
+            network, self.stacks, self.validation_seeds, self.config, clip_length=phase.clip_length
         )
 
 
@@ -117,9 +117,9 @@ class CompactTraining(_Settings):
 
     @property
     def mixture(self) -> Mixture:
-        """The objects to learn from; listed at the first draw, when the bank is filled."""
+        """The objects to learn from; listed at the first draw, when all stacks are there."""
         if self._mixture is None:
-            self._mixture = Mixture(self.bank, self.train_seeds, self.config.data)
+            self._mixture = Mixture(self.stacks, self.train_seeds, self.config.data)
         return self._mixture
 
     def build(self, phase: PhaseConfig) -> CompactNetwork:
@@ -138,7 +138,7 @@ class CompactTraining(_Settings):
             each = [source for clip in chance.clips for source in clip.spawn(length)]
             chance, length = Chance(shared=chance.shared, clips=each), 1
         clips = draw_compact_clips(
-            self.bank, self.mixture, data, chance.clips,
+            self.stacks, self.mixture, data, chance.clips,
             clip_length=length, image_size=phase.image_size, augment=True,
         )  # fmt: skip
         return Drawn(clips=clips, chance=chance)
@@ -156,5 +156,5 @@ class CompactTraining(_Settings):
     def validate(self, network: nn.Module, phase: PhaseConfig) -> Validation:
         assert isinstance(network, CompactNetwork)
         return validate_compact(
-            network, self.bank, self.validation_seeds, self.config, clip_length=phase.clip_length
+            network, self.stacks, self.validation_seeds, self.config, clip_length=phase.clip_length
         )

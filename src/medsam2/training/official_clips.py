@@ -1,4 +1,4 @@
-"""Clips that the official network learns from, cut from a bank's stacks."""
+"""Clips that the official network learns from, cut from stacks."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from medsam2.inference.features import resample_mask, resample_slice
 from medsam2.inference.zoom import View, square_view, whole_slice
 from medsam2.prompts.simulate import tight_box
 from medsam2.training.augment import change_as_modality, change_intensities, move, turn
-from medsam2.training.bank import STACKS, BankedStack
 from medsam2.training.config import DataConfig
+from medsam2.training.stack_files import STACKS, StoredStack
 
 LARGEST_SLICE_SHARE = 0.5  # clips that begin where the object is largest, as users prompt it
 MIN_AREA_FRACTION = 0.25  # of the largest slice's area, for the slice that is prompted
@@ -93,7 +93,7 @@ def _draw_clip(
 
 
 def _change_greys(
-    clip: npt.NDArray[np.uint8], stack: BankedStack, config: DataConfig, rng: np.random.Generator
+    clip: npt.NDArray[np.uint8], stack: StoredStack, config: DataConfig, rng: np.random.Generator
 ) -> npt.NDArray[np.uint8]:
     changed = change_intensities(clip, rng)
     return change_as_modality(changed, stack.modality, rng) if config.augment.by_modality else changed

@@ -1,4 +1,4 @@
-"""Add stacks painted from label maps to a bank: tables of maps in, files and their entries out."""
+"""Paint stacks from label maps: tables of maps in, files and their entries in the list of stacks out."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from medsam2.errors import InputError
 from medsam2.imaging import io
 from medsam2.synthesis.label_map import LabelMap, make_label_map
 from medsam2.synthesis.painted import PaintedStack, paint_stack
-from medsam2.training.bank import (
+from medsam2.training.datasets.contents import whole_numbers
+from medsam2.training.datasets.splits import is_validation_patient
+from medsam2.training.stack_files import (
     MANIFEST,
-    BankEntry,
+    StackEntry,
     map_in_processes,
     read_manifest,
     save_stack,
     write_manifest,
 )
-from medsam2.training.datasets.contents import whole_numbers
-from medsam2.training.datasets.splits import is_validation_patient
 
 DATASET = "painted"
 FEWEST_MASK_LABELS = 2
@@ -202,12 +202,14 @@ def draw_stack(maps: Sequence[MapFile], seed: int) -> tuple[str, PaintedStack] |
     return None
 
 
-def paint_bank(maps: Sequence[MapFile], bank: Path, seeds: range, processes: int) -> Iterator[PaintedFile]:
-    """Paint a stack for each seed, yield what became of it, and list all of them in the bank at the end.
+def paint_stacks(
+    maps: Sequence[MapFile], folder: Path, seeds: range, processes: int
+) -> Iterator[PaintedFile]:
+    """Paint a stack for each seed, yield what became of it, and list all of them at the end.
 
     Args:
         maps: What to draw from, checked.
-        bank: Folder of a bank; made if need be. What it holds besides stays.
+        folder: Of the stacks; made if need be. What it holds besides stays.
         seeds: Seeds of the stacks.
         processes: 1 works here.
 
@@ -216,19 +218,19 @@ def paint_bank(maps: Sequence[MapFile], bank: Path, seeds: range, processes: int
     """
     if not maps:
         raise InputError("there is no label map to paint from")
-    _listed(bank)  # a wrong list is an error before the work is done
+    _listed(folder)  # a wrong list is an error before the work is done
     try:
-        bank.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{bank}: no folder can be made here: {error.strerror or error}") from error
+        raise InputError(f"{folder}: no folder can be made here: {error.strerror or error}") from error
     done: list[PaintedFile] = []
-    for painted in map_in_processes(partial(_paint, tuple(maps), bank), seeds, processes):
+    for painted in map_in_processes(partial(_paint, tuple(maps), folder), seeds, processes):
         done.append(painted)
         yield painted
-    _add_to_manifest(bank, [painted for painted in done if painted.error is None])
+    _add_to_manifest(folder, [painted for painted in done if painted.error is None])
 
 
-def _paint(maps: tuple[MapFile, ...], bank: Path, seed: int) -> PaintedFile:
+def _paint(maps: tuple[MapFile, ...], folder: Path, seed: int) -> PaintedFile:
     """Paint and write one stack."""
     file = f"{DATASET}-{seed:06d}.npz"
     try:
@@ -236,24 +238,26 @@ def _paint(maps: tuple[MapFile, ...], bank: Path, seed: int) -> PaintedFile:
         if drawn is None:
             return PaintedFile(seed=seed, file=file, error=f"seed {seed}: no map shows an object")
         case, stack = drawn
-        save_stack(bank / file, stack.image, stack.labels, "", stack.spacing_mm)
+        save_stack(folder / file, stack.image, stack.labels, "", stack.spacing_mm)
     except (InputError, OSError) as error:
         return PaintedFile(seed=seed, file=file, error=f"seed {seed}: {error}")
     return PaintedFile(seed=seed, file=file, case=case, objects=stack.objects)
 
 
-def _add_to_manifest(bank: Path, painted: Sequence[PaintedFile]) -> None:
-    """Put painted stacks on a bank's list of files to train on; entries of the same file are replaced."""
-    content = _listed(bank)
+def _add_to_manifest(folder: Path, painted: Sequence[PaintedFile]) -> None:
+    """Put painted stacks on the list of those to train on; entries of the same file are replaced."""
+    content = _listed(folder)
     new = {one.file for one in painted}
     content["train"] = [entry for entry in content["train"] if entry["file"] not in new] + [
-        BankEntry(file=one.file, case=one.case, objects=one.objects, dataset=DATASET, axis=0, window=(0, 255))
+        StackEntry(
+            file=one.file, case=one.case, objects=one.objects, dataset=DATASET, axis=0, window=(0, 255)
+        )
         for one in painted
     ]
-    write_manifest(bank, content)
+    write_manifest(folder, content)
 
 
-def _listed(bank: Path) -> dict[str, Any]:
-    """Return a bank's list, an empty one if there is none yet."""
-    has_list = (bank / MANIFEST).exists()
-    return read_manifest(bank) if has_list else {"train": [], "validation": []}
+def _listed(folder: Path) -> dict[str, Any]:
+    """Return the list of stacks, an empty one if there is none yet."""
+    has_list = (folder / MANIFEST).exists()
+    return read_manifest(folder) if has_list else {"train": [], "validation": []}

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from medsam2.model.compact.network import CompactNetwork
 from medsam2.model.network import Network
-from medsam2.training.bank import list_entries
 from medsam2.training.clip_workers import Chance
 from medsam2.training.compact_clips import Mixture, draw_compact_clips
 from medsam2.training.compact_learner import CompactLearner, Unroll
 from medsam2.training.config import PromptConfig, TrainConfig
 from medsam2.training.official_clips import draw_official_clips
 from medsam2.training.official_learner import OfficialLearner
+from medsam2.training.stack_files import list_entries
 
 TILE_SIDE = 112
 FOUND = (255, 72, 0)

@@ -18,11 +18,11 @@ from medsam2.imaging.geometry import orientation_code, slices_along
 from medsam2.imaging.intensity import PERCENTILES
 from medsam2.imaging.volume import Volume, match_order
 from medsam2.measure.sizes import volume_ml
-from medsam2.training.bank import map_in_processes
 from medsam2.training.datasets.contents import read_image, read_mask, whole_numbers
 from medsam2.training.datasets.labels import layers_of
 from medsam2.training.datasets.objects import slice_axis
 from medsam2.training.datasets.scan import LabelledScan
+from medsam2.training.stack_files import map_in_processes
 
 ERROR, WARNING = "error", "warning"
 SHOWN_PERCENTILES = (0.0, PERCENTILES[0], 50.0, PERCENTILES[1], 100.0)

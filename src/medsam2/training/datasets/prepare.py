@@ -1,4 +1,4 @@
-"""Cut labelled scans into a bank of 8-bit stacks that training draws its clips from."""
+"""Cut labelled scans into 8-bit stacks, which training draws its clips from."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pathlib import Path
 
 from medsam2.errors import InputError
 from medsam2.imaging.replacing import replacing
-from medsam2.training.bank import BankEntry, map_in_processes, save_stack, write_manifest
 from medsam2.training.datasets.scan import TRAIN, VALIDATION, LabelledScan
 from medsam2.training.datasets.splits import Splits
 from medsam2.training.datasets.stacks import PrepareOptions as PrepareOptions
 from medsam2.training.datasets.stacks import cut
+from medsam2.training.stack_files import StackEntry, map_in_processes, save_stack, write_manifest
 
 _FILE_NAME = re.compile(r"[0-9a-f]{24}-\d{3,}\.npz")
 _RECORDS = "cases"
@@ -30,7 +30,7 @@ class PreparedCase:
     name: str
     split: str
     files: tuple[str, ...] = ()
-    """Names in the bank."""
+    """Names of the stacks' files."""
     objects: tuple[tuple[str, ...], ...] = ()
     """For each file the names of its objects, label 1 first."""
     num_left_out: int = 0
@@ -52,8 +52,10 @@ class PreparedCase:
         return self.windows[0] if self.windows else None
 
 
-def prepare(splits: Splits, bank: Path, options: PrepareOptions, workers: int = 1) -> Iterator[PreparedCase]:
-    """Fill a bank and yield what became of each scan, one by one.
+def prepare(
+    splits: Splits, folder: Path, options: PrepareOptions, workers: int = 1
+) -> Iterator[PreparedCase]:
+    """Cut all scans into stacks and yield what became of each scan, one by one.
 
     Scans that an earlier run has done with the same options are not done again. A scan that cannot be read
     does not stop the rest. The list of files that `medsam2 train` reads is written at the end; files that no
@@ -61,43 +63,43 @@ def prepare(splits: Splits, bank: Path, options: PrepareOptions, workers: int = 
 
     Args:
         splits: See `splits.split_by_patient`.
-        bank: Folder to fill; made if need be.
+        folder: For the stacks; made if need be.
         options: How scans become stacks.
         workers: Processes; 1 works here.
 
     Raises:
-        InputError: The folder cannot be written, holds another kind of bank, or nothing is left to train or
+        InputError: The folder cannot be written, holds other stacks, or nothing is left to train or
             to validate on.
     """
-    _make_folder(bank)
+    _make_folder(folder)
     work = [(scan, split) for split in (TRAIN, VALIDATION) for scan in splits.get(split, ())]
     done: list[PreparedCase] = []
-    for case in map_in_processes(partial(_prepare_case, bank=bank, options=options), work, workers):
+    for case in map_in_processes(partial(_prepare_case, folder=folder, options=options), work, workers):
         done.append(case)
         yield case
-    _finish(bank, done, splits, options)
+    _finish(folder, done, splits, options)
 
 
-def _make_folder(bank: Path) -> None:
+def _make_folder(folder: Path) -> None:
     try:
-        (bank / _RECORDS).mkdir(parents=True, exist_ok=True)
+        (folder / _RECORDS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{bank}: no folder can be made here: {error.strerror or error}") from error
-    others = [path for path in bank.glob("*.npz") if not _FILE_NAME.fullmatch(path.name)]
+        raise InputError(f"{folder}: no folder can be made here: {error.strerror or error}") from error
+    others = [path for path in folder.glob("*.npz") if not _FILE_NAME.fullmatch(path.name)]
     if others:
         raise InputError(
-            f"{bank}: holds {others[0].name}, which is no file of a prepared bank; give an empty folder"
+            f"{folder}: holds {others[0].name}, which was not prepared from a scan; give an empty folder"
         )
 
 
-def _prepare_case(work: tuple[LabelledScan, str], *, bank: Path, options: PrepareOptions) -> PreparedCase:
+def _prepare_case(work: tuple[LabelledScan, str], *, folder: Path, options: PrepareOptions) -> PreparedCase:
     scan, split = work
     key = _key(scan, options)
-    record = bank / _RECORDS / f"{key}.json"
-    case = _known(record, bank)
+    record = folder / _RECORDS / f"{key}.json"
+    case = _known(record, folder)
     if case is None:
         try:
-            case = _cut_scan(scan, bank, key, options)
+            case = _cut_scan(scan, folder, key, options)
         except (InputError, OSError) as error:
             return PreparedCase(name=scan.name, split=split, error=_explained(scan, error))
         # Last: a record says that all its files are there.
@@ -106,14 +108,14 @@ def _prepare_case(work: tuple[LabelledScan, str], *, bank: Path, options: Prepar
     return dataclasses.replace(case, name=scan.name, split=split, patient=scan.patient, dataset=scan.dataset)
 
 
-def _cut_scan(scan: LabelledScan, bank: Path, key: str, options: PrepareOptions) -> PreparedCase:
+def _cut_scan(scan: LabelledScan, folder: Path, key: str, options: PrepareOptions) -> PreparedCase:
     files: list[str] = []
     stacks: list[tuple[tuple[str, ...], int, tuple[float, float]]] = []  # names, axis, window
     is_kept: set[int] = set()
     num_found = 0
     for stack in cut(scan, options):
         file = f"{key}-{len(files):03d}.npz"
-        save_stack(bank / file, stack.image, stack.labels, stack.modality, stack.spacing_mm)
+        save_stack(folder / file, stack.image, stack.labels, stack.modality, stack.spacing_mm)
         files.append(file)
         stacks.append((stack.names, stack.axis, (stack.window.lower, stack.window.upper)))
         if stack.axis == stacks[0][1]:
@@ -162,7 +164,7 @@ def _state(path: Path) -> list[tuple[str, int, int]]:
     return [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.exists()]
 
 
-def _known(record: Path, bank: Path) -> PreparedCase | None:
+def _known(record: Path, folder: Path) -> PreparedCase | None:
     """Return what an earlier run has written, if all of it is there."""
     try:
         content = json.loads(record.read_text(encoding="utf-8"))
@@ -173,14 +175,14 @@ def _known(record: Path, bank: Path) -> PreparedCase | None:
         case = PreparedCase(**content)
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return case if all((bank / file).is_file() for file in case.files) else None
+    return case if all((folder / file).is_file() for file in case.files) else None
 
 
-def _finish(bank: Path, cases: Sequence[PreparedCase], splits: Splits, options: PrepareOptions) -> None:
+def _finish(folder: Path, cases: Sequence[PreparedCase], splits: Splits, options: PrepareOptions) -> None:
     """Write the list of files that training reads, then remove what is not on it."""
     listed = {
         split: [
-            BankEntry(
+            StackEntry(
                 file=file,
                 case=case.name,
                 objects=names,
@@ -200,16 +202,16 @@ def _finish(bank: Path, cases: Sequence[PreparedCase], splits: Splits, options: 
     for split, files in listed.items():
         if not files:
             failed = next((f", {case.name}: {case.error}" for case in cases if case.error), "")
-            raise InputError(f"{bank}: no scan is left to {_PURPOSE[split]}{failed}")
+            raise InputError(f"{folder}: no scan is left to {_PURPOSE[split]}{failed}")
     content = {
         "options": dataclasses.asdict(options),
         **listed,
         "test": [scan.name for scan in splits.get("test", ())],
         "failed": {case.name: case.error for case in cases if case.error},
     }
-    write_manifest(bank, content)
+    write_manifest(folder, content)
     kept = {entry.file for files in listed.values() for entry in files}
-    for path in bank.glob("*.npz"):
+    for path in folder.glob("*.npz"):
         if _FILE_NAME.fullmatch(path.name) and path.name not in kept:
             path.unlink()
 

@@ -11,7 +11,6 @@ from medsam2.errors import InputError
 from medsam2.imaging.geometry import slices_along
 from medsam2.imaging.intensity import Window, to_uint8
 from medsam2.imaging.volume import Volume, match_order
-from medsam2.training.bank import MAX_LABELS
 from medsam2.training.datasets.contents import (
     check_window,
     more_windows,
@@ -30,6 +29,7 @@ from medsam2.training.datasets.objects import (
     slice_axis,
 )
 from medsam2.training.datasets.scan import LabelledScan
+from medsam2.training.stack_files import MAX_LABELS
 
 DEFAULT_FILE_BYTES = 16 * 2**20
 SMALLEST_FILE_BYTES = 2**20
@@ -68,7 +68,7 @@ class PrepareOptions:
             raise InputError(f"an object has at least 1 pixel, not {self.smallest_area}")
         if self.file_bytes < SMALLEST_FILE_BYTES:
             raise InputError(
-                f"a file of the bank has at least {SMALLEST_FILE_BYTES} bytes (1 MiB), not {self.file_bytes}"
+                f"a stack's file may have at least {SMALLEST_FILE_BYTES} bytes (1 MiB), not {self.file_bytes}"
             )
 
     def smallest_area_of(self, scan: LabelledScan) -> int:

@@ -15,7 +15,6 @@ from medsam2.errors import InputError
 from medsam2.imaging import io
 from medsam2.imaging.replacing import replacing
 from medsam2.inference.predictor import Predictor
-from medsam2.training.bank import use_bank
 from medsam2.training.config import TrainConfig
 from medsam2.training.datasets.prepare import PrepareOptions, prepare
 from medsam2.training.datasets.scan import LabelledScan
@@ -32,6 +31,7 @@ from medsam2.training.rounds.proposals import (
     propose,
     usual_places,
 )
+from medsam2.training.stack_files import use_stacks
 
 ORDERS = ("uncertain", "diverse")
 """uncertain: first what the network is least sure of. diverse: each differs most from those before."""
@@ -114,28 +114,28 @@ def start_training(scans: ScanFolder, config: TrainConfig, options: RoundOptions
     """
     if len({scan.patient for scan in scans.corrected}) < LEAST_PATIENTS:
         return None
-    bank = scans.root / ROUNDS / "bank"
+    stacks = scans.root / ROUNDS / "bank"
     prepared = PrepareOptions(window=options.window, plane=options.plane)
     return begin_training(
-        scans.corrected, config, bank, options.folder / "run", prepared, device=options.device
+        scans.corrected, config, stacks, options.folder / "run", prepared, device=options.device
     )
 
 
 def begin_training(
     scans: Sequence[LabelledScan],
     config: TrainConfig,
-    bank: Path,
+    stacks: Path,
     run: Path,
     options: PrepareOptions,
     *,
     device: str,
 ) -> Trainer:
-    """Prepare a bank from corrected scans, some of the patients to validate on, and a run on it.
+    """Cut corrected scans into stacks, some of the patients to validate on, and prepare a run on these.
 
     Args:
         scans: Of two patients at least.
         config: The run's values.
-        bank: Folder of the bank; what it holds already is not prepared again.
+        stacks: Folder of the stacks; what is in it already is not prepared again.
         run: Folder of the run; a run that is in it continues.
         options: How scans become stacks.
         device: auto, cpu or cuda.
@@ -143,10 +143,10 @@ def begin_training(
     Raises:
         InputError: A corrected mask cannot be used, or the recipe does not fit.
     """
-    for case in prepare(split_by_patient(scans, _SHARES), bank, options):
+    for case in prepare(split_by_patient(scans, _SHARES), stacks, options):
         if case.error is not None:
             raise InputError(f"the corrected mask of {case.name} cannot be used: {case.error}")
-    return Trainer(use_bank(config, bank), run, bank, devices=Devices(device=device))
+    return Trainer(use_stacks(config, stacks), run, stacks, devices=Devices(device=device))
 
 
 def look_at(scans: ScanFolder, predictor: Predictor, options: RoundOptions) -> Iterator[Proposal]:

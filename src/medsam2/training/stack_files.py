@@ -28,11 +28,11 @@ MAX_LABELS = 255
 CACHED_BYTES = 4 * 2**30
 """Bytes of stacks that a process keeps in memory."""
 MANIFEST = "bank.json"
-"""List of the files of a bank that was prepared from labelled scans; see `datasets.prepare`."""
+"""List of the stacks in a folder that were prepared from labelled scans; see `datasets.prepare`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class BankedStack:
+class StoredStack:
     """A stack as it is read back, with the areas of its objects."""
 
     image: npt.NDArray[np.uint8]
@@ -42,14 +42,14 @@ class BankedStack:
     areas: npt.NDArray[np.int64]
     """`(label, z)` pixels of each object in each slice; row 0 is the background."""
     modality: str | None = None
-    """"CT", "MR" or "US", where the bank knows it."""
+    """"CT", "MR" or "US", where it is known."""
     spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    """Distance of voxel centres, (x, y, z); 1 where the bank does not know it."""
+    """Distance of voxel centres, (x, y, z); 1 where it is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class BankEntry:
-    """One file of a prepared bank, as the bank's list describes it."""
+class StackEntry:
+    """One prepared stack, as the list describes it."""
 
     file: str
     case: str
@@ -65,11 +65,11 @@ class BankEntry:
     """Intensities that became 0 and 255."""
 
 
-def use_bank(config: TrainConfig, folder: Path) -> TrainConfig:
-    """Return a run's values with the numbers of stacks of a prepared bank; for others, the recipe's.
+def use_stacks(config: TrainConfig, folder: Path) -> TrainConfig:
+    """Return a run's values with the numbers of prepared stacks; for generated ones, the recipe's.
 
     Raises:
-        InputError: The bank's list is not one of ours.
+        InputError: The list of stacks is not one of ours.
     """
     listed = _prepared(folder)
     if listed is None:
@@ -81,10 +81,10 @@ def use_bank(config: TrainConfig, folder: Path) -> TrainConfig:
 
 
 def stack_path(folder: Path, seed: int) -> Path:
-    """Return the file of a seed's stack; in a prepared bank, seeds number the files from 0.
+    """Return the file of a seed's stack; where stacks are prepared, seeds number them from 0.
 
     Raises:
-        InputError: A prepared bank has fewer files.
+        InputError: There are fewer prepared stacks.
     """
     entries = _all_entries(folder)
     if entries is None:
@@ -96,21 +96,21 @@ def stack_path(folder: Path, seed: int) -> Path:
     return folder / entries[seed].file
 
 
-def entry_of(folder: Path, seed: int) -> BankEntry | None:
-    """Return how a prepared bank's list describes a stack; None for a generated one.
+def entry_of(folder: Path, seed: int) -> StackEntry | None:
+    """Return how the list describes a prepared stack; None for a generated one.
 
     Raises:
-        InputError: The bank's list is not one of ours.
+        InputError: The list of stacks is not one of ours.
     """
     entries = _all_entries(folder)
     return None if entries is None else entries[seed]
 
 
-def list_entries(folder: Path, seeds: range) -> list[BankEntry]:
+def list_entries(folder: Path, seeds: range) -> list[StackEntry]:
     """Describe some stacks, by their numbers; a generated stack is a data set's only case.
 
     Raises:
-        InputError: The bank has fewer stacks, or its list is not one of ours.
+        InputError: There are fewer stacks, or the list is not one of ours.
     """
     entries = _all_entries(folder)
     if entries is not None:
@@ -118,7 +118,7 @@ def list_entries(folder: Path, seeds: range) -> list[BankEntry]:
         return [entries[seed] for seed in seeds]
     stacks = ((stack_path(folder, seed), load_stack(folder, seed)) for seed in seeds)
     return [
-        BankEntry(
+        StackEntry(
             file=path.name,
             case=path.stem,
             objects=tuple(f"object {label}" for label in range(1, len(stack.areas))),
@@ -136,19 +136,19 @@ def num_slices(path: Path) -> int:
     return int(shape[0])
 
 
-def build_bank(folder: Path, seeds: range, workers: int) -> Iterator[int]:
+def generate_stacks(folder: Path, seeds: range, workers: int) -> Iterator[int]:
     """Generate the stacks that the folder lacks and yield how many are there, one by one.
 
-    Nothing is generated into a bank that was prepared from scans.
+    Nothing is generated beside stacks that were prepared from scans.
 
     Raises:
-        InputError: A prepared bank has fewer stacks than that.
+        InputError: There are fewer prepared stacks than that.
     """
     folder.mkdir(parents=True, exist_ok=True)
     missing = [seed for seed in seeds if not stack_path(folder, seed).exists()]
     if missing and _prepared(folder) is not None:
         raise InputError(
-            f"{stack_path(folder, missing[0])}: is on the bank's list and not there; prepare it again"
+            f"{stack_path(folder, missing[0])}: is on the list of stacks and not there; prepare them again"
         )
     done = len(seeds) - len(missing)
     yield done
@@ -197,11 +197,11 @@ def map_in_processes(task: Callable[[A], B], items: Iterable[A], workers: int) -
         yield from pool.map(task, items)
 
 
-def load_stack(folder: Path, seed: int) -> BankedStack:
+def load_stack(folder: Path, seed: int) -> StoredStack:
     """Read a stack back.
 
     Raises:
-        InputError: The bank has no such stack.
+        InputError: There is no such stack.
     """
     with np.load(stack_path(folder, seed), allow_pickle=False) as file:
         image, labels = file["image"], file["labels"]
@@ -210,7 +210,7 @@ def load_stack(folder: Path, seed: int) -> BankedStack:
         x_mm, y_mm, z_mm = file["spacing_mm"].tolist() if "spacing_mm" in file else (1.0, 1.0, 1.0)
     count = int(labels.max()) + 1
     areas = np.stack([np.bincount(plane.ravel(), minlength=count) for plane in labels], axis=1)
-    return BankedStack(
+    return StoredStack(
         image=image,
         labels=labels,
         areas=areas,
@@ -220,14 +220,14 @@ def load_stack(folder: Path, seed: int) -> BankedStack:
 
 
 class StackCache:
-    """The latest stacks, as many as fit; those of a prepared bank are of any size."""
+    """The latest stacks, as many as fit; prepared ones are of any size."""
 
     def __init__(self, most_bytes: int) -> None:
         self.most_bytes = most_bytes
         self.num_bytes = 0
-        self.stacks: OrderedDict[Path, BankedStack] = OrderedDict()
+        self.stacks: OrderedDict[Path, StoredStack] = OrderedDict()
 
-    def get(self, folder: Path, seed: int) -> BankedStack:
+    def get(self, folder: Path, seed: int) -> StoredStack:
         """Return a stack, read from its file if it is not kept."""
         key = stack_path(folder, seed)
         if key in self.stacks:
@@ -241,7 +241,7 @@ class StackCache:
         return stack
 
 
-def _size(stack: BankedStack) -> int:
+def _size(stack: StoredStack) -> int:
     return stack.image.nbytes + stack.labels.nbytes
 
 
@@ -250,11 +250,11 @@ STACKS = StackCache(CACHED_BYTES)
 
 
 def write_manifest(folder: Path, content: Mapping[str, object]) -> None:
-    """Write the list of a prepared bank's files.
+    """Write the list of the prepared stacks in a folder.
 
     Args:
-        folder: The bank.
-        content: "train" and "validation" are sequences of `BankEntry`, or of entries as `read_manifest`
+        folder: Of the stacks.
+        content: "train" and "validation" are sequences of `StackEntry`, or of entries as `read_manifest`
             returns them; what else is in it is kept.
 
     Raises:
@@ -266,7 +266,7 @@ def write_manifest(folder: Path, content: Mapping[str, object]) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read the list of a prepared bank's files as it is written, once its entries are checked.
+    """Read the list of the prepared stacks in a folder as it is written, once its entries are checked.
 
     Raises:
         InputError: There is no list, or it is not one of ours.
@@ -274,7 +274,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return _read_manifest(folder)[0]
 
 
-Parts = tuple[Sequence[BankEntry], Sequence[BankEntry]]
+Parts = tuple[Sequence[StackEntry], Sequence[StackEntry]]
 
 
 def _read_manifest(folder: Path) -> tuple[dict[str, Any], Parts]:
@@ -283,30 +283,30 @@ def _read_manifest(folder: Path) -> tuple[dict[str, Any], Parts]:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         train, validation = ([_entry(one) for one in content[part]] for part in ("train", "validation"))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
-        raise InputError(f"{path}: is no list of a prepared bank; prepare it again") from error
+        raise InputError(f"{path}: is no list of prepared stacks; prepare them again") from error
     return content, (train, validation)
 
 
 def _prepared(folder: Path) -> Parts | None:
-    """Return the files to train and to validate on of a prepared bank; None if it is none."""
+    """Return the prepared stacks to train and to validate on; None if there is no list of them."""
     path = folder / MANIFEST
     return _read_parts(folder, path.stat().st_mtime_ns) if path.exists() else None
 
 
-def _all_entries(folder: Path) -> Sequence[BankEntry] | None:
+def _all_entries(folder: Path) -> Sequence[StackEntry] | None:
     listed = _prepared(folder)
     return None if listed is None else (*listed[0], *listed[1])
 
 
 @lru_cache(maxsize=4)
 def _read_parts(folder: Path, _written_ns: int) -> Parts:
-    """Read a bank's list once each time that it is written; it is needed at every draw."""
+    """Read the list once each time that it is written; it is needed at every draw."""
     return _read_manifest(folder)[1]
 
 
-def _entry(listed: Mapping[str, Any]) -> BankEntry:
+def _entry(listed: Mapping[str, Any]) -> StackEntry:
     lower_upper = listed.get("window")
-    return BankEntry(
+    return StackEntry(
         file=str(listed["file"]),
         case=str(listed["case"]),
         objects=tuple(str(name) for name in listed["objects"]),
