@@ -10,7 +10,7 @@ import torch
 from medsam2.errors import CheckpointError
 from medsam2.model.config import TINY_512
 from medsam2.model.image_encoder import from_windows, to_windows
-from medsam2.model.mask_decoder import _prefer_stable
+from medsam2.model.mask_decoder import DecodedMasks, choose
 from medsam2.model.network import ImageFeatures, MemoryTokens, Network, PromptEmbedding
 
 CLOSE = {"atol": 1e-5, "rtol": 0}
@@ -114,7 +114,11 @@ def test_the_fallback_keeps_stable_and_empty_masks_and_replaces_unstable_ones() 
     at_limit = torch.full((10, 10), 5.0)
     at_limit[0, :2] = 0.01  # 98 / 100 is just enough
     logits, iou = _candidates(stable, unstable, empty, at_limit)
-    chosen, chosen_iou = _prefer_stable(logits, iou)
+    candidates = DecodedMasks(
+        mask_logits=logits, iou=iou, tokens=torch.zeros(4, 4, 1), object_logits=torch.ones(4, 1)
+    )
+    found = choose(candidates, multimask=False, stability_fallback=True)
+    chosen, chosen_iou = found.mask_logits, found.iou
     assert chosen.shape == (4, 1, 10, 10)
     for index, single in ((0, stable), (2, empty), (3, at_limit)):
         assert torch.equal(chosen[index, 0], single)

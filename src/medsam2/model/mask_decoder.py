@@ -84,7 +84,7 @@ class DecodedMasks:
     """What the decoder says; candidates are ambiguous readings of the same prompt."""
 
     mask_logits: Tensor
-    """`(B, M, S/4, S/4)`, M = 1 or 3 candidates."""
+    """`(B, M, S/4, S/4)`, M = 1 or 3 candidates; 4 before they are chosen from."""
     iou: Tensor
     """`(B, M)` predicted overlap of each candidate with the truth, 0..1."""
     tokens: Tensor
@@ -139,9 +139,16 @@ class MaskDecoder(nn.Module):
             multimask: Three candidates instead of one.
             stability_fallback: With one candidate, take the best of the three where it is unstable.
         """
+        candidates = self.all_candidates(features, grid_position, sparse, dense)
+        return choose(candidates, multimask=multimask, stability_fallback=stability_fallback)
+
+    def all_candidates(
+        self, features: tuple[Tensor, Tensor, Tensor], grid_position: Tensor, sparse: Tensor, dense: Tensor
+    ) -> DecodedMasks:
+        """Decode the mask for clear prompts and, after it, the three for ambiguous ones; see `forward`."""
         level0, level1, level2 = features
         own = torch.cat((self.obj_score_token.weight, self.iou_token.weight, self.mask_tokens.weight))
-        tokens = torch.cat((own.expand(len(sparse), -1, -1), sparse), dim=1)
+        tokens = torch.cat((own.expand(sparse.shape[0], -1, -1), sparse), dim=1)
         image = level2 + dense
         tokens, mixed = self.transformer(
             tokens, image.flatten(2).transpose(1, 2), grid_position.flatten(2).transpose(1, 2)
@@ -152,18 +159,7 @@ class MaskDecoder(nn.Module):
         mask_logits = self._render(image, level1, level0, mask_tokens)
         iou = self.iou_prediction_head(tokens[:, 1]).sigmoid()
         object_logits = self.pred_obj_score_head(tokens[:, 0])
-        first, rest = slice(0, 1), slice(1, None)
-        chosen = rest if multimask else first
-        # The pointer's token stays the first one even where the fallback replaces the mask.
-        chosen_tokens = mask_tokens[:, chosen]
-        mask_logits, iou = (
-            _prefer_stable(mask_logits, iou)
-            if stability_fallback and not multimask
-            else (mask_logits[:, chosen], iou[:, chosen])
-        )
-        return DecodedMasks(
-            mask_logits=mask_logits, iou=iou, tokens=chosen_tokens, object_logits=object_logits
-        )
+        return DecodedMasks(mask_logits=mask_logits, iou=iou, tokens=mask_tokens, object_logits=object_logits)
 
     def _render(self, image: Tensor, level1: Tensor, level0: Tensor, mask_tokens: Tensor) -> Tensor:
         """Logits of every mask token: upscaled features times the token's weights."""
@@ -176,13 +172,41 @@ class MaskDecoder(nn.Module):
         return (weights @ upscaled.flatten(2)).unflatten(2, upscaled.shape[-2:])
 
 
-def _prefer_stable(mask_logits: Tensor, iou: Tensor) -> tuple[Tensor, Tensor]:
-    """Keep mask 0 where a shift of the threshold hardly changes it, else the best of the others."""
+def choose(candidates: DecodedMasks, *, multimask: bool, stability_fallback: bool) -> DecodedMasks:
+    """Choose from all four candidates: the last three, or one.
+
+    Args:
+        candidates: Of `MaskDecoder.all_candidates`.
+        multimask: Keep three candidates instead of one.
+        stability_fallback: With one candidate, take the best of the three where it is unstable.
+    """
+    chosen = slice(1, None) if multimask else slice(0, 1)
+    mask_logits, iou = candidates.mask_logits, candidates.iou
+    if stability_fallback and not multimask:
+        choice = stable_candidate(mask_logits, iou)
+        batch = torch.arange(len(choice), device=choice.device)
+        mask_logits, iou = mask_logits[batch, choice][:, None], iou[batch, choice][:, None]
+    else:
+        mask_logits, iou = mask_logits[:, chosen], iou[:, chosen]
+    return DecodedMasks(
+        mask_logits=mask_logits,
+        iou=iou,
+        # The pointer's token stays the first one even where the fallback replaces the mask.
+        tokens=candidates.tokens[:, chosen],
+        object_logits=candidates.object_logits,
+    )
+
+
+def stable_candidate(mask_logits: Tensor, iou: Tensor) -> Tensor:
+    """Index `(B,)` of mask 0 where a shift of the threshold hardly changes it, else of the best other one.
+
+    Args:
+        mask_logits: `(B, 4, H, W)`.
+        iou: `(B, 4)`.
+    """
     single = mask_logits[:, 0].flatten(1)
     inner = (single > STABILITY_DELTA).sum(dim=1)
     outer = (single > -STABILITY_DELTA).sum(dim=1)
     is_stable = (inner >= STABILITY_THRESHOLD * outer) | (outer == 0)
     best = iou[:, 1:].argmax(dim=1) + 1
-    choice = torch.where(is_stable, torch.zeros_like(best), best)
-    batch = torch.arange(len(choice), device=choice.device)
-    return mask_logits[batch, choice][:, None], iou[batch, choice][:, None]
+    return torch.where(is_stable, torch.zeros_like(best), best)

@@ -48,8 +48,8 @@ class PromptEncoder(nn.Module):
         Returns:
             `(B, N + 1, C)` tokens.
         """
-        points = torch.cat((points, points.new_zeros(len(points), 1, 2)), dim=1)
-        labels = torch.cat((labels, labels.new_full((len(labels), 1), LABEL_PADDING)), dim=1)
+        points = torch.cat((points, points.new_zeros(points.shape[0], 1, 2)), dim=1)
+        labels = torch.cat((labels, labels.new_full((labels.shape[0], 1), LABEL_PADDING)), dim=1)
         # Half a pixel: a coordinate names a pixel, the encoding wants its centre.
         position = self.pe_layer((points + 0.5) / self.image_size)
         embeddings = (self.not_a_point_embed, *self.point_embeddings)

@@ -114,7 +114,7 @@ def _log_ratio(
     reference: Tensor, inside: Tensor, current: Tensor, shape: tuple[int, ...], kernel: Tensor
 ) -> Tensor:
     """Look up the log ratio of two histograms; bins are `(B, S, S)`, histograms have a shape."""
-    batch = len(reference)
+    batch = reference.shape[0]
     count = math.prod(shape)
     weight = inside.flatten(1).float()
     histograms = weight.new_zeros(batch, 2, count)

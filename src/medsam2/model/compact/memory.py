@@ -78,20 +78,34 @@ class MemoryReader(nn.Module):
         """Condition `(B, C, h, w)` on memories; without any, mark that there are none."""
         if memories is None:
             return level2 + self.absent[:, None, None].to(level2.dtype)
-        side = level2.shape[-1]
-        device, dtype = level2.device, level2.dtype
-        here = positions([HERE], side, device)
-        places = positions(memories.squares, side, device).unflatten(0, (len(memories.squares), -1))
-        marks = (places + self.codes[list(memories.codes)][:, None]).flatten(0, 1)
+        device = level2.device
+        marks = self.place_marks(memories.squares, list(memories.codes), level2.shape[-1], device)
         tokens = torch.cat([memory.flatten(2) for memory in memories.spatial], dim=2).transpose(1, 2)
         if memories.pointers:
             distances = torch.tensor(memories.distances, device=device)
-            marks = torch.cat((marks, self.distance(waves(distances))))
+            marks = torch.cat((marks, self.distance_marks(distances)))
             tokens = torch.cat((tokens, torch.stack(tuple(memories.pointers), dim=1).to(tokens.dtype)), dim=1)
+        return self.read(level2, tokens.to(level2.dtype), marks)
+
+    def read(self, level2: Tensor, tokens: Tensor, marks: Tensor) -> Tensor:
+        """Condition `(B, C, h, w)` on memory tokens `(B, T, 64)` with their marks `(T, 64)`."""
+        here = positions([HERE], level2.shape[-1], level2.device)
         cells = level2.flatten(2).transpose(1, 2)  # (B, hw, C)
         for layer in self.layers:
-            cells = layer(cells, here, tokens.to(dtype), marks)
+            cells = layer(cells, here, tokens, marks)
         return cells.transpose(1, 2).unflatten(2, level2.shape[-2:])
+
+    def place_marks(
+        self, squares: Sequence[Square] | Tensor, codes: list[int] | Tensor, side: int, device: torch.device
+    ) -> Tensor:
+        """Mark the cells of spatial memories by where and when they lie, `(N * side * side, 64)`."""
+        times = self.codes[codes][:, None]  # (N, 1, 64)
+        return (positions(squares, side, device).unflatten(0, (times.shape[0], -1)) + times).flatten(0, 1)
+
+    def distance_marks(self, distances: Tensor) -> Tensor:
+        """Mark object pointers by their distances `(P,)`, as `(P, 64)`."""
+        marks: Tensor = self.distance(waves(distances))
+        return marks
 
 
 class _Layer(nn.Module):
@@ -129,18 +143,18 @@ def waves(values: Tensor) -> Tensor:
     return _waves(values, MEMORY_DIM // 2)
 
 
-def positions(squares: Sequence[Square], side: int, device: torch.device) -> Tensor:
+def positions(squares: Sequence[Square] | Tensor, side: int, device: torch.device) -> Tensor:
     """Encode the middles of the cells of squares by where they lie in a view, `(N * side * side, 64)`."""
     middle = (torch.arange(side, device=device) + 0.5) / side
-    encoded = []
-    for left, top, size in squares:
-        across = _waves(left + size * middle, NUM_FREQUENCIES)[None].expand(side, -1, -1)
-        down = _waves(top + size * middle, NUM_FREQUENCIES)[:, None].expand(-1, side, -1)
-        encoded.append(torch.cat((across, down), dim=-1).flatten(0, 1))
-    return torch.cat(encoded)
+    if not isinstance(squares, Tensor):
+        squares = torch.tensor(squares, dtype=torch.float32, device=device)
+    left, top, size = squares[:, :, None].unbind(1)  # (N, 1) each
+    across = _waves(left + size * middle, NUM_FREQUENCIES)[:, None].expand(-1, side, -1, -1)
+    down = _waves(top + size * middle, NUM_FREQUENCIES)[:, :, None].expand(-1, -1, side, -1)
+    return torch.cat((across, down), dim=-1).flatten(0, 2)
 
 
 def _waves(values: Tensor, count: int) -> Tensor:
     cycles = LOWEST * (HIGHEST / LOWEST) ** (torch.arange(count, device=values.device) / (count - 1))
-    angles = 2 * math.pi * values[:, None] * cycles
-    return torch.cat((angles.sin(), angles.cos()), dim=1)
+    angles = 2 * math.pi * values[..., None] * cycles
+    return torch.cat((angles.sin(), angles.cos()), dim=-1)

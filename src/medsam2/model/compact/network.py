@@ -81,9 +81,23 @@ class CompactNetwork(nn.Module):
         """
         if isinstance(memories, Sequence):
             parts = zip(features.level2.split(1), memories, strict=True)
-            conditioned = torch.cat([self.memory_reader(level2, own) for level2, own in parts])
+            conditioned = torch.cat([self.attend_memory(level2, own) for level2, own in parts])
         else:
-            conditioned = self.memory_reader(features.level2, memories)
+            conditioned = self.attend_memory(features.level2, memories)
+        return self.decode(features, conditioned)
+
+    def attend_memory(self, level2: Tensor, memories: CompactMemories | None) -> Tensor:
+        """Condition `(B, C, S/16, S/16)` on memories, or mark that there are none."""
+        conditioned: Tensor = self.memory_reader(level2, memories)
+        return conditioned
+
+    def decode(self, features: CompactFeatures, conditioned: Tensor) -> CompactAnswer:
+        """Find the objects in a slice.
+
+        Args:
+            features: Of the slice, one batch entry for each object.
+            conditioned: Its level of stride 16 after memory.
+        """
         mask_logits, at8, at16, at32 = self.decoder(features, conditioned)
         inside = F.adaptive_avg_pool2d(mask_logits.detach().sigmoid(), at8.shape[-2:]).to(at8.dtype)
         weight = inside / inside.sum(dim=(2, 3), keepdim=True).clamp(min=1.0)
