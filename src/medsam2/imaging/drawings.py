@@ -23,6 +23,14 @@ if TYPE_CHECKING:
 _WHOLE = 1e-3  # how far a float label may be from a whole number; resampling and scaling leave as much
 _MAX_LISTED = 20
 _SLICER = (".seg.nrrd", ".nrrd")
+_SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+_LABEL_MAP = "LABELMAP"
+_STRUCTURES = "1.2.840.10008.5.1.4.1.1.481.3"
+# In voxels of the scan. A frame says exactly where it lies, but a scan has the same step between all slices.
+_TOLERANCE = 0.25
+
+_NamedMask = tuple[int, str | None, np.ndarray]
+"""Number, name and boolean mask (z, y, x) of an object, on the scan's grid."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +69,7 @@ class Drawing:
         """Return the labels of these numbers or names; all if none is given.
 
         Raises:
-            InputError: There is no such label, or a name has several.
+            InputError: There is no such label, or several have this name.
         """
         found = []
         for one in wanted:
@@ -101,15 +109,16 @@ def read_drawing(path: Path, image: Volume) -> Drawing:
     Args:
         path: Any file that `imaging.io.read` takes; 3D Slicer's .seg.nrrd, cropped or with overlaps; a DICOM
             segmentation or structure set.
-        image: The scan.
+        image: The scan, in any order of voxels.
 
     Raises:
-        InputError: The file cannot be read, or holds no labels.
+        InputError: The file cannot be read, or holds no labels. Its subclasses:
+        UnsupportedFormat: A DICOM file lacks required elements, or its pixels cannot be decoded.
         GeometryError: It does not lie on the scan's grid; the message begins with the file.
     """
     try:
-        if is_drawing(path):
-            return _of_segments(path, read_drawn_dicom(path, image))
+        if _is_drawn_dicom(path):
+            return _of_masks(path, _read_masks(path, image))
         if path.name.lower().endswith(_SLICER):
             return _of_slicer(path, image)
         return _of_layers(path, (place(io.read(path), image),))
@@ -121,7 +130,11 @@ def read_drawing(path: Path, image: Volume) -> Drawing:
 def _of_layers(path: Path, layers: Sequence[np.ndarray]) -> Drawing:
     """Make a drawing of layers whose labels have values but no names."""
     whole = tuple(_as_whole(layer, path) for layer in layers)
-    found = [(index, value) for index, layer in enumerate(whole) for value in _values(layer)]
+    found = [
+        (index, value)
+        for index, layer in enumerate(whole)
+        for value in sorted({value for plane in layer for value in np.unique(plane).tolist()} - {0})
+    ]
     labels = tuple(
         DrawnLabel(layer=index, value=value, number=value if len(whole) == 1 else number)
         for number, (index, value) in enumerate(found, start=1)
@@ -145,29 +158,19 @@ def _of_slicer(path: Path, image: Volume) -> Drawing:
     return replace(plain, labels=labels)
 
 
-def _of_segments(path: Path, segments: Sequence[DrawnSegment]) -> Drawing:
+def _of_masks(path: Path, masks: Sequence[_NamedMask]) -> Drawing:
     """Put masks that may overlap into as few layers as they need."""
     layers: list[np.ndarray] = []
     labels = []
-    for segment in segments:
-        free = (index for index, layer in enumerate(layers) if not (layer[segment.mask] > 0).any())
-        index = next(free, None)
-        if index is None:
-            index = len(layers)
-            layers.append(np.zeros(segment.mask.shape, np.uint16))
-        layers[index][segment.mask] = segment.number
-        if segment.mask.any():
-            labels.append(
-                DrawnLabel(layer=index, value=segment.number, number=segment.number, name=segment.name)
-            )
+    for number, name, mask in masks:
+        free = (index for index, layer in enumerate(layers) if not layer[mask].any())
+        index = next(free, len(layers))
+        if index == len(layers):
+            layers.append(np.zeros(mask.shape, np.uint16))
+        layers[index][mask] = number
+        if mask.any():
+            labels.append(DrawnLabel(layer=index, value=number, number=number, name=name))
     return Drawing(path=path, layers=tuple(layers), labels=tuple(labels))
-
-
-def _values(layer: np.ndarray) -> list[int]:
-    found: set[int] = set()
-    for plane in layer:
-        found |= set(np.unique(plane).tolist())
-    return sorted(found - {0})
 
 
 def _as_whole(array: np.ndarray, path: Path) -> np.ndarray:
@@ -184,52 +187,19 @@ def _as_whole(array: np.ndarray, path: Path) -> np.ndarray:
     return whole.astype(np.int64)
 
 
-_SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
-_LABEL_MAP = "LABELMAP"
-_STRUCTURES = "1.2.840.10008.5.1.4.1.1.481.3"
-# In voxels of the scan. Each frame has a place of its own, but a scan has one step for all slices.
-_TOLERANCE = 0.25
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class DrawnSegment:
-    """One segment of a segmentation, or one region of a structure set."""
-
-    number: int
-    name: str | None
-    mask: np.ndarray
-    """Boolean (z, y, x), on the scan's grid."""
-
-
-def is_drawing(path: Path) -> bool:
-    """Whether a file is a DICOM segmentation or structure set.
-
-    Raises:
-        InputError: The file cannot be read.
-    """
+def _is_drawn_dicom(path: Path) -> bool:
+    """Whether a file is a DICOM segmentation or structure set."""
     if not path.is_file() or kind_of_content(path) != "DICOM":
         return False
-    return _read(path, pixels=False).get("SOPClassUID") in (*_SEGMENTATIONS, _STRUCTURES)
+    return _read_file(path, pixels=False).get("SOPClassUID") in (*_SEGMENTATIONS, _STRUCTURES)
 
 
-def read_drawn_dicom(path: Path, image: Volume) -> list[DrawnSegment]:
-    """Read the objects of a DICOM segmentation or structure set.
-
-    Args:
-        path: A file for which `is_drawing` is true.
-        image: The scan, in any order of voxels.
-
-    Raises:
-        GeometryError: Frames or contours do not lie on slices of the scan.
-        UnsupportedFormat: The file lacks required elements, or its pixels cannot be decoded.
-        InputError: It cannot be read.
-    """
+def _read_masks(path: Path, image: Volume) -> list[_NamedMask]:
+    """Read the objects of a DICOM segmentation or structure set."""
     with lenient_dicom():
-        file = _read(path, pixels=True)
+        file = _read_file(path, pixels=True)
         try:
-            if file.SOPClassUID == _STRUCTURES:
-                return list(_regions(file, image))
-            return list(_segments(file, image))
+            return list((_regions if file.SOPClassUID == _STRUCTURES else _segments)(file, image))
         except MedSAM2Error:
             raise
         except (AttributeError, IndexError, KeyError, TypeError, ValueError, NotImplementedError) as error:
@@ -238,7 +208,7 @@ def read_drawn_dicom(path: Path, image: Volume) -> list[DrawnSegment]:
             ) from error
 
 
-def _read(path: Path, *, pixels: bool) -> Dataset:
+def _read_file(path: Path, *, pixels: bool) -> Dataset:
     from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
 
@@ -251,33 +221,23 @@ def _read(path: Path, *, pixels: bool) -> Dataset:
         raise UnsupportedFormat(f"{path}: the DICOM header is damaged") from error
 
 
-def _segments(file: Dataset, image: Volume) -> Iterator[DrawnSegment]:
+def _segments(file: Dataset, image: Volume) -> Iterator[_NamedMask]:
+    """Put together the frames of each segment."""
     frames = file.pixel_array.reshape(-1, int(file.Rows), int(file.Columns))
     to_voxel = np.linalg.inv(flip_ras_lps(image.affine))
-    places = [
-        _place_of(_frame_affine(file, group), frames.shape[1:], to_voxel, image)
-        for group in file.PerFrameFunctionalGroupsSequence
-    ]
+    groups = file.PerFrameFunctionalGroupsSequence
+    voxels = [_voxels_of(_frame_axes(file, group), frames.shape[1:], to_voxel, image) for group in groups]
     is_map = file.SegmentationType == _LABEL_MAP
     half = 0.5 * int(file.get("MaximumFractionalValue") or 1) if file.SegmentationType == "FRACTIONAL" else 0
     for segment in file.SegmentSequence:
         number = int(segment.SegmentNumber)
         mask = np.zeros(image.shape, bool)
-        for group, frame, inside_image in zip(
-            file.PerFrameFunctionalGroupsSequence, frames, places, strict=True
-        ):
+        for group, frame, where in zip(groups, frames, voxels, strict=True):
             if is_map:
-                inside = frame == number
-            elif _segment_number(file, group) == number:
-                inside = frame > half
-            else:
-                continue
-            mask[inside_image] |= inside
-        yield DrawnSegment(number=number, name=str(segment.get("SegmentLabel") or "") or None, mask=mask)
-
-
-def _segment_number(file: Dataset, group: Dataset) -> int:
-    return int(_macro(file, group, "SegmentIdentificationSequence").ReferencedSegmentNumber)
+                mask[where] |= frame == number
+            elif int(_macro(file, group, "SegmentIdentificationSequence").ReferencedSegmentNumber) == number:
+                mask[where] |= frame > half
+        yield number, str(segment.get("SegmentLabel") or "") or None, mask
 
 
 def _macro(file: Dataset, group: Dataset, keyword: str) -> Dataset:
@@ -286,8 +246,8 @@ def _macro(file: Dataset, group: Dataset, keyword: str) -> Dataset:
     return holder[keyword][0]
 
 
-def _frame_affine(file: Dataset, group: Dataset) -> np.ndarray:
-    """(3, 3), in LPS mm: the step along a row, the step down a column, the first pixel's place."""
+def _frame_axes(file: Dataset, group: Dataset) -> np.ndarray:
+    """(3, 3), columns in LPS mm: the step along a row, the step down a column, the first pixel's place."""
     row_mm, column_mm = (float(step) for step in _macro(file, group, "PixelMeasuresSequence").PixelSpacing)
     axes = _macro(file, group, "PlaneOrientationSequence").ImageOrientationPatient
     along_row, along_column = np.reshape([float(value) for value in axes], (2, 3))
@@ -295,29 +255,28 @@ def _frame_affine(file: Dataset, group: Dataset) -> np.ndarray:
     return np.stack((along_row * column_mm, along_column * row_mm, first), axis=1)
 
 
-def _place_of(
-    frame: np.ndarray, shape: Sequence[int], to_voxel: np.ndarray, image: Volume
+def _voxels_of(
+    axes: np.ndarray, shape: Sequence[int], to_voxel: np.ndarray, image: Volume
 ) -> tuple[np.ndarray, ...]:
     """Return the voxels (z, y, x) of a frame's pixels, as indices that broadcast to (row, column)."""
     height, width = shape
-    steps = to_voxel[:3, :3] @ frame[:, :2]
-    first = to_voxel[:3, :3] @ frame[:, 2] + to_voxel[:3, 3]
+    steps = to_voxel[:3, :3] @ axes[:, :2]
+    first = to_voxel[:3, :3] @ axes[:, 2] + to_voxel[:3, 3]
     whole = np.rint(steps)
     far = np.abs(steps - whole) @ (width - 1, height - 1) + np.abs(first - np.rint(first))
     if (np.abs(whole).sum(axis=0) != 1).any() or far.max() > _TOLERANCE:
         raise GeometryError("its frames do not lie on slices of the image")
     rows, columns = np.ogrid[:height, :width]
-    indices = np.rint(first).astype(int)[:, None, None] + sum(
-        whole[:, axis].astype(int)[:, None, None] * steps_along
-        for axis, steps_along in ((0, columns), (1, rows))
-    )
+    along_row, along_column = whole.T.astype(int)[:, :, None, None]
+    indices = np.rint(first).astype(int)[:, None, None] + along_row * columns + along_column * rows
     size = np.array(image.shape[::-1])[:, None, None]
     if ((indices < 0) | (indices >= size)).any():
         raise GeometryError("its frames reach beyond the image")
     return tuple(indices[::-1])
 
 
-def _regions(file: Dataset, image: Volume) -> Iterator[DrawnSegment]:
+def _regions(file: Dataset, image: Volume) -> Iterator[_NamedMask]:
+    """Fill the contours of each region of a structure set."""
     names = {int(one.ROINumber): str(one.get("ROIName") or "") for one in file.StructureSetROISequence}
     to_voxel = np.linalg.inv(flip_ras_lps(image.affine))
     for region in file.ROIContourSequence:
@@ -328,7 +287,7 @@ def _regions(file: Dataset, image: Volume) -> Iterator[DrawnSegment]:
                 continue  # a point or a line encloses nothing
             corners = np.reshape([float(value) for value in contour.ContourData], (-1, 3))
             _fill(mask, corners @ to_voxel[:3, :3].T + to_voxel[:3, 3])
-        yield DrawnSegment(number=number, name=names.get(number) or None, mask=mask)
+        yield number, names.get(number) or None, mask
 
 
 def _fill(mask: np.ndarray, corners: np.ndarray) -> None:

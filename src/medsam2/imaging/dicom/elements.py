@@ -95,6 +95,16 @@ def decimal(value: object) -> float:
     return float(str(value).strip(" \0").replace(",", "."))
 
 
+def dataset_of(**elements: object) -> Dataset:
+    """Make a data set of elements, named by their keywords."""
+    from pydicom import Dataset
+
+    made = Dataset()
+    for keyword, value in elements.items():
+        setattr(made, keyword, value)
+    return made
+
+
 def with_points(dataset: Dataset) -> None:
     """Replace decimal commas in a dataset by points, for libraries that do not know commas."""
     from pydicom.dataelem import RawDataElement

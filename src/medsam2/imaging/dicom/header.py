@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from medsam2.errors import InputError, UnsupportedFormat, reading
-from medsam2.imaging.dicom.elements import PRIVATE_TAGS, UnusableElement, element_name, with_points
+from medsam2.imaging.dicom.elements import (
+    PRIVATE_TAGS,
+    UnusableElement,
+    dataset_of,
+    element_name,
+    with_points,
+)
 from medsam2.imaging.dicom.facts import IMAGE, TAGS, Header, Plane, header_of
 
 if TYPE_CHECKING:
@@ -285,10 +291,10 @@ def _whole_header(one: _Instance) -> Dataset:
 
 
 def _place(plane: Plane) -> Dataset:
-    from pydicom import Dataset
+    """Write where a frame lies as elements of a data set."""
     from pydicom.valuerep import DSfloat
 
-    place = Dataset()
+    place = dataset_of()
     for keyword, values in (
         ("ImagePositionPatient", plane.position),
         ("ImageOrientationPatient", plane.orientation),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medsam2.errors import InputError
+from medsam2.imaging.dicom.elements import dataset_of
 from medsam2.imaging.dicom.header import Source, lenient_dicom
 from medsam2.imaging.outputs.dicom_source import MatchedSeries, match
 from medsam2.imaging.outputs.segments import Code, LabelledObject
@@ -17,7 +18,6 @@ from medsam2.imaging.replacing import replacing
 from medsam2.imaging.volume import Volume
 
 if TYPE_CHECKING:
-    from highdicom.color import CIELabColor
     from highdicom.seg import SegmentDescription
     from pydicom import Dataset
     from pydicom.sr.coding import Code as DicomCode
@@ -122,37 +122,31 @@ def _refer_to_frames(segmentation: Dataset, series: MatchedSeries) -> None:
 
 def _say_places(series: MatchedSeries, first: Dataset) -> None:
     """Write the places of frames into the elements that highdicom reads."""
-    from pydicom import Dataset
-
-    if (
-        "SharedFunctionalGroupsSequence" not in first
-    ):  # nuclear medicine gives only the place of its first slice
-        groups = [Dataset() for _ in range(int(first.NumberOfFrames))]
-        placed = {one.frame: one for one in series.slices}
-        for number, group in enumerate(groups, start=1):
-            place = placed.get(number, series.slices[0]).place
-            group.PlanePositionSequence = [_of(place, "ImagePositionPatient")]
-        shared = Dataset()
-        shared.PlaneOrientationSequence = [_of(series.slices[0].place, "ImageOrientationPatient")]
-        shared.PixelMeasuresSequence = [_of(series.slices[0].place, "PixelSpacing")]
-        shared.PixelMeasuresSequence[0].SliceThickness = (
-            first.get("SliceThickness") or first.SpacingBetweenSlices
+    if "SharedFunctionalGroupsSequence" not in first:
+        # Nuclear medicine gives only the place of its first slice.
+        places = {one.frame: one.place for one in series.slices}
+        place = series.slices[0].place
+        measures = dataset_of(
+            PixelSpacing=place.PixelSpacing,
+            SliceThickness=first.get("SliceThickness") or first.SpacingBetweenSlices,
         )
-        first.SharedFunctionalGroupsSequence = [shared]
-        first.PerFrameFunctionalGroupsSequence = groups
+        orientation = dataset_of(ImageOrientationPatient=place.ImageOrientationPatient)
+        first.SharedFunctionalGroupsSequence = [
+            dataset_of(PlaneOrientationSequence=[orientation], PixelMeasuresSequence=[measures])
+        ]
+        positions = (
+            places.get(number, place).ImagePositionPatient
+            for number in range(1, int(first.NumberOfFrames) + 1)
+        )
+        first.PerFrameFunctionalGroupsSequence = [
+            dataset_of(PlanePositionSequence=[dataset_of(ImagePositionPatient=position)])
+            for position in positions
+        ]
     # Scanners may write shared elements for each frame; highdicom reads them only where they are shared.
     shared, group = first.SharedFunctionalGroupsSequence[0], first.PerFrameFunctionalGroupsSequence[0]
     for keyword in ("PixelMeasuresSequence", "PlaneOrientationSequence"):
         if keyword not in shared:
             shared.add(group[keyword])
-
-
-def _of(place: Dataset, keyword: str) -> Dataset:
-    from pydicom import Dataset
-
-    item = Dataset()
-    item.add(place[keyword])
-    return item
 
 
 def _numbered(array: np.ndarray, objects: Sequence[LabelledObject]) -> np.ndarray:
@@ -164,6 +158,7 @@ def _numbered(array: np.ndarray, objects: Sequence[LabelledObject]) -> np.ndarra
 
 def _description(number: int, one: LabelledObject, weights: str | None) -> SegmentDescription:
     from highdicom import AlgorithmIdentificationSequence
+    from highdicom.color import CIELabColor
     from highdicom.seg import SegmentDescription
     from pydicom.sr.codedict import codes
 
@@ -179,7 +174,7 @@ def _description(number: int, one: LabelledObject, weights: str | None) -> Segme
             version=version(PRODUCT),
             parameters=None if weights is None else {"weights": weights},
         ),
-        display_color=_lab_color(one.color_rgb),
+        display_color=CIELabColor.from_rgb(*one.color_rgb),
     )
 
 
@@ -187,9 +182,3 @@ def _dicom_code(code: Code) -> DicomCode:
     from pydicom.sr.coding import Code as DicomCode
 
     return DicomCode(code.value, code.scheme, code.meaning)
-
-
-def _lab_color(color_rgb: tuple[int, int, int]) -> CIELabColor:
-    from highdicom.color import CIELabColor
-
-    return CIELabColor.from_rgb(*color_rgb)

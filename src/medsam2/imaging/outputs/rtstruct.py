@@ -14,6 +14,7 @@ from scipy import ndimage
 from scipy.spatial.distance import cdist
 
 from medsam2.errors import require
+from medsam2.imaging.dicom.elements import dataset_of
 from medsam2.imaging.dicom.header import Source, SourceSlice, lenient_dicom
 from medsam2.imaging.outputs.dicom_seg import PRODUCT, SERIES_NUMBER
 from medsam2.imaging.outputs.dicom_source import PATIENT_AND_STUDY, MatchedSeries, match
@@ -46,17 +47,37 @@ def write(labels: Volume, objects: Sequence[LabelledObject], path: Path, *, sour
         InputError: The source does not fit, or the file cannot be written.
     """
     series = match(source, labels)
+    numbered = list(enumerate(objects, start=1))
     with lenient_dicom():
         first = series.first
         structures = _header(first)
         structures.ReferencedFrameOfReferenceSequence = [_frame_of_reference(series)]
-        structures.StructureSetROISequence = []
-        structures.ROIContourSequence = []
-        structures.RTROIObservationsSequence = []
-        for number, one in enumerate(objects, start=1):
-            structures.StructureSetROISequence.append(_region(number, one, first))
-            structures.ROIContourSequence.append(_contours(number, one, series))
-            structures.RTROIObservationsSequence.append(_observation(number))
+        structures.StructureSetROISequence = [
+            dataset_of(
+                ROINumber=number,
+                ReferencedFrameOfReferenceUID=first.FrameOfReferenceUID,
+                ROIName=one.dicom_name,
+                ROIGenerationAlgorithm="SEMIAUTOMATIC",
+            )
+            for number, one in numbered
+        ]
+        structures.ROIContourSequence = [
+            dataset_of(
+                ROIDisplayColor=list(one.color_rgb),
+                ReferencedROINumber=number,
+                ContourSequence=list(_slice_contours(one.label, series)),
+            )
+            for number, one in numbered
+        ]
+        structures.RTROIObservationsSequence = [
+            dataset_of(
+                ObservationNumber=number,
+                ReferencedROINumber=number,
+                RTROIInterpretedType="",
+                ROIInterpreter="",
+            )
+            for number, _ in numbered
+        ]
         with replacing(path, ".dcm") as temporary:
             structures.save_as(temporary, enforce_file_format=True)
 
@@ -92,77 +113,40 @@ def _header(first: Dataset) -> FileDataset:
 
 
 def _frame_of_reference(series: MatchedSeries) -> Dataset:
-    from pydicom import Dataset
-
     first = series.slices[0].header
-    referenced_series = Dataset()
-    referenced_series.SeriesInstanceUID = first.SeriesInstanceUID
-    referenced_series.ContourImageSequence = [_instance(one) for one in series.slices]
-    study = Dataset()
-    study.ReferencedSOPClassUID = _STUDY_CLASS
-    study.ReferencedSOPInstanceUID = first.StudyInstanceUID
-    study.RTReferencedSeriesSequence = [referenced_series]
-    frame = Dataset()
-    frame.FrameOfReferenceUID = first.FrameOfReferenceUID
-    frame.RTReferencedStudySequence = [study]
-    return frame
+    referenced_series = dataset_of(
+        SeriesInstanceUID=first.SeriesInstanceUID,
+        ContourImageSequence=[_reference(one) for one in series.slices],
+    )
+    study = dataset_of(
+        ReferencedSOPClassUID=_STUDY_CLASS,
+        ReferencedSOPInstanceUID=first.StudyInstanceUID,
+        RTReferencedSeriesSequence=[referenced_series],
+    )
+    return dataset_of(FrameOfReferenceUID=first.FrameOfReferenceUID, RTReferencedStudySequence=[study])
 
 
-def _instance(one: SourceSlice) -> Dataset:
-    from pydicom import Dataset
-
-    instance = Dataset()
-    instance.ReferencedSOPClassUID = one.header.SOPClassUID
-    instance.ReferencedSOPInstanceUID = one.header.SOPInstanceUID
+def _reference(one: SourceSlice) -> Dataset:
+    header = one.header
+    reference = dataset_of(
+        ReferencedSOPClassUID=header.SOPClassUID, ReferencedSOPInstanceUID=header.SOPInstanceUID
+    )
     if one.frame is not None:
-        instance.ReferencedFrameNumber = one.frame
-    return instance
-
-
-def _region(number: int, one: LabelledObject, first: Dataset) -> Dataset:
-    from pydicom import Dataset
-
-    region = Dataset()
-    region.ROINumber = number
-    region.ReferencedFrameOfReferenceUID = first.FrameOfReferenceUID
-    region.ROIName = one.dicom_name
-    region.ROIGenerationAlgorithm = "SEMIAUTOMATIC"
-    return region
-
-
-def _observation(number: int) -> Dataset:
-    from pydicom import Dataset
-
-    observation = Dataset()
-    observation.ObservationNumber = number
-    observation.ReferencedROINumber = number
-    observation.RTROIInterpretedType = ""
-    observation.ROIInterpreter = ""
-    return observation
-
-
-def _contours(number: int, one: LabelledObject, series: MatchedSeries) -> Dataset:
-    from pydicom import Dataset
-
-    contours = Dataset()
-    contours.ROIDisplayColor = list(one.color_rgb)
-    contours.ReferencedROINumber = number
-    contours.ContourSequence = list(_slice_contours(one.label, series))
-    return contours
+        reference.ReferencedFrameNumber = one.frame
+    return reference
 
 
 def _slice_contours(label: int, series: MatchedSeries) -> Iterator[Dataset]:
-    from pydicom import Dataset
-
     for source, plane in zip(series.slices, series.array, strict=True):
         mask = plane == label
         for outline in outlines(mask) if mask.any() else ():
-            contour = Dataset()
-            contour.ContourImageSequence = [_instance(source)]
-            contour.ContourGeometricType = "CLOSED_PLANAR"
-            contour.NumberOfContourPoints = len(outline)
-            contour.ContourData = [f"{value:.{_DECIMALS}f}" for value in _in_patient(outline, source).ravel()]
-            yield contour
+            corners = _in_patient(outline, source).ravel()
+            yield dataset_of(
+                ContourImageSequence=[_reference(source)],
+                ContourGeometricType="CLOSED_PLANAR",
+                NumberOfContourPoints=len(outline),
+                ContourData=[f"{value:.{_DECIMALS}f}" for value in corners],
+            )
 
 
 def _in_patient(outline: np.ndarray, source: SourceSlice) -> np.ndarray:
