@@ -20,7 +20,7 @@ from medsam2.annotation.rounds import (
     Plan,
     finished_scans,
     list_rounds,
-    record_life,
+    record_progress,
     record_start,
     round_in_use,
     split,
@@ -185,7 +185,7 @@ def test_a_round_that_was_stopped_goes_on_with_its_cases(done: Project, box_mask
 
 def test_a_round_without_its_plan_cannot_go_on(done: Project) -> None:
     number = record_start(done, "anna", 3)
-    record_life(done, number, {"state": "stopped"})
+    record_progress(done, number, {"state": "stopped"})
     with pytest.raises(Conflict, match="its plan is missing or damaged"):
         Rounds(done, Improving(at_once), "compact").go_on(number)
     assert list_rounds(done)[0].state == "stopped"
@@ -225,7 +225,7 @@ def test_a_round_whose_process_died_is_told_by_its_silence(done: Project, clock)
     number = record_start(done, "anna", 3)
     rounds = Rounds(done, Improving(at_once), "compact")
     clock.turn(100)
-    record_life(done, number, {"progress": 0.3})
+    record_progress(done, number, {"progress": 0.3})
     clock.turn(119)
     assert rounds.all()[0].state == "running"
     assert "is running" in str(rounds.obstacle())

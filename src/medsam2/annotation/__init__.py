@@ -1,1 +1,1 @@
-"""Projects of scans that people label: states, locks, versions of masks, the clock and what it shows."""
+"""Projects of scans that people label: locks, versions of masks, active time, rounds, the report."""

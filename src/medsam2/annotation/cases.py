@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection, RowMapping, and_, func, or_, select, union, update
 
 from medsam2.annotation.database import CASES, CHANGES, DRAFTS, EVENTS, VERSIONS, replace_row, value_of
-from medsam2.annotation.names import check_comment, check_user
+from medsam2.annotation.names import check_comment, check_json, check_user
 from medsam2.annotation.project import (
     DONE,
     IN_WORK,
@@ -19,7 +19,7 @@ from medsam2.annotation.project import (
     Project,
     check_change,
 )
-from medsam2.errors import Conflict, InputError, UnknownCase
+from medsam2.errors import Conflict, UnknownCase
 
 MAX_DRAFT_BYTES = 4 * 2**20
 """Largest draft, as JSON."""
@@ -279,12 +279,7 @@ def keep_draft(project: Project, case_id: int, user: str, content: object) -> No
         InputError: The user's name is invalid, or the draft is too large or not JSON.
     """
     user = check_user(user)
-    try:
-        text = json.dumps(content, allow_nan=False, separators=(",", ":"))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"a draft must be JSON: {error}") from None
-    if len(text) > MAX_DRAFT_BYTES:
-        raise InputError(f"a draft has at most {MAX_DRAFT_BYTES} bytes, this one has {len(text)}")
+    text = check_json("a draft", content, MAX_DRAFT_BYTES)
     with project.transaction() as db:
         take_lock(db, project, case_id, user)
         row = {"case": case_id, "user": user, "content": text, "updated_ms": project.now_ms()}

@@ -8,31 +8,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import sqlalchemy as sa
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.script.revision import RevisionError
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    Boolean,
-    Column,
-    Connection,
-    Engine,
-    Float,
-    ForeignKey,
-    Integer,
-    MetaData,
-    RowMapping,
-    String,
-    Table,
-    Text,
-    UniqueConstraint,
-    create_engine,
-    event,
-    make_url,
-    text,
-)
+from sqlalchemy import Column, Connection, Engine, RowMapping, Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DatabaseError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -46,7 +27,7 @@ if TYPE_CHECKING:
 _Value = TypeVar("_Value", bound="DataclassInstance")
 
 # We name the constraints ourselves, so that migrations can refer to them in every database.
-METADATA = MetaData(
+METADATA = sa.MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
         "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -59,104 +40,104 @@ METADATA = MetaData(
 PROJECTS = Table(
     "projects",
     METADATA,
-    Column("key", String(32), primary_key=True),
-    Column("name", String(200), nullable=False),
-    Column("round", Integer, nullable=False),
-    Column("created_ms", BigInteger, nullable=False),
+    Column("key", sa.String(32), primary_key=True),
+    Column("name", sa.String(200), nullable=False),
+    Column("round", sa.Integer, nullable=False),
+    Column("created_ms", sa.BigInteger, nullable=False),
 )
 
 CASES = Table(
     "cases",
     METADATA,
-    Column("id", Integer, primary_key=True),
-    Column("project", ForeignKey("projects.key"), nullable=False),
-    Column("name", String(200), nullable=False),
-    Column("path", String(1000), nullable=False),  # below the project's folder
-    Column("num_slices", Integer, nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("owner", String(64)),  # the user who worked on it last
-    Column("lock_user", String(64)),
-    Column("lock_until_ms", BigInteger),
-    Column("updated_ms", BigInteger, nullable=False),
-    UniqueConstraint("project", "name"),
+    Column("id", sa.Integer, primary_key=True),
+    Column("project", sa.ForeignKey("projects.key"), nullable=False),
+    Column("name", sa.String(200), nullable=False),
+    Column("path", sa.String(1000), nullable=False),  # below the project's folder
+    Column("num_slices", sa.Integer, nullable=False),
+    Column("state", sa.String(16), nullable=False),
+    Column("owner", sa.String(64)),  # the user who worked on it last
+    Column("lock_user", sa.String(64)),
+    Column("lock_until_ms", sa.BigInteger),
+    Column("updated_ms", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("project", "name"),
 )
 
 VERSIONS = Table(
     "versions",
     METADATA,
-    Column("id", Integer, primary_key=True),
-    Column("case", ForeignKey("cases.id"), nullable=False),
-    Column("number", Integer, nullable=False),
-    Column("is_proposal", Boolean, nullable=False),
-    Column("is_done", Boolean, nullable=False),
-    Column("author", String(64), nullable=False),
-    Column("created_ms", BigInteger, nullable=False),
-    Column("round", Integer, nullable=False),
-    Column("path", String(1000), nullable=False),  # below the project's folder
-    Column("sha256", String(64), nullable=False),
-    Column("num_bytes", BigInteger, nullable=False),
-    Column("objects", JSON, nullable=False),  # label -> name, colour, voxels
-    Column("prompts", JSON, nullable=False),
-    Column("weights", String(1000)),
-    Column("weights_sha256", String(64)),
-    UniqueConstraint("case", "number"),
+    Column("id", sa.Integer, primary_key=True),
+    Column("case", sa.ForeignKey("cases.id"), nullable=False),
+    Column("number", sa.Integer, nullable=False),
+    Column("is_proposal", sa.Boolean, nullable=False),
+    Column("is_done", sa.Boolean, nullable=False),
+    Column("author", sa.String(64), nullable=False),
+    Column("created_ms", sa.BigInteger, nullable=False),
+    Column("round", sa.Integer, nullable=False),
+    Column("path", sa.String(1000), nullable=False),  # below the project's folder
+    Column("sha256", sa.String(64), nullable=False),
+    Column("num_bytes", sa.BigInteger, nullable=False),
+    Column("objects", sa.JSON, nullable=False),  # label -> name, colour, voxels
+    Column("prompts", sa.JSON, nullable=False),
+    Column("weights", sa.String(1000)),
+    Column("weights_sha256", sa.String(64)),
+    sa.UniqueConstraint("case", "number"),
 )
 
 DRAFTS = Table(
     "drafts",
     METADATA,
-    Column("case", ForeignKey("cases.id"), primary_key=True),
-    Column("user", String(64), primary_key=True),
-    Column("content", Text, nullable=False),  # JSON in ASCII
-    Column("updated_ms", BigInteger, nullable=False),
+    Column("case", sa.ForeignKey("cases.id"), primary_key=True),
+    Column("user", sa.String(64), primary_key=True),
+    Column("content", sa.Text, nullable=False),  # JSON in ASCII
+    Column("updated_ms", sa.BigInteger, nullable=False),
 )
 
 CHANGES = Table(
     "changes",
     METADATA,
-    Column("id", Integer, primary_key=True),
-    Column("case", ForeignKey("cases.id"), nullable=False, index=True),
-    Column("user", String(64), nullable=False),
-    Column("at_ms", BigInteger, nullable=False),
-    Column("before", String(16), nullable=False),
-    Column("after", String(16), nullable=False),
-    Column("comment", Text, nullable=False),
+    Column("id", sa.Integer, primary_key=True),
+    Column("case", sa.ForeignKey("cases.id"), nullable=False, index=True),
+    Column("user", sa.String(64), nullable=False),
+    Column("at_ms", sa.BigInteger, nullable=False),
+    Column("before", sa.String(16), nullable=False),
+    Column("after", sa.String(16), nullable=False),
+    Column("comment", sa.Text, nullable=False),
 )
 
 EVENTS = Table(
     "events",
     METADATA,
-    Column("id", Integer, primary_key=True),
-    Column("case", ForeignKey("cases.id"), nullable=False),
-    Column("user", String(64), nullable=False),
-    Column("kind", String(24), nullable=False),
-    Column("object", Integer, nullable=False),  # 0: the event is not about an object
-    Column("at_ms", BigInteger, nullable=False),  # by the clock of the user's machine
-    Column("voxels", BigInteger, nullable=False),
-    Column("baseline", Boolean, nullable=False),
-    Column("round", Integer, nullable=False),
+    Column("id", sa.Integer, primary_key=True),
+    Column("case", sa.ForeignKey("cases.id"), nullable=False),
+    Column("user", sa.String(64), nullable=False),
+    Column("kind", sa.String(24), nullable=False),
+    Column("object", sa.Integer, nullable=False),  # 0: the event is not about an object
+    Column("at_ms", sa.BigInteger, nullable=False),  # by the clock of the user's machine
+    Column("voxels", sa.BigInteger, nullable=False),
+    Column("baseline", sa.Boolean, nullable=False),
+    Column("round", sa.Integer, nullable=False),
     # An event that is sent twice, after a broken connection, is one event.
-    UniqueConstraint("case", "user", "at_ms", "kind", "object"),
+    sa.UniqueConstraint("case", "user", "at_ms", "kind", "object"),
 )
 
 ROUNDS = Table(
     "rounds",
     METADATA,
-    Column("project", ForeignKey("projects.key"), primary_key=True),
-    Column("number", Integer, primary_key=True),
-    Column("state", String(16), nullable=False),
-    Column("user", String(64), nullable=False),
-    Column("num_cases", Integer, nullable=False),
-    Column("started_ms", BigInteger, nullable=False),
-    Column("beat_ms", BigInteger, nullable=False),  # when its process last reported
-    Column("ended_ms", BigInteger),
-    Column("progress", Float, nullable=False),
-    Column("message", Text, nullable=False),
-    Column("before", JSON),  # name of a measure -> value on the test cases
-    Column("after", JSON),
-    Column("weights", String(1000)),
-    Column("weights_sha256", String(64)),
-    Column("previous", Integer),  # the round that was in use before this one
+    Column("project", sa.ForeignKey("projects.key"), primary_key=True),
+    Column("number", sa.Integer, primary_key=True),
+    Column("state", sa.String(16), nullable=False),
+    Column("user", sa.String(64), nullable=False),
+    Column("num_cases", sa.Integer, nullable=False),
+    Column("started_ms", sa.BigInteger, nullable=False),
+    Column("beat_ms", sa.BigInteger, nullable=False),  # when its process last reported
+    Column("ended_ms", sa.BigInteger),
+    Column("progress", sa.Float, nullable=False),
+    Column("message", sa.Text, nullable=False),
+    Column("before", sa.JSON),  # name of a measure -> value on the test cases
+    Column("after", sa.JSON),
+    Column("weights", sa.String(1000)),
+    Column("weights_sha256", sa.String(64)),
+    Column("previous", sa.Integer),  # the round that was in use before this one
 )
 
 
@@ -214,7 +195,7 @@ def check_url(url: str) -> None:
         InputError: It names another kind of database, or contains a password.
     """
     try:
-        parsed = make_url(url)
+        parsed = sa.make_url(url)
     except ArgumentError:
         raise InputError(
             f"{url!r} is not the URL of a database; an example is postgresql://HOST/NAME"
@@ -238,7 +219,7 @@ def upgrade(db: Connection) -> None:
         InputError: A newer version of the program made the database.
     """
     if db.dialect.name == "postgresql":
-        db.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+        db.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
     context = MigrationContext.configure(db, opts={"transactional_ddl": True})
     script = ScriptDirectory(str(MIGRATIONS))
     current = context.get_current_revision()
@@ -286,21 +267,21 @@ def _insert(db: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
 
 def _engine(url: str, folder: Path) -> Engine:
     check_url(url)
-    parsed = make_url(url)
+    parsed = sa.make_url(url)
     try:
         if parsed.get_backend_name() == "postgresql":
             # Always our driver, whatever an old URL names; a dead connection is noticed before it is used.
-            return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+            return sa.create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
         file = folder / (parsed.database or "medsam2.db")
-        engine = create_engine(
+        engine = sa.create_engine(
             parsed.set(drivername="sqlite", database=str(file)), connect_args={"timeout": _WAIT_S}
         )
     except ModuleNotFoundError as error:
         raise InputError(
             f"this database needs the package {error.name}: pip install 'medsam2[annotate]'"
         ) from error
-    event.listen(engine, "connect", _set_up_sqlite)
-    event.listen(engine, "begin", _begin_sqlite)
+    sa.event.listen(engine, "connect", _set_up_sqlite)
+    sa.event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -81,26 +82,48 @@ def check_comment(comment: object) -> str:
     )
 
 
+def check_json(what: str, value: object, max_bytes: int) -> str:
+    """Return a value as JSON, or refuse it.
+
+    Args:
+        what: What the value is, as the subject of an error's sentence.
+        value: The value.
+        max_bytes: The most bytes that its JSON may have.
+
+    Raises:
+        InputError: The value is not JSON, or too large.
+    """
+    try:
+        text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"{what} must be JSON: {error}") from None
+    if len(text) > max_bytes:
+        raise InputError(f"{what} can be at most {max_bytes} bytes of JSON, not {len(text)}")
+    return text
+
+
 def check_objects(objects: object) -> dict[str, dict[str, str]]:
     """Return label -> {"name", "colour"} of a mask's objects, or refuse it.
 
     Args:
-        objects: {"1": {"name": "liver", "colour": "#e63c3c"}, ...}; name and colour may be missing.
+        objects: {"1": {"name": "liver", "colour": "#e63c3c"}, ...}; name and colour may be missing, and None
+            stands for no objects.
 
     Raises:
         InputError: Something has another form.
     """
+    if objects is None:
+        return {}
     if not isinstance(objects, Mapping):
         raise InputError(f'objects are {{"1": {{"name", "colour"}}}}, not {_short(objects)}')
     found = {}
     for label, facts in objects.items():
         # str.isdecimal alone would accept digits of other scripts.
-        if not (isinstance(label, str) and re.fullmatch(r"[0-9]{1,3}", label)):
+        is_number = isinstance(label, str) and re.fullmatch(r"[0-9]{1,3}", label) is not None
+        if not is_number or not 1 <= int(label) <= MAX_LABEL:
             raise InputError(f"an object's number is 1 to {MAX_LABEL}, not {_short(label)}")
-        if not 1 <= int(label) <= MAX_LABEL or not isinstance(facts, Mapping):
-            raise InputError(
-                f"an object is a number from 1 to {MAX_LABEL} with its name and colour, not {_short(label)}"
-            )
+        if not isinstance(facts, Mapping):
+            raise InputError(f"object {label} has a name and a colour, not {_short(facts)}")
         found[str(int(label))] = {
             "name": _object_name(facts.get("name", f"object {int(label)}")),
             "colour": _colour(facts.get("colour", DEFAULT_COLOUR)),

@@ -44,16 +44,6 @@ OPENS_TO_WORK = (NEW, PROPOSED, REJECTED)
 FINISHED = (DONE, REVIEWED)
 
 
-def check_state(state: str) -> None:
-    """Refuse a name that is not the name of a state.
-
-    Raises:
-        InputError: There is no such state.
-    """
-    if state not in MAY_FOLLOW:
-        raise InputError(f"there is no state {state!r}; the states are {', '.join(STATES)}")
-
-
 def check_change(before: str, after: str) -> None:
     """Refuse a change of state that is not in `MAY_FOLLOW`.
 
@@ -61,7 +51,8 @@ def check_change(before: str, after: str) -> None:
         InputError: There is no such state.
         Conflict: The new state may not follow the present one.
     """
-    check_state(after)
+    if after not in MAY_FOLLOW:
+        raise InputError(f"there is no state {after!r}; the states are {', '.join(STATES)}")
     if after not in MAY_FOLLOW[before]:
         allowed = [state for state in MAY_FOLLOW[before] if state != before]
         raise Conflict(f"a case that is {before} cannot become {after}; it can become {' or '.join(allowed)}")

@@ -1,4 +1,4 @@
-"""A model's masks for all cases that nobody has begun: from files, or drawn here from prompts."""
+"""A model's masks for the cases that nobody has begun: from files, or made here from prompts."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ _PROMPT_SUFFIXES = (".json", ".csv", ".tsv")
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """What a model has drawn for a case."""
+    """A mask that a model has made for a case."""
 
     mask: Volume
     """Labels (z, y, x) on the scan's grid."""
     objects: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Label -> name and colour, where they are known."""
     prompts: Sequence[object] = ()
-    """What the model was told, as JSON values."""
+    """The prompts that the model got, as JSON values."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Proposal:
-    """What became of a case."""
+    """The result for one case."""
 
     case: str
     left_out: str | None = None
-    """Why nothing was tried, None if it was."""
+    """Why the case was left out, None if it was not."""
     error: str | None = None
     """Why it failed, None if it did not."""
 
 
 Draw = Callable[[Case], Drawn | None]
-"""Gives a case's mask, None if there is none for it."""
+"""Returns the mask of a case, None if there is no file for it."""
 
 
 def propose(
@@ -58,8 +58,8 @@ def propose(
     Args:
         project: The project.
         draw: `masks_in` or `prompted`.
-        model: What the model is called; named as a user is.
-        weights: Of the model, where they are known.
+        model: Name of the model; the rules for names of users apply.
+        weights: Weights of the model, if known.
     """
     for case in list_cases(project):
         if case.holder is not None or case.state not in (NEW, PROPOSED):
@@ -83,7 +83,7 @@ def propose(
 
 
 def masks_in(folder: Path) -> Draw:
-    """Take masks from a folder, where each is called as its case.
+    """Take masks from a folder; each file has the name of its case.
 
     Raises:
         InputError: There is no such folder.
@@ -98,12 +98,12 @@ def masks_in(folder: Path) -> Draw:
 
 
 def prompted(project: Project, predictor: Predictor, folder: Path) -> Draw:
-    """Let the model draw from prompts in a folder, where each file is called as its case.
+    """Let the model segment from prompts in a folder; each file has the name of its case.
 
     Args:
         project: The project.
         predictor: The model.
-        folder: Of files as `prompts.files.read_prompts` takes them.
+        folder: Folder of files that `prompts.files.read_prompts` can read.
 
     Raises:
         InputError: There is no such folder.

@@ -18,7 +18,7 @@ from medsam2.reports.tables import NOTHING, Table, counted, minutes, number, per
 from medsam2.reports.time_charts import draw_acts, draw_pairs, draw_times
 
 FEW_CASES = 10
-"""Of fewer, a bootstrap's interval misses the truth more often than it says."""
+"""With fewer cases, the interval of a bootstrap is too narrow."""
 
 _ATTEMPTS = (
     *("case", "user", "baseline", "round", "started", "active_s", "interactions", "voxels_by_hand"),
@@ -26,7 +26,7 @@ _ATTEMPTS = (
 )
 _OBJECTS = ("case", "object", "user", "baseline", "round", "active_s", "interactions", "voxels_by_hand")
 _AGREEMENT = ("case", "object", "first", "second", "round", "dice")
-# What a spreadsheet takes for the start of a formula.
+# A spreadsheet takes a text for a formula if it begins with one of these.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -35,8 +35,8 @@ def write_report(project: Project, folder: Path, simulation: str = "") -> Path:
 
     Args:
         project: The project.
-        folder: Where to write; it is made if it is not there.
-        simulation: What was simulated, if anything was. The page tells its reader.
+        folder: The folder for the files; it is made if it does not exist.
+        simulation: A sentence that says what was simulated; the page shows it. Empty if nothing was.
 
     Returns:
         The page.
@@ -63,8 +63,8 @@ def render_report(project: Project, simulation: str = "") -> str:
 
     Args:
         project: The project.
-        simulation: What was simulated, if anything was. The page says so first, and again beside headings
-            and the saving.
+        simulation: A sentence that says what was simulated; the page shows it first, and marks its headings
+            and the saving. Empty if nothing was.
 
     Raises:
         InputError: matplotlib is not installed.
@@ -287,5 +287,5 @@ def _agreement_values(one: Agreement) -> Sequence[object]:
 
 
 def _safe(value: object) -> object:
-    """A text that a spreadsheet shows and does not run: names of files and people come from anywhere."""
+    """Mark a text so that a spreadsheet shows it and runs nothing: names come from strangers."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

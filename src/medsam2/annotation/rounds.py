@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import logging
@@ -17,7 +16,7 @@ from medsam2.annotation.cases import list_cases
 from medsam2.annotation.database import PROJECTS, ROUNDS, value_of
 from medsam2.annotation.layout import make_folder
 from medsam2.annotation.project import FINISHED, FIRST_ROUND, Project
-from medsam2.annotation.versions import Version, digest, latest_done, list_versions
+from medsam2.annotation.versions import digest, latest_done, list_versions
 from medsam2.errors import Conflict, InputError
 from medsam2.imaging.replacing import replacing
 
@@ -123,7 +122,7 @@ def record_start(project: Project, user: str, num_cases: int) -> int:
     return number
 
 
-def record_going_on(project: Project, number: int) -> None:
+def record_resume(project: Project, number: int) -> None:
     """Record that a stopped round runs again.
 
     Raises:
@@ -135,8 +134,8 @@ def record_going_on(project: Project, number: int) -> None:
         db.execute(_update(project, number).values(**values))
 
 
-def record_life(project: Project, number: int, values: Mapping[str, object]) -> None:
-    """Record that the process of a round is alive, and new values of the columns of its row."""
+def record_progress(project: Project, number: int, values: Mapping[str, object]) -> None:
+    """Record that the process of a round is alive, with new values for the columns of its row."""
     with project.transaction() as db:
         db.execute(_update(project, number).values(beat_ms=project.now_ms(), **values))
 
@@ -212,7 +211,6 @@ HELD_OUT_SHARE = 5
 """One case in so many is held out: the result is measured on it, and training never sees it."""
 
 _FILE = "plan.json"
-_PARTS = ("training", "held_out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,7 +248,7 @@ def finished_scans(project: Project) -> list[LabelledScan]:
     found = []
     for case in list_cases(project):
         newest = latest_done(list_versions(project, case.id)) if case.state in FINISHED else None
-        if newest is not None and _shows_something(newest):
+        if newest is not None and any(facts["voxels"] for facts in newest.objects.values()):
             image, mask = project.folder / case.path, project.folder / newest.path
             found.append(LabelledScan(name=case.name, image=image, mask=mask))
     return found
@@ -259,8 +257,7 @@ def finished_scans(project: Project) -> list[LabelledScan]:
 def split(scans: Sequence[LabelledScan]) -> tuple[list[LabelledScan], list[LabelledScan]]:
     """Split cases into those to learn from and those to measure on, by a digest of their names.
 
-    So a case stays in its part when other cases are added. Cases change their part only if one part would be
-    too small.
+    A case stays in its part when other cases are added, unless one part would be too small.
 
     Raises:
         InputError: There are too few cases.
@@ -281,8 +278,18 @@ def keep_plan(project: Project, plan: Plan) -> None:
     Raises:
         InputError: The file cannot be written.
     """
-    scans = {"training": plan.training, "held_out": plan.held_out}
-    listed = {part: [_plain(project, scan) for scan in scans[part]] for part in _PARTS}
+    # With paths relative to the project's folder, because it may be moved.
+    listed = {
+        part: [
+            {
+                "name": scan.name,
+                "image": scan.image.relative_to(project.folder).as_posix(),
+                "mask": scan.mask.relative_to(project.folder).as_posix(),
+            }
+            for scan in scans
+        ]
+        for part, scans in (("training", plan.training), ("held_out", plan.held_out))
+    }
     make_folder(plan.folder)
     with replacing(plan.folder / _FILE, ".part") as temporary:
         temporary.write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
@@ -299,28 +306,14 @@ def read_plan(project: Project, number: int, folder: Path, *, start: str, weight
         training, held_out = (
             [
                 LabelledScan(
-                    name=str(one["name"]),
-                    image=project.folder / one["image"],
-                    mask=project.folder / one["mask"],
+                    name=one["name"], image=project.folder / one["image"], mask=project.folder / one["mask"]
                 )
                 for one in listed[part]
             ]
-            for part in _PARTS
+            for part in ("training", "held_out")
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"round {number} cannot be resumed: its plan is missing or damaged") from error
     return Plan(
         number=number, training=training, held_out=held_out, start=start, weights=weights, folder=folder
     )
-
-
-def _shows_something(version: Version) -> bool:
-    return any(facts["voxels"] for facts in version.objects.values())
-
-
-def _plain(project: Project, scan: LabelledScan) -> Mapping[str, str]:
-    """A scan as JSON, with paths relative to the project's folder, because it may be moved."""
-    facts = dataclasses.asdict(scan)
-    for part in ("image", "mask"):
-        facts[part] = facts[part].relative_to(project.folder).as_posix()
-    return facts

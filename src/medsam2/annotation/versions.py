@@ -7,7 +7,6 @@ without a row remains, which `check_files` lists; a row without its file is impo
 from __future__ import annotations
 
 import hashlib
-import json
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -38,7 +37,7 @@ from medsam2.annotation.layout import (
     publish,
     version_path,
 )
-from medsam2.annotation.names import DEFAULT_COLOUR, MAX_LABEL, check_objects, check_user
+from medsam2.annotation.names import DEFAULT_COLOUR, MAX_LABEL, check_json, check_objects, check_user
 from medsam2.annotation.project import DONE, FINISHED, IN_WORK, NEW, PROPOSED, Project
 from medsam2.errors import Conflict, InputError, UnknownCase
 from medsam2.imaging.io import read, write
@@ -109,13 +108,13 @@ def save_version(
         Conflict: Another user has the case open, or its state does not allow a new mask.
         InputError: A name, the state or the mask is invalid. GeometryError: The grids differ.
     """
-    user, named = check_user(user), check_objects({} if objects is None else objects)
-    _check_prompts(prompts)
+    user, named = check_user(user), check_objects(objects)
+    check_json("the list of prompts", prompts, MAX_PROMPT_BYTES)
     if state not in (IN_WORK, DONE):
         raise InputError(f"a mask is saved as {IN_WORK} or {DONE}, not as {state!r}")
     case = _lock(project, case_id, user)
     labels = _on_grid(project, case, mask)
-    facts = _facts(labels, named, prompts, weights, author=user, is_done=state == DONE)
+    facts = _facts(labels, named, prompts, weights, user, state)
     version = _store(project, case, labels, facts, state)
     if version.is_done:
         publish(project.folder / version.path, final_path(project.folder, case.name))
@@ -148,12 +147,12 @@ def add_proposal(
         Conflict: A user works or has worked on the case.
         InputError: A name or the mask is invalid.
     """
-    model, named = check_user(model), check_objects({} if objects is None else objects)
-    _check_prompts(prompts)
+    model, named = check_user(model), check_objects(objects)
+    check_json("the list of prompts", prompts, MAX_PROMPT_BYTES)
     case = find_case(project, case_id)
     _check_untouched(case.state, case.holder)
     labels = _on_grid(project, case, mask)
-    facts = _facts(labels, named, prompts, weights, author=model, is_proposal=True)
+    facts = _facts(labels, named, prompts, weights, model, PROPOSED)
     version = _store(project, case, labels, facts, PROPOSED)
     publish(project.folder / version.path, original_path(project.folder, case.name))
     return version
@@ -211,15 +210,6 @@ def _lock(project: Project, case_id: int, user: str) -> Case:
     return case
 
 
-def _check_prompts(prompts: Sequence[object]) -> None:
-    try:
-        size = len(json.dumps(prompts, allow_nan=False))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"prompts must be JSON: {error}") from None
-    if size > MAX_PROMPT_BYTES:
-        raise InputError(f"prompts have at most {MAX_PROMPT_BYTES} bytes as JSON, these have {size}")
-
-
 def _check_untouched(state: str, holder: str | None) -> None:
     if holder is not None or state not in (NEW, PROPOSED):
         by = f", {holder} has it open" if holder else ""
@@ -244,20 +234,18 @@ def _facts(
     named: Mapping[str, Mapping[str, str]],
     prompts: Sequence[object],
     weights: Weights | None,
-    *,
     author: str,
-    is_done: bool = False,
-    is_proposal: bool = False,
+    state: str,
 ) -> dict[str, object]:
-    """Say what a version's row says of its mask and of how it was made."""
+    """Return the columns of a version that describe its mask and how it was made."""
     counts = np.bincount(labels.array.reshape(-1), minlength=MAX_LABEL + 1)
     objects = {}
     for label in sorted({*(int(key) for key in named), *np.flatnonzero(counts).tolist()} - {0}):
         known = named.get(str(label), {"name": f"object {label}", "colour": DEFAULT_COLOUR})
         objects[str(label)] = {**known, "voxels": int(counts[label])}
     return {
-        "is_proposal": is_proposal, "is_done": is_done, "author": author, "prompts": list(prompts),
-        "objects": objects, "weights": weights and weights.name,
+        "is_proposal": state == PROPOSED, "is_done": state == DONE, "author": author,
+        "prompts": list(prompts), "objects": objects, "weights": weights and weights.name,
         "weights_sha256": weights and weights.sha256,
     }  # fmt: skip
 
