@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from medsam2.errors import InputError
-from medsam2.imaging.cut import Cut, cut_of_plane
+from medsam2.imaging.geometry import Cut, cut_of_plane
 
 # Axes of shown slices, rows and columns, in nibabel's letters: the ends that they run to.
 SHOWN = {"axial": "SPL", "coronal": "PIL", "sagittal": "LIP"}

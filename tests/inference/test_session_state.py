@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from medsam2.errors import SessionError
-from medsam2.imaging.cut import Cut
+from medsam2.imaging.geometry import Cut
 from medsam2.imaging.volume import Volume
 from medsam2.inference.predictor import Predictor
 from medsam2.inference.runtime import InferenceOptions, Runtime

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medsam2.errors import PromptError
-from medsam2.prompts.drawn import drawn_prompts, largest_slices
+from medsam2.prompts.statements import drawn_prompts, largest_slices
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from medsam2.errors import GeometryError
-from medsam2.imaging.cut import Cut, cut_of_plane
-from medsam2.imaging.geometry import in_plane_mm, slices_along
+from medsam2.imaging.geometry import Cut, cut_of_plane, in_plane_mm, slices_along
 from medsam2.imaging.volume import Volume
 
 DEFAULT_AXIS = 2  # the file's third axis

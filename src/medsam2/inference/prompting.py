@@ -11,12 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from medsam2.errors import InputError, PromptError
-from medsam2.imaging.cut import cut_of_plane
 from medsam2.imaging.drawings import DrawnLabel, listed, read_drawing
-from medsam2.imaging.geometry import plane_axis, slices_along
+from medsam2.imaging.geometry import cut_of_plane, plane_axis, slices_along
 from medsam2.inference.grid import SliceGrid
-from medsam2.prompts.drawn import drawn_prompts
-from medsam2.prompts.statements import MaskFile, Prompts, Statement, box_around, points_along
+from medsam2.prompts.statements import MaskFile, Prompts, Statement, box_around, drawn_prompts, points_along
 from medsam2.prompts.types import MAX_OBJECTS, Box, MaskPrompt, Prompt, check_slice
 
 _Stack = npt.NDArray[np.generic]
@@ -94,7 +92,7 @@ def objects_in_mask(
     Args:
         path: See `imaging.drawings.read_drawing`; in whatever voxel order.
         grid: The volume.
-        drawn_as: See `prompts.drawn.DRAWN_AS`.
+        drawn_as: See `prompts.statements.DRAWN_AS`.
         wanted: Numbers or names of the labels to take; all if none is given.
 
     Returns:

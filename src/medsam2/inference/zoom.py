@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from medsam2.imaging.cut import Cut
+from medsam2.imaging.geometry import Cut
 from medsam2.prompts.types import Box, MaskPrompt, Point, Prompt
 
 ZOOM_FACTOR = 3.0  # side of the view over the longest side of the box

@@ -16,13 +16,16 @@ spreadsheets write beside that, `sep=;` and decimal commas, is understood (`tabl
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from medsam2.errors import PromptError, UnsupportedFormat
-from medsam2.prompts.deeplesion import is_deeplesion, lesions_of
-from medsam2.prompts.statements import Claim, Prompts, number_objects
+from medsam2.prompts.statements import Claim, PromptedObject, Prompts, Statement, number_objects
 from medsam2.prompts.tables import read_text, table_rows
+from medsam2.prompts.types import MAX_OBJECTS, Box
 from medsam2.prompts.wire import Entry, object_number, statement_of, window_of
 
 MAX_BYTES = 64 * 2**20
@@ -32,6 +35,9 @@ _TABLES = ("input_data", "dataframe_split", "dataframe_records", "inputs")
 # Of the contract, about the image and the answer.
 _NOT_LOOKED_AT = {"nii_image", "mask_format", "memory", "frame"}
 _FILE_KEYS = ("slice_offset", "window")
+
+_Row = tuple[str, Mapping[str, object]]
+"""Where a row stands, and its cells by column."""
 
 
 def read_prompts(path: Path, *, image: Path, num_slices: int) -> Prompts:
@@ -55,8 +61,8 @@ def read_prompts(path: Path, *, image: Path, num_slices: int) -> Prompts:
     if suffix not in (".csv", ".tsv", ".txt"):
         raise UnsupportedFormat(f"{path}: prompts are read from .json, .csv and .tsv files")
     rows = list(table_rows(text, path))
-    if is_deeplesion(rows[0][1]):
-        return lesions_of(rows, path=path, image=image, num_slices=num_slices)
+    if set(rows[0][1]) >= _LESION_COLUMNS:
+        return _lesions(rows, path, image, num_slices)
     return _from_rows(rows, path)
 
 
@@ -147,7 +153,7 @@ _STATEMENT_KEYS = (
 )
 
 
-def _from_rows(rows: Iterable[tuple[str, Mapping[str, object]]], path: Path) -> Prompts:
+def _from_rows(rows: Iterable[_Row], path: Path) -> Prompts:
     found = [claim_of(row, where, folder=path.parent) for where, row in rows]
     return _checked([claim for claim, _ in found], [window for _, window in found], path)
 
@@ -188,3 +194,124 @@ def _contract_rows(table: object, where: str) -> Iterator[dict[str, object]]:
         raise PromptError(f"{where} is {wanted}")
     for row in rows:
         yield {key: value for key, value in row.items() if key not in _NOT_LOOKED_AT}
+
+
+# DeepLesion numbers slices in their series, from 1, and the image holds a part of the series. Boxes are in
+# pixels of the PNG slices, counted from 1, and reach 5 pixels beyond both RECIST diameters. The authors'
+# program for NIfTI stores those slices with x and y exchanged and an affine that says so.
+_FIRST_PIXEL = 1  # as the authors' own code subtracts
+_LESION_TYPES = ("bone", "abdomen", "mediastinum", "liver", "lung", "kidney", "soft tissue", "pelvis")
+"""Coarse_lesion_type 1, 2, ... in words."""
+_LESION_COLUMNS = {"File_name", "Key_slice_index", "Bounding_boxes"}
+_SERIES = re.compile(r"\d+_\d+_\d+")
+_SUBVOLUME = re.compile(r"(\d+_\d+_\d+)(?:_(\d+)-(\d+))?(?!\d)")
+
+
+def _lesions(rows: Sequence[_Row], path: Path, image: Path, num_slices: int) -> Prompts:
+    """Read the lesions of one image.
+
+    The image's name tells series and slices, as in `000001_01_01_103-115.nii.gz`; any name will do for a
+    table of a single series.
+    """
+    named = _SUBVOLUME.match(image.name)
+    of_series = _rows_of_series(rows, named.group(1) if named else None, path, image)
+    keys = [_whole(row, "Key_slice_index") for row in of_series]
+    if named and named.group(2):
+        first, last = int(named.group(2)), int(named.group(3))
+        if last - first + 1 != num_slices:
+            raise PromptError(
+                f"{path}: {image.name} is named after slices {first} to {last} and holds {num_slices}; "
+                "they should be as many"
+            )
+    else:
+        first = _first_slice(of_series, keys, num_slices, path, image)
+    chosen = [
+        (row, key) for row, key in zip(of_series, keys, strict=True) if first <= key < first + num_slices
+    ]
+    if not chosen:
+        raise PromptError(
+            f"{path}: no lesion of this series lies in the slices of {image.name}, {first} to "
+            f"{first + num_slices - 1}; key slices are {', '.join(map(str, sorted(set(keys))))}"
+        )
+    if len(chosen) > MAX_OBJECTS:
+        raise PromptError(
+            f"{path}: has {len(chosen)} lesions of {image.name}, a mask has at most {MAX_OBJECTS}"
+        )
+    windows = dict.fromkeys(_lesion_window(row) for row, _ in chosen if row[1].get("DICOM_windows"))
+    objects = (_lesion(row, number, key - first) for number, (row, key) in enumerate(chosen, start=1))
+    return Prompts(objects=tuple(objects), windows=tuple(windows), is_shown=True)
+
+
+def _rows_of_series(rows: Sequence[_Row], series: str | None, path: Path, image: Path) -> list[_Row]:
+    names = []
+    for row in rows:
+        name = _SERIES.match(str(row[1].get("File_name") or "").strip())
+        if name is None:
+            _refuse(row, "File_name", "patient_study_series_slice.png, as 000001_01_01_109.png")
+        names.append(name.group())
+    if series is None and len(set(names)) > 1:
+        raise PromptError(
+            f"{path}: has {len(set(names))} series, and {image.name} does not tell which it is; "
+            "a name begins with it, as 000001_01_01_103-115.nii.gz"
+        )
+    chosen = [row for row, name in zip(rows, names, strict=True) if series in (None, name)]
+    if not chosen:
+        raise PromptError(f"{path}: has no row for series {series} of {image.name}")
+    return chosen
+
+
+def _first_slice(rows: Sequence[_Row], keys: Sequence[int], num_slices: int, path: Path, image: Path) -> int:
+    """Number in the series of an image's first slice, where the image's name does not say it."""
+    with_range = (row for row in rows if row[1].get("Slice_range"))
+    ranges = {tuple(map(int, _values(row, "Slice_range", 2))) for row in with_range}
+    fitting = {first for first, last in ranges if last - first + 1 == num_slices}
+    if len(fitting) == 1:
+        return fitting.pop()
+    if not fitting and num_slices >= max(keys):
+        return 1  # the whole series
+    listed = ", ".join(f"{first}-{last}" for first, last in sorted(ranges)) or "not given"
+    raise PromptError(
+        f"{path}: which slices of the series {image.name} holds cannot be told from their number, "
+        f"{num_slices}; slice ranges are {listed}; name it as 000001_01_01_103-115.nii.gz"
+    )
+
+
+def _lesion(row: _Row, number: int, slice_index: int) -> PromptedObject:
+    where, cells = row
+    box = Box.from_xyxy([value - _FIRST_PIXEL for value in _values(row, "Bounding_boxes", 4)])
+    kind = str(cells.get("Coarse_lesion_type", "")).strip()
+    is_known = kind.isdecimal() and 1 <= int(kind) <= len(_LESION_TYPES)
+    return PromptedObject(
+        number=number,
+        name=f"{_LESION_TYPES[int(kind) - 1]} lesion" if is_known else None,
+        statements=(Statement(where=where, slice_index=slice_index, box=box),),
+    )
+
+
+def _lesion_window(row: _Row) -> tuple[float, float]:
+    lower, upper = _values(row, "DICOM_windows", 2)
+    if lower >= upper:
+        _refuse(row, "DICOM_windows", "two limits, lower < upper")
+    return lower, upper
+
+
+def _whole(row: _Row, column: str) -> int:
+    (value,) = _values(row, column, 1)
+    if not value.is_integer():
+        _refuse(row, column, "a whole number")
+    return int(value)
+
+
+def _values(row: _Row, column: str, count: int) -> list[float]:
+    """Read the numbers of a cell, with commas between them."""
+    try:
+        values = [float(part) for part in str(row[1].get(column) or "").split(",")]
+    except ValueError:
+        values = []
+    if len(values) != count or not all(map(math.isfinite, values)):
+        _refuse(row, column, "a number" if count == 1 else f"{count} numbers with commas between them")
+    return values
+
+
+def _refuse(row: _Row, column: str, wanted: str) -> NoReturn:
+    raise PromptError(f"{row[0]}, {column}: {row[1].get(column)!r} is not usable; give {wanted}")
