@@ -104,7 +104,7 @@ function readEvent(block, onEvent) {
 }
 
 async function errorOf(response) {
-  // An answer that is no JSON comes from a proxy.
+  // An answer that is not JSON comes from a proxy between page and server.
   const answer = await response.json().catch(() => null);
   return new ApiError(response.status, sentence(answer?.error ?? `The server answered ${response.status}.`));
 }

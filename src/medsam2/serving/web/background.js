@@ -1,4 +1,4 @@
-/** What runs beside the work: the watch for a missing server, the lock of the open case, the events for its time. */
+/** What runs in the background: the check for a missing server, the lock of the open case, the log of events. */
 
 import { ApiError } from "./api.js";
 import { clearErrors, showNotice } from "./page.js";
@@ -19,7 +19,7 @@ let scrolledAt = 0;
 /** @type {{kind: string, object: number, at_ms: number, voxels: number, baseline: boolean}[]} */
 let events = [];
 
-/** Choose what is done when a missing server is back. */
+/** Set the function to call when a missing server is back. */
 export function whenServerReturns(act) {
   onServerReturn = act;
 }
@@ -63,7 +63,7 @@ export function stopLock() {
 }
 
 /**
- * Record an act of the annotator for the time that a case takes; only cases of the project have one.
+ * Log what the user did. The server computes the active time from it; only cases of a project are logged.
  * @param {string} kind  box, click, brush, erase, propagate, undo, redo, scroll, save, open ...
  * @param {{object?: number, voxels?: number}} [details]  Voxels that were changed by hand.
  */
@@ -79,7 +79,7 @@ export function recordEvent(kind, { object = state.current, voxels = 0 } = {}) {
   if (!sendTimer) sendTimer = setTimeout(sendEvents, SEND_AFTER_MS);
 }
 
-/** Send the events; those that cannot be sent wait. */
+/** Send the events; if that fails, try again later. */
 export async function sendEvents(keepalive = false) {
   clearTimeout(sendTimer);
   sendTimer = 0;
@@ -89,7 +89,7 @@ export async function sendEvents(keepalive = false) {
   try {
     await postEvents(state.opened.id, state.user, sent, keepalive === true);
   } catch {
-    // Events never stand in the way of the work.
+    // A missing log must not interrupt the work.
     events = [...sent, ...events].slice(-MAX_EVENTS);
     sendTimer = setTimeout(sendEvents, SEND_AFTER_MS);
   }

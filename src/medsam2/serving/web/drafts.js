@@ -1,6 +1,6 @@
 /**
- * Unsaved work, written down after each step, so that a reload or another server goes on from there: that on a case at
- * the server, that on a dropped file in this browser.
+ * Drafts: unsaved work, stored after each step, so that it continues after a reload or a restart of the server. The
+ * server stores the draft of a case; this browser stores the draft of a dropped file.
  */
 
 import { showNotice } from "./page.js";
@@ -16,12 +16,12 @@ const DRAFT = "draft";
 
 let timer = 0;
 let isFailing = false;
-/** Whether what is open was dropped. */
+/** Whether the open scan is a dropped file. */
 let isDropped = false;
-/** Whether a draft was written, so that an empty one counts too. */
+/** Whether a draft was stored; then an empty one must replace it. */
 let isWritten = false;
 
-/** What is needed to go on elsewhere. */
+/** The draft: all that is needed to continue the work. */
 export function draftNow() {
   return {
     version: 1,
@@ -39,8 +39,8 @@ export function draftNow() {
 }
 
 /**
- * Write drafts of the scan that was just opened.
- * @param {Blob|null} blob  Its file where it was dropped.
+ * Begin to store drafts of the scan that was just opened.
+ * @param {Blob|null} blob  Its file, if it was dropped.
  * @param {boolean} hasDraft  Whether it was opened with one.
  */
 export async function startDraft(blob, hasDraft) {
@@ -57,7 +57,7 @@ export async function startDraft(blob, hasDraft) {
   }
 }
 
-/** What was open when the page was left, {kind, id}, or null. */
+/** The scan that was open when the page was left, {kind, id}, or null. */
 export function lastOpened() {
   try {
     return JSON.parse(localStorage.getItem(LAST) ?? "null");
@@ -75,7 +75,7 @@ export async function storedFile() {
   return file ? { ...file, draft: (await transact("readonly", (store) => store.get(DRAFT))) ?? null } : null;
 }
 
-/** Forget the scan that was closed, so that a reload shows the list. */
+/** Forget the closed scan, so that a reload shows the list. */
 export function endDraft() {
   clearTimeout(timer);
   timer = 0;
@@ -84,18 +84,18 @@ export function endDraft() {
   isDropped = false;
 }
 
-/** Write the draft soon. */
+/** Store the draft soon. */
 export function saveDraftSoon() {
   clearTimeout(timer);
   timer = setTimeout(saveDraft, WAIT_MS);
 }
 
-/** Write the draft now. */
+/** Store the draft now. */
 export async function saveDraft(keepalive = false) {
   clearTimeout(timer);
   timer = 0;
   if (!state.opened || !state.session) return;
-  // A case that was only looked at stays as it was.
+  // A case that the user only looked at needs no draft.
   if (!isWritten && !state.log.length) return;
   const { kind, id } = state.opened;
   try {
@@ -109,7 +109,7 @@ export async function saveDraft(keepalive = false) {
   }
 }
 
-/** Whether a draft waits to be written. */
+/** Whether a draft waits to be stored. */
 export const isDraftWaiting = () => timer !== 0;
 
 async function transact(mode, act) {

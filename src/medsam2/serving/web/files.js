@@ -23,10 +23,10 @@ export function saveFile(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), LINK_MS);
 }
 
-/** All files of a drop, those in folders too. */
+/** All files of a drop, also those in folders. */
 export async function droppedFiles(transfer) {
   const entries = [...(transfer?.items ?? [])].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
-  // Files that a page itself made have no entry.
+  // Files that a script has made have no entry.
   return entries.length ? (await Promise.all(entries.map(filesOf))).flat() : [...(transfer?.files ?? [])];
 }
 
@@ -50,9 +50,9 @@ export async function base64(blob) {
 }
 
 /**
- * Put files into a zip without compression: a DICOM folder is sent so.
+ * Put files into a zip without compression, to send a DICOM folder.
  * @param {File[]} files
- * @returns {Promise<Blob>} Files are called 1, 2, ...: their own names may name a patient.
+ * @returns {Promise<Blob>} The files get numbers as names, because their own names may name a patient.
  */
 export async function zipFiles(files) {
   const parts = [];

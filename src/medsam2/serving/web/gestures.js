@@ -204,7 +204,7 @@ class Stroke {
     if (!this.mask.includes(1)) {
       this.undo();
     } else if (voxels) {
-      // The masks of the session may have been read since the last dab.
+      // The masks may have been read from the session again since the last dab.
       state.masks.setMask(this.object, this.slice, this.mask);
       const mask = state.masks.rle(this.object, this.slice);
       addPrompt({ slice: this.slice, mask }, this.isErasing ? "erase" : "brush", voxels);
@@ -227,7 +227,7 @@ class Stroke {
       for (let du = -Math.ceil(reach); du <= Math.ceil(reach); du++) {
         const [pu, pv] = [Math.round(u) + du, Math.round(v) + dv];
         if (pu < 0 || pv < 0 || pu >= plane.width || pv >= plane.height) continue;
-        // Round on the screen, even where pixels are not square.
+        // The disc is round on the screen, even if pixels are not square.
         if (Math.hypot(pu - u, (pv - v) * plane.aspect) > reach) continue;
         const [x, y] = slicePoint(plane, pu, pv);
         if (x < width && y < height) this.mask[y * width + x] = this.isErasing ? 0 : 1;

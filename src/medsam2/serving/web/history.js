@@ -2,9 +2,9 @@
  * The steps of the work on a scan, enough to repeat it in a new session.
  *
  * @typedef {{kind: "prompt", object: number, slice: number, box?: number[], points?: number[][],
- *   labels?: number[], mask?: string}} PromptStep  As the server takes it.
+ *   labels?: number[], mask?: string}} PromptStep  As the server expects it.
  * @typedef {{kind: "remove", object: number, slice?: number}} RemoveStep
- * @typedef {{kind: "propagate", slices?: number}} PropagateStep  `slices`: stopped after so many.
+ * @typedef {{kind: "propagate", slices?: number}} PropagateStep  `slices`: the number after which it was stopped.
  * @typedef {PromptStep | RemoveStep | PropagateStep} Step
  */
 
@@ -23,7 +23,7 @@ export function promptsOn(log, object, slice) {
       continue;
     }
     if (step.slice !== slice) continue;
-    // Points join the prompts before, unless that is a mask; a box or a mask replaces them.
+    // Points are added to earlier points and boxes. A box or a mask replaces all that was there, points replace a mask.
     if (step.mask !== undefined || step.box || prompts.hasMask) prompts = none();
     if (step.mask !== undefined) prompts.hasMask = true;
     if (step.box) prompts.boxes = [step.box];
@@ -66,7 +66,7 @@ export function undoLast(log) {
   return null;
 }
 
-/** Whether a propagated object was changed since: the session has dropped slices that are still shown. */
+/** Whether an object was changed after it was propagated: the page still shows slices that the session has dropped. */
 export function isCorrected(log) {
   const at = log.findLastIndex((step) => step.kind === "propagate");
   const propagated = objectsIn(log.slice(0, Math.max(at, 0)));
@@ -74,7 +74,7 @@ export function isCorrected(log) {
   return changed.some((step) => propagated.includes(step.object));
 }
 
-/** Whether slices are to be propagated again. */
+/** Whether the last step asks for a propagation. */
 export function isStale(log) {
   const last = log.at(-1);
   return last !== undefined && (last.kind !== "propagate" || last.slices !== undefined);

@@ -1,4 +1,4 @@
-/** The masks of all objects slice by slice, and the run lengths in which they travel. */
+/** The masks of all objects, slice by slice, and the run lengths in which the server sends them. */
 
 import { sliceAxes } from "./planes.js";
 import { stridesOf } from "./volume.js";
@@ -29,7 +29,7 @@ export class Masks {
     this.objects = new Map();
   }
 
-  /** Set a slice's mask from run lengths; without any the object is not there. */
+  /** Set a slice's mask from run lengths; without run lengths the object is not in the slice. */
   set(object, slice, rle) {
     this.setMask(object, slice, rle ? decodeRle(rle, this.height, this.width) : null);
   }
@@ -56,7 +56,7 @@ export class Masks {
     return whole;
   }
 
-  /** The slice's run lengths, as the server takes them. */
+  /** The slice's run lengths, as the server expects them. */
   rle(object, slice) {
     return encodeRle(this.mask(object, slice), this.height, this.width);
   }
@@ -142,7 +142,7 @@ export function encodeRle(mask, height, width) {
   runs.push(length);
   let text = "";
   runs.forEach((run, i) => {
-    // From the fourth on: the difference to the last but one.
+    // From the fourth run on, COCO stores the difference from the last run but one.
     let rest = i > 2 ? run - runs[i - 2] : run;
     for (;;) {
       const group = rest & BITS;

@@ -1,4 +1,4 @@
-/** Where the person looks: slice, crosshair and window; and the strip with the slider and the marks of all slices. */
+/** What the user sees: slice, crosshair and window; and the strip with the slider and the marks of all slices. */
 
 import { recordEvent } from "./background.js";
 import { promptedSlices } from "./history.js";
@@ -6,7 +6,7 @@ import { byId } from "./page.js";
 import { clampIndex } from "./planes.js";
 import { change, currentObject, drawingPlane, PROMPT_COLOUR, shownSlice, state, watch } from "./state.js";
 
-/** Windows by name, as the command line has them; the keys 1 to 6 choose them. */
+/** Windows by name, the same as on the command line; the keys 1 to 6 choose them. */
 export const WINDOWS = [
   { name: "abdomen", limits: [-160, 240] },
   { name: "liver", limits: [-45, 105] },
@@ -19,13 +19,13 @@ export const WINDOWS = [
 const UNSURE = 0.75;
 const UNSURE_COLOUR = "#ff9f43";
 
-/** Choose a window by its name; "opened" is that of the session. */
+/** Choose a window by its name; "opened" is the window of the session. */
 export function chooseWindow(name) {
   const limits = WINDOWS.find((one) => one.name === name)?.limits ?? (name === "opened" ? state.session?.window : null);
   if (limits) change({ window: [...limits] });
 }
 
-/** Move some slices on in a plane. */
+/** Move by a number of slices in a plane. */
 export function scroll(plane, steps) {
   const crosshair = [...state.crosshair];
   crosshair[plane.axis] = clampIndex(crosshair[plane.axis] + steps, plane.numSlices);
@@ -39,7 +39,7 @@ export function goToSlice(slice) {
   if (plane && slice !== shownSlice()) scroll(plane, slice - shownSlice());
 }
 
-/** Go to the next slice that is prompted or unsure, in a direction. */
+/** Go to the next slice with a prompt or an unsure mask; direction 1 is up, -1 is down. */
 export function goToMark(direction) {
   const marks = new Set([...promptedSlices(state.log, state.current), ...unsureSlices()]);
   const ahead = [...marks].filter((slice) => (slice - shownSlice()) * direction > 0);

@@ -115,7 +115,7 @@ function isOutdated(draft, versions) {
   return true;
 }
 
-/** Go on from a version, a person's or a proposal: each of its masks becomes a prompt. */
+/** Continue from a version, by a user or a model: each of its masks becomes a prompt. */
 async function openVersion(id, { version, objects }) {
   const labels = await readNifti(await server.readVersion(id, version));
   const numbers = Object.keys(objects).map(Number);

@@ -1,9 +1,9 @@
-/** The page's elements: find them, make them, and speak with the person through them. */
+/** Find and make elements of the page; show notices and ask questions. */
 
 const NOTICE_MS = 6000;
 const MAX_NOTICES = 3;
 const SVG = "http://www.w3.org/2000/svg";
-/** Lines of the icons, in a square of 24. */
+/** Paths of the icons, in a square of 24 units. */
 const ICONS = {
   box: "M4 7h16v11H4z",
   point: "M12 4v16M4 12h16",
@@ -55,7 +55,7 @@ export function makeButton(text, onClick, properties = {}) {
 }
 
 /**
- * Make an icon; it takes the colour of the text around it.
+ * Make an icon in the colour of the text around it.
  * @param {keyof typeof ICONS} name
  */
 export function makeIcon(name) {
@@ -86,13 +86,13 @@ export function showNotice(text, kind = "info") {
   if (kind === "info") setTimeout(() => notice.remove(), NOTICE_MS);
 }
 
-/** Show what went wrong; a request that was cancelled on purpose is no error. */
+/** Show an error; a request that was cancelled on purpose is none. */
 export function showError(error) {
   if (error?.name === "AbortError") return;
   showNotice(error instanceof Error ? error.message : String(error), "error");
 }
 
-/** Remove all errors: they are over. */
+/** Remove the notices of all errors. */
 export function clearErrors() {
   all("#notices .error").forEach((notice) => notice.remove());
 }

@@ -33,7 +33,7 @@ export function showProgress() {
   });
 }
 
-/** Show the measurements, and take them again after a step. */
+/** Show the measurements, and measure again after a step. */
 export function showMeasurements() {
   watch(["log", "task", "session"], () => {
     clearTimeout(timer);

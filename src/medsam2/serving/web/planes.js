@@ -15,11 +15,12 @@
  * @property {number} width  Voxels across.
  * @property {number} height
  * @property {number} numSlices
- * @property {number} aspect  How much taller than wide a voxel is shown.
+ * @property {number} aspect  Height of a shown voxel divided by its width.
  * @property {string[]} sides  Letters of the left, right, upper and lower edge.
  */
 
-// Right, front and head of the patient: what runs to the right and down on the screen, and its sense.
+// For slices across the patient's axes (to the right, front and head): the axis that runs to the right of the screen,
+// the axis that runs down, and the direction of each.
 const NAMES = ["sagittal", "coronal", "axial"];
 const ACROSS = [{ axis: 1, sense: -1 }, { axis: 0, sense: -1 }, { axis: 0, sense: -1 }];
 const DOWN = [{ axis: 2, sense: -1 }, { axis: 2, sense: -1 }, { axis: 1, sense: -1 }];
@@ -58,7 +59,7 @@ export function planesOf(volume) {
   });
 }
 
-/** File axis to the patient's axis that it is nearest to, each taken once, the surest first. */
+/** For each file axis the nearest axis of the patient. Each is taken once; the closest pair is matched first. */
 function directionsOf(affine) {
   const columns = [0, 1, 2].map((axis) => {
     const column = affine.map((row) => row[axis]);

@@ -31,7 +31,7 @@ export function exportAs(type) {
   });
 }
 
-/** Add a version of the masks to the project; the case is done, or still in work. */
+/** Save the masks as a version in the project; the case is then done, or still in work. */
 export function saveVersion(caseState) {
   if (state.opened?.kind !== "case") {
     showNotice("This scan is not in a project. Export its masks instead.");
@@ -72,7 +72,7 @@ export async function reviewCase(verdict) {
   });
 }
 
-/** Check that there are masks, and propagate corrections first: what is saved is what is shown. */
+/** Check that there are masks, and propagate corrections first, so that the saved mask is the shown one. */
 async function requireMasks() {
   if (!objectsIn(state.log).length) throw new Error("There is no mask yet. Draw a box first.");
   if (state.isBaseline || !isCorrected(state.log)) return;

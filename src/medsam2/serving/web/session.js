@@ -1,4 +1,4 @@
-/** The session of the open scan: one task at a time; a session that has ended is opened again with all steps. */
+/** The session of the open scan. It runs one task at a time; if it has ended, it is opened again with all steps. */
 
 import { ApiError } from "./api.js";
 import { noteServerAway } from "./background.js";
@@ -11,9 +11,9 @@ import * as server from "./routes.js";
 import { change, makeObject, state } from "./state.js";
 import { readNifti } from "./volume.js";
 
-/** @type {{path?: string, blob?: Blob, name: string}|null} What the session was opened from. */
+/** @type {{path?: string, blob?: Blob, name: string}|null} The scan that the session was opened from. */
 let source = null;
-/** @type {AbortController|null} Of the propagation that runs. */
+/** @type {AbortController|null} Stops the propagation that runs. */
 let propagation = null;
 /** @type {Promise<unknown>} The tasks so far. */
 let queue = Promise.resolve();
@@ -26,7 +26,7 @@ export function runTask(text, act) {
     try {
       await act();
     } catch (error) {
-      // The bar tells of a missing server for as long as it is missing.
+      // The bar at the top shows that the server is missing.
       if (error instanceof ApiError && error.isAway) noteServerAway();
       else showError(error);
     } finally {
@@ -87,7 +87,7 @@ export async function startSession(from, opened, draft) {
   }
 }
 
-/** Open the same scan in a new session and repeat all steps; the network sees it in `window`. */
+/** Open the same scan in a new session and repeat all steps; the network sees the scan in this window. */
 export async function reopenSession(window = state.session.window) {
   const { session, log, plane } = state;
   change({ session: await server.openSession(source, window, plane) });
@@ -102,7 +102,7 @@ export async function changePlane(name) {
   server.closeSession(session.id).catch(() => {});
 }
 
-/** The session of a draft if it is alive and has the draft's prompts, or a new one. */
+/** The session of a draft if it still exists and has the draft's prompts, else a new one. */
 async function sessionFor(draft) {
   if (draft?.sessionId) {
     try {
@@ -124,7 +124,7 @@ function hasPromptsOf(session, log) {
   return sorted(ours) === sorted(theirs);
 }
 
-/** Repeat all steps, so that the masks are the same again. */
+/** Repeat all steps; this makes the same masks again. */
 export async function repeatSteps(log) {
   try {
     change({ log: [] });
@@ -198,7 +198,7 @@ export function isPropagating() {
   return propagation !== null;
 }
 
-/** Take the masks from the session. */
+/** Read the masks from the session. */
 export async function refreshMasks() {
   const { slices, confidence } = await inSession((id) => server.readMasks(id));
   state.masks.clear();
@@ -208,7 +208,7 @@ export async function refreshMasks() {
   change({ masksAt: state.masksAt + 1, confidence: confidence ?? {} });
 }
 
-/** Change the log after a step; a deleted object may come back. */
+/** Change the log after a step; undo may bring a deleted object back. */
 export function changeLog(log, undone, parts = {}) {
   const missing = objectsIn(log).filter((number) => !state.objects.some((object) => object.number === number));
   const objects = [...state.objects, ...missing.map(makeObject)];

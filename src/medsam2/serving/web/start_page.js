@@ -1,19 +1,24 @@
-/** The page before a scan is open: the project's cases, and files that are dropped or chosen. */
+/** The page before a scan is open: the project's cases, rounds of fine-tuning, files that are dropped or chosen. */
 
-import { hasKey } from "./api.js";
+import { hasKey, sentence } from "./api.js";
 import { droppedFiles, saveFile, zipFiles } from "./files.js";
 import { openCase, openFile } from "./opening.js";
 import { byId, make, makeButton, showError, showNotice } from "./page.js";
-import { readProject, readReport, readThumbnail, showReport } from "./routes.js";
+import { changeRounds, readProject, readReport, readRounds, readThumbnail, showReport } from "./routes.js";
 import { change, state, watch } from "./state.js";
 import { requireUser } from "./user.js";
 
 const REFRESH_MS = 10_000;
 const ALL = "all";
+const READ_EVERY_MS = 3000;
+
+/** The states of a round in words. Running is not among them: the message of the round says enough. */
+const STATES = { ready: "New weights are ready. ", stopped: "Stopped. ", failed: "Failed. " };
 
 /** @type {Map<string, Promise<string>>} Addresses of pictures by case. */
 const pictures = new Map();
 let filter = ALL;
+let roundTimer = 0;
 
 /** Show the list, and refresh it while it is visible. */
 export function showCases() {
@@ -64,7 +69,7 @@ async function refresh() {
     const project = await readProject();
     if (JSON.stringify(project) !== JSON.stringify(state.project)) change({ project });
   } catch {
-    // The person's next step shows what is wrong.
+    // What the user does next will show the error.
   }
 }
 
@@ -145,4 +150,78 @@ async function openReport() {
   } catch (error) {
     showError(error);
   }
+}
+
+/** Show the latest round on the start page. */
+export function showRounds() {
+  const done = "The model is fine-tuned on the done cases in the background. You can go on working.";
+  byId("improve").addEventListener("click", () => changeRound("start", undefined, done));
+  watch(["project", "opened"], () => {
+    byId("improve").hidden = state.project === null;
+    if (state.project && !state.opened) followRounds();
+    else clearTimeout(roundTimer);
+  });
+}
+
+async function changeRound(action, round, done) {
+  if (!(await requireUser())) return;
+  try {
+    await changeRounds(action, state.user, round);
+    showNotice(done);
+  } catch (error) {
+    showError(error);
+  }
+  followRounds();
+}
+
+async function followRounds() {
+  clearTimeout(roundTimer);
+  const place = byId("round");
+  const improve = byId("improve");
+  try {
+    const { rounds, obstacle } = await readRounds();
+    improve.disabled = Boolean(obstacle);
+    improve.title = obstacle ?? "Fine-tune the model on the done cases, in the background";
+    const latest = rounds.at(-1);
+    const isRunning = latest?.state === "running";
+    byId("obstacle").hidden = !obstacle || isRunning;
+    byId("obstacle").textContent = obstacle ? `To improve the model: ${obstacle}.` : "";
+    // The way back from the weights in use stays, whatever became of a newer round.
+    const inUse = rounds.find((one) => one.in_use && one !== latest);
+    place.hidden = !latest;
+    place.replaceChildren(...[latest, inUse].filter(Boolean).map(rowFor));
+    if (isRunning) roundTimer = setTimeout(followRounds, READ_EVERY_MS);
+  } catch (error) {
+    place.hidden = true;
+    // A server without training has no rounds.
+    improve.hidden ||= error.status === 404;
+  }
+}
+
+function rowFor(round) {
+  const message = round.message ? `${sentence(round.message)} ` : "";
+  const row = make("p", {}, make("span", {}, `Round ${round.round}: ${STATES[round.state] ?? ""}${message}${comparisonOf(round)}`));
+  const addButton = (label, action, done) => row.append(makeButton(label, () => changeRound(action, round.round, done)));
+  if (round.state === "running") {
+    row.append(make("progress", { max: 1, value: round.progress ?? 0, "aria-label": "Progress of the round" }));
+  }
+  if (round.state === "stopped") addButton("Go on", "go on", "The round goes on where it stopped.");
+  if (round.state === "ready" && round.in_use) {
+    addButton("Go back to the old weights", "back", "The old weights are in use again.");
+  } else if (round.state === "ready") {
+    addButton(isWorse(round) ? "Use the new weights anyway" : "Use the new weights", "use", "The new weights make the next proposals.");
+  }
+  return row;
+}
+
+const isWorse = ({ before, after }) => Boolean(before && after) && after.Dice < before.Dice;
+
+/** The measures on held-out cases with the old and with the new weights. */
+function comparisonOf(round) {
+  const { before, after } = round;
+  const parts = Object.keys(after ?? {})
+    .filter((measure) => before && measure in before)
+    .map((measure) => `${measure} ${before[measure].toFixed(3)} before, ${after[measure].toFixed(3)} after`);
+  if (!parts.length) return "";
+  return `On held-out cases: ${parts.join("; ")}.${isWorse(round) ? " The new weights are worse there." : ""}`;
 }

@@ -9,7 +9,7 @@
  * @property {boolean} isLocked
  */
 
-/** Colours of new objects, as exports have them: far apart in hue and readable on grey. */
+/** Colours of new objects, the same as in exported files: easy to tell apart, and readable on grey. */
 const COLOURS = [
   "#e63c3c", "#3cb44b", "#5b8cff", "#f5be28", "#b46bd6", "#28bec8", "#f58232", "#e664b4", "#96c83c", "#b98f62",
 ];
@@ -17,7 +17,7 @@ const COLOURS = [
 export const PROMPT_COLOUR = "#ffe066";
 
 export const state = {
-  /** Who annotates; "" while unknown. */
+  /** Name of the user; "" while unknown. */
   user: "",
   /** The answer of GET /v1/project; null where the server has no folder. */
   project: null,
@@ -29,7 +29,7 @@ export const state = {
   volume: null,
   /** The three planes, see planes.js; the first is the one that prompts go to. */
   planes: [],
-  /** Name of the plane that was chosen for prompts; null: that of the file's slices. */
+  /** Name of the plane that was chosen for prompts; null: the plane of the file's slices. */
   plane: null,
   /** Voxel (x, y, z) that all planes go through. */
   crosshair: [0, 0, 0],

@@ -1,4 +1,4 @@
-/** The tour: a generated scan with a known answer, and three hints from the box to the corrected mask. */
+/** The tour: a generated scan with a known answer, and three hints that lead from the box to a corrected mask. */
 
 import { openFile } from "./opening.js";
 import { byId, make, showError } from "./page.js";

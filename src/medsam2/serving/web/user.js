@@ -1,4 +1,4 @@
-/** Who annotates, and the project that they find. */
+/** The user's name, and the project of the server. */
 
 import { ApiError, storeKey } from "./api.js";
 import { noteServerAway } from "./background.js";
@@ -9,7 +9,7 @@ import { change, state } from "./state.js";
 const NAME = "medsam2.user";
 const PATTERN = "[A-Za-z0-9._ \\-]{1,64}";
 
-/** Read who annotates and what there is to annotate. */
+/** Read the user's name and the project. */
 export async function loadUser() {
   change({ user: localStorage.getItem(NAME) ?? "" });
   await refreshProject();
@@ -28,7 +28,7 @@ export async function refreshProject() {
   }
 }
 
-/** The name of the person; asks for it if it is unknown, and is "" if there is no answer. */
+/** Return the user's name; ask for it if it is unknown. Without an answer it is "". */
 export async function requireUser() {
   if (!state.user) await askForUser();
   return state.user;

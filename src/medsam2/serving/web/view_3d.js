@@ -14,14 +14,14 @@ const LEVEL = 0.5;
 /** @type {Promise<{niivue: any, Mesh: any}>|null} */
 let loading = null;
 let timer = 0;
-/** What the shown surfaces were made of. */
+/** Describes what is drawn; the same key needs no new drawing. */
 let drawnKey = "";
 
 /** Show the objects as soon as there are masks on several slices. */
 export function show3D() {
   watch(["masksAt", "objects", "task", "session"], () => {
     clearTimeout(timer);
-    // While slices arrive, the processor has better things to do.
+    // While slices arrive, drawing would slow them down.
     if (state.session && !state.task) timer = setTimeout(draw, WAIT_MS);
   });
 }
@@ -94,7 +94,7 @@ function surfaceOf(masks, object, axis, volume) {
   return { points, triangles: isMirroring(volume.affine, axis) ? reversed(triangles) : triangles };
 }
 
-/** Share of each cell that is inside, with a rim of empty cells; a cell is a few voxels of a large object. */
+/** How much of each cell is inside, 0 to 1, with a rim of empty cells. In a large object a cell is several voxels. */
 function fieldOf(slices) {
   if (!slices?.size) return null;
   const [low, high] = [[Infinity, Infinity, Infinity], [-1, -1, -1]];
@@ -122,7 +122,7 @@ function fieldOf(slices) {
   return { values, size, start, steps };
 }
 
-/** Weigh each cell with its neighbours along an axis: 1 2 1. */
+/** Average each cell with its neighbours along an axis, with weights 1 2 1. */
 function blur({ values, size }, along) {
   const stride = [1, size[0], size[0] * size[1]][along];
   const before = values.slice();
@@ -162,7 +162,7 @@ function netOf({ values, size }) {
   return { cells, triangles: new Uint32Array(triangles) };
 }
 
-/** The middle of where the border crosses a cell's edges, within the cell. */
+/** The mean of the points where the surface crosses the edges of a cell; null if it does not cross them. */
 function vertexOf(values, strides, at) {
   const corner = (i) => values[at + (i & 1) * strides[0] + ((i >> 1) & 1) * strides[1] + (i >> 2) * strides[2]];
   let signs = 0;
@@ -182,11 +182,11 @@ function vertexOf(values, strides, at) {
   return sum.map((value) => value / count);
 }
 
-/** Whether slices (x, y, along the axis) come out in space as their mirror image. */
+/** Whether the step from slices (x, y, axis) to space mirrors the object. */
 function isMirroring(affine, axis) {
   const [a, b, c] = affine;
   const volume = a[0] * (b[1] * c[2] - b[2] * c[1]) - a[1] * (b[0] * c[2] - b[2] * c[0]) + a[2] * (b[0] * c[1] - b[1] * c[0]);
-  // The axes of a slice and the one along which they are stacked are in another order for the middle one.
+  // For the middle axis, x, y and axis are not in the order of the file.
   return volume < 0 !== (axis === 1);
 }
 

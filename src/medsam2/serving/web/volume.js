@@ -26,7 +26,7 @@ export async function readNifti(bytes) {
   const file = start[0] === 0x1f && start[1] === 0x8b ? await unpack(bytes) : bytes;
   const view = new DataView(file);
   const isLittle = view.getInt32(0, true) === HEADER_SIZE;
-  if (!isLittle && view.getInt32(0, false) !== HEADER_SIZE) throw new Error("The server's answer is no NIfTI file.");
+  if (!isLittle && view.getInt32(0, false) !== HEADER_SIZE) throw new Error("The server's answer is not a NIfTI file.");
   const Type = TYPES[view.getInt16(70, isLittle)];
   if (!Type) throw new Error(`The page cannot show voxels of NIfTI's type ${view.getInt16(70, isLittle)}.`);
   const [x, y, z] = [42, 44, 46].map((at) => Math.max(1, view.getInt16(at, isLittle)));

@@ -1,4 +1,4 @@
-/** What a person can do to the scan that is open: prompt, propagate, undo, and change its objects. */
+/** What the user can do with the open scan: prompt, propagate, undo, and change its objects. */
 
 import { recordEvent } from "./background.js";
 import { saveDraftSoon } from "./drafts.js";
@@ -13,8 +13,8 @@ const MAX_OBJECTS = 255;
 /**
  * Add a prompt to the current object; the mask on its slice follows at once.
  * @param {Omit<import("./history.js").PromptStep, "kind"|"object">} prompt
- * @param {string} event  For the time that the case takes.
- * @param {number} voxels  That were changed by hand.
+ * @param {string} event  Kind of the event in the log.
+ * @param {number} voxels  Number of voxels that were changed by hand.
  */
 export function addPrompt(prompt, event, voxels = 0) {
   if (!canChange()) return Promise.resolve();
@@ -25,10 +25,10 @@ export function addPrompt(prompt, event, voxels = 0) {
   const started = performance.now();
   return runTask("Segmenting the slice", async () => {
     const isFirst = !state.log.length && String(state.window) !== String(state.session.window);
-    // The network sees the scan in the window of the first prompt.
+    // The network uses the window that is shown at the first prompt.
     if (isFirst && step.mask === undefined) await reopenSession(state.window);
     const { mask, confidence } = await inSession((id) => server.addPrompt(id, step));
-    // A painted mask is there already, and the next stroke may have begun.
+    // A painted mask is shown already, and the user may have begun the next stroke.
     if (step.mask === undefined) state.masks.set(object, step.slice, mask);
     const onSlice = { ...state.confidence[step.slice], [object]: confidence };
     changeLog([...state.log, step], [], { confidence: { ...state.confidence, [step.slice]: onSlice } });
@@ -90,7 +90,7 @@ export function remove(object, slice) {
   });
 }
 
-/** Begin another object. */
+/** Add an object. */
 export function newObject() {
   const number = Math.max(0, ...state.objects.map((object) => object.number), ...objectsIn(state.log)) + 1;
   if (number > MAX_OBJECTS) {
@@ -107,7 +107,7 @@ export function adjustObject(number, parts) {
   saveDraftSoon();
 }
 
-/** Whether an object can be changed now; a notice tells why not. */
+/** Whether an object can be changed now; if not, a notice says why. */
 export function canChange(number = state.current) {
   if (!state.session || isPropagating()) return false;
   const object = state.objects.find((one) => one.number === number) ?? currentObject();
