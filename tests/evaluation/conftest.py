@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,7 +14,8 @@ from medsam2.evaluation.cases import Case
 from medsam2.imaging import io
 from medsam2.imaging.geometry import restore_axes, slices_along
 from medsam2.imaging.volume import Volume
-from medsam2.prompts.types import Prompt, prompt_from
+from medsam2.inference.predictor import Predictor
+from medsam2.prompts.types import Prompt
 
 SPACING = (1.0, 1.5, 2.0)
 
@@ -72,9 +73,17 @@ class Dialogue:
     mistakes: list[Callable[[np.ndarray], np.ndarray]]
     prompts: list[Prompt] = field(default_factory=list)
 
+    def add_all(self, objects: Mapping[int, Sequence[Prompt]]) -> None:
+        ((number, (prompt,)),) = objects.items()
+        self.add(number, prompt)
+
     def add(self, number: int, prompt: Prompt) -> None:
         assert number == 1
         self.prompts.append(prompt)
+
+    def propagate(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Nothing is left to do."""
+        return iter(())
 
     def finish(self) -> None:
         """Nothing is left to do."""
@@ -87,8 +96,8 @@ class Dialogue:
 
 
 @dataclass
-class Scripted:
-    """A segmenter whose every mistake is known: it is told the truth and the mistakes."""
+class Scripted(Predictor):
+    """A predictor whose every mistake is known: it is told the truth and the mistakes."""
 
     mistakes: list[Callable[[np.ndarray], np.ndarray]] = field(default_factory=list)
     dialogues: list[Dialogue] = field(default_factory=list)
@@ -96,11 +105,6 @@ class Scripted:
     def session(self, volume, *, window=None, plane=None, axis=None, options=None) -> Dialogue:
         self.dialogues.append(Dialogue(volume, 2 if axis is None else axis, self.mistakes))
         return self.dialogues[-1]
-
-    def segment(self, volume, *, slice, box, window=None, axis=2, memory="recent") -> Volume:  # noqa: A002
-        dialogue = self.session(volume, axis=axis)
-        dialogue.add(1, prompt_from(slice, box=box))
-        return dialogue.result()
 
 
 def _without_slices(first: int, last: int) -> Callable[[np.ndarray], np.ndarray]:

@@ -11,6 +11,8 @@ from medsam2.evaluation.baseline import EllipsoidSegmenter, RandomWalkerSegmente
 from medsam2.evaluation.runner import RunOptions, run_cases
 from medsam2.imaging.geometry import slices_along
 from medsam2.imaging.volume import Volume
+from medsam2.inference.job import Job
+from medsam2.prompts.types import prompt_from
 
 BOTH = [EllipsoidSegmenter, RandomWalkerSegmenter]
 
@@ -18,6 +20,11 @@ BOTH = [EllipsoidSegmenter, RandomWalkerSegmenter]
 def scan(inside, spacing=(1.0, 1.0, 1.0), *, noise=6.0):
     grey = np.where(inside, 180.0, 60.0) + np.random.default_rng(0).normal(0, noise, inside.shape)
     return Volume.from_array(grey.astype(np.float32), spacing)
+
+
+def segment(segmenter, volume, slice_index, box, *, window=None, axis=2):
+    prompt = prompt_from(slice_index, box=box)
+    return segmenter.segment(Job(image=volume, objects={1: [prompt]}, window=window, axis=axis))
 
 
 def dice(first, second):
@@ -33,7 +40,7 @@ def test_the_ellipsoid_of_a_balls_box_is_the_ball(axis):
     index = len(slices) // 2
     rows, columns = (np.flatnonzero(slices[index].any(axis=other)) for other in (1, 0))
     box = (columns[0], rows[0], columns[-1], rows[-1])
-    mask = EllipsoidSegmenter().segment(scan(inside, spacing), slice=index, box=box, axis=axis)
+    mask = segment(EllipsoidSegmenter(), scan(inside, spacing), index, box, axis=axis)
     assert mask.array.dtype == np.uint8
     assert mask.shape == inside.shape
     assert dice(mask.array > 0, inside) > 0.95
@@ -41,7 +48,7 @@ def test_the_ellipsoid_of_a_balls_box_is_the_ball(axis):
 
 def test_the_ellipse_fills_the_box_of_a_picture():
     picture = scan(np.zeros((1, 40, 60), bool))
-    mask = EllipsoidSegmenter().segment(picture, slice=0, box=(10, 5, 49, 34)).array[0] > 0
+    mask = segment(EllipsoidSegmenter(), picture, 0, (10, 5, 49, 34)).array[0] > 0
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     assert (columns[0], rows[0], columns[-1], rows[-1]) == (10, 5, 49, 34)
     assert mask.sum() == pytest.approx(np.pi * 20 * 15, rel=0.01)
@@ -55,7 +62,7 @@ def test_the_random_walker_follows_a_tube_that_bends_and_ends(axis):
     slices = slices_along(inside, axis)
     rows, columns = (np.flatnonzero(slices[12].any(axis=other)) for other in (1, 0))
     box = (columns[0], rows[0], columns[-1], rows[-1])
-    found = RandomWalkerSegmenter().segment(scan(inside), slice=12, box=box, window=(0, 255), axis=axis)
+    found = segment(RandomWalkerSegmenter(), scan(inside), 12, box, window=(0, 255), axis=axis)
     filled = slices_along(found.array, axis).any(axis=(1, 2))
     assert np.flatnonzero(filled).tolist() == list(range(4, 20))
     assert dice(found.array > 0, inside) > 0.95
@@ -65,8 +72,7 @@ def test_the_random_walker_does_not_need_an_ellipse():
     picture = np.zeros((1, 50, 50), bool)
     picture[0, 12:38, 15:20] = picture[0, 12:18, 15:35] = picture[0, 28:38, 15:35] = True  # the letter C
     by_ellipse, by_walk = (
-        segmenter().segment(scan(picture), slice=0, box=(15, 12, 34, 37), window=(0, 255))
-        for segmenter in BOTH
+        segment(segmenter(), scan(picture), 0, (15, 12, 34, 37), window=(0, 255)) for segmenter in BOTH
     )
     assert dice(by_walk.array > 0, picture) > dice(by_ellipse.array > 0, picture) + 0.05
 
@@ -86,15 +92,15 @@ def test_boxes_that_leave_little(shape, box):
     for segmenter in BOTH:
         if box is None:
             with pytest.raises(PromptError):
-                segmenter().segment(volume, slice=0, box=(0, 0, 1, 0))
+                segment(segmenter(), volume, 0, (0, 0, 1, 0))
         else:
-            assert segmenter().segment(volume, slice=1, box=box).array.max() <= 1
+            assert segment(segmenter(), volume, 1, box).array.max() <= 1
 
 
 def test_the_random_walker_on_a_slice_without_edges():
     volume = scan(np.zeros((3, 20, 20), bool), noise=0.0)
     volume.array[0, 0, 0] = 0
-    found = RandomWalkerSegmenter().segment(volume, slice=1, box=(5, 5, 14, 14), window=(0, 255)).array
+    found = segment(RandomWalkerSegmenter(), volume, 1, (5, 5, 14, 14), window=(0, 255)).array
     assert found[1].any()
     assert not found[1, 0].any()
 
@@ -103,9 +109,9 @@ def test_the_random_walker_on_a_slice_without_edges():
 def test_prompts_that_do_not_fit(segmenter):
     volume = scan(np.zeros((3, 20, 20), bool))
     with pytest.raises(PromptError, match="outside the slice"):
-        segmenter().segment(volume, slice=0, box=(0, 0, 20, 5))
+        segment(segmenter(), volume, 0, (0, 0, 20, 5))
     with pytest.raises(PromptError, match="slice 3 is outside"):
-        segmenter().segment(volume, slice=3, box=(0, 0, 5, 5))
+        segment(segmenter(), volume, 3, (0, 0, 5, 5))
 
 
 @pytest.mark.parametrize("segmenter", BOTH)

@@ -25,41 +25,45 @@ class Threshold:
     first: int = 0
     last: int = 10**6
 
-    def segment(self, volume, *, slice, box, window=None, axis=2, memory="recent"):  # noqa: A002
-        slices = slices_along(volume.array, axis) > self.level
-        assert slices[slice].any()
+    def segment(self, job):
+        slices = slices_along(job.image.array, job.axis) > self.level
+        assert slices[job.objects[1][0].slice_index].any()
         index = np.arange(len(slices))[:, None, None]
         kept = slices & (index >= self.first) & (index <= self.last)
-        return volume.with_array(restore_axes(kept, axis).astype(np.uint8))
+        return job.image.with_array(restore_axes(kept, job.axis).astype(np.uint8))
 
 
 class _Copying(Threshold):
     """Goes on with slice 8 in 3 and 13 to 15."""
 
-    def segment(self, volume, **asked):
-        mask = super().segment(volume, **asked)
+    def segment(self, job):
+        mask = super().segment(job)
         mask.array[[3, 13, 14, 15]] = mask.array[8]
         return mask
 
 
 class OutOfMemory:
-    def segment(self, volume, **_):
+    def segment(self, job):
         raise RuntimeError("CUDA out of memory")
 
 
 class WrongGrid:
-    def segment(self, volume, **_):
-        return type(volume).from_array(np.zeros((2, 3, 4), np.uint8))
+    def segment(self, job):
+        return type(job.image).from_array(np.zeros((2, 3, 4), np.uint8))
 
 
 class Recorder(Threshold):
     def __init__(self):
         super().__init__()
-        self.asked = []
+        self.jobs = []
 
-    def segment(self, volume, **asked):
-        self.asked.append(asked)
-        return super().segment(volume, **asked)
+    def segment(self, job):
+        self.jobs.append(job)
+        return super().segment(job)
+
+    @property
+    def prompts(self):
+        return [job.objects[1][0] for job in self.jobs]
 
 
 def test_a_perfect_answer(ball_case, disc_case):
@@ -167,21 +171,20 @@ def test_what_the_predictor_is_asked(ball_case, disc_case):
     assert [(result.name, result.repeat) for result in results] == [
         (name, repeat) for name in ("ball", "disc") for repeat in range(3)
     ]
-    assert len({asked["box"] for asked in recorder.asked}) == 6
-    assert {asked["memory"] for asked in recorder.asked} == {"self-sorting"}
-    assert [asked["slice"] for asked in recorder.asked] == [8] * 3 + [0] * 3
-    assert [asked["window"] for asked in recorder.asked] == [(0.0, 255.0)] * 3 + [None] * 3
+    boxes = [prompt.box for prompt in recorder.prompts]
+    assert len(set(boxes)) == 6
+    assert {job.options.memory for job in recorder.jobs} == {"self-sorting"}
+    assert [prompt.slice_index for prompt in recorder.prompts] == [8] * 3 + [0] * 3
+    assert [job.window for job in recorder.jobs] == [(0.0, 255.0)] * 3 + [None] * 3
     again = Recorder()
     list(run_cases([disc_case, ball_case], again, options))
-    assert [asked["box"] for asked in again.asked] == [
-        asked["box"] for asked in recorder.asked[3:] + recorder.asked[:3]
-    ]
+    assert [prompt.box for prompt in again.prompts] == boxes[3:] + boxes[:3]
 
 
 def test_a_tight_box_is_asked_as_it_is(ball_case):
     recorder = Recorder()
     list(run_cases([ball_case], recorder))
-    assert recorder.asked[0]["box"] == ball_case.box_xyxy
+    assert recorder.prompts[0].box.xyxy == ball_case.box_xyxy
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,10 @@ from medsam2.evaluation.report import prepare_folder, publish
 from medsam2.evaluation.runner import run_cases
 from medsam2.evaluation.simulated_user import RunOptions
 from medsam2.imaging.geometry import slices_along
+from medsam2.inference.job import Job
 from medsam2.inference.predictor import load
 from medsam2.prompts.simulate import tight_box
+from medsam2.prompts.types import prompt_from
 
 LIST = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "cases.json"
 
@@ -53,8 +55,9 @@ def test_metrics_of_all_development_masks_are_those_of_simpleitk(by_simpleitk):
     gaps = {}
     for case in read_cases(LIST):
         task = read_task(case)
+        prompt = prompt_from(case.key_slice, box=case.box_xyxy)
         ellipsoid = EllipsoidSegmenter().segment(
-            task.volume, slice=case.key_slice, box=case.box_xyxy, axis=task.axis
+            Job(image=task.volume, objects={1: [prompt]}, axis=task.axis)
         )
         found = ellipsoid.array != 0
         measured = measure(found, task.truth, task.spacing)

@@ -8,12 +8,13 @@ import numpy as np
 from scipy import ndimage
 
 from medsam2.errors import InputError
-from medsam2.evaluation.cases import XYXY
+from medsam2.evaluation.cases import STILL_AXIS
 from medsam2.imaging.geometry import restore_axes, slices_along
 from medsam2.imaging.intensity import Window, resolve_window, to_uint8
 from medsam2.imaging.labels import bounding_box
 from medsam2.imaging.volume import Volume
-from medsam2.prompts.types import Box, prompt_from
+from medsam2.inference.job import Job
+from medsam2.prompts.types import Box
 
 # Settings of the random walker, chosen by hand on the development cases, so that it is a fair peer.
 _BETA = 3000.0  # how much an edge hinders the walk
@@ -36,29 +37,21 @@ class EllipsoidSegmenter:
     mask is the ellipse.
     """
 
-    def segment(
-        self,
-        volume: Volume,
-        *,
-        slice: int,  # noqa: A002
-        box: XYXY,
-        window: str | tuple[float, float] | None = None,
-        axis: int = 2,
-        memory: str = "recent",
-    ) -> Volume:
-        """Return the ellipsoid on the volume's grid, uint8; see `runner.Segmenter`.
+    def segment(self, job: Job) -> Volume:
+        """Return the ellipsoid of a job's box on the volume's grid, uint8; see `simulated_user.BoxMethod`.
 
         Raises:
             PromptError: The box or the slice does not lie in the volume.
         """
-        slices = slices_along(volume.array, axis)
-        checked = _checked_box(slices, slice, box)
-        spacing_x, spacing_y = (step for file_axis, step in enumerate(volume.spacing) if file_axis != axis)
-        semi_x, semi_y = _semi_axes(checked)
-        depth_mm = (semi_x * spacing_x + semi_y * spacing_y) / 2
-        heights = (np.arange(len(slices)) - slice) * volume.spacing[axis] / depth_mm
-        radius = _ellipse_radius(checked, slices.shape[1:])
-        return _as_mask(volume, radius**2 + heights[:, None, None] ** 2 <= 1, axis)
+        given = _read(job)
+        slices, box = given.slices, given.box
+        steps = given.volume.spacing
+        step_x, step_y = (step for axis, step in enumerate(steps) if axis != given.axis)
+        semi_x, semi_y = _semi_axes(box)
+        depth_mm = (semi_x * step_x + semi_y * step_y) / 2
+        heights = (np.arange(len(slices)) - given.key_slice) * steps[given.axis] / depth_mm
+        radius = _ellipse_radius(box, slices.shape[1:])
+        return given.as_mask(radius**2 + heights[:, None, None] ** 2 <= 1)
 
 
 class RandomWalkerSegmenter:
@@ -80,33 +73,24 @@ class RandomWalkerSegmenter:
             raise InputError("the random walker needs scikit-image: pip install scikit-image") from error
         self._random_walker: Callable[..., np.ndarray] = segmentation.random_walker
 
-    def segment(
-        self,
-        volume: Volume,
-        *,
-        slice: int,  # noqa: A002
-        box: XYXY,
-        window: str | tuple[float, float] | None = None,
-        axis: int = 2,
-        memory: str = "recent",
-    ) -> Volume:
-        """Return the mask on the volume's grid, uint8; see `runner.Segmenter`.
+    def segment(self, job: Job) -> Volume:
+        """Return the mask of what is in a job's box on the volume's grid, uint8.
 
         Raises:
             PromptError: The box or the slice does not lie in the volume.
             InputError: The volume or the window is not usable.
         """
-        slices = slices_along(volume.array, axis)
-        checked = _checked_box(slices, slice, box)
-        limits = resolve_window(volume, window)
-        greys = to_uint8(slices[slice], limits)
-        radius = _ellipse_radius(checked, greys.shape)
+        given = _read(job)
+        slices, box, key = given.slices, given.box, given.key_slice
+        limits = resolve_window(given.volume, job.window)
+        greys = to_uint8(slices[key], limits)
+        radius = _ellipse_radius(box, greys.shape)
         found = np.zeros(slices.shape, bool)
-        found[slice] = self._walk(greys, radius <= _INNER, _outside(checked, greys.shape) | (radius > _OUTER))
-        look = _Look.of(greys[found[slice]])
-        for indices in (range(slice + 1, len(slices)), range(slice - 1, -1, -1)):
+        found[key] = self._walk(greys, radius <= _INNER, _outside(box, greys.shape) | (radius > _OUTER))
+        look = _Look.of(greys[found[key]])
+        for indices in (range(key + 1, len(slices)), range(key - 1, -1, -1)):
             self._propagate(slices, indices, found, look, limits)
-        return _as_mask(volume, found, axis)
+        return given.as_mask(found)
 
     def _propagate(
         self, slices: np.ndarray, indices: range, found: np.ndarray, look: "_Look", limits: Window
@@ -161,10 +145,34 @@ class _Look:
         return np.abs(greys.astype(np.float64) - self.middle) <= self.spread
 
 
-def _checked_box(slices: np.ndarray, slice_index: int, box: XYXY) -> Box:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Given:
+    """What a job with one box gives."""
+
+    volume: Volume
+    axis: int
+    slices: np.ndarray
+    """(slice, y, x)."""
+    key_slice: int
+    box: Box
+
+    def as_mask(self, found: np.ndarray) -> Volume:
+        """Return a mask (slice, y, x) on the volume's grid."""
+        array = restore_axes(found, self.axis)
+        return self.volume.with_array(np.ascontiguousarray(array, dtype=np.uint8))
+
+
+def _read(job: Job) -> _Given:
+    """Take a job apart: one box in an open volume, along an axis of the file."""
+    assert isinstance(job.image, Volume)
+    assert not callable(job.objects)
+    ((prompt,),) = job.objects.values()
+    axis = STILL_AXIS if job.axis is None else job.axis
+    slices = slices_along(job.image.array, axis)
     num_slices, height, width = slices.shape
-    prompt_from(slice_index, box=box).checked((num_slices, height, width))
-    return Box.from_xyxy(box)
+    prompt.checked((num_slices, height, width))
+    assert prompt.box is not None
+    return _Given(volume=job.image, axis=axis, slices=slices, key_slice=prompt.slice_index, box=prompt.box)
 
 
 def _semi_axes(box: Box) -> tuple[float, float]:
@@ -185,7 +193,3 @@ def _outside(box: Box, shape_yx: tuple[int, ...]) -> np.ndarray:
     is_in_x = (x >= np.floor(box.x_min)) & (x <= np.ceil(box.x_max))
     is_in_y = (y >= np.floor(box.y_min)) & (y <= np.ceil(box.y_max))
     return np.asarray(~(is_in_x & is_in_y))
-
-
-def _as_mask(volume: Volume, slices: np.ndarray, axis: int) -> Volume:
-    return volume.with_array(np.ascontiguousarray(restore_axes(slices, axis), dtype=np.uint8))

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from medsam2.errors import InputError
-from medsam2.evaluation.cases import XYXY, Task, choose_box
+from medsam2.evaluation.cases import Task, choose_box
 from medsam2.imaging.geometry import slices_along
 from medsam2.imaging.volume import Volume
+from medsam2.inference.job import Job, open_job
+from medsam2.inference.options import InferenceOptions
+from medsam2.inference.predictor import Predictor
 from medsam2.inference.record import watched_memory
-from medsam2.inference.runtime import InferenceOptions
 from medsam2.prompts.simulate import box_of_line, center_point, largest_error_click, longest_line
 from medsam2.prompts.types import MaskPrompt, Prompt, prompt_from
 
@@ -29,49 +32,15 @@ _CLICKING = ("clicks", "interactive")
 _OBJECT = 1  # number of the object in its session
 
 
-class Segmenter(Protocol):
-    """What can be evaluated: the network's predictor, or another method that takes the same prompts."""
+class BoxMethod(Protocol):
+    """A method without corrections, such as the classical peers of the network."""
 
-    def segment(
-        self,
-        volume: Volume,
-        *,
-        slice: int,  # noqa: A002 - the public API's word
-        box: XYXY,
-        window: str | tuple[float, float] | None = None,
-        axis: int = 2,
-        memory: str = "recent",
-    ) -> Volume:
-        """Return the mask, 0 and 1 on the volume's grid, of what is in a box on a slice along a file axis."""
+    def segment(self, job: Job) -> Volume:
+        """Return the mask, 0 and 1 on the volume's grid, of the object in the one box of a job."""
 
 
-class Conversation(Protocol):
-    """One volume open for prompts and corrections; `inference.session.Session` is one."""
-
-    def add(self, number: int, prompt: Prompt) -> npt.NDArray[np.bool_]:
-        """Prompt an object in one slice."""
-
-    def finish(self) -> None:
-        """Follow the object through the volume."""
-
-    def result(self) -> Volume:
-        """Return the object's mask on the volume's grid."""
-
-
-@runtime_checkable
-class Conversational(Protocol):
-    """A segmenter that takes more than one box."""
-
-    def session(
-        self,
-        volume: Volume,
-        *,
-        window: str | tuple[float, float] | None = None,
-        plane: str | None = None,
-        axis: int | None = None,
-        options: InferenceOptions | None = None,
-    ) -> Conversation:
-        """Open a volume."""
+Segmenter = Predictor | BoxMethod
+"""What can be evaluated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,43 +112,63 @@ def prompt_case(task: Task, segmenter: Segmenter, options: RunOptions, repeat: i
         A mask for each interaction.
 
     Raises:
-        InputError: The protocol needs more than a box, and the segmenter takes boxes only.
+        InputError: The protocol needs more than a box, and the segmenter takes a box only.
         MedSAM2Error: The segmenter fails.
     """
-    if options.protocol == "box":
-        box = choose_box(task, noise=options.box_noise, seed=options.seed, repeat=repeat)
-        yield _segment_once(task, segmenter, options, box)
+    job = Job(
+        image=task.volume,
+        objects={_OBJECT: [first_prompt(task, options, repeat)]},
+        window=task.case.window,
+        axis=task.axis,
+        options=InferenceOptions(memory=options.memory),
+    )
+    if not isinstance(segmenter, Predictor):
+        if options.protocol != "box":
+            raise InputError(
+                f"the protocol {options.protocol} needs the network; this predictor takes a box only"
+            )
+        with _measured() as cost:
+            mask = segmenter.segment(job).array != 0
+        yield Answer(mask=mask, seconds=cost.seconds, peak_mib=cost.peak_mib, interactions=1)
         return
-    if not isinstance(segmenter, Conversational):
-        raise InputError(
-            f"the protocol {options.protocol} needs the network; this predictor takes a box only"
-        )
-    case = task.case
-    with watched_memory() as peak:
-        start = time.perf_counter()
-        session = segmenter.session(
-            task.volume,
-            window=case.window,
-            axis=task.axis,
-            options=InferenceOptions(memory=options.memory),
-        )
-        prompt = first_prompt(task, options, repeat)
-        mask = _segment(session, prompt)
-        seconds = time.perf_counter() - start
-    yield Answer(mask=mask, seconds=seconds, peak_mib=peak.mib, interactions=1)
+    with _measured() as cost:
+        opened = open_job(job, segmenter)
+        for _ in opened.propagate():
+            pass
+        session = opened.session
+        mask = session.result().array != 0
+    yield Answer(mask=mask, seconds=cost.seconds, peak_mib=cost.peak_mib, interactions=1)
     # The challenge counts clicks: a box that came before them is one interaction more.
     total = options.clicks + (options.protocol == "interactive") if options.has_clicks else 1
     truth = slices_along(task.truth, task.axis)
     for number in range(2, total + 1):
         click = largest_error_click(slices_along(mask, task.axis), truth)
-        seconds, peak_mib = 0.0, None
+        cost = _Cost()
         if click is not None:
-            with watched_memory() as peak:
-                start = time.perf_counter()
-                mask = _segment(session, click)
-                seconds = time.perf_counter() - start
-            peak_mib = peak.mib
-        yield Answer(mask=mask, seconds=seconds, peak_mib=peak_mib, interactions=number)
+            with _measured() as cost:
+                session.add(_OBJECT, click)
+                session.finish()
+                mask = session.result().array != 0
+        yield Answer(mask=mask, seconds=cost.seconds, peak_mib=cost.peak_mib, interactions=number)
+
+
+@dataclass
+class _Cost:
+    """What an interaction took."""
+
+    seconds: float = 0.0
+    peak_mib: float | None = None
+
+
+@contextmanager
+def _measured() -> Iterator[_Cost]:
+    """Measure the time and the memory of what is done inside."""
+    cost = _Cost()
+    with watched_memory() as peak:
+        start = time.perf_counter()
+        yield cost
+        cost.seconds = time.perf_counter() - start
+    cost.peak_mib = peak.mib
 
 
 def first_prompt(task: Task, options: RunOptions, repeat: int) -> Prompt:
@@ -213,24 +202,3 @@ def auc(values: Sequence[float]) -> float | None:
         None for fewer than two clicks.
     """
     return float(np.trapezoid(values)) if len(values) > 1 else None
-
-
-def _segment_once(task: Task, segmenter: Segmenter, options: RunOptions, box: XYXY) -> Answer:
-    with watched_memory() as peak:
-        start = time.perf_counter()
-        mask = segmenter.segment(
-            task.volume,
-            slice=task.case.key_slice,
-            box=box,
-            window=task.case.window,
-            axis=task.axis,
-            memory=options.memory,
-        )
-        seconds = time.perf_counter() - start
-    return Answer(mask=mask.array != 0, seconds=seconds, peak_mib=peak.mib, interactions=1)
-
-
-def _segment(session: Conversation, prompt: Prompt) -> npt.NDArray[np.bool_]:
-    session.add(_OBJECT, prompt)
-    session.finish()
-    return session.result().array != 0
