@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from medsam2.errors import InputError
-from medsam2.training import compact_clips as clips_module
 from medsam2.training.compact_clips import CompactClips, Mixture, draw_compact_clips
 from medsam2.training.config import DataConfig
 
@@ -124,17 +123,28 @@ def _disc(side: int, radius: float) -> dict[str, object]:
     return {"image": labels * np.uint8(255), "labels": labels}
 
 
+def _agreement(clips: CompactClips) -> float:
+    """Of the worst slice, the share of pixels whose grey is that of their own side of the outline."""
+    shares = []
+    for image, target in zip(clips.images[:, 1:-1].flatten(0, 1), clips.targets.flatten(0, 1), strict=True):
+        mask = target > 0.5
+        inside, outside = image[mask].mean(), image[~mask].mean()
+        is_inside = (image - inside).abs() < (image - outside).abs()
+        shares.append(float((is_inside == mask).float().mean()))
+    return min(shares)
+
+
 # Seen as it is, enlarged, and reduced so that a mean is taken first.
 @pytest.mark.parametrize(("side", "radius"), [(96, 30.0), (64, 10.5), (701, 220.0)], ids=str)
 @pytest.mark.parametrize("augment", [False, True])
-def test_masks_lie_on_the_image(
-    write_stacks: WriteStacks, monkeypatch: pytest.MonkeyPatch, side: int, radius: float, augment: bool
-) -> None:
-    monkeypatch.setattr(clips_module, "change_greys", lambda clip, _modality, _rng: clip)
+def test_masks_lie_on_the_image(write_stacks: WriteStacks, side: int, radius: float, augment: bool) -> None:
     stacks = write_stacks([_disc(side, radius)])
     size = 48
     clips = _draw(stacks, LARGE, 12, clip_length=2, size=size, augment=augment)
-    assert torch.equal(clips.images[:, 1:-1] > 0.5, clips.targets > 0.5)
+    if augment:
+        assert _agreement(clips) > 0.95
+    else:
+        assert torch.equal(clips.images[:, 1:-1] > 0.5, clips.targets > 0.5)
     pixel = torch.arange(size) - (size - 1) / 2
     for target in clips.targets.flatten(0, 1):
         middle = (target * pixel).sum() / target.sum(), (target * pixel[:, None]).sum() / target.sum()
@@ -146,14 +156,13 @@ def test_masks_lie_on_the_image(
         assert abs(columns - rows) <= 1, "it is neither stretched nor sheared"
 
 
-def test_clips_are_turned_and_mirrored(write_stacks: WriteStacks, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clips_module, "change_greys", lambda clip, _modality, _rng: clip)
+def test_clips_are_turned_and_mirrored(write_stacks: WriteStacks) -> None:
     stack = _disc(64, 0.1)
     for part, value in (("image", 255), ("labels", 1)):  # a pointer to the right, longer above
         stack[part][:, 20:44, 26:30] = value  # type: ignore[index]
         stack[part][:, 20:24, 30:40] = value  # type: ignore[index]
     clips = _draw(write_stacks([stack]), LARGE, 24, clip_length=1, size=32, augment=True)
-    assert torch.equal(clips.images[:, 1:-1] > 0.5, clips.targets > 0.5)
+    assert _agreement(clips) > 0.95
     assert len({target.numpy().tobytes() for target in clips.targets}) > 20
     # No turn changes the sign of this product of moments, a mirror does.
     pixel = np.arange(32)

@@ -9,18 +9,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from medsam2.checkpoints import load_network, shipped_path
-from medsam2.training import networks as networks_module
 from medsam2.training.config import DataConfig, PhaseConfig, TrainConfig
 from medsam2.training.devices import Devices
 from medsam2.training.loop import Trainer
 from medsam2.training.runs import Best, RunFolder, RunState
-from medsam2.training.validation import Validation
 
 CONFIG = TrainConfig(
     preset="compact",
@@ -58,24 +55,31 @@ def test_a_state_of_an_earlier_version_has_no_best_yet(tmp_path: Path) -> None:
     assert loaded.best == Best()
 
 
-def test_the_best_weights_are_kept_and_a_stale_run_stops(
-    stacks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scores = iter((0.5, 0.6, 0.55, 0.58))  # before the first step, then after each
-
-    def scored(*args: object, **kwargs: object) -> Validation:
-        return Validation(dice=next(scores), picture=np.zeros((4, 4, 3), np.uint8))
-
-    monkeypatch.setattr(networks_module, "validate_compact", scored)
-    config = dataclasses.replace(CONFIG, patience=2)
+def test_the_weights_of_the_best_validation_are_kept(stacks: Path, tmp_path: Path) -> None:
+    phase = dataclasses.replace(CONFIG.phases[0], steps=4, learning_rate=1e-2, final_fraction=1.0)
+    config = dataclasses.replace(CONFIG, initial_weights=None, phases=(phase,), ema_decay=0.0)
     trainer = Trainer(config, tmp_path, stacks, devices=Devices(device="cpu"))
-    kept: dict[int, bytes] = {}
+    best, kept = Best(), b""
+    steps = set()
     for progress in trainer.run():
-        kept[progress.step] = trainer.folder.weights_path.read_bytes()
-    assert list(kept) == [0, 1, 2, 3], "two validations that are no better end the run"
-    assert kept[0] != kept[1]
-    assert kept[1] == kept[2] == kept[3]
-    assert trainer.best == Best(dice=0.6, step=1, num_since=2)
+        assert progress.validation_dice is not None
+        found = trainer.folder.weights_path.read_bytes()
+        before, best = best, best.after(progress.validation_dice, progress.step)
+        assert trainer.best == best
+        assert (found != kept) == (best.step != before.step or before.dice < 0), (
+            "only a better one is written"
+        )
+        kept = found
+        steps.add(best.step)
+    assert len(steps) > 1, "weights of chance get better"
+
+
+def test_a_stale_run_stops(stacks: Path, tmp_path: Path) -> None:
+    harmful = dataclasses.replace(CONFIG.phases[0], learning_rate=1.0)
+    config = dataclasses.replace(CONFIG, phases=(harmful,), ema_decay=0.0, patience=2)
+    trainer = Trainer(config, tmp_path, stacks, devices=Devices(device="cpu"))
+    assert [progress.step for progress in trainer.run()] == [0, 1, 2], "two validations are no better"
+    assert (trainer.best.step, trainer.best.num_since) == (0, 2)
     again = Trainer(config, tmp_path, stacks, devices=Devices(device="cpu"))
     assert list(again.run()) == [], "a run that has stopped stays stopped"
     assert again.best == trainer.best
