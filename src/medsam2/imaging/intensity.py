@@ -38,6 +38,11 @@ _SAMPLE_SIZE = 1_000_000
 _HU_RANGE = (-1100.0, 400.0)
 _HU_AIR = (-1100.0, -900.0)
 _HU_HIGHEST_MINIMUM = -500.0  # some gas or air is in every CT; few MR or PET images fall so low
+# Of voxels outside a window in Hounsfield units; more of them, and the numbers are others.
+_MOST_WHITE = 0.5
+_MOST_WHITE_POSITIVE = 0.1  # where no number is below 0, as in a scan that is stored 1024 higher
+_MOST_BLACK = 0.99
+_NARROWEST = 0.02  # of the window: finds numbers between 0 and 1, for example
 
 
 @dataclass(frozen=True)
@@ -166,8 +171,7 @@ def to_uint8(array: np.ndarray, window: Window) -> np.ndarray:
 def _check_finite(array: np.ndarray) -> None:
     if array.dtype.kind != "f":
         return
-    num_bad = sum(int(np.count_nonzero(np.isinf(part))) for part in _parts(array))
-    if num_bad:
+    if num_bad := sum(int(np.count_nonzero(np.isinf(part))) for part in _parts(array)):
         raise InputError(
             f"{num_bad} of {array.size} voxels are infinite; an image needs finite intensities, and NaN at "
             "most outside the patient"
@@ -204,7 +208,7 @@ def _preset(name: str) -> Window:
 
 def _fitting(window: Window, volume: Volume) -> Window:
     """Add a note to a window in Hounsfield units if the scan's numbers do not look like these."""
-    why = hounsfield_misfit(_sample(volume.array), window.lower, window.upper, volume.modality)
+    why = _misfit(_sample(volume.array), window.lower, window.upper, volume.modality)
     if why is None:
         return window
     note = (
@@ -275,25 +279,8 @@ def _picked(array: np.ndarray) -> np.ndarray:
     )
 
 
-_HIGHEST_MINIMUM_HU = -500.0  # some gas or air is in every CT
-_MOST_WHITE = 0.5
-_MOST_WHITE_POSITIVE = 0.1  # where no number is below 0, as in a scan that is stored 1024 higher
-_MOST_BLACK = 0.99
-_NARROWEST = 0.02  # of the window: finds numbers between 0 and 1, for example
-
-
-def hounsfield_misfit(sample: np.ndarray, lower: float, upper: float, modality: str | None) -> str | None:
-    """Say why numbers are no Hounsfield units, if a window in Hounsfield units shows too little of them.
-
-    Args:
-        sample: Intensities, one-dimensional.
-        lower: Of the window.
-        upper: Of the window.
-        modality: As the file says.
-
-    Returns:
-        A clause for a sentence, or None if they may be Hounsfield units.
-    """
+def _misfit(sample: np.ndarray, lower: float, upper: float, modality: str | None) -> str | None:
+    """Say in a clause why numbers are no Hounsfield units; None if a window shows enough of them."""
     if modality not in (None, "CT"):
         return f"the file says {modality}"
     if sample.dtype.itemsize == 1:
@@ -303,7 +290,7 @@ def hounsfield_misfit(sample: np.ndarray, lower: float, upper: float, modality: 
     lowest, highest = float(sample.min()), float(sample.max())
     white = float(np.mean(sample > upper))
     allowed = _MOST_WHITE_POSITIVE if lowest >= 0 else _MOST_WHITE
-    if lowest > _HIGHEST_MINIMUM_HU and white > allowed:
+    if lowest > _HU_HIGHEST_MINIMUM and white > allowed:
         return f"none is below {lowest:g}, where air has -1000, and {white:.0%} are above the window"
     black = float(np.mean(sample < lower))
     if black > _MOST_BLACK:

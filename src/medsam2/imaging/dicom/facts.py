@@ -97,6 +97,11 @@ class Plane:
     traits: tuple[tuple[str, Trait], ...] = ()
     """Keywords and values that tell it from other images at its place."""
 
+    @property
+    def is_placed(self) -> bool:
+        """Whether the file says where the image lies."""
+        return self.position is not None and self.orientation is not None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Header:

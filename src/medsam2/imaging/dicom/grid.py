@@ -22,7 +22,7 @@ _SAME_DIRECTION = 1e-3
 # Of a pixel, but at most so many mm: the slices of a micro-CT are a few thousandths of a mm apart.
 _SAME_POSITION = 0.1
 _SAME_POSITION_MM = 1e-2
-# A gantry of half a degree moves the far end of a 30 cm scan by 2.6 mm.
+# A tilt of half a degree moves the far end of a 30 cm scan by 2.6 mm.
 _SMALLEST_TILT_DEG = 0.5
 _MOST_NAMED = 6
 
@@ -103,7 +103,7 @@ def _unplaced(one: Slice, path: Path) -> Stack:
 def _positions(slices: Sequence[Slice], path: Path) -> np.ndarray:
     """Return where slices are, (n, 3), LPS in mm."""
     num_frames = sum(one.file.num_frames for one in slices if one.frame == 0)
-    num_placed = sum(one.plane.position is not None and one.plane.orientation is not None for one in slices)
+    num_placed = sum(one.plane.is_placed for one in slices)
     if num_placed < num_frames:
         raise GeometryError(
             f"{path}: only {num_placed if num_frames == len(slices) else 0} of {num_frames} slices say where "
@@ -163,49 +163,42 @@ def _places(heights_mm: np.ndarray, first: Slice, path: Path) -> list[int]:
 
 
 def _chosen(frames: list[Frame], positions: np.ndarray, frame: int | None, path: Path) -> tuple[int, ...]:
-    """Return the numbers of the slices to read."""
-    if len(frames) == 1:
-        return _chosen_part(frames[0], positions, frame, path)
-    try:
-        wanted = frames[frame_index(frame, len(frames), path)]
-    except InputError as error:
-        names = [f"{number} is {one.name}" for number, one in enumerate(frames[:_MOST_NAMED]) if one.name]
-        raise type(error)(f"{error}" + (f": {'; '.join(names)}" if names else "")) from None
-    return _chosen_part(wanted, positions, None, path)
-
-
-def _chosen_part(whole: Frame, positions: np.ndarray, number: int | None, path: Path) -> tuple[int, ...]:
-    parts = even_parts(positions[list(whole.numbers)], path)
-    if number is None and len(parts) > 1:
+    """Return the numbers of the slices to read: those of a frame, or of an evenly spaced part of it."""
+    volume = frames[0]
+    if len(frames) > 1:
+        try:
+            volume = frames[frame_index(frame, len(frames), path)]
+        except InputError as error:
+            names = [f"{number} is {one.name}" for number, one in enumerate(frames[:_MOST_NAMED]) if one.name]
+            raise type(error)(f"{error}" + (f": {'; '.join(names)}" if names else "")) from None
+        frame = None  # the number of a part from here on
+    parts = even_parts(positions[list(volume.numbers)], path)
+    if frame is None and len(parts) > 1:
         part = max(parts, key=lambda one: one.num_slices)
     else:
-        part = parts[frame_index(number, len(parts), path)]
-    is_named = number is not None and len(parts) > 1
-    if part.num_slices < len(whole.numbers) and not is_named:
-        _warn_of_parts(parts, part, len(whole.numbers), path)
-    return whole.numbers[part.first : part.last + 1]
-
-
-def _warn_of_parts(parts: list[Part], read: Part, num_slices: int, path: Path) -> None:
-    listed = "; ".join(
-        f"frame {number} is slices {one.first} to {one.last}, {one.step_mm:.4g} mm apart"
-        for number, one in enumerate(parts[:_MOST_NAMED])
-    )
-    warnings.warn(
-        f"{path}: the {num_slices} slices are not evenly spaced, and a volume is: {listed}; slices "
-        f"{read.first} to {read.last} are read, as a volume whose slices count from 0",
-        stacklevel=6,
-    )
+        part = parts[frame_index(frame, len(parts), path)]
+    num_slices = len(volume.numbers)
+    if part.num_slices < num_slices and (frame is None or len(parts) == 1):
+        listed = "; ".join(
+            f"frame {number} is slices {one.first} to {one.last}, {one.step_mm:.4g} mm apart"
+            for number, one in enumerate(parts[:_MOST_NAMED])
+        )
+        warnings.warn(
+            f"{path}: the {num_slices} slices are not evenly spaced, and a volume is: {listed}; slices "
+            f"{part.first} to {part.last} are read, as a volume whose slices count from 0",
+            stacklevel=5,
+        )
+    return volume.numbers[part.first : part.last + 1]
 
 
 def _warn_of_deviation(places: np.ndarray, step: np.ndarray, path: Path) -> None:
-    """Warn of slices that lie beside the places that an even grid gives them, as ITK does."""
-    beside = deviations_mm(places, places[0], step)
+    """Warn of slices that do not lie where an even grid puts them, as ITK does."""
+    far_mm = _deviations_mm(places, places[0], step)
     step_mm = float(np.linalg.norm(step))
-    if len(places) > 1 and beside.max() > _SILENT_DEVIATION * step_mm:
-        worst = int(beside.argmax())
+    if len(places) > 1 and far_mm.max() > _SILENT_DEVIATION * step_mm:
+        worst = int(far_mm.argmax())
         warnings.warn(
-            f"{path}: slices lie up to {beside[worst]:.3g} mm beside their places in an even grid of "
+            f"{path}: slices lie up to {far_mm[worst]:.3g} mm beside their places in an even grid of "
             f"{step_mm:.4g} mm (slice {worst}, from 0), and so do masks; DICOM SEG and RTSTRUCT have the "
             "place of each slice",
             stacklevel=5,
@@ -214,7 +207,7 @@ def _warn_of_deviation(places: np.ndarray, step: np.ndarray, path: Path) -> None
 
 # Positions are written with a few decimals. A missing slice doubles a step, a rounded one changes it little.
 _UNEVEN_STEP = 0.1
-# Of a step: a slice that is farther from the line is not taken for a slice at this place.
+# Of a step. A slice that is farther from its place on an even line does not belong to the volume.
 _FARTHEST = 0.25
 _GAP = 1.5
 _SILENT_DEVIATION = 0.01
@@ -262,7 +255,7 @@ def even_parts(places: np.ndarray, path: Path) -> list[Part]:
     return [part for part in parts if part.num_slices >= _FEWEST_SLICES]
 
 
-def deviations_mm(places: np.ndarray, first: np.ndarray, step: np.ndarray) -> np.ndarray:
+def _deviations_mm(places: np.ndarray, first: np.ndarray, step: np.ndarray) -> np.ndarray:
     """Return the distance of each slice from its place on an even line, (n,)."""
     line = first + np.arange(len(places))[:, None] * step
     return np.asarray(np.linalg.norm(places - line, axis=1))
@@ -282,7 +275,7 @@ def _is_even(places: np.ndarray, steps: np.ndarray) -> bool:
         return True
     mean = (places[-1] - places[0]) / len(steps)
     lengths = np.linalg.norm(steps, axis=1)
-    is_near = deviations_mm(places, places[0], mean).max() <= _FARTHEST * np.linalg.norm(mean)
+    is_near = _deviations_mm(places, places[0], mean).max() <= _FARTHEST * np.linalg.norm(mean)
     return bool(is_near and lengths.max() < _GAP * np.median(lengths))
 
 

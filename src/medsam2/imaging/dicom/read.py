@@ -44,7 +44,7 @@ def read_dicom(path: Path, *, frame: int | None = None, series: int | str | None
         GeometryError: Slices differ in size or direction, or one is missing or present twice.
     """
     stack = _stack(path, frame, series)
-    slices = with_scales(stack.slices, path)
+    slices = _with_scales(stack.slices, path)
     check_slices(slices, path)
     modality = slices[0].file.modality
     array = read_slices(slices)
@@ -125,7 +125,11 @@ def _warn_of_inferred(headers: Sequence[Header], path: Path) -> None:
 
 def _is_hounsfield(array: np.ndarray, slices: Sequence[Slice], path: Path) -> bool:
     """Whether the numbers of a CT that lacks its scale can be Hounsfield units."""
-    missing = lacks_scale(slices)
+    scales = {
+        _SLOPE: [one.plane.slope for one in slices],
+        _INTERCEPT: [one.plane.inter for one in slices],
+    }
+    missing = [element_name(name) for name, found in scales.items() if found.count(None) == len(found)]
     if not missing:
         return True
     what = f"{path}: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
@@ -144,14 +148,11 @@ def _is_hounsfield(array: np.ndarray, slices: Sequence[Slice], path: Path) -> bo
 _SLOPE, _INTERCEPT = "RescaleSlope", "RescaleIntercept"
 
 
-def with_scales(slices: Sequence[Slice], path: Path) -> tuple[Slice, ...]:
+def _with_scales(slices: Sequence[Slice], path: Path) -> tuple[Slice, ...]:
     """Give each slice of a volume a slope and an intercept.
 
     A slice without one gets that of the others, if these agree, with a warning. A slope of 0, which would
     make all intensities equal, is read as 1, as GDCM does; slices that are 0 everywhere may have it.
-
-    Raises:
-        UnsupportedFormat: Slices lack a scale, and the scales of the others differ.
     """
     slopes = _settled([one.plane.slope for one in slices], _SLOPE, 1.0, path)
     inters = _settled([one.plane.inter for one in slices], _INTERCEPT, 0.0, path)
@@ -159,15 +160,6 @@ def with_scales(slices: Sequence[Slice], path: Path) -> tuple[Slice, ...]:
         replace(one, plane=replace(one.plane, slope=slope, inter=inter))
         for one, slope, inter in zip(slices, slopes, inters, strict=True)
     )
-
-
-def lacks_scale(slices: Sequence[Slice]) -> list[str]:
-    """Return the names of the elements of the scale that no slice has."""
-    found = {
-        _SLOPE: [one.plane.slope for one in slices],
-        _INTERCEPT: [one.plane.inter for one in slices],
-    }
-    return [element_name(name) for name, scale in found.items() if all(value is None for value in scale)]
 
 
 def _settled(found: list[float | None], keyword: str, usual: float, path: Path) -> list[float]:
@@ -185,12 +177,10 @@ def _settled(found: list[float | None], keyword: str, usual: float, path: Path) 
             raise UnsupportedFormat(
                 f"{path}: {where} and differs in the others, so that nothing says what their numbers mean"
             )
-        return [
-            0.0 if value is None else value for value in found
-        ]  # `read_slices` refuses it unless all is 0
+        # `read_slices` refuses a slope of 0 unless all is 0.
+        return [0.0 if value is None else value for value in found]
     taken = usable.pop() if usable else usual
-    reason = (
-        "as in the others" if num_missing + num_zero < len(found) else "or all intensities would be equal"
-    )
+    is_known = num_missing + num_zero < len(found)
+    reason = "as in the others" if is_known else "or all intensities would be equal"
     warnings.warn(f"{path}: {where}; {taken:g} is taken, {reason}", stacklevel=4)
     return [taken if value is None or (num_zero and value == 0) else value for value in found]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,6 @@ def find_headers(path: Path) -> list[Header]:
         UnsupportedFormat: A DICOM file is damaged.
     """
     found: dict[object, list[Header]] = {}
-    uids: dict[str, int] = {}
     for file in _files(path) if path.is_dir() else (path,):
         header = read_header(file)
         if header is None:
@@ -45,9 +44,9 @@ def find_headers(path: Path) -> list[Header]:
         alike = found.setdefault(_identity(header), [])
         if not any(same_pixels(header, other) for other in alike):
             alike.append(header)
-            uids[header.uid] = uids.get(header.uid, 0) + 1
-    _tell_reused({uid: number for uid, number in uids.items() if uid and number > 1}, path)
-    return [header for alike in found.values() for header in alike]
+    headers = [header for alike in found.values() for header in alike]
+    _warn_of_shared_uids(headers, path)
+    return headers
 
 
 def choose_series(headers: Sequence[Header], series: int | str | None, path: Path) -> list[Header]:
@@ -92,7 +91,8 @@ def _identity(header: Header) -> object:
     return of_file, (header.rows, header.columns, header.num_frames), header.planes
 
 
-def _tell_reused(uids: dict[str, int], path: Path) -> None:
+def _warn_of_shared_uids(headers: Iterable[Header], path: Path) -> None:
+    uids = {uid: number for uid, number in Counter(one.uid for one in headers).items() if uid and number > 1}
     if uids:
         warnings.warn(
             f"{path}: {sum(uids.values())} different files share {len(uids)} SOPInstanceUID (0008,0018), "
@@ -100,11 +100,6 @@ def _tell_reused(uids: dict[str, int], path: Path) -> None:
             "refer to them",
             stacklevel=4,
         )
-
-
-def is_picture(group: Sequence[Header]) -> bool:
-    """Whether a series is a single picture, which needs no place in the patient."""
-    return len(group) == 1 and group[0].num_frames == 1 and group[0].modality in PICTURE_MODALITIES
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -173,11 +168,9 @@ def _no_scan(headers: Sequence[Header], path: Path) -> str:
 
 def _is_placed(header: Header) -> bool:
     """Whether a file says where its images lie; several frames need several places."""
-    planes = [
-        plane for plane in header.planes if plane.position is not None and plane.orientation is not None
-    ]
-    places = {plane.position for plane in planes}
-    return len(planes) == header.num_frames and (header.num_frames == 1 or len(places) > 1)
+    planes = [plane for plane in header.planes if plane.is_placed]
+    num_places = len({plane.position for plane in planes})
+    return len(planes) == header.num_frames and (header.num_frames == 1 or num_places > 1)
 
 
 def _refusal(group: Sequence[Header], path: Path) -> MedSAM2Error | None:
@@ -186,8 +179,8 @@ def _refusal(group: Sequence[Header], path: Path) -> MedSAM2Error | None:
     is_placed = all(_is_placed(header) for header in group)
     if num_frames > 1 and first.modality in _CINES and not is_placed:
         return UnsupportedFormat(f"{path}: is a cine of {num_frames} frames; `medsam2 video` takes it")
-    if is_picture(group):
-        return None
+    if len(group) == 1 and num_frames == 1 and first.modality in PICTURE_MODALITIES:
+        return None  # a single picture needs no place in the patient
     if first.modality == "NM" and not is_placed:
         return UnsupportedFormat(
             f"{path}: is nuclear medicine of {'projections' if num_frames > 1 else 'single views'}, not of "
@@ -199,7 +192,7 @@ def _refusal(group: Sequence[Header], path: Path) -> MedSAM2Error | None:
             f"in the patient they lie; {_READ}"
         )
     colours = [header for header in group if header.num_samples > 1]
-    if colours and (len(colours) == len(group) or not all(is_screen_shot(header) for header in colours)):
+    if colours and (len(colours) == len(group) or not all(_is_screen_shot(header) for header in colours)):
         return UnsupportedFormat(f"{path}: holds pictures in colour; CT, MR and other grey slices are read")
     if any("MOSAIC" in header.image_type for header in group):
         return UnsupportedFormat(
@@ -222,8 +215,8 @@ _SCREEN_SHOT = "1.2.840.10008.5.1.4.1.1.7"  # Secondary Capture, and its kinds o
 
 def without_scouts(slices: Sequence[Slice], path: Path) -> list[Slice]:
     """Leave out the localizers, single crossing pictures and screen shots of a series, with a warning."""
-    main = max(_kinds(slices), key=len)
-    others = [one for one in slices if _is_beside(one, slices, main)]
+    scan = max(_kinds(slices), key=len)
+    others = [one for one in slices if _is_no_slice_of(scan, one, slices)]
     if not others or len(others) >= len(slices):
         return list(slices)
     warnings.warn(
@@ -235,7 +228,7 @@ def without_scouts(slices: Sequence[Slice], path: Path) -> list[Slice]:
     return [one for one in slices if id(one) not in left_out]
 
 
-def is_screen_shot(header: Header) -> bool:
+def _is_screen_shot(header: Header) -> bool:
     """Whether a file is a picture of a screen or a page, such as a dose report."""
     return header.sop_class.startswith(_SCREEN_SHOT)
 
@@ -264,28 +257,27 @@ def _is_parallel(one: Slice, other: Slice) -> bool:
 
 
 def _kinds(slices: Sequence[Slice]) -> list[list[Slice]]:
+    """Group slices that are alike."""
     kinds: list[list[Slice]] = []
     for one in slices:
-        like = next((kind for kind in kinds if is_alike(kind[0], one)), None)
-        if like is None:
-            kinds.append([one])
-        else:
-            like.append(one)
+        kind = next((kind for kind in kinds if is_alike(kind[0], one)), None)
+        if kind is None:
+            kinds.append(kind := [])
+        kind.append(one)
     return kinds
 
 
-def _is_beside(one: Slice, slices: Sequence[Slice], main: list[Slice]) -> bool:
-    """Whether a slice is a scout or a screen shot beside the scan."""
+def _is_no_slice_of(scan: list[Slice], one: Slice, slices: Sequence[Slice]) -> bool:
+    """Whether an image of a series is a scout or a screen shot."""
     num_localizers = sum(_LOCALIZER in other.file.image_type for other in slices)
     if _LOCALIZER in one.file.image_type and num_localizers < len(slices) - num_localizers:
         return True
-    if len(main) < 2 or is_alike(one, main[0]):
+    if len(scan) < 2 or is_alike(one, scan[0]):
         return False
-    is_placed = one.plane.position is not None and one.plane.orientation is not None
-    if not is_placed:
-        return is_screen_shot(one.file) and not is_screen_shot(main[0].file)
+    if not one.plane.is_placed:
+        return _is_screen_shot(one.file) and not _is_screen_shot(scan[0].file)
     is_alone = sum(_is_parallel(one, other) for other in slices) == 1
-    return is_alone and main[0].plane.orientation is not None
+    return is_alone and scan[0].plane.orientation is not None
 
 
 def _plane_name(one: Slice) -> str:

@@ -51,7 +51,7 @@ def read(path: Path, *, frame: int | None = None) -> Volume:
         check_layout(stored, largest_size, path)
         voxels = read_frame(stream, stored, frame_index(frame, stored.num_frames, path))
     with naming(path):
-        return Volume(voxels, grid_affine(header), nifti_header=grid_only(header))
+        return Volume(voxels, _grid_affine(header), nifti_header=_grid_only(header))
 
 
 def _pair(path: Path) -> tuple[Path, Path] | None:
@@ -90,7 +90,7 @@ def write(volume: Volume, path: Path) -> None:
         InputError: The file cannot be written, or NIfTI has no such dtype.
     """
     dtype = np.dtype(np.uint8) if volume.array.dtype == bool else volume.array.dtype
-    header = header_for(volume, dtype)
+    header = _header_for(volume, dtype)
     preamble = header.binaryblock.ljust(int(header["vox_offset"]), b"\0")  # zeros: no extensions
     stored_dtype = dtype.newbyteorder(header.endianness)
     is_compressed = path.name.lower().endswith(".gz")
@@ -200,15 +200,11 @@ def layout(header: Nifti1Header, path: Path, *, is_pair: bool = False) -> Layout
     return Layout((num_z, num_y, num_x), math.prod(frames), _dtype(header, path), int(offset), slope, inter)
 
 
-def grid_affine(header: Nifti1Header) -> np.ndarray:
-    """Return the affine (4, 4), voxel (x, y, z) to RAS+ mm.
+def _grid_affine(header: Nifti1Header) -> np.ndarray:
+    """Return the affine (4, 4), voxel (x, y, z) to RAS+ mm: of the sform, or else of the qform.
 
-    It is the sform if there is one, or else the qform. A header with neither gets the grid that ITK assumes:
-    x to the left, y to the back, z up, the first voxel at the origin. A single slice without thickness is
-    1 mm thick, as for ITK.
-
-    Raises:
-        GeometryError: The form is impossible.
+    A header with neither gets the grid that ITK assumes: x to the left, y to the back, z up, the first voxel
+    at the origin. A single slice without thickness is 1 mm thick, as for ITK.
     """
     header = _with_thickness(header)
     affine = np.eye(4)
@@ -248,7 +244,7 @@ def _with_thickness(header: Nifti1Header) -> Nifti1Header:
     return thick
 
 
-def grid_only(header: Nifti1Header) -> bytes:
+def _grid_only(header: Nifti1Header) -> bytes:
     """Return a header block with the grid of one frame, to the bit, and every other field at its default.
 
     Fields that can name a patient are left out: descrip, db_name, aux_file, intent_name, extensions.
@@ -260,7 +256,7 @@ def grid_only(header: Nifti1Header) -> bytes:
     if header["dim"][0] == 2:
         clean["dim"][3:] = 1
     if header["sform_code"] > 0:
-        affine = grid_affine(header) / _mm_per_unit(header)
+        affine = _grid_affine(header) / _mm_per_unit(header)
         for axis in _single_axes(header):
             if not any(header[name][axis] for name in ("srow_x", "srow_y", "srow_z")):
                 for world, name in enumerate(("srow_x", "srow_y", "srow_z")):
@@ -271,16 +267,8 @@ def grid_only(header: Nifti1Header) -> bytes:
     return bytes(clean.binaryblock)
 
 
-def header_for(volume: Volume, dtype: np.dtype) -> Nifti1Header:
-    """Return the header under which a volume's voxels are written.
-
-    Args:
-        volume: If it came from a NIfTI file, the header has that file's version, byte order and grid.
-        dtype: Of the voxels in the file.
-
-    Raises:
-        InputError: NIfTI has no such dtype.
-    """
+def _header_for(volume: Volume, dtype: np.dtype) -> Nifti1Header:
+    """Return the header for a volume: version, byte order and grid are those of its NIfTI file, if any."""
     header = _header_read(volume) or _header_made(volume)
     codes = {np.dtype(known): code for code, known in _DTYPES.items()}
     if dtype.newbyteorder("=") not in codes:
@@ -299,7 +287,7 @@ def _header_read(volume: Volume) -> Nifti1Header | None:
         return None
     header = parse(volume.nifti_header, Path("header"))
     has_shape = tuple(header["dim"][3:0:-1]) == volume.shape
-    return header if has_shape and np.array_equal(grid_affine(header), volume.affine) else None
+    return header if has_shape and np.array_equal(_grid_affine(header), volume.affine) else None
 
 
 def _header_made(volume: Volume) -> Nifti1Header:
