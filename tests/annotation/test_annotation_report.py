@@ -20,7 +20,7 @@ from medsam2.annotation.versions import add_proposal, save_version
 from medsam2.evaluation.comparison import estimate_saving
 from medsam2.imaging.volume import Volume
 from medsam2.measure.overlap import dice
-from medsam2.reports.time_charts import draw_acts, draw_pairs, draw_times
+from medsam2.reports.charts import draw_acts, draw_both_ways, draw_times
 
 Boxes = Callable[..., Volume]
 
@@ -298,8 +298,8 @@ def test_charts_of_anything_are_pictures() -> None:
     for svg in (
         draw_times([]),
         draw_times([("a & b", True, []), ("c", False, [0.0, 0.4, 1e6])]),
-        draw_pairs([]),
-        draw_pairs([("<x>" * 30, 0.0, 0.0), ("y", 59.9, 3601.0)]),
+        draw_both_ways([]),
+        draw_both_ways([("<x>" * 30, 0.0, 0.0), ("y", 59.9, 3601.0)]),
         draw_acts([]),
         draw_acts([("a", {f"kind{i}": float(i) for i in range(12)}), ("b", {})]),
     ):

@@ -12,10 +12,10 @@ from medsam2.annotation.findings import Agreement, Findings, Saving, find, mean_
 from medsam2.annotation.journal import IDLE_COUNTS_S, IDLE_S, NO_OBJECT
 from medsam2.annotation.layout import make_folder
 from medsam2.annotation.project import STATES, Project
+from medsam2.reports.charts import draw_acts, draw_both_ways, draw_times
 from medsam2.reports.page import PAGE, Picture, png_picture, render, svg_picture, write_text
 from medsam2.reports.page import POLICY as POLICY
 from medsam2.reports.tables import NOTHING, Table, counted, minutes, number, percent, write_rows
-from medsam2.reports.time_charts import draw_acts, draw_pairs, draw_times
 
 FEW_CASES = 10
 """With fewer cases, the interval of a bootstrap is too narrow."""
@@ -133,7 +133,7 @@ def _saving(findings: Findings, saving: Saving) -> dict[str, str | Picture | Tab
         "share": f"{100 * abs(saving.value):.0f} % {'less' if saving.value >= 0 else 'more'}",
         "interval": between,
         "basis": _basis(saving),
-        "chart": svg_picture(draw_pairs(saving.pairs), caption) if saving.pairs else None,
+        "chart": svg_picture(draw_both_ways(saving.pairs), caption) if saving.pairs else None,
         "by_round": _savings_by_round(findings) if len(findings.savings_by_round) > 1 else None,
     }
 

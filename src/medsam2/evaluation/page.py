@@ -34,8 +34,7 @@ from medsam2.evaluation.tables import (
 from medsam2.imaging.geometry import slices_along
 from medsam2.imaging.intensity import resolve_window, to_uint8
 from medsam2.measure.preview import draw_preview
-from medsam2.reports.page import Picture, jpeg_picture, render, svg_picture
-from medsam2.reports.score_charts import (
+from medsam2.reports.charts import (
     Boxes,
     Curve,
     Dots,
@@ -44,6 +43,7 @@ from medsam2.reports.score_charts import (
     draw_curves,
     draw_pairs,
 )
+from medsam2.reports.page import Picture, jpeg_picture, render, svg_picture
 
 _KINDS = ((3, SCANS), (2, PICTURES))
 _DRAWN = ("dice", "surface_dice", "hd95")
