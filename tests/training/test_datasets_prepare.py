@@ -137,7 +137,7 @@ def test_other_stacks_are_left_alone(folder: Path, tmp_path: Path) -> None:
     np.savez(stacks / "000000.npz", image=np.zeros(3))
     with pytest.raises(InputError, match=r"holds 000000\.npz, which was not prepared from a scan"):
         fill(folder, stacks)
-    with pytest.raises(InputError, match="no folder can be made here"):
+    with pytest.raises(InputError, match=r"000000\.npz: cannot be made a folder"):
         fill(folder, stacks / "000000.npz")
 
 

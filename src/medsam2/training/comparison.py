@@ -17,10 +17,10 @@ from medsam2.evaluation.report import PAGE, prepare_folder, publish
 from medsam2.evaluation.runner import CaseResult
 from medsam2.evaluation.simulated_user import RunOptions
 from medsam2.imaging import io
-from medsam2.imaging.replacing import replacing
 from medsam2.imaging.volume import Volume
 from medsam2.inference.predictor import load
 from medsam2.prompts.simulate import tight_box
+from medsam2.reports.page import write_text
 from medsam2.training.stack_files import StoredStack, entry_of, load_stack
 
 CASES = "cases.json"
@@ -60,8 +60,7 @@ def write_held_out(stacks: Path, seeds: Sequence[int], folder: Path, *, most: in
     entries = [
         entry for seed, labels in by_seed.items() for entry in _write_stack(stacks, seed, labels, folder)
     ]
-    with replacing(folder / CASES, ".part") as temporary:
-        temporary.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+    write_text(folder / CASES, json.dumps(entries, indent=1) + "\n")
     return folder / CASES
 
 
@@ -145,8 +144,7 @@ def write_comparison(found: Experiment, folder: Path) -> list[str]:
     turned = dataclasses.replace(found, arms=found.arms[::-1], results=found.results[::-1])
     publish(found, folder, show_cases(turned))
     lines = list(_lines(found))
-    with replacing(folder / TEXT, ".part") as temporary:
-        temporary.write_text("\n".join([*lines, f"pictures and tables: {PAGE}", ""]), encoding="utf-8")
+    write_text(folder / TEXT, "\n".join([*lines, f"pictures and tables: {PAGE}", ""]))
     return lines
 
 

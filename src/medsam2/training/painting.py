@@ -14,6 +14,7 @@ import numpy as np
 
 from medsam2.errors import InputError
 from medsam2.imaging import io
+from medsam2.reports.page import make_folder
 from medsam2.synthesis.label_map import LabelMap, make_label_map
 from medsam2.synthesis.painted import PaintedStack, paint_stack
 from medsam2.training.datasets.contents import whole_numbers
@@ -219,10 +220,7 @@ def paint_stacks(
     if not maps:
         raise InputError("there is no label map to paint from")
     _listed(folder)  # a wrong list is an error before the work is done
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: no folder can be made here: {error.strerror or error}") from error
+    make_folder(folder)
     done: list[PaintedFile] = []
     for painted in map_in_processes(partial(_paint, tuple(maps), folder), seeds, processes):
         done.append(painted)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import pickle
 import time
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from medsam2.errors import CheckpointError
 from medsam2.imaging.replacing import replacing
+from medsam2.reports.page import write_text
 from medsam2.training.config import TrainConfig, as_table
 from medsam2.training.optimisation import TERMS
 from medsam2.training.validation import Validation
@@ -124,27 +124,19 @@ class RunFolder:
     def start(self, config: TrainConfig) -> None:
         """Make the folder and keep the resolved settings in it."""
         self.path.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(as_table(config), indent=2)
-        with replacing(self.path / "config.json", ".part") as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
+        write_text(self.path / "config.json", json.dumps(as_table(config), indent=2) + "\n")
 
     def save(self, state: RunState) -> None:
-        """Write the checkpoint under a temporary name and rename it."""
-        temporary = self.state_path.with_name(f".state.{os.getpid()}")
-        try:
-            torch.save(
-                {
-                    "step": state.step,
-                    "network": dict(state.network),
-                    "average": dict(state.average),
-                    "optimizer": state.optimizer,
-                    "best": dataclasses.asdict(state.best),
-                },
-                temporary,
-            )
-            temporary.replace(self.state_path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        """Write the checkpoint; an earlier one is replaced once the new one is whole."""
+        content = {
+            "step": state.step,
+            "network": dict(state.network),
+            "average": dict(state.average),
+            "optimizer": state.optimizer,
+            "best": dataclasses.asdict(state.best),
+        }
+        with replacing(self.state_path, ".part") as temporary:
+            torch.save(content, temporary)
 
     def load(self) -> RunState | None:
         """Read the checkpoint, or None if the run has not got that far.

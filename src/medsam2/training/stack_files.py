@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from medsam2.errors import InputError
 from medsam2.imaging.replacing import replacing
+from medsam2.reports.page import write_text
 from medsam2.synthesis.stack import generate_stack
 from medsam2.training.config import TrainConfig
 
@@ -260,9 +261,7 @@ def write_manifest(folder: Path, content: Mapping[str, object]) -> None:
     Raises:
         InputError: It cannot be written.
     """
-    text = json.dumps(content, indent=1, default=dataclasses.asdict)
-    with replacing(folder / MANIFEST, ".part") as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_text(folder / MANIFEST, json.dumps(content, indent=1, default=dataclasses.asdict) + "\n")
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from medsam2.errors import InputError
-from medsam2.imaging.replacing import replacing
+from medsam2.reports.page import make_folder, write_text
 from medsam2.training.datasets.scan import TRAIN, VALIDATION, LabelledScan
 from medsam2.training.datasets.splits import Splits
 from medsam2.training.datasets.stacks import PrepareOptions as PrepareOptions
@@ -81,10 +81,8 @@ def prepare(
 
 
 def _make_folder(folder: Path) -> None:
-    try:
-        (folder / _RECORDS).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: no folder can be made here: {error.strerror or error}") from error
+    for path in (folder, folder / _RECORDS):
+        make_folder(path)
     others = [path for path in folder.glob("*.npz") if not _FILE_NAME.fullmatch(path.name)]
     if others:
         raise InputError(
@@ -103,8 +101,7 @@ def _prepare_case(work: tuple[LabelledScan, str], *, folder: Path, options: Prep
         except (InputError, OSError) as error:
             return PreparedCase(name=scan.name, split=split, error=_explained(scan, error))
         # Last: a record says that all its files are there.
-        with replacing(record, ".part") as temporary:
-            temporary.write_text(json.dumps(dataclasses.asdict(case), indent=1) + "\n", encoding="utf-8")
+        write_text(record, json.dumps(dataclasses.asdict(case), indent=1) + "\n")
     return dataclasses.replace(case, name=scan.name, split=split, patient=scan.patient, dataset=scan.dataset)
 
 

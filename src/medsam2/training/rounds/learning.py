@@ -23,6 +23,7 @@ from medsam2.errors import MedSAM2Error
 from medsam2.imaging.drawings import read_drawing
 from medsam2.imaging.geometry import slices_along
 from medsam2.imaging.replacing import replacing
+from medsam2.reports.tables import counted
 from medsam2.training.config import read_recipe
 from medsam2.training.datasets.scan import LabelledScan
 
@@ -94,7 +95,7 @@ def learn(request: Request, report: Report) -> None:
         {
             "before": {"Dice": float(np.mean(before))},
             "after": {"Dice": float(np.mean(after))},
-            "message": f"{learnt}; of {_counted(len(after), 'object')} in {_counted(num_cases, 'case')} "
+            "message": f"{learnt}; of {counted(len(after), 'object')} in {counted(num_cases, 'case')} "
             f"held out, {better} better and {worse} worse",
         }
     )
@@ -124,7 +125,7 @@ def _train(request: Request, report: Report) -> str:
     from medsam2.training.datasets.prepare import PrepareOptions
     from medsam2.training.rounds.work import begin_from, begin_training
 
-    report({"progress": _MEASURED, "message": f"preparing {_counted(len(request.training), 'case')}"})
+    report({"progress": _MEASURED, "message": f"preparing {counted(len(request.training), 'case')}"})
     config = dataclasses.replace(
         begin_from(read_recipe(request.recipe), request.start),
         log_every=_LOG_EVERY, checkpoint_every=_CHECKPOINT_EVERY,
@@ -138,12 +139,8 @@ def _train(request: Request, report: Report) -> str:
         report({"progress": part, "message": f"learning, step {progress.step} of {progress.num_steps}"})
     with replacing(request.weights, ".part") as temporary:
         shutil.copyfile(trainer.folder.weights_path, temporary)
-    learnt = f"learnt from {_counted(len(request.training), 'case')}"
+    learnt = f"learnt from {counted(len(request.training), 'case')}"
     return learnt if trainer.best.step else f"{learnt}, without getting better than at the beginning"
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _end_with_input() -> None:

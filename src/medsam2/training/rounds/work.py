@@ -13,8 +13,8 @@ import numpy as np
 
 from medsam2.errors import InputError
 from medsam2.imaging import io
-from medsam2.imaging.replacing import replacing
 from medsam2.inference.predictor import Predictor
+from medsam2.reports.page import write_text
 from medsam2.training.config import TrainConfig
 from medsam2.training.datasets.prepare import PrepareOptions, prepare
 from medsam2.training.datasets.scan import LabelledScan
@@ -196,8 +196,7 @@ def put_forward(
         "later": [_facts(proposal) for proposal in ranked[options.num_next :]],
     }
     # Written last: a round with a record is finished.
-    with replacing(options.folder / RECORD, ".part") as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_text(options.folder / RECORD, json.dumps(record, indent=1) + "\n")
     return chosen
 
 
