@@ -130,7 +130,7 @@ def test_a_case_that_fails(tmp_path: Path, evaluate: Evaluate) -> None:
         (["--seconds", "click=soon"], "for example click=3.9, not 'click=soon'"),
         (["--seconds", "thought=1"], "one of box, click, line, slice, look"),
         (["--seconds", "slice=0"], "for a drawn slice above 0"),
-        (["--predictor", "network", "--memory", "magic"], "not 'magic'"),
+        (["--predictor", "network", "--memory", "magic"], "'magic' is not one of 'recent', 'self-sorting'"),
         (["--predictor", "network", "--weights", "none.pt"], "none.pt"),
     ],
 )

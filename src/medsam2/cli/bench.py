@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from medsam2.cli.options import precision_option
+from medsam2.cli.options import device_option, json_option, precision_option, weights_option
 from medsam2.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,18 +22,16 @@ WINDOW = (0.0, 255.0)
 
 
 @click.group(invoke_without_command=True)
-@click.option("--weights", default="compact", show_default=True, metavar="NAME|FILE", help="Name or file.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@weights_option
+@device_option
 @precision_option
 @click.option(
     "--slices", type=click.IntRange(min=2), default=40, show_default=True, metavar="N",
     help="Slices of the generated scan.",
 )  # fmt: skip
-@click.option("--json", "prints_json", is_flag=True, help="Print one JSON object instead of lines.")
+@json_option
 @click.pass_context
-def bench(
-    ctx: click.Context, weights: str, device: str, precision: str, slices: int, prints_json: bool
-) -> None:
+def bench(ctx: click.Context, weights: str, device: str, precision: str, slices: int, as_json: bool) -> None:
     """Measure speed and memory on this machine.
 
     A generated object is followed through every slice of a generated scan, from one box, and then corrected
@@ -44,7 +42,7 @@ def bench(
     if ctx.invoked_subcommand is not None:
         return
     facts = _measure(weights, device, precision, slices)
-    if prints_json:
+    if as_json:
         click.echo(json.dumps(asdict(facts)))
         return
     click.echo(

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
-from medsam2.cli.messages import EXIT_FAILED, say
-from medsam2.cli.options import WINDOW_HELP, WINDOW_OPTION, WindowCommand, grouped, heading, parse_window
+from medsam2.cli.messages import EXIT_FAILED, say, watched
+from medsam2.cli.options import WindowCommand, grouped, heading, json_option, plane_option, window_option
 from medsam2.cli.paint import paint
 from medsam2.errors import InputError
 
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from medsam2.training.datasets.scan import DataSet
     from medsam2.training.datasets.splits import Splits
     from medsam2.training.datasets.summary import SetReport
-
-T = TypeVar("T")
 
 _MIB = 2**20
 
@@ -100,18 +97,10 @@ _source = grouped(
     ),
 )  # fmt: skip
 _path = click.argument("path", type=click.Path(path_type=Path))
-_plane = click.option(
-    "--plane", type=click.Choice(["axial", "coronal", "sagittal"]),
-    help="Plane of the slices, if it is not the file's own (its third axis).",
-)  # fmt: skip
-_window = click.option(
-    WINDOW_OPTION, metavar="LO HI|NAME", callback=parse_window, expose_value=True, help=WINDOW_HELP
-)
 _workers = click.option(
     "--workers", type=click.IntRange(min=1), default=os.cpu_count() or 1, show_default=True,
     help="Number of processes that read scans.",
 )  # fmt: skip
-_as_json = click.option("--json", "prints_json", is_flag=True, help="Print the result as one JSON object.")
 
 
 @data.command(cls=WindowCommand)
@@ -123,15 +112,15 @@ _as_json = click.option("--json", "prints_json", is_flag=True, help="Print the r
 )  # fmt: skip
 @_source
 @heading("Volume")
-@_plane
-@_window
+@plane_option
+@window_option
 @heading("Work")
 @click.option(
     "--min-area", type=click.IntRange(min=1), default=12, show_default=True, metavar="N",
     help="Warn about objects with fewer pixels in their largest slice.",
 )  # fmt: skip
 @_workers
-@_as_json
+@json_option
 @click.pass_context
 def check(
     ctx: click.Context,
@@ -142,7 +131,7 @@ def check(
     window: str | tuple[float, float] | None,
     min_area: int,
     workers: int,
-    prints_json: bool,
+    as_json: bool,
 ) -> None:
     """Check the data set PATH before you train on it.
 
@@ -154,7 +143,8 @@ def check(
     from medsam2.reports.page import make_folder
     from medsam2.training.datasets.checking import CheckLimits, check_scans
     from medsam2.training.datasets.contents import check_window
-    from medsam2.training.datasets.report import as_json, write_report
+    from medsam2.training.datasets.report import as_json as facts_of
+    from medsam2.training.datasets.report import write_report
     from medsam2.training.datasets.summary import summarise
 
     check_window(window)
@@ -162,11 +152,11 @@ def check(
     if output is not None:
         make_folder(output)  # before the work is done
     limits = CheckLimits(smallest_area=min_area, plane=plane)
-    cases = list(_watched(check_scans(found.scans, limits, workers), len(found.scans), "checking"))
+    cases = list(watched(check_scans(found.scans, limits, workers), "checking", len(found.scans)))
     report = summarise(found, cases)
     page = None if output is None else write_report(report, found, output, plane=plane, window=window)
-    if prints_json:
-        click.echo(json.dumps(as_json(report)))
+    if as_json:
+        click.echo(json.dumps(facts_of(report)))
     else:
         _print_report(report)
         if page is not None:
@@ -186,8 +176,8 @@ def check(
 )  # fmt: skip
 @_source
 @heading("Volume")
-@_plane
-@_window
+@plane_option
+@window_option
 @heading("Stacks")
 @click.option("--components", is_flag=True, help="Make each connected piece of a label an object of its own.")
 @click.option(
@@ -207,7 +197,7 @@ def check(
 @click.option("--seed", type=int, metavar="N", help="Seed of the random split by --shares.")
 @heading("Work")
 @_workers
-@_as_json
+@json_option
 @click.pass_context
 def prepare(
     ctx: click.Context,
@@ -223,7 +213,7 @@ def prepare(
     shares: tuple[float, float, float] | None,
     seed: int | None,
     workers: int,
-    prints_json: bool,
+    as_json: bool,
 ) -> None:
     """Cut the data set PATH into stacks for training, in the folder OUT.
 
@@ -251,7 +241,7 @@ def prepare(
         say(f"a row is left out: {sentence}")
     splits = _split(found, shares, seed)
     num_scans = sum(len(splits[name]) for name in ("train", "validation"))
-    cases = list(_watched(fill(splits, folder, options, workers), num_scans, "preparing"))
+    cases = list(watched(fill(splits, folder, options, workers), "preparing", num_scans))
     failed = {f"row {number}": sentence for number, sentence in found.row_errors.items()}
     for case in cases:
         if case.error is not None:
@@ -259,7 +249,7 @@ def prepare(
             say(f"{case.name} is left out: {case.error}")
     patients = {name: len({scan.patient for scan in part}) for name, part in splits.items()}
     facts = _stack_facts(folder, cases, patients) | {"failed": failed}
-    if prints_json:
+    if as_json:
         click.echo(json.dumps(facts))
     else:
         say(
@@ -319,17 +309,6 @@ def _stack_facts(folder: Path, cases: list[PreparedCase], patients: dict[str, in
         "objects": sum(len(names) for case in cases for names in case.objects),
         "left_out": sum(case.num_left_out for case in cases),
     }
-
-
-def _watched(results: Iterator[T], total: int, what: str) -> Iterator[T]:
-    """Pass results on, with a progress bar in a terminal."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        return results
-    return iter(track(results, description=what, total=total, console=console, transient=True))
 
 
 def _print_report(report: SetReport) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from medsam2.cli.options import json_option, weights_option
 from medsam2.errors import InputError
 
 if TYPE_CHECKING:
@@ -55,16 +56,10 @@ class _Case:
     "--structure", default=STRUCTURE, show_default=True, help="Structure to segment in the generated CT."
 )
 @click.option(
-    "--seed",
-    default=SEED,
-    show_default=True,
-    help="Number that the generated CT depends on; each gives another CT.",
+    "--seed", default=SEED, show_default=True, help="Seed of the generated CT; each seed gives another CT."
 )
-@click.option(
-    "--weights", default="compact", show_default=True,
-    help="Weights, by name (see medsam2 weights) or as a file.",
-)  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of sentences.")
+@weights_option
+@json_option
 def demo(output: Path, scan: str, structure: str, seed: int, weights: str, as_json: bool) -> None:
     """Segment a real scan and a generated one.
 

@@ -5,15 +5,22 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
 
-from medsam2.cli.messages import EXIT_FAILED, say
-from medsam2.cli.options import HeadedCommand, heading, precision_option
+from medsam2.cli.messages import EXIT_FAILED, say, watched
+from medsam2.cli.options import (
+    HeadedCommand,
+    device_option,
+    heading,
+    json_option,
+    memory_option,
+    precision_option,
+)
 from medsam2.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,6 +36,8 @@ DEFAULT_WEIGHTS = "compact"
 PIPE_WIDTH = 160  # columns; a pipe has no width, and a table broken at 80 is hard to read
 # The same as `evaluation.simulated_user.PROTOCOLS`, which would import torch.
 PROTOCOLS = ("box", "clicks", "mask", "recist", "interactive")
+AGAINST = {"weights": "--against", "memory": "--against-memory", "precision": "--against-precision"}
+"""Setting of a network -> the option that names the other one of a comparison."""
 TIMES = {
     "box": "box_s", "click": "click_s", "line": "line_s", "slice": "drawn_slice_s", "look": "look_s",
 }  # fmt: skip
@@ -60,8 +69,8 @@ class _Network:
     "--predictor", type=click.Choice([NETWORK, "ellipse", "random-walker"]), default=NETWORK,
     show_default=True, help="The network, or a classical method to compare it with.",
 )  # fmt: skip
-@click.option("--memory", default="recent", show_default=True, help="recent or self-sorting.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@memory_option
+@device_option
 @precision_option
 @heading("Simulated user")
 @click.option(
@@ -92,7 +101,7 @@ class _Network:
 @click.option(
     "--csv", "csv_path", type=click.Path(path_type=Path), help="Also write a CSV table with one row a run."
 )
-@click.option("--json", "prints_json", is_flag=True, help="Print one JSON object instead of a table.")
+@json_option
 def evaluate(
     cases: Path,
     weights: str | None,
@@ -111,7 +120,7 @@ def evaluate(
     csv_path: Path | None,
     device: str,
     precision: str,
-    prints_json: bool,
+    as_json: bool,
 ) -> None:
     """Measure masks against reference masks.
 
@@ -127,26 +136,29 @@ def evaluate(
     from medsam2.evaluation.summary import summarise
 
     is_network = predictor == NETWORK
-    _check_choices(predictor, weights, protocol, against, against_memory, against_precision)
+    options_against = {"weights": against, "memory": against_memory, "precision": against_precision}
+    changes = {name: value for name, value in options_against.items() if value is not None}
+    _check_choices(predictor, weights, protocol, changes)
     model = _time_model(times)
     if csv_path is not None and not csv_path.parent.is_dir():  # before the work is done
         raise InputError(f"{csv_path} cannot be written: there is no folder {csv_path.parent}")
     first = _Network(weights=weights or DEFAULT_WEIGHTS, memory=memory, precision=precision)
-    second = _second(first, against, against_memory, against_precision)
+    networks = list(dict.fromkeys((first, dataclasses.replace(first, **changes))))
+    if changes and len(networks) == 1:
+        raise InputError(f"a comparison with {next(iter(changes.values()))} itself would show nothing")
     options = RunOptions(
         box_noise=box_noise, repeats=repeats, seed=seed, memory=memory, protocol=protocol, clicks=clicks
     )
     listed = read_cases(cases)
-    networks = [first] if second is None else [first, second]
     arms = _network_arms(networks, options, device) if is_network else [_classical_arm(predictor, options)]
     facts = None if report is None else _prepare(report, cases, networks if is_network else [], arms)
     masks = Masks()
     total = len(listed) * repeats * len(arms)
-    results = list(_watched(run_arms_of(listed, arms, masks), total))
+    results = list(watched(run_arms_of(listed, arms, masks), "cases", total))
     found = conclude(listed, arms, results, masks, facts, model=model)
     mine = found.results[0]
     summary = summarise(mine)
-    if prints_json:
+    if as_json:
         settings: dict[str, object] = {
             "cases": str(cases),
             "predictor": predictor,
@@ -176,19 +188,9 @@ def evaluate(
         click.get_current_context().exit(EXIT_FAILED)
 
 
-def _check_choices(
-    predictor: str,
-    weights: str | None,
-    protocol: str,
-    against: str | None,
-    against_memory: str | None,
-    against_precision: str | None,
-) -> None:
+def _check_choices(predictor: str, weights: str | None, protocol: str, changes: Mapping[str, str]) -> None:
     """Refuse options that cannot be combined."""
-    given = {
-        "--against": against, "--against-memory": against_memory, "--against-precision": against_precision,
-    }  # fmt: skip
-    named = [name for name, value in given.items() if value is not None]
+    named = [AGAINST[name] for name in changes]
     if len(named) > 1:
         raise InputError(f"{' and '.join(named)}: a comparison changes one thing, give one of them")
     if predictor == NETWORK:
@@ -214,28 +216,6 @@ def _time_model(times: Sequence[str]) -> TimeModel:
                 f"--seconds is one of {', '.join(TIMES)} with a number, for example click=3.9, not {text!r}"
             ) from None
     return TimeModel(**chosen)
-
-
-def _second(
-    first: _Network, against: str | None, against_memory: str | None, against_precision: str | None
-) -> _Network | None:
-    """The other network of a comparison.
-
-    Raises:
-        InputError: It would be the same.
-    """
-    if against is None and against_memory is None and against_precision is None:
-        return None
-    second = _Network(
-        weights=against or first.weights,
-        memory=against_memory or first.memory,
-        precision=against_precision or first.precision,
-    )
-    if second == first:
-        raise InputError(
-            f"a comparison with {(against or against_memory or against_precision)} itself would show nothing"
-        )
-    return second
 
 
 def _network_arms(networks: Sequence[_Network], options: RunOptions, device: str) -> list[Arm]:
@@ -307,17 +287,6 @@ def _command_line() -> str:
             values = value if isinstance(value, tuple) else (value,)
             words += [word for one in values for word in (parameter.opts[0], str(one))]
     return shlex.join(words)
-
-
-def _watched(results: Iterator[tuple[int, CaseResult]], total: int) -> Iterator[tuple[int, CaseResult]]:
-    """Pass results on, with a progress bar on a terminal."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        return results
-    return iter(track(results, description="cases", total=total, console=console, transient=True))
 
 
 def _print_json(settings: dict[str, object], found: Experiment) -> None:

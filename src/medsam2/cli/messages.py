@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import MappingProxyType
+from typing import TypeVar
 
 import click
 
@@ -29,12 +30,34 @@ _EXTRAS = MappingProxyType(
 )
 _LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
 
+_Result = TypeVar("_Result")
+
 logger = logging.getLogger(__name__)
 
 
 def say(text: object) -> None:
     """Write a text for a person in one line."""
     click.echo(f"medsam2: {' '.join(str(text).split())}", err=True)
+
+
+def watched(results: Iterable[_Result], what: str, total: int | None) -> Iterator[_Result]:
+    """Pass results on, with a progress bar on a terminal.
+
+    Args:
+        results: Each is one step of the bar.
+        what: The name of the bar.
+        total: How many results there will be; None if nobody knows.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return iter(
+        track(
+            results, description=what, total=total, console=console, transient=True,
+            disable=not console.is_terminal,
+        )
+    )  # fmt: skip
 
 
 def report(error: BaseException) -> int:

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import click
 
 from medsam2.cli.messages import say
-from medsam2.inference.options import PRECISIONS
+from medsam2.inference.options import MEMORY_POLICIES, PRECISIONS
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -86,19 +86,49 @@ def grouped(
     return decorate
 
 
+_WEIGHTS_HELP = "Weights, by name (see medsam2 weights) or as a file"
+_DEVICE_HELP = "Where to compute: auto, cpu, cuda, cuda:N or mps"
+_PRECISION_HELP = (
+    "Number format of the network. auto: the fastest one that does not change masks; float32: the published "
+    "order of operations"
+)
+weights_option = click.option(
+    "--weights", default="compact", show_default=True, metavar="NAME|FILE", help=f"{_WEIGHTS_HELP}."
+)
+device_option = click.option("--device", default="auto", show_default=True, help=f"{_DEVICE_HELP}.")
 precision_option = click.option(
-    "--precision", type=click.Choice(PRECISIONS), default="auto",
-    show_default=True,
-    help="Number format of the network. auto: the fastest one that does not change masks; float32: the "
-    "published order of operations.",
+    "--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True,
+    help=f"{_PRECISION_HELP}.",
 )  # fmt: skip
+memory_option = click.option(
+    "--memory", type=click.Choice(list(MEMORY_POLICIES)), default="recent", show_default=True,
+    help="Which slices or frames the memory bank keeps: the latest ones, or those that are sure and differ "
+    "most.",
+)  # fmt: skip
+plane_option = click.option(
+    "--plane", type=click.Choice(["axial", "coronal", "sagittal"]),
+    help="Plane of the slices, found from the scan's orientation; the file's third axis if not given. Slices "
+    "and pixels are still counted as in the file.",
+)  # fmt: skip
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object instead of sentences."
+)
+
+
+def server_model_options(command: _Command) -> _Command:
+    """Add weights, device and precision of a server; without them, its environment and its defaults count."""
+    for option in (
+        click.option(
+            "--precision", type=click.Choice(PRECISIONS), help=f"{_PRECISION_HELP}; auto if not given."
+        ),
+        click.option("--device", help=f"{_DEVICE_HELP}; auto if not given."),
+        click.option("--weights", metavar="NAME|FILE", help=f"{_WEIGHTS_HELP}; compact if not given."),
+    ):
+        command = option(command)
+    return command
 
 
 WINDOW_OPTION = "--window"
-WINDOW_HELP = (
-    "Intensities to show as black and as white, for example --window -160 240, or the name of a CT window "
-    "(lung, liver, bone, ...)."
-)
 
 # Windows as radiologists give them, (level, width), that could be limits too: -600 to 1500 is no lung window.
 _LEVELS_AND_WIDTHS = frozenset(
@@ -161,6 +191,13 @@ def parse_window(
             f"{WINDOW_OPTION} {lower - upper / 2:g} {lower + upper / 2:g}"
         )
     return lower, upper
+
+
+window_option = click.option(
+    WINDOW_OPTION, metavar="LO HI|NAME", callback=parse_window,
+    help="Intensities to show as black and as white, for example --window -160 240, or the name of a CT "
+    "window (lung, liver, bone, ...).",
+)  # fmt: skip
 
 
 def _wrong_limits(first: float, second: float) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from medsam2.cli.messages import EXIT_FAILED, say
+from medsam2.cli.messages import EXIT_FAILED, say, watched
 from medsam2.errors import InputError
 
 
@@ -53,9 +53,6 @@ def paint(
 
     Example: medsam2 data paint stacks --maps labelmaps.csv --stacks 200
     """
-    from rich.console import Console
-    from rich.progress import track
-
     from medsam2.training.painting import check_maps, list_maps, paint_stacks
 
     factors = dict(_parse_weight(text) for text in weights)
@@ -71,14 +68,7 @@ def paint(
     for problem in (*problems, *unreadable):
         say(f"left out: {problem}")
     seeds = range(first_seed, first_seed + stacks)
-    console = Console(stderr=True)
-    painted = paint_stacks(usable, folder, seeds, processes)
-    done = list(
-        track(
-            painted, description="painting", total=stacks, console=console, transient=True,
-            disable=not console.is_terminal,
-        )
-    )  # fmt: skip
+    done = list(watched(paint_stacks(usable, folder, seeds, processes), "painting", stacks))
     failed = [one for one in done if one.error is not None]
     for one in failed:
         say(f"left out: {one.error}")

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from medsam2.cli.messages import EXIT_FAILED, needs_extra, say
+from medsam2.cli.messages import EXIT_FAILED, needs_extra, say, watched
+from medsam2.cli.options import device_option, json_option
 
 if TYPE_CHECKING:
     from medsam2.annotation.layout import LeftOut
     from medsam2.annotation.project import Project
-    from medsam2.annotation.proposals import Draw, Proposal
+    from medsam2.annotation.proposals import Draw
     from medsam2.annotation.versions import Weights
 
 _folder = click.argument("folder", type=click.Path(path_type=Path))
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
 @click.group()
@@ -38,7 +38,7 @@ def project() -> None:
     "--database", metavar="URL",
     help="Database for many annotators, for example postgresql://HOST/NAME; a file in FOLDER if not given.",
 )  # fmt: skip
-@_as_json
+@json_option
 def create(folder: Path, name: str | None, database: str | None, as_json: bool) -> None:
     """Make FOLDER a project, or add its new scans to the project.
 
@@ -62,7 +62,7 @@ def create(folder: Path, name: str | None, database: str | None, as_json: bool) 
 
 @project.command("list")
 @_folder
-@_as_json
+@json_option
 def list_(folder: Path, as_json: bool) -> None:
     """List the cases of FOLDER."""
     with _opened(folder) as found:
@@ -90,7 +90,7 @@ def list_(folder: Path, as_json: bool) -> None:
 
 @project.command()
 @_folder
-@_as_json
+@json_option
 @click.pass_context
 def status(ctx: click.Context, folder: Path, as_json: bool) -> None:
     """Count the cases of FOLDER by state and check its files.
@@ -133,10 +133,8 @@ def status(ctx: click.Context, folder: Path, as_json: bool) -> None:
 @click.option(
     "--weights", help="Weights of the model, by name or as a file; with --prompts those in use if not given."
 )
-@click.option(
-    "--device", default="auto", show_default=True, help="Where to compute: auto, cpu, cuda or cuda:N."
-)
-@_as_json
+@device_option
+@json_option
 @click.pass_context
 def import_(
     ctx: click.Context,
@@ -158,7 +156,7 @@ def import_(
         from medsam2.annotation.proposals import propose
 
         draw, made_with = _drawing(found, masks, prompts, weights, device)
-        outcomes = list(_watched(propose(found, draw, model=model, weights=made_with)))
+        outcomes = list(watched(propose(found, draw, model=model, weights=made_with), "cases", None))
     failed = {one.case: one.error for one in outcomes if one.error}
     left = {one.case: one.left_out for one in outcomes if one.left_out}
     for case, reason in failed.items():
@@ -178,7 +176,7 @@ def import_(
     "-o", "--output", type=click.Path(path_type=Path), required=True, metavar="DIR",
     help="Folder for report.html and its numbers as CSV; files of an earlier report are replaced.",
 )  # fmt: skip
-@_as_json
+@json_option
 def report(folder: Path, output: Path, as_json: bool) -> None:
     """Report how long the work on FOLDER took, and how much time the model saved.
 
@@ -217,17 +215,6 @@ def _drawing(
     assert prompts is not None
     assert name is not None
     return prompted(found, load(name, device=device), prompts), made_with
-
-
-def _watched(outcomes: Iterator[Proposal]) -> Iterator[Proposal]:
-    """Pass outcomes on, with a progress bar on a terminal."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        return outcomes
-    return iter(track(outcomes, description="cases", total=None, console=console, transient=True))
 
 
 @contextmanager

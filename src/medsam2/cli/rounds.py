@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from medsam2.cli.messages import say
-from medsam2.cli.options import WINDOW_HELP, WINDOW_OPTION, WindowCommand, heading, parse_window
+from medsam2.cli.options import WindowCommand, heading, json_option, plane_option, window_option
 
 if TYPE_CHECKING:
     from medsam2.training.loop import Trainer
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 @click.option(
     "--pool", type=int, metavar="N", help="Choose among N waiting scans, drawn at random, instead of all."
 )
-@click.option("--json", "prints_json", is_flag=True, help="Print the record of the round as one JSON object.")
+@json_option
 @heading("Scans")
 @click.option(
     "--patient", metavar="REGEX", help="Regular expression that finds the patient in a file's name."
 )
-@click.option("--plane", type=click.Choice(["axial", "coronal", "sagittal"]), help="Plane of the slices.")
-@click.option(WINDOW_OPTION, metavar="LO HI|NAME", callback=parse_window, expose_value=True, help=WINDOW_HELP)
+@plane_option
+@window_option
 def rounds(
     folder: Path,
     recipe: Path,
@@ -56,7 +56,7 @@ def rounds(
     plane: str | None,
     window: str | tuple[float, float] | None,
     device: str,
-    prints_json: bool,
+    as_json: bool,
 ) -> None:
     """Fine-tune on corrected masks and propose masks for the next scans.
 
@@ -91,7 +91,7 @@ def rounds(
     found = load(trained.folder.weights_path if trained else config.initial_weights, device=device)
     proposals = list(look_at(scans, found, options))
     chosen = put_forward(scans, proposals, options, trained)
-    if prints_json:
+    if as_json:
         click.echo((place / "round.json").read_text(encoding="utf-8").strip())
         return
     for proposal in chosen:

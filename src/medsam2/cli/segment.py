@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from medsam2.cli.messages import say
+from medsam2.cli.messages import say, watched
 from medsam2.cli.options import (
-    WINDOW_HELP,
-    WINDOW_OPTION,
     WindowCommand,
+    device_option,
     grouped,
     heading,
-    parse_window,
+    json_option,
+    memory_option,
+    plane_option,
     precision_option,
+    weights_option,
+    window_option,
 )
 from medsam2.cli.outputs import (
     OutputOptions,
@@ -32,10 +35,10 @@ from medsam2.cli.outputs import (
     write_outputs,
 )
 from medsam2.cli.prompting import PromptOptions, check_prompts, find_objects, prompt_options
-from medsam2.inference.options import MEMORY_POLICIES, InferenceOptions
+from medsam2.inference.options import InferenceOptions
 
 if TYPE_CHECKING:
-    from medsam2.inference.job import OpenJob, Outcome
+    from medsam2.inference.job import Outcome
     from medsam2.inference.session import Session
 
 OBLIQUE_DEG = 0.5  # less is rounding, or no more than a patient moves
@@ -61,25 +64,16 @@ run_options = grouped(
     "run",
     RunOptions,
     heading("Volume"),
-    click.option(WINDOW_OPTION, metavar="LO HI | NAME", callback=parse_window, help=WINDOW_HELP),
-    click.option(
-        "--plane", type=click.Choice(["axial", "coronal", "sagittal"]),
-        help="Plane of the slices, from the scan's orientation; K and pixels still count as in the file.",
-    ),
+    window_option,
+    plane_option,
     click.option("--frame", type=int, metavar="N", help="Frame of a 4D file, counted from 0."),
     click.option(
         "--series", metavar="N|UID",
         help="DICOM series to read, by number or UID; the one with most slices if not given.",
     ),
     heading("Model"),
-    click.option(
-        "--weights", default="compact", show_default=True,
-        help="Weights, by name (see medsam2 weights) or as a file.",
-    ),
-    click.option(
-        "--memory", type=click.Choice(list(MEMORY_POLICIES)), default="recent", show_default=True,
-        help="Which slices the memory bank keeps: the latest ones, or those that are sure and differ most.",
-    ),
+    weights_option,
+    memory_option,
     click.option(
         "--keep-component/--no-component", default=None,
         help="Keep only the connected part with the prompt; by default for an object of one box.",
@@ -88,9 +82,7 @@ run_options = grouped(
         "--stop-after", type=int, metavar="N",
         help="Stop propagating in a direction after N slices without the object; 0 never stops.",
     ),
-    click.option(
-        "--device", default="auto", show_default=True, help="Where to compute: auto, cpu, cuda or cuda:N."
-    ),
+    device_option,
     precision_option,
 )  # fmt: skip
 
@@ -100,7 +92,7 @@ run_options = grouped(
 @prompt_options
 @run_options
 @output_options
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of sentences.")
+@json_option
 def segment(
     image: Path, prompts: PromptOptions, run: RunOptions, outputs: OutputOptions, as_json: bool
 ) -> None:
@@ -133,7 +125,8 @@ def segment(
         source = source_series(outputs, job, opened.session.grid.volume)
         facts = {"image": str(image), **_describe_volume(opened.session, run)}
         plan = plan_outputs(outputs, image, opened.names, inputs)
-        _watch(opened)
+        for _ in watched(opened.propagate(), "slices", opened.session.grid.shape[0]):
+            pass
         outcome = opened.outcome()
         written = write_outputs(outcome, plan, source, run.weights)
     seconds = time.perf_counter() - started
@@ -166,19 +159,6 @@ def _describe_volume(session: Session, run: RunOptions) -> dict[str, object]:
     if window.note is not None:
         say(window.note)
     return facts
-
-
-def _watch(opened: OpenJob) -> None:
-    """Run to the end, with a bar for a person who watches."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console, total = Console(stderr=True), opened.session.grid.shape[0]
-    for _ in track(
-        opened.propagate(), description="slices", total=total, console=console, transient=True,
-        disable=not console.is_terminal,
-    ):  # fmt: skip
-        pass
 
 
 def _measured(outcome: Outcome, plan: OutputPlan) -> dict[str, object]:

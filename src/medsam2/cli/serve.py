@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from medsam2.cli.messages import needs_extra, say
-from medsam2.cli.options import HeadedCommand, heading, precision_option
+from medsam2.cli.options import HeadedCommand, heading, server_model_options
 
 _HOSTS_OPTION = "--allow-urls"
 
@@ -43,9 +43,7 @@ class HostsCommand(HeadedCommand):
 @click.option("--port", type=int, help="Port; 8000 if not given, 0 for any free port.")
 @click.option("--insecure", is_flag=True, help="Listen on other addresses without a key.")
 @heading("Model")
-@click.option("--weights", help="Weights, by name (see medsam2 weights) or as a file; compact if not given.")
-@click.option("--device", help="Where to compute: auto, cpu, cuda or cuda:N.")
-@precision_option
+@server_model_options
 @heading("Images")
 @click.option(
     _HOSTS_OPTION, multiple=True, metavar="HOST...",
@@ -60,14 +58,12 @@ class HostsCommand(HeadedCommand):
 @heading("Limits")
 @click.option("--queue", type=int, metavar="N", help="Number of requests that may wait; 8 if not given.")
 @click.option("--max-body", type=int, metavar="MB", help="Largest request, in MiB; 512 if not given.")
-@click.pass_context
 def serve(
-    ctx: click.Context,
     host: str | None,
     port: int | None,
     weights: str | None,
     device: str | None,
-    precision: str,
+    precision: str | None,
     queue: int | None,
     max_body: int | None,
     allow_urls: Sequence[str],
@@ -88,13 +84,12 @@ def serve(
         from medsam2.serving.settings import is_loopback, load_settings
     from medsam2.inference.predictor import load
 
-    is_default = ctx.get_parameter_source("precision") is click.core.ParameterSource.DEFAULT
     given = {
         "host": host,
         "port": port,
         "weights": weights,
         "device": device,
-        "precision": None if is_default else precision,
+        "precision": precision,
         "queue": queue,
         "max_body": max_body,
         "allow_urls": tuple(allow_urls) or None,

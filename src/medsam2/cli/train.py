@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     help="Folder of training stacks, as `medsam2 data prepare` makes it. In another folder, stacks are "
     "generated.  [default: OUTPUT/stacks]",
 )  # fmt: skip
-@click.option("--bank", "old_name", type=click.Path(path_type=Path), hidden=True)
+@click.option(
+    "--bank", "old_name", type=click.Path(path_type=Path), hidden=True, help="Earlier name of --stacks."
+)
 @click.option(
     "--weights", metavar="NAME|FILE", help="Weights to begin from, instead of those that the recipe names."
 )

@@ -5,43 +5,69 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from medsam2.cli.messages import say
-from medsam2.cli.options import HeadedCommand, heading, precision_option
+from medsam2.cli.messages import say, watched
+from medsam2.cli.options import (
+    HeadedCommand,
+    device_option,
+    grouped,
+    heading,
+    json_option,
+    memory_option,
+    precision_option,
+    weights_option,
+)
 from medsam2.errors import PromptError
-from medsam2.inference.options import MEMORY_POLICIES
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
     from medsam2.imaging.video.read import Video
-    from medsam2.inference.video import FrameMasks, VideoSession
+    from medsam2.inference.video import VideoSession
     from medsam2.measure.cardiac import Beat
 
 OBJECT = 1
 CURVE = "area_curve.png"
 
 
+@dataclass(frozen=True, kw_only=True)
+class VideoPrompts:
+    """The prompts of one object, as they are given."""
+
+    frames: Sequence[int]
+    boxes: Sequence[tuple[float, float, float, float]]
+    points: Sequence[tuple[float, float, int]]
+    mask: Path | None
+
+
+_prompt_options = grouped(
+    "prompts",
+    VideoPrompts,
+    heading("Prompt"),
+    click.option(
+        "--frame", "frames", type=int, multiple=True, required=True, metavar="K",
+        help="Frame the prompt lies in, from 0. Repeat it, each with its --box, to prompt several frames.",
+    ),
+    click.option(
+        "--box", "boxes", type=float, nargs=4, multiple=True, metavar="X0 Y0 X1 Y1", help="Box in pixels."
+    ),
+    click.option(
+        "--point", "points", type=(float, float, int), multiple=True, metavar="X Y LABEL",
+        help="Click: 1 inside, 0 outside. May be repeated.",
+    ),
+    click.option("--mask", type=click.Path(path_type=Path), help="Mask of the frame, for example a picture."),
+)  # fmt: skip
+
+
 @click.command(cls=HeadedCommand)
 @click.argument("path", metavar="VIDEO", type=click.Path(path_type=Path))
-@heading("Prompt")
-@click.option(
-    "--frame", "frames", type=int, multiple=True, required=True, metavar="K",
-    help="Frame the prompt lies in, from 0. Repeat it, each with its --box, to prompt several frames.",
-)  # fmt: skip
-@click.option(
-    "--box", "boxes", type=float, nargs=4, multiple=True, metavar="X0 Y0 X1 Y1", help="Box in pixels."
-)
-@click.option(
-    "--point", "points", type=(float, float, int), multiple=True, metavar="X Y LABEL",
-    help="Click: 1 inside, 0 outside. Several are possible.",
-)  # fmt: skip
-@click.option("--mask", type=click.Path(path_type=Path), help="Mask of the frame, a picture for example.")
+@_prompt_options
 @heading("Output")
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="New folder for results."
@@ -50,22 +76,16 @@ CURVE = "area_curve.png"
 @click.option("--png", is_flag=True, help="Also write a PNG mask of each frame.")
 @click.option("--nifti", is_flag=True, help="Also write all masks as one NIfTI stack.")
 @click.option("--cardiac", is_flag=True, help="Find heartbeats in the area and draw its curve.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of sentences.")
+@json_option
 @heading("Model")
-@click.option("--weights", default="compact", show_default=True, help="Name or file.")
-@click.option(
-    "--memory", type=click.Choice(list(MEMORY_POLICIES)), default="recent", show_default=True,
-    help="Which frames the memory bank keeps: the latest ones, or those that are sure and differ most.",
-)  # fmt: skip
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@weights_option
+@memory_option
+@device_option
 @precision_option
 def video(
     path: Path,
     output: Path,
-    frames: Sequence[int],
-    boxes: Sequence[tuple[float, float, float, float]],
-    points: Sequence[tuple[float, float, int]],
-    mask: Path | None,
+    prompts: VideoPrompts,
     fps: float | None,
     png: bool,
     nifti: bool,
@@ -90,18 +110,18 @@ def video(
     from medsam2.inference.predictor import load
 
     check_new_folder(output)
-    _check_prompts(frames, boxes, points, mask)
+    _check_prompts(prompts)
     with open_video(path, fps=fps) as opened:
         check_stack(len(opened), nifti)
         if opened.fps is None:
             say(f"{path}: does not say its rate; times are those of {ASSUMED_FPS:g} a second (--fps)")
         predictor = load(weights, device=device, precision=precision)
         session = predictor.video(opened, options=InferenceOptions(memory=memory))
-        _prompt(session, frames, boxes, points, mask)
+        _prompt(session, prompts)
         started = time.perf_counter()
         with filling(output) as folder:
             with VideoOutputs(folder, opened, pictures=png, stack=nifti) as outputs:
-                for one in _watched(session):
+                for one in watched(session.propagate(), "frames", session.shape[0]):
                     outputs.write(one.index, one.labels, one.scores)
             seconds = time.perf_counter() - started
             areas_px = outputs.areas_px[OBJECT]
@@ -126,35 +146,28 @@ def video(
         click.echo(sentence)
 
 
-def _check_prompts(
-    frames: Sequence[int], boxes: Sequence[object], points: Sequence[object], mask: Path | None
-) -> None:
-    if not boxes and not points and mask is None:
+def _check_prompts(prompts: VideoPrompts) -> None:
+    num_frames, num_boxes = len(prompts.frames), len(prompts.boxes)
+    if not num_boxes and not prompts.points and prompts.mask is None:
         raise PromptError("say what to follow: --box X0 Y0 X1 Y1, --point X Y 1 or --mask FILE")
-    if len(frames) > 1 and (points or mask is not None or len(boxes) != len(frames)):
+    if num_frames > 1 and (prompts.points or prompts.mask is not None or num_boxes != num_frames):
         raise PromptError(
-            f"several frames need a --box each and nothing else: there are {len(frames)} frames and "
-            f"{len(boxes)} boxes"
+            f"several frames need a --box each and nothing else: there are {num_frames} frames and "
+            f"{num_boxes} boxes"
         )
-    if len(frames) == 1 and len(boxes) > 1:
-        raise PromptError(f"a frame has one box, not {len(boxes)}: repeat --frame with each")
+    if num_frames == 1 and num_boxes > 1:
+        raise PromptError(f"a frame has one box, not {num_boxes}: repeat --frame with each")
 
 
-def _prompt(
-    session: VideoSession,
-    frames: Sequence[int],
-    boxes: Sequence[tuple[float, float, float, float]],
-    points: Sequence[tuple[float, float, int]],
-    mask: Path | None,
-) -> None:
-    for frame, box in zip(frames, boxes or (None,), strict=True):
+def _prompt(session: VideoSession, prompts: VideoPrompts) -> None:
+    for frame, box in zip(prompts.frames, prompts.boxes or (None,), strict=True):
         session.add(
             OBJECT,
             frame=frame,
             box=box,
-            points=[(x, y) for x, y, _ in points],
-            labels=[label for _, _, label in points],
-            mask=None if mask is None else _mask_of(mask, frame, session),
+            points=[(x, y) for x, y, _ in prompts.points],
+            labels=[label for _, _, label in prompts.points],
+            mask=None if prompts.mask is None else _mask_of(prompts.mask, frame, session),
         )
 
 
@@ -169,20 +182,6 @@ def _mask_of(path: Path, frame: int, session: VideoSession) -> npt.NDArray[np.ge
     if masks.shape == session.shape and 0 <= frame < num_frames:
         return masks[frame]
     raise PromptError(f"{path}: has shape {masks.shape}, a frame of the video (y, x) = ({height}, {width})")
-
-
-def _watched(session: VideoSession) -> Iterator[FrameMasks]:
-    """Run to the end, with a bar for a person who watches."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield from session.propagate()
-        return
-    yield from track(
-        session.propagate(), description="frames", total=session.shape[0], console=console, transient=True
-    )
 
 
 def _find_beats(opened: Video, areas_px: npt.NDArray[np.int64], picture: Path) -> list[Beat]:

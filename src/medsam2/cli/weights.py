@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from medsam2.cli.messages import say
+from medsam2.cli.options import json_option
 from medsam2.errors import CheckpointError
 from medsam2.weights import SPECS, WeightsSpec
 
@@ -20,11 +21,9 @@ if TYPE_CHECKING:
 
 FILE_WIDTH = 400  # columns of a table in a file or a pipe, where no cell should be cut
 
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-
 
 @click.group(invoke_without_command=True)
-@_as_json
+@json_option
 @click.pass_context
 def weights(ctx: click.Context, as_json: bool) -> None:
     """List, download and describe weights.
@@ -49,7 +48,7 @@ def weights(ctx: click.Context, as_json: bool) -> None:
 
 @weights.command()
 @click.argument("name")
-@_as_json
+@json_option
 def fetch(name: str, as_json: bool) -> None:
     """Download the weights NAME unless they are on this machine, verify them and print their path."""
     from medsam2 import checkpoints
@@ -64,7 +63,7 @@ def fetch(name: str, as_json: bool) -> None:
 
 @weights.command()
 @click.argument("name_or_file")
-@_as_json
+@json_option
 def describe(name_or_file: str, as_json: bool) -> None:
     """Describe the weights NAME_OR_FILE: network, size, SHA-256, licence, card."""
     from medsam2 import checkpoints
