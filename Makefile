@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# What a user installs, and what the tests and the documentation need besides.
+BASE := $(VENV)/.base
 INSTALLED := $(VENV)/.installed
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 RECIPE ?= recipes/compact.toml
@@ -22,15 +24,19 @@ help:
 
 # The build backend comes first and from the constraints, so that the package itself is built without an
 # isolated environment: nothing is resolved that is not pinned, and torch least of all.
-$(INSTALLED): pyproject.toml constraints.txt
+$(BASE): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "medsam2 needs Python 3.11 or later: make PYTHON=python3.11" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP_INSTALL) hatchling editables
+	$(PIP_INSTALL) --no-build-isolation --editable .
+	touch $@
+
+$(INSTALLED): $(BASE)
 	$(PIP_INSTALL) --no-build-isolation --editable '.[dev]'
 	touch $@
 
-demo: $(INSTALLED)
+demo: $(BASE)
 	$(BIN)/medsam2 demo -o demo
 
 # Greys lose their two lowest bits, which are noise: the file is half as large.
