@@ -308,7 +308,7 @@ def _read_safetensors(path: Path) -> tuple[AnyConfig, dict[str, Tensor]]:
         table = json.loads(metadata[CONFIG_KEY])
         if table.pop("carries_mask", False):  # a field of earlier versions
             raise _of_before(path)
-        return _config_from(table), state
+        return config_from(table), state
     except CheckpointError as error:
         raise (error if str(path) in str(error) else _unknown(path, error)) from error
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
@@ -326,8 +326,8 @@ def _of_before(path: Path) -> CheckpointError:
     )
 
 
-def _config_from(table: dict[str, Any]) -> AnyConfig:
-    """Turn the stored table into a configuration; JSON has lists where we have tuples."""
+def config_from(table: dict[str, Any]) -> AnyConfig:
+    """Turn a stored table into a configuration; JSON has lists where we have tuples."""
     zoom = table.pop("zoom", None)
     if not isinstance(zoom, bool | None):
         raise ValueError(f"zoom cannot be {zoom!r}")

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 MEMORY_POLICIES: Mapping[str, str] = MappingProxyType({"recent": "Recent", "self-sorting": "SelfSorting"})
 """Name of each memory policy, and its class in `tracking.policies`."""
 DEVICES = ("auto", "cpu", "cuda", "mps")
+RUNTIMES = ("torch", "onnx")
+"""What computes the network: PyTorch, or ONNX Runtime."""
 PRECISIONS = ("auto", "float32", "float32-fast", "bfloat16")
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy.typing as npt
 
 from medsam2.checkpoints import load_network, resolve
+from medsam2.errors import InputError
 from medsam2.imaging.volume import Volume
 from medsam2.inference.features import FrameSource
 from medsam2.inference.grid import cut_volume
-from medsam2.inference.options import InferenceOptions
+from medsam2.inference.options import RUNTIMES, InferenceOptions
 from medsam2.inference.runtime import Runtime, start_runtime
 from medsam2.inference.session import Session
 from medsam2.inference.video import VideoSession
@@ -114,17 +115,31 @@ class Predictor:
         return session.result()
 
 
-def load(weights: str | Path = "compact", *, device: str = "auto", precision: str = "auto") -> Predictor:
+def load(
+    weights: str | Path = "compact",
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    runtime: str = "torch",
+) -> Predictor:
     """Load weights by name or file.
 
     Args:
-        weights: `compact` (shipped), an official name (see `medsam2 weights`) or a file.
+        weights: `compact` (shipped), an official name (see `medsam2 weights`) or a file; with the runtime
+            onnx also a folder that `medsam2 export onnx` made.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: `auto`, `float32`, `float32-fast` or `bfloat16`; see `start_runtime`.
+        runtime: `torch`, or `onnx` for ONNX Runtime, which computes on the CPU in float32.
 
     Raises:
         CheckpointError: The weights are missing, damaged or of another network.
-        InputError: There is no such device or precision here.
+        InputError: There is no such device, precision or runtime here.
     """
+    if runtime not in RUNTIMES:
+        raise InputError(f"runtime is {' or '.join(RUNTIMES)}, not {runtime!r}")
+    if runtime == "onnx":
+        from medsam2.inference.onnx.start import start_onnx
+
+        return Predictor(start_onnx(weights, device=device, precision=precision))
     network = load_network(resolve(weights))
     return Predictor(start_runtime(network, device=device, precision=precision))

@@ -18,6 +18,7 @@ import torch
 from medsam2.checkpoints import resolve
 from medsam2.errors import reading
 from medsam2.imaging.replacing import replacing
+from medsam2.inference.onnx.chain import weights_digest
 from medsam2.inference.options import InferenceOptions
 from medsam2.inference.runtime import Runtime
 from medsam2.inference.session import Session
@@ -72,6 +73,8 @@ class Record:
     """Where it was computed, "cpu" or "cuda:0", not what was chosen."""
     precision: str
     """What it was computed in, such as "float32"."""
+    runtime: str = "torch"
+    """What computed it: "torch", or "onnx" for ONNX Runtime."""
     memory: str
     """The memory policy's name."""
     threads: int = field(default_factory=torch.get_num_threads)
@@ -104,6 +107,7 @@ def record_of(
         plane=plane,
         device=str(runtime.device),
         precision=str(runtime.precision).removeprefix("torch."),
+        runtime=runtime.name,
         memory=memory if isinstance(memory, str) else type(memory).__name__,
         num_slices=session.grid.shape[0],
         visited=sum(len(session.object(number).scores()) for number in session.status.objects),
@@ -180,7 +184,7 @@ class RunReport:
             temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-_REPORTED = ("versions", "prompts", "window", "plane", "device", "precision", "memory")
+_REPORTED = ("versions", "prompts", "window", "plane", "device", "precision", "runtime", "memory")
 
 
 def describe_file(path: Path) -> FileFacts:
@@ -206,12 +210,14 @@ def describe_weights(name: str) -> WeightsFacts:
     """Tell which weights were used.
 
     Args:
-        name: Name or file, as the user gave it.
+        name: Name, file or folder of exported parts, as the user gave it.
 
     Raises:
         CheckpointError: They are missing.
         InputError: The file cannot be read.
     """
+    if Path(name).is_dir():
+        return WeightsFacts(name=name, sha256=weights_digest(Path(name)))
     return WeightsFacts(name=name, sha256=describe_file(resolve(name)).sha256)
 
 

@@ -23,6 +23,8 @@ class Runtime:
     network: Network | CompactNetwork
     device: torch.device
     precision: torch.dtype
+    name: str = "torch"
+    """One of `RUNTIMES`."""
 
     @contextmanager
     def computing(self) -> Iterator[None]:
