@@ -15,26 +15,181 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
-from long_objects import Subject, long_objects, subject_of
-from policy_controls import ARMS
 from rich.console import Console
 from rich.table import Table
 
 from medsam2.errors import InputError
-from medsam2.evaluation.cases import read_cases, read_task
+from medsam2.evaluation.cases import XYXY, Task, read_cases, read_task
 from medsam2.evaluation.comparison import estimate_mean, holm, wilcoxon
 from medsam2.evaluation.summary import SHORT_OBJECT
+from medsam2.imaging.geometry import slices_along
+from medsam2.imaging.volume import Volume
 from medsam2.inference.predictor import Predictor, load
 from medsam2.inference.runtime import InferenceOptions
 from medsam2.measure.overlap import dice
-from medsam2.tracking.policies import Policy
+from medsam2.prompts.simulate import tight_box
+from medsam2.synthesis.stack import generate_stack
+from medsam2.tracking.memory import MemoryBank
+from medsam2.tracking.policies import NUM_RECENT, Place, Policy, Recent, Selection, SelfSorting, with_prompts
 
 PIPE_WIDTH = 140
+
+SHAPE = (64, 192, 192)
+SHORTEST = 16  # slices
+LEAST_AREA = 40  # pixels in the slice that is prompted
+PER_STACK = 2
+GAP = 3  # slices that show noise alone
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Subject:
+    """An object to follow."""
+
+    name: str
+    group: str
+    """Kind of object, for tables."""
+    volume: Volume
+    truth: np.ndarray
+    """Boolean `(z, y, x)` along the sliced axis."""
+    key_slice: int
+    box_xyxy: XYXY
+    window: str | tuple[float, float] | None
+    axis: int = 2
+
+
+def subject_of(task: Task) -> Subject:
+    """Turn a case of a list into an object to follow."""
+    return Subject(
+        name=task.case.name,
+        group=f"{task.case.modality} {task.case.target}",
+        volume=task.volume,
+        truth=slices_along(task.truth, task.axis),
+        key_slice=task.case.key_slice,
+        box_xyxy=task.case.box_xyxy,
+        window=task.case.window,
+        axis=task.axis,
+    )
+
+
+def long_objects(seeds: range) -> Iterator[Subject]:
+    """Generate stacks and yield up to two long objects of each.
+
+    The prompt lies on the object's first slice of sufficient size, so that many slices follow. Every other
+    stack is also given with noise in three slices in the middle of the object, as after a movement. Nothing
+    can be found there, and the object must be found again behind them.
+    """
+    for seed in seeds:
+        stack = generate_stack(seed, shape=SHAPE)
+        labels = np.arange(1, int(stack.labels.max()) + 1)
+        areas = np.stack([(stack.labels == label).sum(axis=(1, 2)) for label in labels])
+        lengths = (areas > 0).sum(axis=1)
+        chosen = [i for i in np.argsort(-lengths) if lengths[i] >= SHORTEST and areas[i].max() >= LEAST_AREA]
+        for index in chosen[:PER_STACK]:
+            truth = stack.labels == labels[index]
+            yield _subject(f"generated {seed}.{labels[index]}", stack.look, stack.image, truth, areas[index])
+            if seed % 2:
+                image, seen, left = _spoil(stack.image, truth, areas[index], seed)
+                yield _subject(f"generated {seed}.{labels[index]} gap", "gap", image, seen, left)
+
+
+def _subject(name: str, group: str, image: np.ndarray, truth: np.ndarray, areas: np.ndarray) -> Subject:
+    key_slice = int(np.flatnonzero(areas >= min(LEAST_AREA, areas.max()))[0])
+    return Subject(
+        name=name,
+        group=f"generated, {group}",
+        volume=Volume.from_array(image),
+        truth=truth,
+        key_slice=key_slice,
+        box_xyxy=tight_box(truth[key_slice]).xyxy,
+        window=(0.0, 255.0),
+    )
+
+
+def _spoil(
+    image: np.ndarray, truth: np.ndarray, areas: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Replace three slices in the middle of an object by noise, and take them out of the truth."""
+    image, truth, areas = image.copy(), truth.copy(), areas.copy()
+    filled = np.flatnonzero(areas)
+    start = int(filled[len(filled) // 2])
+    gap = slice(start, start + GAP)
+    image[gap] = np.random.default_rng(seed).integers(0, 256, image[gap].shape, dtype=np.uint8)
+    truth[gap] = False
+    areas[gap] = 0
+    return image, truth, areas
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptOnly:
+    """A control that looks back at the prompted slices alone; pointers stay."""
+
+    compares = False
+
+    def choose(self, bank: MemoryBank, place: Place) -> Selection:
+        return with_prompts(bank, place, [])
+
+    def admit(self, bank: MemoryBank, slice_index: int) -> Collection[int]:
+        return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strided:
+    """The last slice and every n-th one before it, as SAM 2's own option takes them."""
+
+    stride: int
+    compares = False
+
+    def choose(self, bank: MemoryBank, place: Place) -> Selection:
+        last, step = place.slice_index - place.step, place.step
+        newest = (last - step) * step // self.stride * self.stride * step
+        chosen = [last, *(newest - step * self.stride * k for k in range(NUM_RECENT - 1))]
+        return with_prompts(bank, place, [(z, code) for code, z in enumerate(chosen) if z in bank.tracked])
+
+    def admit(self, bank: MemoryBank, slice_index: int) -> Collection[int]:
+        return list(bank.tracked)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomPast:
+    """A control: the last slice and five drawn from those before it, by a seed and the slice's number."""
+
+    seed: int = 0
+    compares = False
+
+    def choose(self, bank: MemoryBank, place: Place) -> Selection:
+        passed = place.passed(bank)
+        last, older = passed[:1], passed[1:]
+        rng = np.random.default_rng((self.seed, place.slice_index, place.step + 1))
+        drawn = rng.permutation(len(older))[: NUM_RECENT - 1]
+        chosen = last + [older[i] for i in sorted(drawn.tolist())]
+        return with_prompts(bank, place, [(z, rank) for rank, z in enumerate(chosen)])
+
+    def admit(self, bank: MemoryBank, slice_index: int) -> Collection[int]:
+        return list(bank.tracked)
+
+
+ARMS: Mapping[str, Policy] = MappingProxyType(
+    {
+        "recent": Recent(),
+        "self-sorting": SelfSorting(),
+        "sorting, 2 recent": SelfSorting(num_recent=2),
+        "sorting, 3 recent": SelfSorting(num_recent=3),
+        "confidence alone": SelfSorting(likeness=0.0, dissimilarity=0.0),
+        "dissimilarity alone": SelfSorting(likeness=0.0, confidence=0.0),
+        "likeness alone": SelfSorting(dissimilarity=0.0, confidence=0.0),
+        "every 2nd slice": Strided(stride=2),
+        "every 3rd slice": Strided(stride=3),
+        "random past": RandomPast(),
+        "prompt only": PromptOnly(),
+    }
+)
+"""The first is what the others are compared with."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from long_objects import GAP, Subject, long_objects
-from memory_policies import ArmScore, compare, main, run_arms
-from policy_controls import ARMS, PromptOnly, RandomPast, Strided
+from memory_policies import (
+    ARMS,
+    GAP,
+    ArmScore,
+    PromptOnly,
+    RandomPast,
+    Strided,
+    Subject,
+    compare,
+    long_objects,
+    main,
+    run_arms,
+)
 from scipy import stats
 
 from medsam2.imaging.volume import Volume
