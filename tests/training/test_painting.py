@@ -175,7 +175,7 @@ def test_a_table_without_a_column_is_refused(tmp_path: Path, columns: str, missi
 
 
 def test_a_table_that_is_not_there_is_said(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"gone\.csv: the table cannot be read"):
+    with pytest.raises(InputError, match=r"gone\.csv: cannot be read"):
         list_maps(tmp_path / "gone.csv", {})
 
 

@@ -98,7 +98,7 @@ def change_as_modality(
     far edge. Anything else is treated as CT.
 
     Args:
-        clip: `(t, y, x)`.
+        clip: `(t, y, x)`, square.
         modality: "CT", "MR", "US" or None.
         rng: Source of chance; the same state makes the same change.
 
@@ -113,7 +113,7 @@ def change_as_modality(
         greys = transform(greys)
     changed = np.asarray(greys)[0]
     if modality == "US" and rng.random() < SHARE:
-        changed = _shade(changed, rng)
+        changed = changed * _shadow(rng, clip.shape[-1]).numpy()
     return (np.clip(changed, 0, 1) * 255).round().astype(np.uint8)
 
 
@@ -154,16 +154,6 @@ def _transforms(modality: str) -> tuple[Callable[[torch.Tensor], torch.Tensor], 
     except ImportError as error:
         raise InputError("augment.by_modality needs MONAI: pip install 'medsam2[train]'") from error
     return tuple(_CHANGES[modality](monai))
-
-
-def _shade(clip: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Darken a strip from some depth down, as behind bone or gas; `(t, y, x)`."""
-    height, width = clip.shape[1:]
-    middle, half = rng.uniform(0, width), width * rng.uniform(0.03, 0.12)
-    across = np.exp(-0.5 * ((np.arange(width) - middle) / half) ** 2)
-    down = np.arange(height) >= height * rng.uniform(0.1, 0.6)
-    shaded: npt.NDArray[np.float32] = clip * (1 - rng.uniform(0.4, 0.9) * down[:, None] * across)
-    return shaded
 
 
 def move(

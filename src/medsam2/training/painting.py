@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -19,6 +17,7 @@ from medsam2.synthesis.label_map import LabelMap, make_label_map
 from medsam2.synthesis.painted import PaintedStack, paint_stack
 from medsam2.training.datasets.contents import whole_numbers
 from medsam2.training.datasets.splits import is_validation_patient
+from medsam2.training.datasets.tables import read_labels, read_lines
 from medsam2.training.stack_files import (
     MANIFEST,
     StackEntry,
@@ -83,15 +82,9 @@ def list_maps(table: Path, weights: Mapping[str, float]) -> tuple[list[MapFile],
     Raises:
         InputError: There is no such table, or it lacks columns.
     """
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            columns = set(reader.fieldnames or ())
-            rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{table}: the table cannot be read: {error}") from error
+    columns, rows = read_lines(table)
     is_mask = "mask" in columns
-    missing = sorted(set(MASK_COLUMNS if is_mask else MAP_COLUMNS) - columns)
+    missing = sorted(set(MASK_COLUMNS if is_mask else MAP_COLUMNS) - set(columns))
     if missing:
         raise InputError(
             f"{table}: line 1: the column {missing[0]} is missing; a table of maps has the columns "
@@ -99,7 +92,7 @@ def list_maps(table: Path, weights: Mapping[str, float]) -> tuple[list[MapFile],
         )
     maps: list[MapFile] = []
     problems: list[str] = []
-    for line, row in rows:
+    for line, row in enumerate(rows, start=2):
         try:
             found = _map_of_row(row, table, line, weights)
         except InputError as error:
@@ -121,7 +114,8 @@ def _map_of_row(
     weight = float(np.prod([factor for part, factor in weights.items() if part in name]))
     if weight == 0:
         return None
-    names = _names(row.get("labels") or "{}", where)
+    labels = row.get("labels") or ""
+    names = () if labels == "{}" else tuple(read_labels(labels, where).names.items())
     if is_mask and not (_is_for_training(row, where) and len(names) >= FEWEST_MASK_LABELS):
         return None
     path = table.parent / file
@@ -141,15 +135,6 @@ def _is_for_training(row: Mapping[str, str | None], where: str) -> bool:
     if not row["patient"]:
         raise InputError(f"{where}: patient is empty, so the mask may be one to validate on")
     return not is_validation_patient(row["patient"])
-
-
-def _names(text: str, where: str) -> tuple[tuple[int, str], ...]:
-    try:
-        return tuple((int(value), str(name)) for value, name in json.loads(text).items())
-    except (ValueError, AttributeError) as error:
-        raise InputError(
-            f'{where}: labels is no JSON object of values and names such as {{"1": "liver"}}: {text[:60]!r}'
-        ) from error
 
 
 def check_maps(maps: Sequence[MapFile]) -> tuple[list[MapFile], list[str]]:

@@ -47,7 +47,7 @@ def read_row(cells: Mapping[str, str], where: str, base: Path, options: ReadOpti
     image, mask = (_existing(cells[what], what, base, where) for what in ("image", "mask"))
     kind = _kind(cells["kind"], where)
     axis = _axis(cells.get("axis", ""), kind, where)
-    labels = _labels(cells.get("labels", ""), where)
+    labels = read_labels(cells.get("labels", ""), where)
     return LabelledScan(
         name=cells.get("name") or stem_of(image),
         image=image,
@@ -100,8 +100,12 @@ def _window(text: str, where: str) -> tuple[float, float] | None:
     return lower, upper
 
 
-def _labels(text: str, where: str) -> LabelTable:
-    """Read {"1": "liver", ...}: value -> name, and the values called "ignore"."""
+def read_labels(text: str, where: str) -> LabelTable:
+    """Read a cell {"1": "liver", ...}: value -> name, and the values called "ignore".
+
+    Raises:
+        InputError: It is no such JSON, or names no value above 0; the message begins with `where`.
+    """
     if not text:
         return LabelTable()
     try:
@@ -148,19 +152,11 @@ def read_table(path: Path, options: ReadOptions) -> DataSet:
         InputError: A column is missing, a row lacks its image, or a split or modality is not known. In a
             table with a column `kind`, such a row is left out and its sentence is in `DataSet.row_errors`.
     """
-    text, delimiter = delimited(
-        read_text(path, most_bytes=LARGEST_LIST_BYTES, limit="lists of scans have", is_table=True)
-    )
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else delimiter
-    try:
-        reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)
-        lines = list(reader)
-    except csv.Error as error:
-        raise InputError(f"{path}: is no table: {error}") from error
-    columns = _columns(list(reader.fieldnames or ()), path)
+    header, lines = read_lines(path)
+    columns = _columns(header, path)
     patient_column = columns.get("patient")
     if options.patient is not None:
-        patient_column = options.patient if options.patient in (reader.fieldnames or ()) else None
+        patient_column = options.patient if options.patient in header else None
     base = path.parent if options.base is None else options.base
     # A cell that is empty leaves the patient to the name of the file.
     naming = options if patient_column is None else ReadOptions()
@@ -193,6 +189,23 @@ def read_table(path: Path, options: ReadOptions) -> DataSet:
             )
         )  # fmt: skip
     return DataSet(layout="table", root=base, scans=tuple(scans), gaps=tuple(gaps), row_errors=row_errors)
+
+
+def read_lines(path: Path) -> tuple[list[str], list[dict[str, str | None]]]:
+    """Read a table as spreadsheets save it: the names of its columns, and its lines by column.
+
+    Raises:
+        InputError: It cannot be read, or is no table.
+    """
+    text, delimiter = delimited(
+        read_text(path, most_bytes=LARGEST_LIST_BYTES, limit="lists of scans have", is_table=True)
+    )
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else delimiter
+    try:
+        reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)
+        return list(reader.fieldnames or ()), list(reader)
+    except csv.Error as error:
+        raise InputError(f"{path}: is no table: {error}") from error
 
 
 def _columns(header: list[str], path: Path) -> dict[str, str]:
