@@ -6,7 +6,8 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -143,9 +144,8 @@ def diameters(slices: Iterable[np.ndarray], pixel_mm: tuple[float, float] | np.n
     """
     to_mm = _as_matrix(pixel_mm)
     outlines = ((index, _outline_mm(plane, to_mm)) for index, plane in enumerate(slices) if plane.any())
-    longest = max(
-        ((*_longest(outline), index, outline) for index, outline in outlines), key=_length, default=None
-    )
+    candidates = ((*_longest(outline), index, outline) for index, outline in outlines)
+    longest = max(candidates, key=itemgetter(0), default=None)
     if longest is None:
         return None
     length, ends, index, outline = longest
@@ -162,6 +162,7 @@ def _measure(one: LabelledObject, labels: Volume, image: Volume | None, axis: in
     mask = labels.array[one.box] == one.label
     num_voxels = int(np.count_nonzero(mask))
     slices = slices_along(mask, axis)
+    z, y, x = one.box
     return ObjectStatistics(
         label=one.label,
         name=one.name,
@@ -169,16 +170,11 @@ def _measure(one: LabelledObject, labels: Volume, image: Volume | None, axis: in
         volume_ml=volume_ml(num_voxels, labels.affine),
         surface_mm2=smooth(surface_of(mask, labels.affine)).area_mm2,
         num_slices=int(np.count_nonzero(slices.any(axis=(1, 2)))),
-        min_xyz=_triple(part.start for part in one.box),
-        max_xyz=_triple(part.stop - 1 for part in one.box),
+        min_xyz=(x.start, y.start, z.start),
+        max_xyz=(x.stop - 1, y.stop - 1, z.stop - 1),
         diameters=_placed(slices, one.box, labels, axis),
         intensities=None if image is None else _intensities(image.array[one.box][mask]),
     )
-
-
-def _triple(values_zyx: Iterable[int]) -> tuple[int, int, int]:
-    z, y, x = values_zyx
-    return x, y, z
 
 
 def _placed(slices: np.ndarray, box: tuple[slice, ...], labels: Volume, axis: int) -> Diameters | None:
@@ -189,19 +185,15 @@ def _placed(slices: np.ndarray, box: tuple[slice, ...], labels: Volume, axis: in
     starts = [part.start for part in box]
     first = starts.pop(2 - axis)
     y_first, x_first = starts
-    return Diameters(
-        slice_index=found.slice_index + first,
-        long=_shifted(found.long, x_first, y_first),
-        short=_shifted(found.short, x_first, y_first),
+    long, short = (
+        replace(
+            line,
+            start_xy=(line.start_xy[0] + x_first, line.start_xy[1] + y_first),
+            end_xy=(line.end_xy[0] + x_first, line.end_xy[1] + y_first),
+        )
+        for line in (found.long, found.short)
     )
-
-
-def _shifted(line: Axis, x: int, y: int) -> Axis:
-    return Axis(
-        length_mm=line.length_mm,
-        start_xy=(line.start_xy[0] + x, line.start_xy[1] + y),
-        end_xy=(line.end_xy[0] + x, line.end_xy[1] + y),
-    )
+    return Diameters(slice_index=found.slice_index + first, long=long, short=short)
 
 
 def _intensities(values: np.ndarray) -> Intensities | None:
@@ -261,10 +253,6 @@ def _longest(outline: np.ndarray) -> tuple[float, np.ndarray]:
     return float(gaps[start, end]), outline[[start, end]]
 
 
-def _length(found: tuple[float, np.ndarray, int, np.ndarray]) -> float:
-    return found[0]
-
-
 def _across(outline: np.ndarray, direction: np.ndarray) -> np.ndarray:
     """Both ends (2, 2), in mm, of the longest chord of a convex outline at right angles to a direction.
 
@@ -307,9 +295,8 @@ def write_statistics(statistics: Sequence[ObjectStatistics], path: Path) -> None
     """
     suffix = path.suffix.lower()
     if suffix == ".json":
-        text = (
-            json.dumps({"objects": [asdict(one) for one in statistics]}, indent=2, ensure_ascii=False) + "\n"
-        )
+        objects = [asdict(one) for one in statistics]
+        text = json.dumps({"objects": objects}, indent=2, ensure_ascii=False) + "\n"
     elif suffix == ".csv":
         text = _table(statistics)
     else:

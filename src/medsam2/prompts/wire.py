@@ -1,8 +1,9 @@
-"""One entry of a prompt file, a row of a table or an object of JSON: its keys, its values, its faults."""
+"""Read and check one entry of a prompt file: a row of a table or an object of JSON."""
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -49,21 +50,22 @@ MAX_RECIST_POINTS = 16
 
 @dataclass(frozen=True)
 class Entry:
-    """Keys under their first names, with the place they stand in; empty values are left out."""
+    """An entry by its usual keys; empty values are left out."""
 
     where: str
+    """File, and row or object: the beginning of a message about it."""
     values: Mapping[str, object]
     names: Mapping[str, str]
-    """The keys' names as the file has them, for messages."""
+    """Usual key -> the key in the file, for messages."""
 
     @classmethod
     def of(cls, where: str, raw: Mapping[str, object], *, allowed: Sequence[str] = ()) -> Entry:
-        """Take the keys of an entry in.
+        """Read the keys of an entry.
 
         Args:
-            where: Where it stands.
-            raw: As the file has it.
-            allowed: The keys that have a meaning here; all but `prompts` if not given.
+            where: File, and row or object.
+            raw: Keys and values as the file has them.
+            allowed: The usual keys that may be there; all but `prompts` if not given.
 
         Raises:
             PromptError: A key is unknown, or two of them mean the same.
@@ -86,13 +88,14 @@ class Entry:
         return key in self.values
 
     def refuse(self, key: str, wanted: str) -> NoReturn:
-        """Say that a value cannot be, and what would do.
+        """Say that a value is wrong, and what would be right.
 
         Raises:
             PromptError: Always.
         """
-        shown = _shown(self.values[key])
-        hint = comma_hint(self.values[key])
+        shown, hint = repr(self.values[key]), comma_hint(self.values[key])
+        if len(shown) > _SHOWN_LENGTH:
+            shown = f"{shown[: _SHOWN_LENGTH - 3]}..."
         raise PromptError(f"{self.where}, {self.names[key]}: {shown} is not usable; give {wanted}{hint}")
 
     def text(self, key: str) -> str | None:
@@ -108,12 +111,11 @@ class Entry:
         """A whole number, None if there is none."""
         if key not in self:
             return None
-        wanted = "a whole number" + ("" if low is None else f" from {low}")
         number = number_in(self.values[key])
-        if number is None or not number.is_integer():
-            self.refuse(key, wanted + ("" if high is None else f" to {high}"))
-        if (low is not None and number < low) or (high is not None and number > high):
-            self.refuse(key, wanted + ("" if high is None else f" to {high}"))
+        lowest, highest = -math.inf if low is None else low, math.inf if high is None else high
+        if number is None or not number.is_integer() or not lowest <= number <= highest:
+            limits = ("" if low is None else f" from {low}") + ("" if high is None else f" to {high}")
+            self.refuse(key, f"a whole number{limits}")
         return int(number)
 
     def numbers(self, key: str, counts: Sequence[int], wanted: str) -> list[float] | None:
@@ -152,15 +154,15 @@ def object_number(entry: Entry) -> int | None:
 
 
 def statement_of(entry: Entry, *, folder: Path, slice_offset: int = 0) -> Statement:
-    """Read what an entry says about a slice.
+    """Read the prompt of an entry.
 
     Args:
         entry: The entry.
-        folder: Where the names of mask files start from.
-        slice_offset: Number of the image's first slice, where the entry gives none.
+        folder: Names of mask files are relative to it.
+        slice_offset: Number of the image's first slice, if the entry gives none.
 
     Raises:
-        PromptError: A value cannot be, or the entry says nothing.
+        PromptError: A value is wrong, or there is no prompt.
     """
     box, points = _box(entry), _points(entry)
     line, mask = _line(entry), _mask(entry, folder)
@@ -209,8 +211,9 @@ def _box(entry: Entry) -> Box | None:
 
 
 def _points(entry: Entry) -> tuple[Point, ...]:
-    if "point_x" in entry or "point_y" in entry:
-        if "points" in entry or not ("point_x" in entry and "point_y" in entry):
+    num_coordinates = ("point_x" in entry) + ("point_y" in entry)
+    if num_coordinates:
+        if "points" in entry or num_coordinates < 2:
             raise PromptError(f"{entry.where}: a point is point_x and point_y; several are points")
         x, y = (entry.number(key, "a number of pixels") for key in ("point_x", "point_y"))
         label = entry.whole("point_label", low=0, high=1)
@@ -300,8 +303,3 @@ def _pointed(value: object) -> list[object] | None:
 def _instead(name: str, known: Sequence[str]) -> str:
     close = get_close_matches(name.lower(), known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; keys are {', '.join(known)}"
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHOWN_LENGTH else f"{text[: _SHOWN_LENGTH - 3]}..."
