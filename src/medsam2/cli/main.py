@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from types import MappingProxyType
 
@@ -17,40 +16,26 @@ PROGRAM = "medsam2"
 NOTICE = "research software, not a medical device"
 
 
-@dataclass(frozen=True)
-class Subcommand:
-    """Where a subcommand is, and its line in `--help`, which is shown without importing it."""
-
-    target: str
-    """`module:attribute` of a click command."""
-    summary: str
-    """First sentence of the command's help."""
-
-
-SUBCOMMANDS: Mapping[str, Subcommand] = MappingProxyType(
+SUBCOMMANDS: Mapping[str, str] = MappingProxyType(
     {
-        "segment": Subcommand("medsam2.cli.segment:segment", "Segment a structure from a prompt on a slice."),
-        "batch": Subcommand(
-            "medsam2.cli.batch:batch", "Segment a table of cases; a stopped run can be resumed."
-        ),
-        "video": Subcommand("medsam2.cli.video:video", "Follow a structure through a video."),
-        "demo": Subcommand("medsam2.cli.demo:demo", "Segment a real scan and a generated one."),
-        "evaluate": Subcommand("medsam2.cli.evaluate:evaluate", "Measure masks against reference masks."),
-        "bench": Subcommand("medsam2.cli.bench:bench", "Measure speed and memory on this machine."),
-        "train": Subcommand("medsam2.cli.train:train", "Train a network from a recipe."),
-        "rounds": Subcommand(
-            "medsam2.cli.rounds:rounds", "Fine-tune on corrected masks and propose masks for the next scans."
-        ),
-        "data": Subcommand("medsam2.cli.data:data", "Check labelled scans and prepare them for training."),
-        "project": Subcommand("medsam2.cli.project:project", "Manage a folder of scans that people label."),
-        "serve": Subcommand("medsam2.cli.serve:serve", "Serve segmentation over HTTP."),
-        "annotate": Subcommand(
-            "medsam2.cli.annotate:annotate", "Segment the scans of a folder on a page in the browser."
-        ),
-        "export": Subcommand("medsam2.cli.export:export", "Export a model for another serving platform."),
-        "weights": Subcommand("medsam2.cli.weights:weights", "List, download and describe weights."),
+        "segment": "Segment a structure from a prompt on a slice.",
+        "batch": "Segment a table of cases; a stopped run can be resumed.",
+        "video": "Follow a structure through a video.",
+        "demo": "Segment a real scan and a generated one.",
+        "evaluate": "Measure masks against reference masks.",
+        "bench": "Measure speed and memory on this machine.",
+        "train": "Train a network from a recipe.",
+        "rounds": "Fine-tune on corrected masks and propose masks for the next scans.",
+        "data": "Check labelled scans and prepare them for training.",
+        "project": "Manage a folder of scans that people label.",
+        "serve": "Serve segmentation over HTTP.",
+        "annotate": "Segment the scans of a folder on a page in the browser.",
+        "export": "Export a model for another serving platform.",
+        "weights": "List, download and describe weights.",
     }
 )
+"""Name of a subcommand -> first sentence of its help, so that `medsam2 --help` imports none. The command
+`NAME` is in `cli/NAME.py`."""
 
 
 class LazyGroup(click.Group):
@@ -67,15 +52,14 @@ class LazyGroup(click.Group):
         """Import a subcommand."""
         if cmd_name not in SUBCOMMANDS:
             return None
-        module, _, attribute = SUBCOMMANDS[cmd_name].target.partition(":")
-        command = getattr(import_module(module), attribute)
+        command = getattr(import_module(f"medsam2.cli.{cmd_name}"), cmd_name)
         assert isinstance(command, click.Command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of subcommands from the table."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, command.summary) for name, command in SUBCOMMANDS.items()])
+            formatter.write_dl(list(SUBCOMMANDS.items()))
 
 
 def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -92,13 +76,9 @@ def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.option(
-    "--version",
-    is_flag=True,
-    expose_value=False,
-    is_eager=True,
-    callback=_show_version,
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version,
     help="Show the version.",
-)
+)  # fmt: skip
 @click.option("-v", "--verbose", count=True, help="Show progress messages; -vv also shows details.")
 @click.pass_context
 def command_line(ctx: click.Context, verbose: int) -> None:

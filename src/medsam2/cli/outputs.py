@@ -1,4 +1,4 @@
-"""What a segmentation leaves behind: the label file, a file for each object, pictures, measurements."""
+"""The files that a segmentation writes: labels, a file for each object, pictures, measurements."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ output_options = grouped(
     ),
     click.option(
         "--output-type", type=click.Choice(KINDS),
-        help="Form of the mask; what its name ends in says so if not given.",
+        help="File format of the mask; taken from the end of its name if not given.",
     ),
     click.option(
         "--source", type=click.Path(path_type=Path), metavar="SERIES",
@@ -52,11 +52,11 @@ output_options = grouped(
     ),
     click.option(
         "--per-object", is_flag=True,
-        help="Also write each object by itself, overlaps included: MASK_NAME or MASK_NUMBER.",
+        help="Also write a file for each object, with overlaps: MASK_NAME or MASK_NUMBER.",
     ),
     click.option(
         "--preview", type=click.Path(path_type=Path),
-        help="Also write a picture (PNG), of the first object or with --per-object of each.",
+        help="Also write a picture (PNG) of the first object; with --per-object, one of each.",
     ),
     click.option(
         "--statistics", type=click.Path(path_type=Path), metavar="FILE",
@@ -64,7 +64,7 @@ output_options = grouped(
     ),
     click.option(
         "--report", type=click.Path(path_type=Path), metavar="FILE",
-        help="Also tell how it was made, as .json: versions, weights, files, prompts, time.",
+        help="Also write how the mask was made, as .json: versions, weights, files, prompts, time.",
     ),
 )  # fmt: skip
 
@@ -135,7 +135,7 @@ def check_places(options: OutputOptions, image: Path) -> None:
     mask = mask_path(options, image)
     check_labels_output(mask, options.output_type, options.source or image)
     if options.per_object and kind_of(mask, options.output_type) == "stl":
-        raise InputError("an STL file holds one object anyway; leave --per-object away")
+        raise InputError("an STL file holds one object anyway; leave out --per-object")
     if options.statistics is not None:
         require_skimage()
     others = {
@@ -174,10 +174,10 @@ def plan_outputs(
         first = next(iter(names))
         is_each = options.per_object and len(names) > 1
         pictures = _named(options.preview, names) if is_each else {first: options.preview}
-    others = [path for path in (options.statistics, options.report) if path is not None]
-    taken = {path.resolve() for path in inputs}
-    for path in (mask, *masks.values(), *pictures.values(), *others):
-        if path.resolve() in taken:
+    tables = {"--statistics": options.statistics, "--report": options.report}
+    read = {path.resolve() for path in inputs}
+    for path in (mask, *masks.values(), *pictures.values(), *tables.values()):
+        if path is not None and path.resolve() in read:
             raise InputError(f"{path}: is an input, which is never written over; name another file with -o")
     titles = {number: name or f"object {number}" for number, name in names.items()}
     _check_apart(
@@ -185,14 +185,10 @@ def plan_outputs(
             "the mask": mask,
             **{f"the mask of {number}, {titles[number]}": path for number, path in masks.items()},
             **{f"the picture of {number}, {titles[number]}": path for number, path in pictures.items()},
-            **{option: path for option, path in _tables(options).items() if path is not None},
+            **{option: path for option, path in tables.items() if path is not None},
         }
     )
     return OutputPlan(options=options, mask=mask, masks=masks, pictures=pictures)
-
-
-def _tables(options: OutputOptions) -> dict[str, Path | None]:
-    return {"--statistics": options.statistics, "--report": options.report}
 
 
 def _check_apart(named: Mapping[str, Path]) -> None:

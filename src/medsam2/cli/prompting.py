@@ -1,4 +1,4 @@
-"""What to segment, as options of a command: a prompt in the command line, a file of prompts, a rough mask."""
+"""The options that say what to segment: a prompt on one slice, a file of prompts, or a rough mask."""
 
 from __future__ import annotations
 
@@ -44,64 +44,66 @@ prompt_options = grouped(
     "prompts",
     PromptOptions,
     heading("Prompt"),
-    click.option("--slice", "slice_index", type=int, metavar="K", help="Slice the prompt lies in, from 0."),
+    click.option("--slice", "slice_index", type=int, metavar="K", help="Slice of the prompt, from 0."),
     click.option("--box", type=float, nargs=4, metavar="X0 Y0 X1 Y1", help="Box in pixels of the slice."),
     click.option(
         "--point", "points", type=(float, float, int), multiple=True, metavar="X Y LABEL",
-        help="Click: 1 inside, 0 outside. Several are possible.",
+        help="Click; LABEL is 1 inside and 0 outside the object. May be repeated.",
     ),
-    click.option("--mask", type=click.Path(path_type=Path), help="Mask file; its slice K is the prompt."),
+    click.option("--mask", type=click.Path(path_type=Path), help="Mask file whose slice K is the prompt."),
     click.option(
         "--recist", type=float, nargs=4, metavar="X0 Y0 X1 Y1",
         help="Both ends of the longest diameter on slice K.",
     ),
     click.option(
         "--prompts", type=click.Path(path_type=Path), metavar="FILE",
-        help="Prompts for any number of objects: JSON, CSV or DeepLesion's table.",
+        help="File with prompts for any number of objects: JSON, CSV or DeepLesion's table.",
     ),
     click.option(
         "--from-mask", type=click.Path(path_type=Path), metavar="FILE",
-        help="Rough mask: each label is an object, prompted where it is largest.",
+        help="Rough mask. Each label is an object, and its largest slice is the prompt.",
     ),
     click.option(
         "--from-mask-as", type=click.Choice(DRAWINGS),
-        help="Take its outline (the default), its box, or the diameter drawn in it.",
+        help="What a label of --from-mask shows: the outline of the object (default), a box around it, or "
+        "its longest diameter.",
     ),
     click.option(
         "--mask-label", "mask_labels", multiple=True, metavar="N|NAME",
-        help="Take this label of --mask or --from-mask only, by value or name. Several with --from-mask.",
+        help="Take only this label of --mask or --from-mask, by value or name. May be repeated with "
+        "--from-mask.",
     ),
 )  # fmt: skip
 
 
 def check_prompts(options: PromptOptions) -> None:
-    """Refuse what does not say what to segment, or says it in two ways, before any file is read.
+    """Check that the options say what to segment, and only in one way, before any file is read.
 
     Raises:
-        PromptError: See above.
+        PromptError: They do not.
     """
-    typed = {
+    on_slice = {
         "--box": options.box is not None,
         "--point": bool(options.points),
         "--mask": options.mask is not None,
         "--recist": options.recist is not None,
     }
-    here = [name for name, is_given in typed.items() if is_given]
-    files = {"--prompts": options.prompts, "--from-mask": options.from_mask}
-    named = [name for name, path in files.items() if path is not None]
-    if not here and not named:
+    parts = [name for name, is_given in on_slice.items() if is_given]
+    whole_files = {"--prompts": options.prompts, "--from-mask": options.from_mask}
+    files = [name for name, path in whole_files.items() if path is not None]
+    if not parts and not files:
         raise PromptError(
             "say what to segment: --box X0 Y0 X1 Y1, --point X Y 1, --mask FILE or --recist X0 Y0 X1 Y1 "
             "on --slice K, or --prompts FILE, or --from-mask FILE"
         )
-    if len(named) > 1 or (named and here):
-        raise PromptError(f"{' and '.join([*here, *named])} say the same thing twice; give one of them")
-    if named and options.slice_index is not None:
-        raise PromptError(f"{named[0]} names its slices itself; leave --slice away")
-    if here and options.slice_index is None:
-        raise PromptError(f"say on which slice the {here[0]} lies: --slice K, counted from 0")
+    if len(files) > 1 or (files and parts):
+        raise PromptError(f"{' and '.join([*parts, *files])} say the same thing twice; give one of them")
+    if files and options.slice_index is not None:
+        raise PromptError(f"{files[0]} names its slices itself; leave out --slice")
+    if parts and options.slice_index is None:
+        raise PromptError(f"say on which slice the {parts[0]} lies: --slice K, counted from 0")
     if options.recist is not None and (options.box is not None or options.mask is not None):
-        raise PromptError("--recist makes a box of its own; give it with --point or alone")
+        raise PromptError("--recist makes a box itself; give it alone or with --point")
     if options.mask_labels and options.mask is None and options.from_mask is None:
         raise PromptError("--mask-label chooses a label of a mask; give it with --mask or --from-mask FILE")
     if len(options.mask_labels) > 1 and options.mask is not None:
@@ -113,23 +115,23 @@ def check_prompts(options: PromptOptions) -> None:
 def find_objects(
     options: PromptOptions, image: Path, window: str | tuple[float, float] | None, grid: SliceGrid
 ) -> Objects:
-    """Find the objects and their prompts in the volume.
+    """Find the objects and their prompts.
 
     Args:
         options: As they are given.
         image: The volume's file.
-        window: That is given, if one is.
-        grid: The volume.
+        window: The value of --window.
+        grid: The slices of the volume.
 
     Raises:
-        InputError: A file cannot be read, or what it says cannot be.
+        InputError: A file cannot be read, or a prompt in it is wrong.
     """
     from medsam2.inference.prompting import Objects, objects_in_mask, objects_of
     from medsam2.prompts.files import read_prompts
 
     if options.prompts is not None:
-        said = read_prompts(options.prompts, image=image, num_slices=grid.shape[0])
-        objects = objects_of(said, options.prompts, grid)
+        prompts = read_prompts(options.prompts, image=image, num_slices=grid.shape[0])
+        objects = objects_of(prompts, options.prompts, grid)
         if window is None and len(objects.windows) > 1:
             try:
                 objects.window()
@@ -139,11 +141,11 @@ def find_objects(
     if options.from_mask is not None:
         drawn_as = options.from_mask_as or DRAWINGS[0]
         return objects_in_mask(options.from_mask, grid, drawn_as=drawn_as, wanted=options.mask_labels)
-    return Objects(prompts={1: [_typed(options, grid)]})
+    return Objects(prompts={1: [_prompt_on_slice(options, grid)]})
 
 
-def _typed(options: PromptOptions, grid: SliceGrid) -> Prompt:
-    """The prompt that stands in the command line itself."""
+def _prompt_on_slice(options: PromptOptions, grid: SliceGrid) -> Prompt:
+    """Make a prompt of --slice with --box, --point, --mask and --recist."""
     from medsam2.inference.prompting import slice_of_mask
     from medsam2.prompts.statements import RecistLine, box_around
     from medsam2.prompts.types import check_slice, prompt_from
@@ -156,8 +158,7 @@ def _typed(options: PromptOptions, grid: SliceGrid) -> Prompt:
         box = box_around(line, shape_yx=grid.shape[1:], pixel_mm=grid.in_plane_mm).xyxy
     mask = None
     if options.mask is not None:
-        drawn = slice_of_mask(options.mask, grid, options.slice_index, options.mask_labels)
-        mask = drawn.array
+        mask = slice_of_mask(options.mask, grid, options.slice_index, options.mask_labels).array
     return prompt_from(
         options.slice_index,
         box=box,

@@ -32,12 +32,12 @@ _DEFLATED = "1.2.840.10008.1.2.1.99"
 _PREAMBLE_SIZE = 128
 _MARK = b"DICM"
 # Files from before the preamble became a rule begin with group 2 or 8, little endian.
-_OLD_STARTS = (
-    b"\x02\x00\x00\x00",
-    b"\x08\x00\x00\x00",
-    b"\x08\x00\x01\x00",
-    b"\x08\x00\x05\x00",
-    b"\x08\x00\x08\x00",
+_OLD_STARTS = tuple(map(bytes, ((2, 0, 0, 0), (8, 0, 0, 0), (8, 0, 1, 0), (8, 0, 5, 0), (8, 0, 8, 0))))
+
+
+_DAMAGE = (
+    *(AttributeError, EOFError, LookupError, OverflowError, RuntimeError, TypeError, ValueError),
+    struct.error,
 )
 
 
@@ -45,18 +45,7 @@ def damage(*others: type[Exception]) -> tuple[type[Exception], ...]:
     """Return what pydicom and its decoders raise for a file that breaks the standard."""
     from pydicom.errors import BytesLengthException
 
-    return (
-        AttributeError,
-        EOFError,
-        LookupError,
-        OverflowError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-        struct.error,
-        BytesLengthException,
-        *others,
-    )
+    return (*_DAMAGE, BytesLengthException, *others)
 
 
 @contextmanager

@@ -25,6 +25,8 @@ _SUFFIX = ".npy"
 _NUM_CHANNELS = 3
 _LARGEST_DIM = 1 << 48
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+# A header is parsed as Python; this is what damaged ones raise.
+_NOT_PYTHON = (ValueError, TypeError, LookupError, SyntaxError, tokenize.TokenError)
 _PICKLE_RULE = "holds Python objects (a pickle), which can run code and are never read"
 
 
@@ -76,19 +78,8 @@ def _parse(stream: IO[bytes], key: str, path: Path) -> tuple[tuple[int, ...], bo
         if dtype.itemsize == 0 or dtype.subdtype is not None:
             raise ValueError(f"no number is of the type {dtype}")
         return shape, is_fortran, dtype
-    except (
-        ValueError,
-        TypeError,
-        LookupError,
-        SyntaxError,
-        tokenize.TokenError,
-    ) as error:  # parsed as Python
+    except _NOT_PYTHON as error:
         raise UnsupportedFormat(f"{path}: the array {key!r} is damaged: {in_a_line(error)}") from error
-
-
-def _header(archive: zipfile.ZipFile, key: str, path: Path) -> tuple[tuple[int, ...], bool, np.dtype]:
-    with archive.open(f"{key}{_SUFFIX}") as stream:
-        return _parse(stream, key, path)
 
 
 def _read_array(archive: zipfile.ZipFile, key: str, path: Path) -> np.ndarray:
@@ -100,13 +91,8 @@ def _read_array(archive: zipfile.ZipFile, key: str, path: Path) -> np.ndarray:
             raise UnsupportedFormat(f"{path}: {key!r} {_PICKLE_RULE}; save it as an array of numbers")
         offset = stream.tell()
         num_bytes = math.prod(shape) * dtype.itemsize
-        check_claim(
-            path,
-            shape,
-            num_bytes,
-            offset + num_bytes,
-            min(entry.file_size, entry.compress_size * LARGEST_RATIO),
-        )
+        num_available = min(entry.file_size, entry.compress_size * LARGEST_RATIO)
+        check_claim(path, shape, num_bytes, offset + num_bytes, num_available)
         if is_fortran or len(shape) != 3 or num_bytes == 0:
             flat = np.frombuffer(stream.read(num_bytes), dtype)
             return flat.reshape(shape, order="F" if is_fortran else "C").astype(dtype.newbyteorder("="))
@@ -134,7 +120,8 @@ def _as_slices(array: np.ndarray, path: Path) -> np.ndarray:
 def _spacing(archive: zipfile.ZipFile, path: Path) -> tuple[float, float, float] | None:
     if _SPACING_KEY not in _keys(archive):
         return None
-    shape, _, dtype = _header(archive, _SPACING_KEY, path)
+    with archive.open(f"{_SPACING_KEY}{_SUFFIX}") as stream:
+        shape, _, dtype = _parse(stream, _SPACING_KEY, path)
     what = f"{path}: {_SPACING_KEY!r} is three positive numbers (x, y, z) in mm"
     if math.prod(shape) != 3 or dtype.kind not in "iufO":
         raise GeometryError(f"{what}, not {dtype} of shape {shape}")
