@@ -15,9 +15,8 @@ from PIL import Image
 
 from medsam2.errors import InputError
 from medsam2.evaluation.cases import read_task
-from medsam2.evaluation.experiment import Arm, Masks, conclude, run_arms_of
+from medsam2.evaluation.experiment import Arm, Masks, conclude, describe_run, run_arms_of
 from medsam2.evaluation.page import choose_cases, volume_agreement
-from medsam2.evaluation.provenance import describe_run
 from medsam2.evaluation.report import prepare_folder, publish
 from medsam2.evaluation.simulated_user import RunOptions
 

@@ -11,10 +11,9 @@ import pytest
 
 from medsam2.errors import InputError
 from medsam2.training.datasets.checking import CheckLimits, check_scan, check_scans
-from medsam2.training.datasets.labels import label_table, layers_of
 from medsam2.training.datasets.layouts import read_data_set
 from medsam2.training.datasets.prepare import prepare
-from medsam2.training.datasets.scan import DataSet, ReadOptions
+from medsam2.training.datasets.scan import DataSet, ReadOptions, label_table, layers_of
 from medsam2.training.datasets.stacks import PrepareOptions, cut
 from medsam2.training.datasets.summary import summarise
 

@@ -25,8 +25,7 @@ from medsam2.errors import InputError
 
 if TYPE_CHECKING:
     from medsam2.evaluation.cost import TimeModel
-    from medsam2.evaluation.experiment import Arm, Experiment
-    from medsam2.evaluation.provenance import Provenance
+    from medsam2.evaluation.experiment import Arm, Experiment, Provenance
     from medsam2.evaluation.runner import CaseResult
     from medsam2.evaluation.simulated_user import RunOptions
     from medsam2.evaluation.summary import Summary
@@ -249,7 +248,7 @@ def _classical_arm(predictor: str, options: RunOptions) -> Arm:
 
 def _prepare(folder: Path, cases: Path, networks: Sequence[_Network], arms: Sequence[Arm]) -> Provenance:
     """Make the report's folder and describe the run."""
-    from medsam2.evaluation.provenance import describe_run
+    from medsam2.evaluation.experiment import describe_run
     from medsam2.evaluation.report import prepare_folder
 
     prepare_folder(folder)

@@ -1,21 +1,31 @@
-"""Run one or two methods on the same cases, compare them, and list what a reader must not conclude."""
+"""Run one or two methods on the same cases, compare them, and say how it was done and what its limits are."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import numpy as np
+import torch
 
+from medsam2.checkpoints import file_digest, resolve
 from medsam2.evaluation.cases import Case, is_by_hand
 from medsam2.evaluation.comparison import MIN_CLUSTERS, Difference, cluster_of, compare_runs
 from medsam2.evaluation.cost import CostSummary, TimeModel, annotation_cost
-from medsam2.evaluation.provenance import Provenance
 from medsam2.evaluation.runner import CaseResult, run_cases
 from medsam2.evaluation.simulated_user import RunOptions, Segmenter
 from medsam2.imaging.labels import from_run_lengths, run_lengths
 from medsam2.measure.overlap import dice
+
+PACKAGES = ("medsam2", "torch", "numpy", "scipy", "monai", "SimpleITK", "matplotlib")
+_CPU_FACTS = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,6 +58,25 @@ class Masks:
     def get(self, result: CaseResult) -> np.ndarray:
         """Return the mask of a result, bool `(z, y, x)`."""
         return from_run_lengths(*self.kept[result.name, result.repeat])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Facts for whoever wants to have the numbers again."""
+
+    command: str
+    """As it would be typed."""
+    started: str
+    """Date and time in UTC, ISO 8601."""
+    versions: Mapping[str, str]
+    """Of Python and the packages that took part."""
+    machine: Mapping[str, str]
+    code: str
+    """SHA-256 of the package's source files."""
+    cases: str
+    """SHA-256 of the list of cases."""
+    weights: Mapping[str, str]
+    """Weights as the user named them -> SHA-256 of their file."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -120,6 +149,60 @@ def conclude(
         costs=tuple(annotation_cost(part, options.protocol, model, seed=options.seed) for part in by_arm),
         provenance=provenance,
     )
+
+
+def describe_run(command: str, cases: Path, weights: Sequence[str], device: str) -> Provenance:
+    """Collect what there is to say about this run, before it starts.
+
+    Args:
+        command: The command line.
+        cases: The list of cases.
+        weights: Names or files as the user gave them; none for a classical method.
+        device: What the network computes on, and in what.
+
+    Raises:
+        CheckpointError: Weights are not there.
+    """
+    return Provenance(
+        command=command,
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions={"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        machine={
+            "system": f"{platform.system()} {platform.release()} ({platform.machine()})",
+            "processor": _processor(),
+            "processors": str(os.cpu_count()),
+            "threads of PyTorch": str(torch.get_num_threads()),
+            "device": device,
+        },
+        code=_code_digest(),
+        cases=file_digest(cases),
+        weights={name: file_digest(resolve(name)) for name in weights},
+    )
+
+
+def _code_digest() -> str:
+    """Digest names and contents of the package's own files, which change more often than its version."""
+    package = Path(__file__).parents[1]
+    digest = sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(f"{path.relative_to(package).as_posix()} {file_digest(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _processor() -> str:
+    try:
+        lines = _CPU_FACTS.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or "unknown")
 
 
 _FEW_PATIENTS = 30

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from medsam2.evaluation.cases import OTHER, read_cases
-from medsam2.evaluation.experiment import Arm, Experiment, Masks, conclude, run_arms_of
+from medsam2.evaluation.experiment import Arm, Experiment, Masks, conclude, describe_run, run_arms_of
 from medsam2.evaluation.page import show_cases
-from medsam2.evaluation.provenance import describe_run
 from medsam2.evaluation.report import PAGE, prepare_folder, publish
 from medsam2.evaluation.runner import CaseResult
 from medsam2.evaluation.simulated_user import RunOptions

@@ -19,9 +19,8 @@ from medsam2.imaging.intensity import PERCENTILES
 from medsam2.imaging.volume import Volume, match_order
 from medsam2.measure.sizes import volume_ml
 from medsam2.training.datasets.contents import read_image, read_mask, whole_numbers
-from medsam2.training.datasets.labels import layers_of
 from medsam2.training.datasets.objects import slice_axis
-from medsam2.training.datasets.scan import LabelledScan
+from medsam2.training.datasets.scan import LabelledScan, layers_of
 from medsam2.training.stack_files import map_in_processes
 
 ERROR, WARNING = "error", "warning"

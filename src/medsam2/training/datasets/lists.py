@@ -10,7 +10,6 @@ from pathlib import Path
 
 from medsam2.errors import InputError
 from medsam2.prompts.tables import read_text
-from medsam2.training.datasets.labels import label_table
 from medsam2.training.datasets.scan import (
     TEST,
     TRAIN,
@@ -19,6 +18,7 @@ from medsam2.training.datasets.scan import (
     LabelledScan,
     ReadOptions,
     files_by_stem,
+    label_table,
     modality_of,
     patient_of,
     split_of,

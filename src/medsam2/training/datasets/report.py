@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
+from scipy import ndimage
 
 from medsam2.errors import InputError
 from medsam2.imaging.geometry import slices_along
 from medsam2.imaging.intensity import to_uint8
 from medsam2.imaging.volume import match_order
 from medsam2.measure.preview import draw_preview, write_preview
-from medsam2.reports.outlines import contact_sheet, draw_tile
 from medsam2.reports.page import Picture, make_folder, png_picture, write_page, write_text
 from medsam2.reports.tables import Table
 from medsam2.training.datasets.contents import read_image, read_mask, whole_numbers, window_of
@@ -26,6 +26,13 @@ from medsam2.training.datasets.summary import Range, SetReport
 RECORD, SHEET = "report.json", "contact_sheet.png"
 NUM_PREVIEWS = 6
 NUM_TILES = 36
+TILE_SIDE = 192
+_COLUMNS = 6
+_MARGIN = 4
+_COLOURS = (
+    (255, 72, 0), (64, 220, 90), (70, 160, 255), (255, 214, 0),
+    (230, 90, 230), (0, 220, 220), (255, 150, 150), (170, 255, 120),
+)  # fmt: skip
 
 
 def draw_case(
@@ -55,7 +62,41 @@ def draw_case(
     x_mm, y_mm = (step for number, step in enumerate(image.spacing) if number != axis)
     aspect = y_mm / x_mm
     preview = draw_preview(lambda z: to_uint8(slices[z], limits), inside, key, aspect=aspect)
-    return preview, draw_tile(to_uint8(slices[key], limits), np.where(inside[key], labels[key], 0), aspect)
+    return preview, _draw_tile(to_uint8(slices[key], limits), np.where(inside[key], labels[key], 0), aspect)
+
+
+def _draw_tile(grey: np.ndarray, labels: np.ndarray, aspect: float) -> Image.Image:
+    """Scale a slice to the size of a tile and outline each label there, so that lines stay thin.
+
+    Args:
+        grey: uint8, (y, x).
+        labels: Whole numbers of the same shape; 0 is not outlined.
+        aspect: Height of a pixel, in widths of a pixel.
+    """
+    height, width = grey.shape[0] * aspect, grey.shape[1]
+    scale = TILE_SIDE / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    colours = np.array(Image.fromarray(grey).resize(size, Image.Resampling.BICUBIC).convert("RGB"))
+    for number, value in enumerate(np.unique(labels[labels > 0])):
+        mask = Image.fromarray((labels == value).astype(np.uint8) * 255)
+        inside = np.asarray(mask.resize(size, Image.Resampling.BILINEAR)) > 127
+        edge = inside & ~ndimage.binary_erosion(inside, border_value=0)
+        colours[edge] = _COLOURS[number % len(_COLOURS)]
+    return Image.fromarray(colours)
+
+
+def _contact_sheet(tiles: Sequence[Image.Image]) -> Image.Image:
+    """Put tiles in rows, numbered from 1."""
+    columns = max(1, min(_COLUMNS, len(tiles)))
+    rows = -(-len(tiles) // columns)
+    step = TILE_SIDE + _MARGIN
+    sheet = Image.new("RGB", (columns * step - _MARGIN, max(1, rows * step - _MARGIN)))
+    draw = ImageDraw.Draw(sheet)
+    for number, tile in enumerate(tiles):
+        x, y = number % columns * step, number // columns * step
+        sheet.paste(tile, (x + (TILE_SIDE - tile.width) // 2, y + (TILE_SIDE - tile.height) // 2))
+        draw.text((x + 4, y + 2), str(number + 1), (255, 255, 255), stroke_width=1, stroke_fill=(0, 0, 0))
+    return sheet
 
 
 def as_json(report: SetReport) -> dict[str, object]:
@@ -128,7 +169,7 @@ def _draw(
             write_preview(preview, folder / file)
             yield file, scan.name
     if tiles:
-        write_preview(contact_sheet(tiles), folder / SHEET)
+        write_preview(_contact_sheet(tiles), folder / SHEET)
         yield SHEET, ", ".join(f"{number} {name}" for number, name in enumerate(names, start=1))
 
 

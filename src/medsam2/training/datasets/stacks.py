@@ -19,7 +19,6 @@ from medsam2.training.datasets.contents import (
     whole_numbers,
     window_of,
 )
-from medsam2.training.datasets.labels import layers_of
 from medsam2.training.datasets.objects import (
     Part,
     ScanObject,
@@ -28,7 +27,7 @@ from medsam2.training.datasets.objects import (
     room_around,
     slice_axis,
 )
-from medsam2.training.datasets.scan import LabelledScan
+from medsam2.training.datasets.scan import LabelledScan, layers_of
 from medsam2.training.stack_files import MAX_LABELS
 
 DEFAULT_FILE_BYTES = 16 * 2**20

@@ -12,15 +12,16 @@ from pathlib import Path
 from medsam2.errors import InputError
 from medsam2.imaging.volume import MODALITIES
 from medsam2.prompts.tables import delimited, named_file, numbers_in, read_text
-from medsam2.training.datasets.labels import LabelTable, label_table
 from medsam2.training.datasets.lists import LARGEST_LIST_BYTES
 from medsam2.training.datasets.objects import DEFAULT_AXIS
 from medsam2.training.datasets.scan import (
     DataSet,
     Kind,
     LabelledScan,
+    LabelTable,
     ReadOptions,
     TableRow,
+    label_table,
     patient_of,
     split_of,
     stem_of,
