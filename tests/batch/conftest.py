@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medsam2.batch.cases import Case
-from medsam2.batch.table import Row
+from medsam2.batch.cases import Case, Row
 from medsam2.checkpoints import save_weights
 from medsam2.imaging.io import write
 from medsam2.imaging.volume import Volume

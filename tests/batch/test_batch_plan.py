@@ -13,7 +13,7 @@ from medsam2.batch.cases import Case
 from medsam2.batch.records import (
     BatchSettings,
     CaseRecord,
-    Fault,
+    Failure,
     ObjectRecord,
     Task,
     fingerprint,
@@ -117,12 +117,12 @@ def test_done_changed_missing_and_impossible(case_of: CaseMaker, tmp_path: Path)
         careful = plan_run(everything, SETTINGS, folder, "w", redo_changed=False)
     assert [task.case.name for task in plan.tasks] == ["changed", "fresh"]
     assert (plan.num_changed, plan.tally.kept) == (1, {"done"})
-    assert plan.tally.faults["gone"].error == f"{tmp_path}/gone.nii: no such file"
-    assert "no image of --glob" in plan.tally.faults["unmatched"].error
+    assert plan.tally.failures["gone"].error == f"{tmp_path}/gone.nii: no such file"
+    assert "no image of --glob" in plan.tally.failures["unmatched"].error
     assert [task.case.name for task in careful.tasks] == ["fresh"]
-    assert careful.tally.faults["changed"].is_changed
+    assert careful.tally.failures["changed"].is_changed
     assert plan.tasks[1] == Task(case=fresh, fingerprint=fingerprint(fresh, SETTINGS, "w"))
-    assert isinstance(plan.tally.faults["gone"], Fault)
+    assert isinstance(plan.tally.failures["gone"], Failure)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 
 from medsam2.batch.cases import Case
 from medsam2.batch.processes import run_in_processes
-from medsam2.batch.records import BatchSettings, CaseRecord, Fault, Task, read_record, working_in
+from medsam2.batch.records import BatchSettings, CaseRecord, Failure, Task, read_record, working_in
 from medsam2.errors import InputError
 
 
@@ -33,7 +33,7 @@ def kill_workers() -> None:
 def test_a_worker_that_dies_costs_its_case_and_an_early_end_leaves_no_process(
     tasks: list[Task], weights: Path, tmp_path: Path
 ) -> None:
-    found: list[CaseRecord | Fault] = []
+    found: list[CaseRecord | Failure] = []
     folder = tmp_path / "out"
     with working_in(folder):
         running = run_in_processes(tasks, BatchSettings(weights=str(weights)), folder, 1)
@@ -45,9 +45,9 @@ def test_a_worker_that_dies_costs_its_case_and_an_early_end_leaves_no_process(
                 break
         running.close()  # type: ignore[attr-defined]
     assert multiprocessing.active_children() == []
-    faults = [one for one in found if isinstance(one, Fault)]
+    failures = [one for one in found if isinstance(one, Failure)]
     assert [one.case for one in found if isinstance(one, CaseRecord)] == ["c0", "c1", "c3", "c4"]
-    assert [(one.case, one.error) for one in faults] == [
+    assert [(one.case, one.error) for one in failures] == [
         ("c2", "its process died (signal 9, as when memory runs out); the next run tries it again")
     ]
     recorded = [read_record(task.case.name, folder) for task in tasks]

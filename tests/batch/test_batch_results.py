@@ -13,7 +13,7 @@ import pytest
 from medsam2.batch.cases import Case
 from medsam2.batch.records import (
     CaseRecord,
-    Fault,
+    Failure,
     ObjectRecord,
     Tally,
     keep_record,
@@ -58,7 +58,7 @@ def finished(case_of: CaseMaker, tmp_path: Path) -> tuple[list[Case], Tally, Pat
         ("<b>", "/d/y.nii: no such file"),
         ("stale", "changed"),
     ):
-        tally.faults[name] = Fault(case=name, error=error, is_changed=name == "stale")
+        tally.failures[name] = Failure(case=name, error=error, is_changed=name == "stale")
     folder = tmp_path / "out"
     with working_in(folder):
         finish(cases[0], folder, 2.0)
@@ -101,7 +101,7 @@ def test_the_sentences(finished: tuple[list[Case], Tally, Path]) -> None:
     assert lines[0] == "6 cases: 1 done, 1 done before, 1 changed since, 3 failed; 60.0 s"
     assert lines[1].startswith("1.0 cases a minute; a case takes 3.00 s in the mean, ")
     assert "2 x no such file" in lines
-    tally.faults.clear()
+    tally.failures.clear()
     alone = list(sentences(write_results(cases[1:2], tally, folder, 1.0)))
     assert alone == [
         "1 cases: 0 done, 1 done before, 0 failed; 1.0 s",
@@ -126,7 +126,7 @@ def test_the_page_shows_what_failed_and_nothing_runs_in_it(finished: tuple[list[
 def test_a_batch_of_faults_alone(case_of: CaseMaker, tmp_path: Path) -> None:
     case, folder = case_of(), tmp_path / "out"
     with working_in(folder):
-        summary = write_results([case], Tally(faults={"one": Fault(case="one", error="no")}), folder, 0.0)
+        summary = write_results([case], Tally(failures={"one": Failure(case="one", error="no")}), folder, 0.0)
     assert isinstance(summary, Summary)
     assert (summary.mean_seconds, summary.cases_per_minute, summary.errors) == (None, None, {"no": 1})
     assert list(sentences(summary)) == ["1 cases: 0 done, 0 done before, 1 failed; 0.0 s", "1 x no"]

@@ -11,7 +11,7 @@ import pytest
 import SimpleITK
 
 from medsam2.batch.cases import Case
-from medsam2.batch.records import BatchSettings, CaseRecord, Fault, Task
+from medsam2.batch.records import BatchSettings, CaseRecord, Failure, Task
 from medsam2.batch.segmenting import attempt
 from medsam2.imaging.io import read, write
 from medsam2.inference.predictor import Predictor
@@ -21,11 +21,11 @@ CaseMaker = Callable[..., Case]
 
 
 @pytest.fixture
-def done(predictor: Predictor, tmp_path: Path) -> Callable[..., CaseRecord | Fault]:
+def done(predictor: Predictor, tmp_path: Path) -> Callable[..., CaseRecord | Failure]:
     masks = tmp_path / "masks"
     masks.mkdir()
 
-    def run(case: Case, **settings: object) -> CaseRecord | Fault:
+    def run(case: Case, **settings: object) -> CaseRecord | Failure:
         task = Task(case=case, fingerprint="f")
         return attempt(task, predictor, BatchSettings(**settings), masks)  # type: ignore[arg-type]
 
@@ -33,7 +33,7 @@ def done(predictor: Predictor, tmp_path: Path) -> Callable[..., CaseRecord | Fau
 
 
 def test_several_objects_become_one_mask_as_the_library_makes_it(
-    case_of: CaseMaker, done: Callable[..., CaseRecord | Fault], predictor: Predictor, tmp_path: Path
+    case_of: CaseMaker, done: Callable[..., CaseRecord | Failure], predictor: Predictor, tmp_path: Path
 ) -> None:
     case = case_of(
         {"slice": 4, "box": BOX, "name": "block", "window": "0 200"},
@@ -62,7 +62,7 @@ def test_several_objects_become_one_mask_as_the_library_makes_it(
 
 
 def test_what_a_row_says_goes_before_the_options(
-    case_of: CaseMaker, done: Callable[..., CaseRecord | Fault]
+    case_of: CaseMaker, done: Callable[..., CaseRecord | Failure]
 ) -> None:
     own = done(
         case_of({"slice": 20, "box": [18, 2, 37, 6], "window": "10 90"}, plane="coronal"), window=(1, 2)
@@ -75,7 +75,7 @@ def test_what_a_row_says_goes_before_the_options(
 
 
 def test_a_mask_file_starts_from_the_folder_of_the_table(
-    case_of: CaseMaker, done: Callable[..., CaseRecord | Fault], tmp_path: Path
+    case_of: CaseMaker, done: Callable[..., CaseRecord | Failure], tmp_path: Path
 ) -> None:
     case = case_of({"mask": "rough.mha", "mask_label": 2})
     volume = read(case.place)
@@ -108,25 +108,25 @@ def test_a_mask_file_starts_from_the_folder_of_the_table(
 )
 def test_a_case_that_cannot_be_is_a_sentence(
     case_of: CaseMaker,
-    done: Callable[..., CaseRecord | Fault],
+    done: Callable[..., CaseRecord | Failure],
     tmp_path: Path,
     rows: list[dict[str, object]],
     changes: dict[str, object],
     words: str,
 ) -> None:
-    fault = done(case_of(*rows, **changes))
-    assert isinstance(fault, Fault)
-    assert words in fault.error
+    failure = done(case_of(*rows, **changes))
+    assert isinstance(failure, Failure)
+    assert words in failure.error
     assert not list((tmp_path / "masks").iterdir())
 
 
 def test_a_fault_of_the_machine_is_a_sentence_too(
-    case_of: CaseMaker, done: Callable[..., CaseRecord | Fault], tmp_path: Path
+    case_of: CaseMaker, done: Callable[..., CaseRecord | Failure], tmp_path: Path
 ) -> None:
     (tmp_path / "masks").rmdir()
-    fault = done(case_of())
-    assert isinstance(fault, Fault)
-    assert "there is no folder" in fault.error
+    failure = done(case_of())
+    assert isinstance(failure, Failure)
+    assert "there is no folder" in failure.error
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def series(tmp_path: Path) -> Path:
 
 
 def test_dicom_masks_refer_to_the_image_or_to_the_source_that_the_row_names(
-    case_of: CaseMaker, done: Callable[..., CaseRecord | Fault], series: Path, tmp_path: Path
+    case_of: CaseMaker, done: Callable[..., CaseRecord | Failure], series: Path, tmp_path: Path
 ) -> None:
     highdicom = pytest.importorskip("highdicom", reason="needs the extra dicom")
     for case in (
@@ -166,8 +166,8 @@ def test_dicom_masks_refer_to_the_image_or_to_the_source_that_the_row_names(
         sources = {pydicom.dcmread(file).SOPInstanceUID for file in series.iterdir()}
         assert {uid for _, _, uid in segmentation.get_source_image_uids()} <= sources
     alone = done(case_of({"slice": 4, "box": BOX}), output_type="dicom-seg")
-    assert isinstance(alone, Fault)
+    assert isinstance(alone, Failure)
     assert "dicom-seg refers to a DICOM series: give it in a column `source`" in alone.error
     remote = done(case_of({"slice": 4, "box": BOX}, source="s3://b/series"), output_type="rtstruct")
-    assert isinstance(remote, Fault)
+    assert isinstance(remote, Failure)
     assert "s3://b/series: a source is a folder" in remote.error

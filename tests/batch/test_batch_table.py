@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from medsam2.batch.cases import Case, cases_of, check_meshes, stem_of
-from medsam2.batch.table import Row, read_rows
+from medsam2.batch.cases import Case, Row, cases_of, check_meshes, read_rows, stem_of
 from medsam2.errors import InputError
 
 ROWS = [

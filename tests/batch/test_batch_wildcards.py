@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from medsam2.batch.cases import find_images
+from medsam2.batch.storage import find_images
 from medsam2.errors import InputError
 
 

@@ -7,20 +7,20 @@ import socket
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import TextIOBase
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from medsam2.batch.records import BatchSettings, CaseRecord, Fault, Task, keep_record, masks_folder
+from medsam2.batch.records import BatchSettings, CaseRecord, Failure, Task, keep_record, masks_folder
 from medsam2.batch.segmenting import attempt, open_predictor
 from medsam2.errors import InputError, MedSAM2Error
 from medsam2.imaging.replacing import replacing
 
 if TYPE_CHECKING:
     from ray import ObjectRef
-    from ray.actor import ActorHandle
+    from ray.actor import ActorClass, ActorHandle
 
     from medsam2.inference.predictor import Predictor
 
@@ -39,7 +39,7 @@ _logger = logging.getLogger(__name__)
 class _Delivery:
     """The result of an actor: the outcome, and its files with their contents."""
 
-    outcome: CaseRecord | Fault
+    outcome: CaseRecord | Failure
     contents: Mapping[str, bytes]
 
 
@@ -67,44 +67,13 @@ class _Segmenter:
             return _Delivery(outcome, {file: (folder / file).read_bytes() for file in files})
 
 
-@dataclass
-class _Crew:
-    """Actors, and the task of each."""
-
-    remote: ActorHandle
-    settings: BatchSettings
-    actors: dict[ObjectRef, ActorHandle] = field(default_factory=dict)
-    tasks: dict[ObjectRef, Task | None] = field(default_factory=dict)
-    """Task of an actor, None while it loads the weights."""
-
-    def hire(self) -> None:
-        """Start another actor; it begins when the cluster has room for it."""
-        actor = self.remote.remote(self.settings)
-        ref = actor.prepare.remote()
-        self.actors[ref], self.tasks[ref] = actor, None
-
-    def give(self, actor: ActorHandle, task: Task) -> None:
-        """Give an actor a task."""
-        ref = actor.segment.remote(task)
-        self.actors[ref], self.tasks[ref] = actor, task
-
-    def take(self, ref: ObjectRef) -> tuple[ActorHandle, Task | None]:
-        """Remove a result that has arrived, and return its actor and task."""
-        return self.actors.pop(ref), self.tasks.pop(ref)
-
-    @property
-    def is_working(self) -> bool:
-        """Return whether an actor is segmenting a case."""
-        return any(task is not None for task in self.tasks.values())
-
-
 def run_on_ray(
     tasks: Sequence[Task],
     settings: BatchSettings,
     folder: Path,
     num_workers: int | None,
     address: str = DEFAULT_ADDRESS,
-) -> Iterator[CaseRecord | Fault]:
+) -> Iterator[CaseRecord | Failure]:
     """Segment cases; only this process writes masks and records into the folder.
 
     So every case is written once: if an actor is lost, another one gets its case. The nodes need no access to
@@ -118,7 +87,7 @@ def run_on_ray(
         address: Address of a running cluster; `auto` for the one that this machine belongs to.
 
     Yields:
-        The record or the fault of each case, in the order in which they end.
+        The record or the failure of each case, in the order in which they end.
 
     Raises:
         CheckpointError: The weights cannot be loaded.
@@ -131,28 +100,35 @@ def run_on_ray(
     left = list(reversed(tasks))
     losses: Counter[str] = Counter()
     false_starts = 0
+    # The actor behind each expected result, and its task; no task while the actor loads the weights.
+    expected: dict[ObjectRef, tuple[ActorHandle, Task | None]] = {}
     with _connected(address):
-        crew, num_actors = _assemble(settings, num_workers, len(left))
+        actor_class, num_actors = _sized(settings, num_workers, len(left))
+
+        def start_actor() -> None:  # it begins when the cluster has room for it
+            started = actor_class.remote(settings)
+            expected[started.prepare.remote()] = started, None
+
         for _ in range(num_actors):
-            crew.hire()
-        while left or crew.is_working:
-            (ref,), _ = ray.wait(list(crew.tasks), num_returns=1)
-            actor, task = crew.take(ref)
+            start_actor()
+        while left or any(task is not None for _, task in expected.values()):
+            (ref,), _ = ray.wait(list(expected), num_returns=1)
+            actor, task = expected.pop(ref)
             try:
                 delivery = ray.get(ref)
             except RayTaskError as error:
-                # `attempt` turns every error of a case into a fault; this one is from loading the weights.
+                # `attempt` turns every error of a case into a failure; this one is from loading the weights.
                 raise error.cause if isinstance(error.cause, MedSAM2Error) else error from None
             except RayError as error:
                 _logger.info("an actor was lost: %s", error)
                 ray.kill(actor)
-                crew.hire()
+                start_actor()
                 if task is None:
                     false_starts += 1
                     if false_starts >= MAX_FALSE_STARTS:
                         raise MedSAM2Error("actors are lost before they have loaded the weights") from error
-                elif (fault := _lost(task, losses)) is not None:
-                    yield fault
+                elif (failure := _lost(task, losses)) is not None:
+                    yield failure
                 else:
                     left.append(task)
                 continue
@@ -160,7 +136,8 @@ def run_on_ray(
             if task is not None:
                 yield _stored(delivery, folder)
             if left:
-                crew.give(actor, left.pop())
+                task = left.pop()
+                expected[actor.segment.remote(task)] = actor, task
 
 
 class _Log(TextIOBase):
@@ -205,8 +182,10 @@ def _check_address(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
 
 
-def _assemble(settings: BatchSettings, num_workers: int | None, num_tasks: int) -> tuple[_Crew, int]:
-    """Define an actor and the number of actors."""
+def _sized(
+    settings: BatchSettings, num_workers: int | None, num_tasks: int
+) -> tuple[ActorClass[_Segmenter], int]:
+    """Define what an actor takes of the cluster, and the number of actors."""
     import ray
 
     has = ray.cluster_resources()
@@ -214,26 +193,26 @@ def _assemble(settings: BatchSettings, num_workers: int | None, num_tasks: int) 
     on_gpu = settings.device.startswith("cuda") or (settings.device == "auto" and num_gpus > 0)
     most = num_gpus if on_gpu else int(has.get("CPU", 1))
     actor = ray.remote(num_cpus=1, num_gpus=int(on_gpu), max_restarts=0, max_task_retries=0)(_Segmenter)
-    return _Crew(remote=actor, settings=settings), min(num_workers or max(1, most), num_tasks)
+    return actor, min(num_workers or max(1, most), num_tasks)
 
 
-def _lost(task: Task, losses: Counter[str]) -> Fault | None:
-    """Count the actors that a case has lost, and return a fault if there are too many."""
+def _lost(task: Task, losses: Counter[str]) -> Failure | None:
+    """Count the actors that a case has lost, and return a failure if there are too many."""
     name = task.case.name
     losses[name] += 1
     if losses[name] < MAX_LOSSES:
         return None
-    return Fault(
+    return Failure(
         case=name,
         error=f"{MAX_LOSSES} processes were lost while they worked on it, as when memory runs out; "
         "the next run tries it again",
     )
 
 
-def _stored(delivery: _Delivery, folder: Path) -> CaseRecord | Fault:
+def _stored(delivery: _Delivery, folder: Path) -> CaseRecord | Failure:
     """Write the files and the record of a delivery."""
     outcome = delivery.outcome
-    if isinstance(outcome, Fault):
+    if isinstance(outcome, Failure):
         return outcome
     try:
         for name, content in delivery.contents.items():
@@ -241,5 +220,5 @@ def _stored(delivery: _Delivery, folder: Path) -> CaseRecord | Fault:
                 temporary.write_bytes(content)
         keep_record(outcome, folder)
     except InputError as error:
-        return Fault(case=outcome.case, error=str(error))
+        return Failure(case=outcome.case, error=str(error))
     return outcome

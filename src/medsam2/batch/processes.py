@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from medsam2.batch.records import BatchSettings, CaseRecord, Fault, Task, keep_record, masks_folder
+from medsam2.batch.records import BatchSettings, CaseRecord, Failure, Task, keep_record, masks_folder
 from medsam2.errors import MedSAM2Error
 
 MAX_FALSE_STARTS = 3
@@ -38,7 +38,7 @@ class _Worker:
 
 def run_in_processes(
     tasks: Sequence[Task], settings: BatchSettings, folder: Path, num_workers: int
-) -> Iterator[CaseRecord | Fault]:
+) -> Iterator[CaseRecord | Failure]:
     """Segment cases; each is recorded in the folder as soon as its mask is written.
 
     Args:
@@ -48,7 +48,7 @@ def run_in_processes(
         num_workers: Number of processes; they share the processor's cores.
 
     Yields:
-        The record or the fault of each case, in the order in which they end.
+        The record or the failure of each case, in the order in which they end.
 
     Raises:
         CheckpointError: The weights cannot be loaded.
@@ -106,7 +106,7 @@ def _give(worker: _Worker, left: list[Task]) -> None:
         worker.connection.send(worker.task)
 
 
-def _lost(worker: _Worker, false_starts: int) -> Iterator[Fault]:
+def _lost(worker: _Worker, false_starts: int) -> Iterator[Failure]:
     """Report the case of a process that has died."""
     worker.process.join(_STOP_S)
     worker.connection.close()
@@ -115,7 +115,7 @@ def _lost(worker: _Worker, false_starts: int) -> Iterator[Fault]:
     if code == -signal.SIGKILL:
         how += ", as when memory runs out"
     if worker.task is not None:
-        yield Fault(
+        yield Failure(
             case=worker.task.case.name, error=f"its process died ({how}); the next run tries it again"
         )
     elif false_starts >= MAX_FALSE_STARTS:
@@ -163,7 +163,7 @@ def _work(connection: Connection, settings: BatchSettings, folder: Path, num_wor
             try:
                 keep_record(found, folder)
             except MedSAM2Error as error:
-                found = Fault(case=found.case, error=str(error))
+                found = Failure(case=found.case, error=str(error))
         with suppress(BrokenPipeError):
             connection.send(found)
 

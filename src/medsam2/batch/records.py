@@ -59,13 +59,7 @@ def fingerprint(case: Case, settings: BatchSettings, weights_sha256: str) -> str
     options = {name: value for name, value in asdict(settings).items() if name not in _NOT_IN_FINGERPRINT}
     content = {
         "format": _FORMAT,
-        "case": {
-            "image": case.image,
-            "plane": case.plane,
-            "frame": case.frame,
-            "series": case.series,
-            "source": case.source,
-        },
+        "case": {name: getattr(case, name) for name in ("image", "plane", "frame", "series", "source")},
         "files": [state_of(place) for place in places],
         "prompts": [sorted((key, repr(value)) for key, value in row.values.items()) for row in case.rows],
         "weights": weights_sha256,
@@ -138,7 +132,7 @@ class CaseRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fault:
+class Failure:
     """A case that is not done, and why."""
 
     case: str
@@ -154,7 +148,7 @@ class Tally:
 
     kept: set[str] = field(default_factory=set)
     """Cases that were done before this run."""
-    faults: dict[str, Fault] = field(default_factory=dict)
+    failures: dict[str, Failure] = field(default_factory=dict)
 
 
 def masks_folder(folder: Path) -> Path:

@@ -13,7 +13,7 @@ from statistics import mean, quantiles
 from types import MappingProxyType
 
 from medsam2.batch.cases import Case
-from medsam2.batch.records import MASKS, CaseRecord, Fault, Tally, read_record
+from medsam2.batch.records import MASKS, CaseRecord, Failure, Tally, read_record
 from medsam2.imaging.replacing import replacing
 from medsam2.reports import page
 from medsam2.reports.page import PAGE as PAGE
@@ -82,15 +82,15 @@ class Summary:
 def each_result(cases: Iterable[Case], tally: Tally, folder: Path) -> Iterator[Result]:
     """Yield the result of each case in the order of the table; one record is in memory at a time."""
     for case in cases:
-        fault = tally.faults.get(case.name)
-        record = None if fault is not None else read_record(case.name, folder)
+        failure = tally.failures.get(case.name)
+        record = None if failure is not None else read_record(case.name, folder)
         if record is not None:
             status = KEPT if case.name in tally.kept else DONE
             yield Result(case=case.name, image=case.image, status=status, record=record)
             continue
-        fault = fault or Fault(case=case.name, error=_GONE)
-        status = CHANGED if fault.is_changed else FAILED
-        yield Result(case=case.name, image=case.image, status=status, error=fault.error)
+        failure = failure or Failure(case=case.name, error=_GONE)
+        status = CHANGED if failure.is_changed else FAILED
+        yield Result(case=case.name, image=case.image, status=status, error=failure.error)
 
 
 def write_results(cases: Sequence[Case], tally: Tally, folder: Path, wall_seconds: float) -> Summary:

@@ -11,7 +11,7 @@ from medsam2.batch.cases import Case
 from medsam2.batch.records import (
     BatchSettings,
     CaseRecord,
-    Fault,
+    Failure,
     Tally,
     Task,
     fingerprint,
@@ -25,8 +25,8 @@ CHANGED = "the row, the image or an option changed after its mask was made; the 
 _THREADS = 16  # that look up the state of files on disks and in storage
 _AT_ONCE = 4096  # cases that are looked up at a time
 
-Engine = Callable[[Sequence[Task]], Iterator[CaseRecord | Fault]]
-"""Segments and records cases, and yields the record or the fault of each."""
+Engine = Callable[[Sequence[Task]], Iterator[CaseRecord | Failure]]
+"""Segments and records cases, and yields the record or the failure of each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ def plan_run(
         folder: Folder of the batch.
         weights_sha256: SHA-256 of the file with the weights.
         redo_changed: Whether to segment a case again if its row, image or options have changed; otherwise it
-            is a fault, and its mask stays.
+            is a failure, and its mask stays.
     """
     tally = Tally()
     tasks: list[Task] = []
@@ -70,41 +70,41 @@ def plan_run(
                 if todo is None:
                     tally.kept.add(case.name)
                 elif isinstance(todo, Task) and has_mask and not redo_changed:
-                    tally.faults[case.name] = Fault(case=case.name, error=CHANGED, is_changed=True)
+                    tally.failures[case.name] = Failure(case=case.name, error=CHANGED, is_changed=True)
                 elif isinstance(todo, Task):
                     num_changed += has_mask
                     tasks.append(todo)
                 else:
-                    tally.faults[case.name] = todo
+                    tally.failures[case.name] = todo
     return Plan(tasks=tuple(tasks), num_changed=num_changed, tally=tally)
 
 
 def _look(
     case: Case, settings: BatchSettings, folder: Path, weights_sha256: str
-) -> tuple[Task | Fault | None, bool]:
-    """Return the task or the fault of a case, None if it is done, and whether it has a mask."""
+) -> tuple[Task | Failure | None, bool]:
+    """Return the task or the failure of a case, None if it is done, and whether it has a mask."""
     record = read_record(case.name, folder)
     if not case.place:
         error = f"no image of --glob is called {case.name!r}"
-        return Fault(case=case.name, error=error), record is not None
+        return Failure(case=case.name, error=error), record is not None
     try:
         now = fingerprint(case, settings, weights_sha256)
     except InputError as error:
-        return Fault(case=case.name, error=str(error)), record is not None
+        return Failure(case=case.name, error=str(error)), record is not None
     if record is not None and record.fingerprint == now:
         return None, True
     return Task(case=case, fingerprint=now), record is not None
 
 
-def run_plan(plan: Plan, engine: Engine) -> Iterator[CaseRecord | Fault]:
-    """Segment the cases of a plan, and add the faults to its tally.
+def run_plan(plan: Plan, engine: Engine) -> Iterator[CaseRecord | Failure]:
+    """Segment the cases of a plan, and add the failures to its tally.
 
     Yields:
-        The record or the fault of each case, as it ends.
+        The record or the failure of each case, as it ends.
     """
     for outcome in engine(plan.tasks) if plan.tasks else ():
-        if isinstance(outcome, Fault):
-            plan.tally.faults[outcome.case] = outcome
+        if isinstance(outcome, Failure):
+            plan.tally.failures[outcome.case] = outcome
         yield outcome
 
 

@@ -12,10 +12,9 @@ from functools import partial
 from io import BytesIO
 from pathlib import Path
 
-from medsam2.batch.cases import Case, is_mask, place_of
-from medsam2.batch.records import BatchSettings, CaseRecord, Fault, ObjectRecord, Task
+from medsam2.batch.cases import Case, Row, is_mask, place_of
+from medsam2.batch.records import BatchSettings, CaseRecord, Failure, ObjectRecord, Task
 from medsam2.batch.storage import at_hand, is_url, shown
-from medsam2.batch.table import Row
 from medsam2.errors import InputError, MedSAM2Error, UnsupportedFormat
 from medsam2.imaging.dicom.header import Source
 from medsam2.imaging.dicom.read import series_files
@@ -45,7 +44,7 @@ def open_predictor(settings: BatchSettings) -> Predictor:
     return load(settings.weights, device=settings.device, precision=settings.precision)
 
 
-def attempt(task: Task, predictor: Predictor, settings: BatchSettings, masks: Path) -> CaseRecord | Fault:
+def attempt(task: Task, predictor: Predictor, settings: BatchSettings, masks: Path) -> CaseRecord | Failure:
     """Segment a case; whatever goes wrong with it is a sentence.
 
     Args:
@@ -57,11 +56,11 @@ def attempt(task: Task, predictor: Predictor, settings: BatchSettings, masks: Pa
     try:
         return segment_case(task, predictor, settings, masks)
     except MedSAM2Error as error:
-        return Fault(case=task.case.name, error=str(error))
+        return Failure(case=task.case.name, error=str(error))
     # Any library may raise anything about one file of a million; the others go on.
     except Exception as error:
         _logger.info("case %s failed", task.case.name, exc_info=error)
-        return Fault(case=task.case.name, error=f"failed unexpectedly, {type(error).__name__}: {error}")
+        return Failure(case=task.case.name, error=f"failed unexpectedly, {type(error).__name__}: {error}")
 
 
 def segment_case(task: Task, predictor: Predictor, settings: BatchSettings, masks: Path) -> CaseRecord:
@@ -86,9 +85,9 @@ def segment_case(task: Task, predictor: Predictor, settings: BatchSettings, mask
         warnings.simplefilter("always")
         with watched_memory() as peak:
             image = stack.enter_context(at_hand(case.place, settings.max_download_mib))
-            said = _said(case, settings, stack)
+            prompts = _prompts(case, settings, stack)
             try:
-                opened = open_job(_job(case, image, said, settings), predictor)
+                opened = open_job(_job(case, image, prompts, settings), predictor)
                 source = _source(case, image, settings)
             except MedSAM2Error as error:
                 raise _about(error, case, image) from error
@@ -118,8 +117,8 @@ def segment_case(task: Task, predictor: Predictor, settings: BatchSettings, mask
     )
 
 
-def _said(case: Case, settings: BatchSettings, stack: ExitStack) -> Prompts:
-    """What the rows of a case say; masks that they name are fetched."""
+def _prompts(case: Case, settings: BatchSettings, stack: ExitStack) -> Prompts:
+    """The prompts and windows in the rows of a case; masks that they name are fetched."""
     read_rows = [
         claim_of(_with_local_masks(row, case, settings, stack), row.where, folder=case.folder)
         for row in case.rows
@@ -144,13 +143,13 @@ def _with_local_masks(
     return local(row.values)
 
 
-def _job(case: Case, image: Path, said: Prompts, settings: BatchSettings) -> Job:
+def _job(case: Case, image: Path, prompts: Prompts, settings: BatchSettings) -> Job:
     return Job(
         image=image,
-        objects=partial(objects_of, said, case.rows[0].where),
+        objects=partial(objects_of, prompts, case.rows[0].where),
         frame=settings.frame if case.frame is None else case.frame,
         series=case.series or settings.series,
-        window=None if said.windows else settings.window,
+        window=None if prompts.windows else settings.window,
         plane=case.plane or settings.plane,
         options=InferenceOptions(
             memory=settings.memory, keep_component=settings.keep_component, stop_after=settings.stop_after
@@ -182,7 +181,7 @@ def _source(case: Case, image: Path, settings: BatchSettings) -> Source | None:
 def _write(
     outcome: Outcome, case: Case, source: Source | None, settings: BatchSettings, masks: Path
 ) -> tuple[str, ...]:
-    """Write what the case leaves behind, and name it."""
+    """Write the mask and the picture of a case, and return their names."""
     extra = []
     if settings.preview:
         picture = masks / f"{case.name}{PREVIEW}"
@@ -211,6 +210,6 @@ def _measured(outcome: Outcome) -> Iterator[ObjectRecord]:
 
 
 def _about(error: MedSAM2Error, case: Case, image: Path) -> MedSAM2Error:
-    """Let a message speak of the URL that a case has, not of the file it was fetched to, and of a table."""
+    """Let a message name the image's URL, not the file it was downloaded to, and the column for a frame."""
     text = str(error).replace(str(image), shown(case.place))
     return type(error)(_FRAME_WORDS.sub("name it in a column `frame` or by --frame N", text))

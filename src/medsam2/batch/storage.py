@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from glob import glob
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -31,6 +33,8 @@ _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, InputError)
 """Errors that a second attempt cannot avoid."""
 
 _NO_CONNECTION = (errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EPIPE)
+
+_WILD = re.compile(r"\*\*/|(?:\*|\?|\[[^\]]+\])+")
 
 _T = TypeVar("_T")
 
@@ -102,6 +106,45 @@ def list_urls(pattern: str) -> list[str]:
         raise
     except Exception as error:
         raise InputError(f"{shown(pattern)}: cannot be listed: {_reason(error)}") from error
+
+
+def find_images(pattern: str) -> dict[str, str]:
+    """Return case to image, sorted by image.
+
+    Args:
+        pattern: A shell pattern such as `scans/*/ct.nii.gz`, with `**/` for any folders, or the URL of a
+            storage that can list files. The parts of several stars are joined by `_`; `**/` is not part of
+            the name.
+
+    Raises:
+        InputError: The pattern has no star, no file matches it, or two images have the same name.
+    """
+    if not _WILD.search(pattern.replace("**/", "")):
+        raise InputError(
+            f"--glob {pattern}: needs a star for the name of the case, such as scans/*/ct.nii.gz"
+        )
+    named = _expression(pattern)
+    paths = list_urls(pattern) if is_url(pattern) else sorted(glob(pattern, recursive=True))
+    found: dict[str, str] = {}
+    for path in paths:
+        match = named.fullmatch(path)
+        case = "_".join(match.groups()) if match else Path(path).name
+        if case in found:
+            raise InputError(f"--glob {pattern}: {found[case]} and {path} are both called {case!r}")
+        found[case] = path
+    if not found:
+        raise InputError(f"--glob {pattern}: matches no file")
+    return found
+
+
+def _expression(pattern: str) -> re.Pattern[str]:
+    """Return the pattern as a regular expression with a group for each star."""
+    parts: list[str] = []
+    end = 0
+    for wild in _WILD.finditer(pattern):
+        parts += [re.escape(pattern[end : wild.start()]), "(?:.*/)?" if wild[0] == "**/" else "([^/]*)"]
+        end = wild.end()
+    return re.compile("".join((*parts, re.escape(pattern[end:]))))
 
 
 def shown(place: str) -> str:

@@ -21,7 +21,7 @@ from medsam2.errors import InputError
 
 if TYPE_CHECKING:
     from medsam2.batch.cases import Case
-    from medsam2.batch.records import BatchSettings, CaseRecord, Fault
+    from medsam2.batch.records import BatchSettings, CaseRecord, Failure
     from medsam2.batch.results import Summary
     from medsam2.batch.run import Engine, Plan
 
@@ -156,8 +156,8 @@ def _settings(options: BatchOptions, run: RunOptions) -> BatchSettings:
 
 def _read_cases(table: Path, options: BatchOptions) -> Sequence[Case]:
     """Read the table, and report every error in it before a case is segmented."""
-    from medsam2.batch.cases import cases_of, check_meshes, find_images
-    from medsam2.batch.table import read_rows
+    from medsam2.batch.cases import cases_of, check_meshes, read_rows
+    from medsam2.batch.storage import find_images
 
     images = None if options.pattern is None else find_images(options.pattern)
     cases = cases_of(read_rows(table), folder=table.parent, key=options.key, images=images)
@@ -202,8 +202,8 @@ def _announce(plan: Plan, num_cases: int) -> None:
         say(f"{len(plan.tally.kept)} of {num_cases} cases are done already")
     if plan.num_changed:
         say(f"{plan.num_changed} have changed and are segmented again")
-    for fault in plan.tally.faults.values():
-        _complain(fault)
+    for failure in plan.tally.failures.values():
+        _complain(failure)
 
 
 def _work(plan: Plan, engine: Engine) -> None:
@@ -225,15 +225,15 @@ def _work(plan: Plan, engine: Engine) -> None:
         bar = progress.add_task("cases", total=len(plan.tasks), failed="")
         for outcome in outcomes:
             _complain(outcome)
-            num_failed = len(plan.tally.faults)
+            num_failed = len(plan.tally.failures)
             progress.update(bar, advance=1, failed=f"{num_failed} failed" if num_failed else "")
 
 
-def _complain(outcome: CaseRecord | Fault) -> None:
+def _complain(outcome: CaseRecord | Failure) -> None:
     """Report a failed case at once, so that the log has it even if the run ends early."""
-    from medsam2.batch.records import Fault
+    from medsam2.batch.records import Failure
 
-    if isinstance(outcome, Fault):
+    if isinstance(outcome, Failure):
         say(f"{outcome.case}: {outcome.error}")
 
 
