@@ -38,9 +38,8 @@ class _Case:
     reference_name: str
     structure: str
     window: str | None
-    scan_path: Path
-    mask_path: Path
-    picture_path: Path
+    files: tuple[Path, Path, Path]
+    """For the scan, the mask and the picture."""
 
 
 @click.command()
@@ -102,9 +101,7 @@ def _real_case(output: Path) -> _Case:
         reference_name="the reference drawn by hand",
         structure=REAL_STRUCTURE,
         window=None,
-        scan_path=output / "heart.nii.gz",
-        mask_path=output / "heart-mask.nii.gz",
-        picture_path=output / "heart.png",
+        files=(output / "heart.nii.gz", output / "heart-mask.nii.gz", output / "heart.png"),
     )
 
 
@@ -120,33 +117,42 @@ def _generated_case(output: Path, structure: str, seed: int) -> _Case:
         reference_name="the exact mask",
         structure=structure,
         window="abdomen",
-        scan_path=output / "scan.nii.gz",
-        mask_path=output / "mask.nii.gz",
-        picture_path=output / "preview.png",
+        files=(output / "scan.nii.gz", output / "mask.nii.gz", output / "preview.png"),
     )
 
 
 def _segment(case: _Case, predictor: Predictor) -> dict[str, object]:
     """Segment, save scan, mask and picture, and return what `--json` prints."""
+    from medsam2.imaging.intensity import resolve_window, to_uint8
     from medsam2.imaging.io import write
     from medsam2.measure.overlap import dice
+    from medsam2.measure.preview import draw_preview, write_preview
     from medsam2.measure.sizes import longest_diameter_mm
     from medsam2.prompts.simulate import tight_box
 
     key_slice = int(case.reference.sum(axis=(1, 2)).argmax())
     box = tight_box(case.reference[key_slice]).xyxy
-    write(case.volume, case.scan_path)
+    scan_path, mask_path, picture_path = case.files
+    write(case.volume, scan_path)
     started = time.perf_counter()
     mask = predictor.segment(case.volume, slice=key_slice, box=box, window=case.window)
     seconds = time.perf_counter() - started
-    write(mask, case.mask_path)
+    write(mask, mask_path)
     found: np.ndarray = mask.array > 0
-    _draw(case, found, key_slice, box)
     spacing_x, spacing_y, spacing_z = mask.spacing
+    window = resolve_window(case.volume, case.window)
+    picture = draw_preview(
+        lambda z: to_uint8(case.volume.array[z], window),
+        found,
+        key_slice,
+        box_xyxy=box,
+        aspect=spacing_y / spacing_x,
+    )
+    write_preview(picture, picture_path)
     return {
-        "scan": str(case.scan_path),
-        "mask": str(case.mask_path),
-        "picture": str(case.picture_path),
+        "scan": str(scan_path),
+        "mask": str(mask_path),
+        "picture": str(picture_path),
         "structure": case.structure,
         "slice": key_slice,
         "box": [round(end) for end in box],
@@ -156,22 +162,6 @@ def _segment(case: _Case, predictor: Predictor) -> dict[str, object]:
         "num_slices": int(found.any(axis=(1, 2)).sum()),
         "seconds": round(seconds, 2),
     }
-
-
-def _draw(case: _Case, found: np.ndarray, key_slice: int, box: tuple[float, float, float, float]) -> None:
-    from medsam2.imaging.intensity import resolve_window, to_uint8
-    from medsam2.measure.preview import draw_preview, write_preview
-
-    window = resolve_window(case.volume, case.window)
-    spacing_x, spacing_y, _ = case.volume.spacing
-    picture = draw_preview(
-        lambda z: to_uint8(case.volume.array[z], window),
-        found,
-        key_slice,
-        box_xyxy=box,
-        aspect=spacing_y / spacing_x,
-    )
-    write_preview(picture, case.picture_path)
 
 
 def _sentences(facts: dict[str, object], case: _Case, weights: str) -> str:

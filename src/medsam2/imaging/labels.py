@@ -86,7 +86,7 @@ class ConnectedParts:
         if z not in self._latest:
             while len(self._latest) > 1:
                 del self._latest[next(iter(self._latest))]
-            self._latest[z], _ = _label(self._mask_at(z))
+            self._latest[z] = _label(self._mask_at(z))
         return self._latest[z]
 
     def _merge(self, piece: _Piece, other: _Piece) -> set[int]:
@@ -213,14 +213,14 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
     kept = np.zeros(mask.shape, bool)
     box = bounding_box(mask)
     if box is not None:
-        labels, _ = _label(mask[box])
+        labels = _label(mask[box])
         sizes = np.bincount(labels.ravel())
         sizes[0] = 0
         kept[box] = labels == sizes.argmax()
     return kept
 
 
-def _label(mask: np.ndarray) -> tuple[np.ndarray, int]:
+def _label(mask: np.ndarray) -> np.ndarray:
     """Number the components of a mask from 1."""
-    labels, num_labels = ndimage.label(mask, structure=np.ones((3,) * mask.ndim, bool))
-    return labels, num_labels
+    labels, _ = ndimage.label(mask, structure=np.ones((3,) * mask.ndim, bool))
+    return np.asarray(labels)

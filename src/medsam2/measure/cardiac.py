@@ -68,7 +68,13 @@ def find_beats(areas: np.ndarray, times_s: np.ndarray) -> list[Beat]:
         if len(before):
             systole = int(present[np.abs(present - lowest).argmin()])
             diastole = int(before[curve[before].argmax()])
-            beats.append(_beat(diastole, systole, areas))
+            beat = Beat(
+                end_diastole=diastole,
+                end_systole=systole,
+                area_end_diastole=float(areas[diastole]),
+                area_end_systole=float(areas[systole]),
+            )
+            beats.append(beat)
         begin = lowest
     return [beat for beat in beats if beat.fractional_area_change > 0 and _is_measured(beat, areas)]
 
@@ -97,15 +103,6 @@ def _is_measured(beat: Beat, areas: np.ndarray) -> bool:
     """Whether the ventricle was found throughout; an outline that gets lost shrinks too."""
     length = beat.end_systole - beat.end_diastole
     return bool((areas[beat.end_diastole : beat.end_systole + length + 1] > 0).all())
-
-
-def _beat(diastole: int, systole: int, areas: np.ndarray) -> Beat:
-    return Beat(
-        end_diastole=diastole,
-        end_systole=systole,
-        area_end_diastole=float(areas[diastole]),
-        area_end_systole=float(areas[systole]),
-    )
 
 
 def _step_s(times_s: np.ndarray) -> float:

@@ -38,16 +38,17 @@ def draw_preview(
         box_xyxy: The box that was drawn, in pixels of the slice.
         aspect: Height of a pixel over its width.
     """
-    scale = _scale(mask.shape[1:], KEY_SIDE)
-    key = _outlined(grey(key_slice), mask[key_slice], scale, aspect, box_xyxy)
+    key = _outlined(grey(key_slice), mask[key_slice], KEY_SIDE, aspect, box_xyxy)
     filled = np.flatnonzero(mask.any(axis=(1, 2)))
     first, last = (int(filled[0]), int(filled[-1])) if len(filled) else (key_slice, key_slice)
     chosen = np.unique(np.linspace(first, last, STRIP_COUNT).round().astype(int))
     window = _around(mask)
-    scale = _scale(mask[0][window].shape, STRIP_SIDE)
-    strip = [
-        _numbered(_outlined(grey(int(z))[window], mask[z][window], scale, aspect), int(z)) for z in chosen
-    ]
+    strip = []
+    for z in chosen.tolist():
+        picture = _outlined(grey(z)[window], mask[z][window], STRIP_SIDE, aspect)
+        drawing = ImageDraw.Draw(picture)
+        drawing.text((4, 2), str(z), fill=(255, 255, 255), stroke_width=1, stroke_fill=(0, 0, 0))
+        strip.append(picture)
     return _stacked(key, strip)
 
 
@@ -59,10 +60,6 @@ def write_preview(picture: Image.Image, path: Path) -> None:
     """
     with replacing(path, ".png") as temporary:
         picture.save(temporary, format="PNG")
-
-
-def _scale(shape_yx: tuple[int, ...], side: int) -> float:
-    return side / max(shape_yx)
 
 
 def _around(mask: np.ndarray) -> tuple[slice, slice]:
@@ -81,36 +78,25 @@ def _around(mask: np.ndarray) -> tuple[slice, slice]:
 def _outlined(
     plane: np.ndarray,
     mask: np.ndarray,
-    scale: float,
+    side: int,
     aspect: float,
     box_xyxy: tuple[float, float, float, float] | None = None,
 ) -> Image.Image:
-    """Enlarge a slice, then draw the outline, so that the line is thin."""
+    """Enlarge a slice until its longer side has so many pixels, then draw the outline, so that it is thin."""
     height, width = plane.shape
+    scale = side / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale * aspect)))
     large = np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BICUBIC))
-    inside = (
-        np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR)) > 127
-    )
+    large_mask = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR)
+    inside = np.asarray(large_mask) > 127
     colours = np.repeat(large[:, :, None], 3, axis=2)
     colours[inside & ~ndimage.binary_erosion(inside, border_value=0)] = OUTLINE
     picture = Image.fromarray(colours)
     if box_xyxy is not None:
         x_min, y_min, x_max, y_max = box_xyxy
-        corners = [
-            x_min * scale,
-            y_min * scale * aspect,
-            (x_max + 1) * scale - 1,
-            (y_max + 1) * scale * aspect - 1,
-        ]
+        y_scale = scale * aspect
+        corners = [x_min * scale, y_min * y_scale, (x_max + 1) * scale - 1, (y_max + 1) * y_scale - 1]
         ImageDraw.Draw(picture).rectangle(corners, outline=BOX)
-    return picture
-
-
-def _numbered(picture: Image.Image, number: int) -> Image.Image:
-    ImageDraw.Draw(picture).text(
-        (4, 2), str(number), fill=(255, 255, 255), stroke_width=1, stroke_fill=(0, 0, 0)
-    )
     return picture
 
 

@@ -68,7 +68,9 @@ def read(path: Path, *, frame: int | None = None) -> Volume:
     with _described(path) as (reader, num_available):
         component = _choose_frame(reader, frame, path)
         image = _pixels(reader, num_available, path)
-        return _volume(image if component is None else _component(image, component), path)
+        if component is not None:
+            image = SimpleITK.VectorIndexSelectionCast(image, component)
+        return _volume(image, path)
 
 
 def read_layers(path: Path) -> tuple[list[Volume], dict[str, str]]:
@@ -86,7 +88,9 @@ def read_layers(path: Path) -> tuple[list[Volume], dict[str, str]]:
         image = _pixels(reader, num_available, path)
         texts = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
         count = image.GetNumberOfComponentsPerPixel()
-        layers = [image] if count == 1 else [_component(image, number) for number in range(count)]
+        layers = [image]
+        if count > 1:
+            layers = [SimpleITK.VectorIndexSelectionCast(image, number) for number in range(count)]
         return [_volume(layer, path) for layer in layers], texts
 
 
@@ -116,10 +120,6 @@ def _pixels(reader: SimpleITK.ImageFileReader, num_available: float, path: Path)
     num_stored = int(np.prod(size, dtype=object)) * one * reader.GetNumberOfComponents()
     check_claim(path, size[::-1], num_stored, num_stored, num_available)
     return reader.Execute()
-
-
-def _component(image: SimpleITK.Image, number: int) -> SimpleITK.Image:
-    return SimpleITK.VectorIndexSelectionCast(image, number)
 
 
 def write(volume: Volume, path: Path, *, is_compressed: bool = True) -> None:
