@@ -69,7 +69,7 @@ def cases(lasting_cases):
 
 
 @pytest.fixture(scope="module")
-def study(cases, scripted, without_slices):
+def experiment(cases, scripted, without_slices):
     """A perfect way against one that loses four slices of the ball and whose clicks bring them back."""
     options = RunOptions(protocol="interactive", clicks=2)
     lossy = [without_slices(9, 12), without_slices(12, 12)]
@@ -82,10 +82,10 @@ def study(cases, scripted, without_slices):
 
 
 @pytest.fixture(scope="module")
-def folder(study, tmp_path_factory):
+def folder(experiment, tmp_path_factory):
     folder = tmp_path_factory.mktemp("out") / "new" / "report"
     prepare_folder(folder)
-    publish(study, folder)
+    publish(experiment, folder)
     return folder
 
 
@@ -101,7 +101,7 @@ def test_the_page_stands_alone(folder):
     assert '<script>alert(1)</script> & "co"' in page.text
 
 
-def test_figures_and_pictures_open(folder, study):
+def test_figures_and_pictures_open(folder, experiment):
     page = Page((folder / "report.html").read_text(encoding="utf-8"))
     kinds = []
     for address in page.addresses:
@@ -122,17 +122,17 @@ def test_figures_and_pictures_open(folder, study):
     assert kinds == ["data:image/svg+xml"] * 4 + ["data:image/jpeg"] * 6
 
 
-def test_the_pages_tables_hold_the_numbers_of_the_study(folder, study):
+def test_the_pages_tables_hold_the_numbers_of_the_study(folder, experiment):
     page = Page((folder / "report.html").read_text(encoding="utf-8"))
     means, pictures, second, _, primary, others = page.tables[:6]
     scans = next(row for row in means if row[0] == "scans")
     assert scans[1] == "4 / 2"
-    dice = study.results[0][0].steps[0].dice
+    dice = experiment.results[0][0].steps[0].dice
     assert dice < 0.8
     assert scans[means[0].index("Dice")] == "1.000"  # two patients have no interval
     assert "HD95, mm" in means[0]
     assert "HD95, px" in pictures[0]
-    lossy = study.results[0][0].scores.dice_auc
+    lossy = experiment.results[0][0].scores.dice_auc
     assert scans[means[0].index("Dice AUC")] == f"{lossy:.3f}"
     assert next(row for row in second if row[0] == "scans")[means[0].index("Dice AUC")].startswith("1.000")
     assert [row[:2] for row in primary[1:]] == [
@@ -164,27 +164,29 @@ def test_words_that_a_reviewer_looks_for(folder):
         assert words in text, words
 
 
-def test_the_weights_are_named_by_their_digest(study, folder):
+def test_the_weights_are_named_by_their_digest(experiment, folder):
     from hashlib import sha256
 
     from medsam2.checkpoints import shipped_path
 
     digest = sha256(shipped_path().read_bytes()).hexdigest()
-    assert study.provenance.weights == {"compact": digest}
+    assert experiment.provenance.weights == {"compact": digest}
     assert digest in (folder / "report.html").read_text(encoding="utf-8")
 
 
-def test_the_numbers_beside_the_page(folder, study):
+def test_the_numbers_beside_the_page(folder, experiment):
     found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert found["arms"] == ["lossy", "perfect"]
     assert {"cases", "means"} <= set(found)
-    assert [case["name"] for case in found["cases"]] == [result.name for result in study.results[0]]
+    assert [case["name"] for case in found["cases"]] == [result.name for result in experiment.results[0]]
     assert len(found["cases"][0]["steps"]) == 3
     assert found["second"]["means"]["3d"]["dice_auc"] == 1.0
-    assert len(found["differences"]) == len(study.differences)
+    assert len(found["differences"]) == len(experiment.differences)
     with (folder / "differences.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [float(row["difference"]) for row in rows] == [row.difference.mean for row in study.differences]
+    assert [float(row["difference"]) for row in rows] == [
+        row.difference.mean for row in experiment.differences
+    ]
     with (folder / "results.csv").open(newline="") as file:
         assert [row["scan"] for row in csv.DictReader(file)] == ["0", "0", "1", "1", "2", "3"]
     names = {path.name for path in folder.iterdir()}
@@ -194,32 +196,32 @@ def test_the_numbers_beside_the_page(folder, study):
     }  # fmt: skip
 
 
-def test_the_same_study_gives_the_same_page(study, folder):
+def test_the_same_study_gives_the_same_page(experiment, folder):
     before = (folder / "report.html").read_bytes()
-    publish(study, folder)
+    publish(experiment, folder)
     assert (folder / "report.html").read_bytes() == before
 
 
-def test_best_median_and_worst(study):
+def test_best_median_and_worst(experiment):
     lossy = [
         replace(one, scores=replace(one.scores, dice=dice))
-        for one, dice in zip(study.results[0][:4], (0.4, 0.9, 0.1, 0.6), strict=True)
+        for one, dice in zip(experiment.results[0][:4], (0.4, 0.9, 0.1, 0.6), strict=True)
     ]
     assert [(rank, one.scores.dice) for rank, one in choose_cases(lossy)] == [
         ("best", 0.9), ("median", 0.4), ("worst", 0.1),
     ]  # fmt: skip
     assert [rank for rank, _ in choose_cases(lossy[:1])] == ["best and median and worst"]
-    assert choose_cases([study.results[0][4]]) == []
+    assert choose_cases([experiment.results[0][4]]) == []
 
 
-def test_masks_come_back_as_they_were(study, cases):
-    np.testing.assert_array_equal(study.masks.get(study.results[0][0]), read_task(cases[0]).truth)
+def test_masks_come_back_as_they_were(experiment, cases):
+    np.testing.assert_array_equal(experiment.masks.get(experiment.results[0][0]), read_task(cases[0]).truth)
 
 
-def test_volumes_against_the_truth(study):
-    one = study.results[0][0]
+def test_volumes_against_the_truth(experiment):
+    one = experiment.results[0][0]
     half = replace(one, scores=replace(one.scores, volume_ml=1.0, true_volume_ml=3.0))
-    assert volume_agreement([half, study.results[0][5]]) == ([2.0], [-100.0])
+    assert volume_agreement([half, experiment.results[0][5]]) == ([2.0], [-100.0])
 
 
 def test_a_folder_that_cannot_be(tmp_path, monkeypatch):

@@ -85,7 +85,7 @@ def test_the_shipped_weights_on_two_cases_with_clicks(tmp_path):
     for _, result in results:
         assert 0.6 < result.steps[0].dice <= 1
         assert result.scores.dice_auc == pytest.approx(sum(step.dice for step in result.steps[1:]) / 2)
-    study = conclude(cases, [arm], results, masks)
+    experiment = conclude(cases, [arm], results, masks)
     prepare_folder(tmp_path)
-    publish(study, tmp_path)
+    publish(experiment, tmp_path)
     assert (tmp_path / "report.html").stat().st_size > 100_000

@@ -64,10 +64,10 @@ def test_the_report_compares_before_with_after(stacks: Path, tmp_path: Path) -> 
     after = tmp_path / "after.safetensors"
     save_weights(state, network.config, after)
     cases = write_held_out(stacks, range(1), tmp_path / "cases", most=2, min_area=12)
-    study = compare_weights(cases, "compact", after, device="cpu", command="medsam2 train recipe.toml")
-    lines = write_comparison(study, tmp_path / "report")
-    before_dice, after_dice = ([result.scores.dice for result in part] for part in study.results)
-    assert study.arms == ("before", "after")
+    experiment = compare_weights(cases, "compact", after, device="cpu", command="medsam2 train recipe.toml")
+    lines = write_comparison(experiment, tmp_path / "report")
+    before_dice, after_dice = ([result.scores.dice for result in part] for part in experiment.results)
+    assert experiment.arms == ("before", "after")
     assert before_dice != after_dice
     mean = sum(before_dice) / 2
     assert lines[0].startswith(f"mean Dice of 2 held-out objects: {mean:.3f} before, ")
@@ -78,7 +78,7 @@ def test_the_report_compares_before_with_after(stacks: Path, tmp_path: Path) -> 
     assert "after minus before" in page
     assert "http" not in page.replace("http-equiv", ""), "the page needs nothing else"
     shown = max(after_dice)
-    assert f"best: {study.results[1][int(np.argmax(after_dice))].name}" in page
+    assert f"best: {experiment.results[1][int(np.argmax(after_dice))].name}" in page
     assert f"Dice {shown:.3f}" in page
     numbers = json.loads((tmp_path / "report" / "results.json").read_text(encoding="utf-8"))
     assert [one["dice"] for one in numbers["second"]["cases"]] == after_dice

@@ -194,10 +194,6 @@ _FIELDS: Mapping[str, _Field] = MappingProxyType(
 _FOR_PEOPLE = ("licence", "slices_with_mask", "note")
 
 
-def _listed(values: Iterable[str]) -> str:
-    return ", ".join(values)
-
-
 STILL_AXIS = 2  # a picture is read as a volume of one slice along the third axis
 
 
@@ -276,10 +272,10 @@ def _check_task(task: Task) -> None:
         raise InputError(f"{case.name}: the image has the shape {shape_xyz}, the list says {case.shape}")
     num_voxels = int(np.count_nonzero(task.truth))
     if num_voxels == 0:
-        raise InputError(f"{case.name}: the mask has no voxel of the label {_joined(case.labels)}")
+        raise InputError(f"{case.name}: the mask has no voxel of the label {_listed(case.labels)}")
     if case.mask_voxels not in (None, num_voxels):
         raise InputError(
-            f"{case.name}: the mask has {num_voxels} voxels of the label {_joined(case.labels)}, "
+            f"{case.name}: the mask has {num_voxels} voxels of the label {_listed(case.labels)}, "
             f"the list says {case.mask_voxels}"
         )
     slices = slices_along(task.truth, task.axis)
@@ -289,5 +285,5 @@ def _check_task(task: Task) -> None:
         raise InputError(f"{case.name}: the object is not in the key slice, {case.key_slice}")
 
 
-def _joined(labels: tuple[int, ...]) -> str:
-    return ", ".join(str(label) for label in labels)
+def _listed(values: Iterable[object]) -> str:
+    return ", ".join(map(str, values))
