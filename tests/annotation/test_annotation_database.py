@@ -50,7 +50,7 @@ def test_migrations_lead_to_the_tables_of_the_code(engine: Engine) -> None:
         assert compare_metadata(context, METADATA) == []
 
 
-def test_what_is_applied_is_not_applied_again(engine: Engine, url: str, tmp_path: Path) -> None:
+def test_a_migration_is_applied_once(engine: Engine, url: str, tmp_path: Path) -> None:
     with transaction(engine) as db:
         row = {"key": "k", "name": "kept", "round": 1, "created_ms": 5}
         db.execute(PROJECTS.insert().values(**row))
@@ -103,7 +103,7 @@ def test_a_transaction_that_fails_leaves_nothing(engine: Engine) -> None:
         assert db.execute(PROJECTS.select()).all() == []
 
 
-def test_rows_are_replaced_and_left_alone(engine: Engine) -> None:
+def test_rows_are_replaced_or_kept(engine: Engine) -> None:
     with transaction(engine) as db:
         if db.dialect.name == "sqlite":
             db.exec_driver_sql("PRAGMA defer_foreign_keys = ON")

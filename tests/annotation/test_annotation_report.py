@@ -102,7 +102,7 @@ def test_longer_with_the_model_is_a_negative_saving() -> None:
     [[], [attempt("a", 5)], [attempt("a", 5, baseline=True)], both_ways({"a": (0, 5)})],
     ids=["nothing", "no baseline", "no model", "a baseline of no time"],
 )
-def test_nothing_is_said_without_both(found: Sequence[Attempt]) -> None:
+def test_no_saving_without_attempts_of_both_modes(found: Sequence[Attempt]) -> None:
     assert compare(found) is None
 
 
@@ -252,7 +252,7 @@ def test_no_baseline_no_saving(project: Project, box_mask: Boxes) -> None:
     assert "so no agreement is stated" in text
 
 
-def test_names_do_nothing_in_page_and_tables(tmp_path: Path, write_scan, box_mask: Boxes) -> None:
+def test_hostile_names_run_nothing_in_page_and_tables(tmp_path: Path, write_scan, box_mask: Boxes) -> None:
     names = ["<img src=x onerror=alert(1)>", "=HYPERLINK(1)", "a\"b'c&d"]
     for name in names:
         write_scan(tmp_path / f"{name}.nii.gz")
@@ -284,7 +284,7 @@ def test_names_do_nothing_in_page_and_tables(tmp_path: Path, write_scan, box_mas
     assert "'-anna" in table
 
 
-def test_masks_that_are_gone_are_left_out(logged: Project) -> None:
+def test_missing_masks_are_left_out(logged: Project) -> None:
     for path in (logged.folder / "versions" / "belly").iterdir():
         path.unlink()
     found = find(logged)

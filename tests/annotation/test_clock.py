@@ -40,7 +40,7 @@ def test_gaps_belong_to_the_object_that_the_next_act_is_about() -> None:
     assert seconds(events(acts)) == {1: 6, 2: 11}
 
 
-def test_looking_belongs_to_what_is_touched_next() -> None:
+def test_time_of_looking_belongs_to_the_next_changed_object() -> None:
     acts = [
         (0, "open", 0),
         (2, "scroll", 0),
@@ -53,7 +53,7 @@ def test_looking_belongs_to_what_is_touched_next() -> None:
     assert seconds(events(acts)) == {3: 9, 0: 5}
 
 
-def test_the_step_to_another_case_counts_for_none() -> None:
+def test_time_between_two_cases_does_not_count() -> None:
     first = events([(0, "box", 1), (10, "save", 1)], case=1)
     second = events([(25, "open", 1), (30, "box", 1)], case=2)
     back = events([(40, "click", 1), (43, "save", 1)], case=1)

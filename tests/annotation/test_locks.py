@@ -59,7 +59,7 @@ sys.exit(max(os.waitpid(racer, 0)[1] for racer in racers))
 """
 
 
-def test_of_two_processes_one_gets_a_case(any_project: Project) -> None:
+def test_only_one_of_two_processes_gets_a_case(any_project: Project) -> None:
     result = subprocess.run(
         [sys.executable, "-W", "error", "-c", TAKE_ALL, str(any_project.folder)],
         capture_output=True, text=True, check=False, timeout=120,
@@ -75,7 +75,7 @@ def test_of_two_processes_one_gets_a_case(any_project: Project) -> None:
             assert find_case(any_project, case).holder == user
 
 
-def test_a_lock_ends_when_its_holder_is_silent(any_project: Project, clock) -> None:
+def test_a_lock_expires_when_its_user_does_nothing(any_project: Project, clock) -> None:
     assert open_case(any_project, 1, "anna").state == "in work"
     clock.turn(LOCK_S - 1)
     with pytest.raises(Conflict, match="anna has this case open until 2026-09-21T") as refused:
@@ -95,7 +95,7 @@ def test_a_lock_ends_when_its_holder_is_silent(any_project: Project, clock) -> N
     assert find_draft(any_project, 1, "bob") is None
 
 
-def test_a_case_that_was_only_looked_at_is_as_before(any_project: Project) -> None:
+def test_a_case_that_was_only_viewed_keeps_its_state(any_project: Project) -> None:
     open_case(any_project, 1, "anna")
     closed = release(any_project, 1, "anna")
     assert (closed.state, closed.owner, closed.holder) == ("new", None, None)
@@ -139,7 +139,7 @@ def test_the_way_from_proposal_to_review(any_project: Project, box_mask, clock) 
     assert list_users(any_project) == ["anna", "bob"]
 
 
-def test_nobody_reviews_their_own_mask_but_who_works_alone(any_project: Project, box_mask) -> None:
+def test_only_a_single_user_may_review_their_own_mask(any_project: Project, box_mask) -> None:
     for case, name in ((1, "belly"), (2, "chest")):
         open_case(any_project, case, "anna")
         save_version(any_project, case, "anna", box_mask(any_project.folder / f"{name}.nii.gz"))
@@ -160,7 +160,7 @@ def test_no_case_is_done_without_a_mask(any_project: Project) -> None:
         change_state(any_project, 1, "anna", "new")
 
 
-def test_events_are_kept_once(any_project: Project) -> None:
+def test_an_event_that_is_sent_twice_is_stored_once(any_project: Project) -> None:
     at = any_project.now_ms()
     acts = [
         {"kind": "box", "at_ms": at + 0.4, "object": 2, "voxels": 9},
@@ -182,7 +182,7 @@ def test_events_are_kept_once(any_project: Project) -> None:
     assert [one.kind for one in list_events(any_project, "anna")] == ["box", "save"]
 
 
-def test_the_list_counts_on_from_what_it_has_counted(any_project: Project) -> None:
+def test_the_list_counts_only_new_events(any_project: Project) -> None:
     overview = Overview(any_project)
 
     def seconds() -> list[float]:
@@ -220,7 +220,7 @@ def test_reviews_come_after_done_and_work_after_rejection() -> None:
 
 
 @pytest.mark.parametrize("act", [open_case, renew, release], ids=lambda act: act.__name__)
-def test_a_case_of_another_project_is_none_of_ours(project: Project, act) -> None:
+def test_a_case_of_another_project_is_unknown(project: Project, act) -> None:
     with pytest.raises(UnknownCase, match="no case 4"):
         act(project, 4, "anna")
     with pytest.raises(InputError, match="1 to 64 letters"):

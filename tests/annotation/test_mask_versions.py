@@ -127,7 +127,7 @@ def test_versions_are_never_overwritten(opened: Project, box_mask: Boxes) -> Non
     ],
     ids=["fractions", "too large", "negative", "another shape", "not a number"],
 )
-def test_a_mask_that_is_none_is_refused(
+def test_an_invalid_mask_is_refused(
     opened: Project, box_mask: Boxes, change: Callable[[np.ndarray], np.ndarray], error: type, word: str
 ) -> None:
     mask = box_mask(opened.folder / "belly.nii.gz")
@@ -137,7 +137,7 @@ def test_a_mask_that_is_none_is_refused(
     assert not (opened.folder / "labels").exists()
 
 
-def test_who_has_lost_the_case_saves_nothing_over_others(opened: Project, box_mask: Boxes, clock) -> None:
+def test_a_user_who_has_lost_the_lock_cannot_save(opened: Project, box_mask: Boxes, clock) -> None:
     mask = box_mask(opened.folder / "belly.nii.gz")
     clock.turn(opened.lock_s)
     open_case(opened, 1, "bob")
@@ -191,7 +191,7 @@ def look_after(project: Project, mask: Path, was_killed: bool) -> str:
     return "a version" if versions else "a file" if files else "nothing"
 
 
-def test_files_that_others_changed_are_named(opened: Project, box_mask: Boxes) -> None:
+def test_files_that_were_changed_outside_are_reported(opened: Project, box_mask: Boxes) -> None:
     scan = opened.folder / "belly.nii.gz"
     first, _ = save_version(opened, 1, "anna", box_mask(scan))
     second, _ = save_version(opened, 1, "anna", box_mask(scan, shift=2))
@@ -214,7 +214,7 @@ def test_files_that_others_changed_are_named(opened: Project, box_mask: Boxes) -
         read_version(opened, first)
 
 
-def test_a_model_proposes_for_what_nobody_has_begun(opened: Project, box_mask: Boxes, tmp_path: Path) -> None:
+def test_a_model_proposes_only_for_untouched_cases(opened: Project, box_mask: Boxes, tmp_path: Path) -> None:
     masks = tmp_path / "masks"
     masks.mkdir()
     for name in ("belly", "chest"):
@@ -243,7 +243,7 @@ def test_a_model_proposes_for_what_nobody_has_begun(opened: Project, box_mask: B
         masks_in(tmp_path / "nowhere")
 
 
-def test_a_proposal_gives_way_to_who_opens_the_case_meanwhile(project: Project, box_mask: Boxes) -> None:
+def test_a_user_comes_before_a_proposal(project: Project, box_mask: Boxes) -> None:
     calls = 0
 
     def clock() -> int:
@@ -263,7 +263,7 @@ def test_a_proposal_gives_way_to_who_opens_the_case_meanwhile(project: Project, 
     assert not (project.folder / "labels").exists()
 
 
-def test_prompts_are_json_of_some_size(opened: Project, box_mask: Boxes) -> None:
+def test_prompts_are_json_of_limited_size(opened: Project, box_mask: Boxes) -> None:
     mask = box_mask(opened.folder / "belly.nii.gz")
     for prompts, word in (([{1, 2}], "must be JSON"), ([float("nan")], "JSON"), (["x" * 2**22], "at most")):
         with pytest.raises(InputError, match=word):

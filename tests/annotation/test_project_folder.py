@@ -98,7 +98,7 @@ def test_a_folder_of_dicom_is_one_case(tmp_path: Path) -> None:
     ],
     ids=range(8),
 )
-def test_names_that_no_page_should_show_are_refused(name: str, word: str) -> None:
+def test_unsafe_names_of_cases_are_refused(name: str, word: str) -> None:
     with pytest.raises(InputError, match=word):
         check_case_name(name)
 
@@ -107,7 +107,7 @@ def test_names_that_no_page_should_show_are_refused(name: str, word: str) -> Non
     "name",
     ["<img src=x onerror=alert(1)>", "a'; DROP TABLE cases;--", "50 % & more", "M\u00fcller", "-rf", "=1+1"],
 )
-def test_strange_names_are_names(tmp_path: Path, write_scan, name: str) -> None:
+def test_unusual_names_are_accepted(tmp_path: Path, write_scan, name: str) -> None:
     write_scan(tmp_path / f"{name}.nii.gz")
     project = create_project(tmp_path)
     try:
@@ -116,7 +116,7 @@ def test_strange_names_are_names(tmp_path: Path, write_scan, name: str) -> None:
         project.close()
 
 
-def test_what_has_a_bad_name_is_left_out_with_a_reason(tmp_path: Path, write_scan) -> None:
+def test_a_scan_with_a_bad_name_is_left_out_with_a_reason(tmp_path: Path, write_scan) -> None:
     write_scan(tmp_path / "good.nii.gz")
     for name in (b"line\nbreak.nii.gz", b"\xff\xfe.nii.gz"):
         shutil.copy(tmp_path / "good.nii.gz", tmp_path / name.decode("utf-8", "surrogateescape"))
@@ -160,7 +160,7 @@ def test_a_project_may_be_moved(project: Project, tmp_path: Path) -> None:
         ("sqlite:///no/such/folder/x.db", "does not answer"),
     ],
 )
-def test_a_database_that_cannot_be_is_refused(folder: Path, url: str, word: str) -> None:
+def test_a_database_that_cannot_be_used_is_refused(folder: Path, url: str, word: str) -> None:
     with pytest.raises(InputError, match=word) as refused:
         create_project(folder, database=url)
     assert "secret" not in str(refused.value)
@@ -187,7 +187,7 @@ def test_another_database_is_noticed(project: Project) -> None:
         open_project(project.folder)
 
 
-def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a folder"):
         create_project(tmp_path / "nowhere")
     with pytest.raises(InputError, match="is not a project"):

@@ -106,7 +106,7 @@ def test_rounds_are_used_and_put_back(done: Project) -> None:
     assert improving.plans[-1].start == "compact"
 
 
-def test_weights_that_are_gone_are_not_in_use(done: Project) -> None:
+def test_missing_weights_cannot_be_used(done: Project) -> None:
     rounds = Rounds(done, Improving(at_once), "compact")
     rounds.start("anna")
     settled(rounds)
@@ -163,7 +163,7 @@ def test_the_end_of_the_program_ends_the_training(done: Project) -> None:
     assert (one.state, one.message) == ("stopped", "the server ended while it was training")
 
 
-def test_a_round_that_was_stopped_goes_on_with_its_cases(done: Project, box_mask) -> None:
+def test_a_stopped_round_is_resumed_with_its_cases(done: Project, box_mask) -> None:
     def stop(plan: Plan, report: Callable[[float, str], None]) -> Outcome:
         raise Ended
 
@@ -183,7 +183,7 @@ def test_a_round_that_was_stopped_goes_on_with_its_cases(done: Project, box_mask
         rounds.go_on(9)
 
 
-def test_a_round_without_its_plan_cannot_go_on(done: Project) -> None:
+def test_a_round_without_its_plan_cannot_be_resumed(done: Project) -> None:
     number = record_start(done, "anna", 3)
     record_progress(done, number, {"state": "stopped"})
     with pytest.raises(Conflict, match="its plan is missing or damaged"):
@@ -191,7 +191,7 @@ def test_a_round_without_its_plan_cannot_go_on(done: Project) -> None:
     assert list_rounds(done)[0].state == "stopped"
 
 
-def test_weights_that_are_gone_at_the_start_are_not_in_use_any_more(done: Project, caplog) -> None:
+def test_at_the_start_missing_weights_are_taken_out_of_use(done: Project, caplog) -> None:
     rounds = Rounds(done, Improving(at_once), "compact")
     rounds.start("anna")
     settled(rounds)
@@ -221,7 +221,7 @@ def test_a_project_that_is_moved_keeps_its_weights(project: Project, box_mask, t
         moved.close()
 
 
-def test_a_round_whose_process_died_is_told_by_its_silence(done: Project, clock) -> None:
+def test_a_round_that_no_longer_reports_counts_as_stopped(done: Project, clock) -> None:
     number = record_start(done, "anna", 3)
     rounds = Rounds(done, Improving(at_once), "compact")
     clock.turn(100)
@@ -238,7 +238,7 @@ def test_a_round_whose_process_died_is_told_by_its_silence(done: Project, clock)
     assert [one.state for one in rounds.all()] == ["stopped", "ready"]
 
 
-def test_what_has_to_be_there_first(any_project: Project) -> None:
+def test_a_round_needs_finished_cases(any_project: Project) -> None:
     assert Rounds(any_project, None, "compact").obstacle() == "this server was started without training"
     rounds = Rounds(any_project, Improving(at_once), "compact")
     with pytest.raises(Conflict, match=r"a round needs 3 finished cases with a mask, .*; there are 0"):
@@ -263,7 +263,7 @@ def test_held_out_cases_stay_held_out() -> None:
         split(scans[:2])
 
 
-def test_there_is_no_outline_to_learn_in_an_empty_mask(done: Project, box_mask) -> None:
+def test_empty_masks_are_left_out_of_training(done: Project, box_mask) -> None:
     empty = box_mask(done.folder / "head.nii.gz", label=0)
     save_version(done, 3, "anna", empty, objects={"1": {"name": "lesion"}})
     assert [scan.name for scan in finished_scans(done)] == ["belly", "chest"]

@@ -7,7 +7,7 @@ from pathlib import Path
 BOX = (22, 18, 41, 37)
 
 
-def test_a_case_is_one_persons_at_a_time(new_screen, folder: Path) -> None:
+def test_only_one_user_works_on_a_case(new_screen, folder: Path) -> None:
     anna, ben = new_screen().open("anna"), new_screen().open("ben")
     anna.open_case("other")
     anna.page.locator("#back").click()
@@ -46,7 +46,7 @@ def test_a_case_is_one_persons_at_a_time(new_screen, folder: Path) -> None:
     ben.page.wait_for_selector("#start:not([hidden])")
 
 
-def test_names_are_words_and_nothing_else(screen) -> None:
+def test_names_are_shown_as_text(screen) -> None:
     hostile = "<img src=x onerror=document.title='caught'>"
     screen.open()
     card = screen.page.locator(".card", has_text="onerror")

@@ -42,7 +42,7 @@ def test_the_keyboard_is_enough(screen, folder: Path) -> None:
     assert screen.page.locator("#sheet").is_hidden()
 
 
-def test_another_plane_is_that_of_the_command_line(screen, folder: Path, tmp_path: Path) -> None:
+def test_planes_are_the_same_as_on_the_command_line(screen, folder: Path, tmp_path: Path) -> None:
     import nibabel
     import numpy as np
 
@@ -70,7 +70,7 @@ def test_another_plane_is_that_of_the_command_line(screen, folder: Path, tmp_pat
     screen.shoot("coronal-drawn")
 
 
-def test_brush_and_eraser_say_what_the_mask_is(screen, folder: Path) -> None:
+def test_brush_and_eraser_change_the_mask(screen, folder: Path) -> None:
     screen.open()
     screen.drop(folder / "ball.nii.gz")
     screen.go_to(5)
@@ -95,7 +95,7 @@ def test_brush_and_eraser_say_what_the_mask_is(screen, folder: Path) -> None:
     screen.shoot("brush")
 
 
-def test_run_lengths_are_those_of_the_library(screen) -> None:
+def test_run_lengths_are_the_same_as_in_python(screen) -> None:
     import numpy as np
 
     screen.open()
@@ -138,7 +138,7 @@ def test_three_hundred_slices(screen, tmp_path: Path, save_scan) -> None:
     screen.shoot("long-scan")
 
 
-def test_what_is_wrong_is_said_in_words(screen, tmp_path: Path) -> None:
+def test_errors_are_shown_as_sentences(screen, tmp_path: Path) -> None:
     bad = tmp_path / "scan.nii.gz"
     bad.write_bytes(b"this is no scan")
     screen.open()
@@ -174,7 +174,7 @@ def test_several_objects(screen, folder: Path, tmp_path: Path) -> None:
     screen.shoot("objects")
 
 
-def test_a_correction_is_carried_on_before_it_is_saved(screen, folder: Path, tmp_path: Path) -> None:
+def test_a_correction_is_propagated_before_it_is_saved(screen, folder: Path, tmp_path: Path) -> None:
     import nibabel
     import numpy as np
 
@@ -199,7 +199,7 @@ def test_a_correction_is_carried_on_before_it_is_saved(screen, folder: Path, tmp
     assert [step["kind"] for step in screen.state("log")] == ["prompt", "propagate", "prompt", "propagate"]
 
 
-def test_a_folder_travels_as_a_zip(screen) -> None:
+def test_a_folder_is_sent_as_a_zip(screen) -> None:
     import base64
     import io
     import zipfile
