@@ -30,7 +30,7 @@ COMMANDS_PAGE = "reference/command-line.md"
 
 _LINK = re.compile(r"\[([^\]]+)\]\((?!https?:|#)([^)#]+)(#[^)]*)?\)")
 _NAMES, _ERRORS = "<!-- public names -->", "<!-- errors -->"
-_OWN_PAGE = "medsam2.prompts.types"  # its names have a page of their own
+_OWN_PAGES = ("medsam2.prompts.types", "medsam2.errors")  # their names are on pages of their own
 _SECTION = re.compile(r"^<!-- section (.+) of (\S+) -->$", re.MULTILINE)
 _EXAMPLE = re.compile(r"^\| `(\w+\.py)", re.MULTILINE)
 
@@ -77,7 +77,7 @@ def public_names() -> Iterator[str]:
 
     for name in medsam2.__all__:
         home = getattr(getattr(medsam2, name), "__module__", None)
-        if home is not None and home != _OWN_PAGE:
+        if home is not None and home not in _OWN_PAGES:
             yield f"::: {home}.{name}"
 
 

@@ -10,7 +10,6 @@ import sys
 import numpy as np
 
 import medsam2
-from medsam2.imaging.video.read import open_video
 
 FRAME = 0
 BOX = (28, 12, 72, 52)  # x_min, y_min, x_max, y_max in pixels of the frame
@@ -28,7 +27,7 @@ def pulsing_disc(num_frames: int = 12) -> np.ndarray:
 
 def main(path: str | None = None) -> None:
     """Prompt one frame and print each frame, in order of time."""
-    frames = pulsing_disc() if path is None else open_video(path)  # a frame is decoded when it is needed
+    frames = pulsing_disc() if path is None else medsam2.open_video(path)  # a frame is decoded when it is needed
     session = medsam2.load("compact").video(frames)
     session.add(1, frame=FRAME, box=BOX)
     for found in session.propagate():

@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "serving": {*LEAVES, "annotation", "checkpoints", "inference", "proxies", "weights"},
     "batch": {*LEAVES, "inference", "evaluation", "reports"},
     "cli": {*TRAINING, "annotation", "training", "serving", "batch", "weights", ROOT},
-    ROOT: {"client", "imaging", "inference", "prompts"},
+    ROOT: {"client", "errors", "imaging", "inference", "prompts"},
     "__main__": {"cli"},
 }
 CHAIN = ("cli", "training", "evaluation", "inference", "tracking", "model")
@@ -49,7 +49,7 @@ TORCH = {"torch", "lightning_fabric", "safetensors"}
 TERMINAL = {"click", "rich", "tqdm"}  # output, questions and progress bars are the command line's
 ONLY_HERE = {"synthesis": {"numpy", "scipy"}}  # beside the standard library
 
-READS_ENVIRONMENT = {"checkpoints.py", "serving/settings.py"}
+READS_ENVIRONMENT = {"__init__.py", "checkpoints.py", "serving/settings.py"}
 BANNED_NAMES = {"utils", "util", "helpers", "helper", "misc", "common", "base", "core", "manager"}
 MAX_LINES = 400
 

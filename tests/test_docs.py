@@ -67,7 +67,7 @@ def test_no_page_asks_another_host(site: Path) -> None:
 
 @pytest.mark.slow
 def test_the_reference_has_every_public_name(site: Path) -> None:
-    pages = [site / "reference" / name / "index.html" for name in ("python", "prompts")]
+    pages = [site / "reference" / name / "index.html" for name in ("python", "prompts", "errors")]
     found = set(re.findall(r'id="(medsam2\.[\w.]+)"', "".join(page.read_text() for page in pages)))
     names = {name.rpartition(".")[2] for name in found}
     assert set(medsam2.__all__) - {"__version__"} <= names
@@ -117,7 +117,8 @@ def test_links_of_other_files_lead_to_pages(hooks: ModuleType) -> None:
 
 def test_every_public_name_has_a_place(hooks: ModuleType) -> None:
     named = [line.rpartition(".")[2] for line in hooks.public_names()]
-    assert set(named) == set(medsam2.__all__) - {"__version__", "Box", "Point", "MaskPrompt"}
+    elsewhere = {"Box", "Point", "MaskPrompt", "InputError", "MedSAM2Error"}
+    assert set(named) == set(medsam2.__all__) - {"__version__", *elsewhere}
 
 
 def test_a_section_that_is_gone_is_named(hooks: ModuleType) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
+import sys
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +15,10 @@ import pytest
 import medsam2
 
 ROOT = Path(__file__).resolve().parents[1]
-PROMISED = {"Box", "Client", "MaskPrompt", "Point", "Predictor", "Session", "Volume", "load", "read", "write"}
+PROMISED = {
+    *("Box", "Client", "InferenceOptions", "InputError", "MaskPrompt", "MedSAM2Error", "Point", "Predictor"),
+    *("Session", "VideoSession", "Volume", "load", "open_video", "read", "write"),
+}
 
 
 def test_the_names_are_those_of_the_design() -> None:
@@ -50,3 +56,23 @@ def test_the_version_is_the_installed_one() -> None:
 def test_other_names_are_refused_as_of_any_module() -> None:
     with pytest.raises(AttributeError, match="module 'medsam2' has no attribute 'Volumes'"):
         _ = medsam2.Volumes
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "passive"), ("active", "active"), ("", "")])
+def test_waiting_threads_sleep_unless_the_user_says_otherwise(given: str | None, expected: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    if given is not None:
+        environment["OMP_WAIT_POLICY"] = given
+    script = (
+        "import sys, medsam2\n"
+        "assert 'torch' not in sys.modules\n"  # or it would be too late
+        "import os; print(repr(os.environ['OMP_WAIT_POLICY']))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+    )
+    assert result.stdout == f"{expected!r}\n"
