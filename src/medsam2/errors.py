@@ -52,9 +52,9 @@ class ServerError(MedSAM2Error):
 _LONGEST = 200
 
 
-def in_a_line(said: object) -> str:
-    """Return how a text begins: its first line, not too long, with nothing that cannot be printed."""
-    line = next(iter(str(said).splitlines()), "")[:_LONGEST]
+def in_a_line(text: object) -> str:
+    """Return the first line of a text, cut where it is too long, in characters that can be printed."""
+    line = next(iter(str(text).splitlines()), "")[:_LONGEST]
     return line if line.isprintable() else repr(line)
 
 

@@ -22,6 +22,7 @@ from medsam2.cli.options import (
     memory_option,
     plane_option,
     precision_option,
+    runtime_option,
     weights_option,
     window_option,
 )
@@ -58,6 +59,7 @@ class RunOptions:
     stop_after: int | None
     device: str
     precision: str
+    runtime: str
 
 
 run_options = grouped(
@@ -84,6 +86,7 @@ run_options = grouped(
     ),
     device_option,
     precision_option,
+    runtime_option,
 )  # fmt: skip
 
 
@@ -121,7 +124,8 @@ def segment(
         ),
     )
     with noting_warnings() as warned:
-        opened = open_job(job, load(run.weights, device=run.device, precision=run.precision))
+        predictor = load(run.weights, device=run.device, precision=run.precision, runtime=run.runtime)
+        opened = open_job(job, predictor)
         source = source_series(outputs, job, opened.session.grid.volume)
         facts = {"image": str(image), **_describe_volume(opened.session, run)}
         plan = plan_outputs(outputs, image, opened.names, inputs)
@@ -144,7 +148,7 @@ def segment(
 
 
 def _describe_volume(session: Session, run: RunOptions) -> dict[str, object]:
-    """Facts of the slices and the window; what a person should know is said at once."""
+    """Report the plane and the window to a person, and return the facts for `--json`."""
     from medsam2.imaging.geometry import plane_tilt_deg
 
     grid, window = session.grid, session.window

@@ -1,16 +1,16 @@
 """Read prompts from a file: JSON, a table (CSV), or the table of DeepLesion.
 
-JSON is a list of objects, or `{"objects": [...]}` with an optional `slice_offset` and `window` for all:
+JSON is a list of objects, or `{"objects": [...]}`, where `slice_offset` and `window` may be given for all:
 
     {"slice_offset": 0, "window": [-160, 240], "objects": [
         {"object": 1, "name": "liver", "slice": 42, "box": [120, 96, 180, 150]},
         {"name": "spleen", "prompts": [{"slice": 40, "points": [[31, 27, 1], [5, 5, 0]]},
                                        {"slice": 44, "mask": "drawn.nii.gz", "mask_label": 2}]}]}
 
-The table of the real-time contract is taken as well, in each of its wrappings; what it says of the image and
-of the answer is not looked at. A CSV has a row for each prompt and the same keys for columns; a box may be
-four columns x_min, y_min, x_max, y_max, and rows of one object number, or of one name, are one object. What
-spreadsheets write beside that, `sep=;` and decimal commas, is understood (`tables`).
+The table of the real-time contract is read as well, in each of its forms; its keys about the image and the
+answer are ignored. A CSV has a row for each prompt and the same keys as columns. A box may be the four
+columns x_min, y_min, x_max, y_max. Rows with the same object number, or the same name, are one object. What
+spreadsheets add, such as `sep=;` and decimal commas, is understood (`tables`).
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ MAX_BYTES = 64 * 2**20
 """A prompt file that is larger is refused; the whole table of DeepLesion has 10 MB."""
 
 _TABLES = ("input_data", "dataframe_split", "dataframe_records", "inputs")
-# Of the contract, about the image and the answer.
-_NOT_LOOKED_AT = {"nii_image", "mask_format", "memory", "frame"}
+# Keys of the contract about the image and the answer.
+_IGNORED = {"nii_image", "mask_format", "memory", "frame"}
 _FILE_KEYS = ("slice_offset", "window")
 
 _Row = tuple[str, Mapping[str, object]]
@@ -44,15 +44,15 @@ def read_prompts(path: Path, *, image: Path, num_slices: int) -> Prompts:
     """Read what a file says about the objects of an image.
 
     Args:
-        path: A .json or .csv file (.tsv, .txt as well). Names of mask files in it start from its folder.
-        image: The image that is prompted; DeepLesion's table is searched for its name.
-        num_slices: How many slices it has.
+        path: A .json, .csv, .tsv or .txt file. Names of mask files in it are relative to its folder.
+        image: The image to segment; DeepLesion's table is searched for its name.
+        num_slices: How many slices the image has.
 
     Raises:
         InputError: The file cannot be read.
         UnsupportedFormat: It is neither JSON nor a table.
-        PromptError: What it says cannot be; the message names file, row or object, key and value, and says
-            what would do.
+        PromptError: A prompt is wrong. The message names file, row or object, key and value, and says what
+            would be right.
     """
     suffix = path.suffix.lower()
     text = read_text(path, most_bytes=MAX_BYTES, limit="prompt files have", is_table=suffix != ".json")
@@ -67,14 +67,14 @@ def read_prompts(path: Path, *, image: Path, num_slices: int) -> Prompts:
 
 
 def parse_json(text: str, path: Path) -> object:
-    """Read JSON in which no key stands twice.
+    """Read JSON, and refuse a key that is repeated in one object.
 
     Raises:
-        UnsupportedFormat: It is none, or is nested too deeply.
-        PromptError: A key stands twice.
+        UnsupportedFormat: It is no JSON, or is nested too deeply.
+        PromptError: A key is repeated.
     """
     try:
-        return json.loads(text, object_pairs_hook=_without_doubles)
+        return json.loads(text, object_pairs_hook=_without_repeats)
     except json.JSONDecodeError as error:
         raise UnsupportedFormat(f"{path}: is not JSON: {error.msg} in line {error.lineno}") from error
     except PromptError as error:
@@ -109,19 +109,19 @@ def _from_json(text: str, path: Path) -> Prompts:
 def claim_of(
     raw: Mapping[str, object], where: str, *, folder: Path, slice_offset: int = 0
 ) -> tuple[Claim, tuple[float, float] | str | None]:
-    """Read one object of JSON, which has one prompt in it or a list of them, or one row of a table.
+    """Read one object of JSON, with one prompt or a list of prompts, or one row of a table.
 
     Args:
         raw: Its keys and values.
-        where: Where it stands.
-        folder: Where the names of mask files start from.
-        slice_offset: Number of the image's first slice, where the object says none.
+        where: File, and row or object, for messages.
+        folder: Names of mask files are relative to it.
+        slice_offset: Number of the image's first slice, if the object gives none.
 
     Returns:
-        The prompts of the object, and the window it comes with.
+        The prompts of the object, and its window.
 
     Raises:
-        PromptError: A key or a value cannot be, or there is no prompt.
+        PromptError: A key or a value is wrong, or there is no prompt.
     """
     if "prompts" not in raw:
         entry = Entry.of(where, raw)
@@ -165,12 +165,12 @@ def _checked(claims: list[Claim], windows: list[tuple[float, float] | str | None
     return Prompts(objects=number_objects(claims), windows=found)
 
 
-def _without_doubles(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Keep JSON's last value of a key from hiding the others."""
+def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Make a dictionary, and refuse a repeated key, of which only the last value would count."""
     content = dict(pairs)
     if len(content) < len(pairs):
-        doubled = next(key for key in content if sum(key == other for other, _ in pairs) > 1)
-        raise PromptError(f"the key {doubled!r} stands twice in one object")
+        repeated = next(key for key in content if sum(key == other for other, _ in pairs) > 1)
+        raise PromptError(f"the key {repeated!r} stands twice in one object")
     return content
 
 
@@ -193,7 +193,7 @@ def _contract_rows(table: object, where: str) -> Iterator[dict[str, object]]:
     else:
         raise PromptError(f"{where} is {wanted}")
     for row in rows:
-        yield {key: value for key, value in row.items() if key not in _NOT_LOOKED_AT}
+        yield {key: value for key, value in row.items() if key not in _IGNORED}
 
 
 # DeepLesion numbers slices in their series, from 1, and the image holds a part of the series. Boxes are in

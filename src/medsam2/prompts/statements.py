@@ -66,7 +66,7 @@ def box_around(line: RecistLine, *, shape_yx: tuple[int, int], pixel_mm: PixelMm
     Args:
         line: Its long diameter; without a short one, that is `SHORT_OVER_LONG` of it.
         shape_yx: Size of the slice in pixels.
-        pixel_mm: By which "across" is meant.
+        pixel_mm: Size of a pixel; the short diameter is at right angles to the long one in millimetres.
 
     Raises:
         PromptError: The line does not lie in the slice.
@@ -101,11 +101,11 @@ def points_along(line: RecistLine, count: int) -> tuple[Point, ...]:
 
 
 def line_in_mask(mask: npt.NDArray[np.bool_], *, pixel_mm: PixelMm = (1.0, 1.0)) -> RecistLine:
-    """Find the ends of a line that is drawn in a mask `(y, x)`: its two pixels that are farthest apart.
+    """Find the ends of a line that is drawn in a mask `(y, x)`: the two pixels that are farthest apart.
 
     Args:
-        mask: The line, however thick, alone.
-        pixel_mm: By which "farthest" is meant.
+        mask: One line of any thickness, and nothing else.
+        pixel_mm: Size of a pixel; distances are compared in millimetres.
 
     Raises:
         PromptError: Fewer than two pixels are drawn.
@@ -145,7 +145,7 @@ class Statement:
     where: str
     """File, and row or object: the beginning of a message about it."""
     slice_index: int | None
-    """In the image file, from 0. None for a mask file's largest slice."""
+    """In the image file, from 0; None for the largest slice of a mask file."""
     box: Box | None = None
     points: tuple[Point, ...] = ()
     line: RecistLine | None = None
@@ -170,18 +170,18 @@ class PromptedObject:
 
 @dataclass(frozen=True, kw_only=True)
 class Prompts:
-    """Everything that a file says."""
+    """All prompts of a file."""
 
     objects: tuple[PromptedObject, ...]
     windows: tuple[tuple[float, float] | str, ...] = ()
-    """Limits or names of the windows that it asks for; more than one where it does not agree with itself."""
+    """Limits or names of the windows in the file; an image is shown in one of them."""
     is_shown: bool = False
-    """Whether pixels are those of an axial picture as radiologists see it, not those of the image file."""
+    """Whether pixels are counted in an axial picture as radiologists see it, not in the image file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """Statements about an object that may not have its number yet."""
+    """The prompts of an object that may have no number yet."""
 
     statements: tuple[Statement, ...]
     where: str
@@ -192,8 +192,8 @@ class Claim:
 def number_objects(claims: Iterable[Claim]) -> tuple[PromptedObject, ...]:
     """Put the prompts of the same object together.
 
-    Claims of the same number are about the same object; so are claims of the same name that have no number.
-    All others get the smallest numbers that are free.
+    Entries with the same number are one object, and so are entries without a number that have the same name.
+    All others get the smallest free numbers.
 
     Raises:
         PromptError: An object has two names, or there are more than `MAX_OBJECTS`.
@@ -267,7 +267,7 @@ def drawn_prompts(
         slices: Labels `(z, y, x)`, slices first.
         drawn_as: One of `DRAWN_AS`. "mask" and "box" take a label's largest slice; for "recist" a label is a
             line on a single slice.
-        pixel_mm: By which a line's length, and "across" it, are meant.
+        pixel_mm: Size of a pixel, for the length of a line and for right angles.
 
     Raises:
         PromptError: See `largest_slices`, or a label is no line on one slice.
