@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from medsam2.errors import InputError
-from medsam2.synthesis.render import Floats, Grid, smooth_field
+from medsam2.synthesis.render import Floats, Grid, log_uniform, smooth_field
 
 Labels = npt.NDArray[np.uint16]
 T = TypeVar("T", bound=np.generic)
@@ -121,7 +121,7 @@ def draw_cut(rng: np.random.Generator, label_map: LabelMap, shape: tuple[int, in
     extent_mm = np.array(label_map.labels.shape)[list(order)] * steps
     view_mm = float(rng.uniform(*VIEW_RANGE)) * float(extent_mm[1:].max())
     pixel = view_mm / max(shape[1:])
-    between = pixel * float(np.exp(rng.uniform(*np.log(STEP_RANGE))))
+    between = pixel * log_uniform(rng, *STEP_RANGE)
     between = max(min(between, OVERHANG * float(extent_mm[0]) / shape[0]), 0.5 * pixel)
     target = int(rng.integers(1, len(label_map.label_names) + 1))
     voxels = np.flatnonzero(label_map.labels == target)

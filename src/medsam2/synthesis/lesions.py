@@ -134,11 +134,7 @@ def _ball(
     # Through fewer slices nobody could follow it.
     radii[0] = max(radii[0], 2.5 * grid.thickness_mm)
     box = _box(centre, grid, float(radii.max()) * 1.6)
-    part = Grid(
-        shape=(box[0].stop - box[0].start, box[1].stop - box[1].start, box[2].stop - box[2].start),
-        spacing_mm=grid.spacing_mm,
-        thickness_mm=grid.thickness_mm,
-    )
+    part = grid.sized(tuple(side.stop - side.start for side in box))
     square = np.zeros(part.shape, dtype=np.float32)
     for axis, (step, radius) in enumerate(zip(grid.step_mm, radii, strict=True)):
         along = ((np.arange(box[axis].start, box[axis].stop) - centre[axis]) * step / radius) ** 2

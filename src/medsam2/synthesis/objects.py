@@ -8,7 +8,7 @@ import numpy as np
 
 from medsam2.synthesis import shapes
 from medsam2.synthesis.body import Palette, Tissue
-from medsam2.synthesis.render import Floats, Grid, paint, smooth_field
+from medsam2.synthesis.render import Floats, Grid, log_uniform, paint, smooth_field
 from medsam2.synthesis.scene import Placed, Scene, add, cut_out, fill_values, fit, pick_place, surroundings
 from medsam2.synthesis.shapes import Shape
 
@@ -108,7 +108,7 @@ def _draw_radius_px(rng: np.random.Generator, grid: Grid) -> float:
     low, high = (2.2, 5.0) if rng.random() < 0.3 else (5.0, 18.0)
     if rng.random() < 0.12:
         low, high = 18.0, 55.0
-    return float(np.exp(rng.uniform(np.log(low), np.log(high)))) * max(limit, 0.5)
+    return log_uniform(rng, low, high) * max(limit, 0.5)
 
 
 def _rasterise(
@@ -190,8 +190,7 @@ def _add_walls(rng: np.random.Generator, scene: Scene, placed: Placed, values: F
         facing = np.abs(y / max(values.shape[1] - 1, 1) - 0.5) * 2
         return np.asarray(np.float32(rng.uniform(0.0, 0.1)) + 0.5 * wall * facing, dtype=np.float32)
     if kind < 0.75:  # nerve: bright sheath, dark bundles
-        depth, height, width = values.shape
-        patch = Grid(shape=(depth, height, width), spacing_mm=scene.grid.spacing_mm, thickness_mm=1.0)
+        patch = scene.grid.sized(values.shape)
         size = pixel * float(rng.uniform(2.0, 4.5))
         bundles = np.abs(smooth_field(rng, patch, (scene.grid.size_mm[0], size, size)))
         base = float(rng.uniform(0.3, 0.6))

@@ -13,7 +13,7 @@ from scipy import ndimage
 from medsam2.synthesis.label_map import LabelMap, Labels, cut_map, draw_cut, number_labels
 from medsam2.synthesis.lesions import Lesion, add_lesions
 from medsam2.synthesis.listing import Group, count_contacts, draw_alike, draw_groups, list_objects
-from medsam2.synthesis.render import Floats, Grid, finish, render_ct, render_mr, smooth_field
+from medsam2.synthesis.render import Floats, Grid, finish, log_uniform, render_ct, render_mr, smooth_field
 
 SIDE_PX = 176
 SLICES = (32, 40)
@@ -82,7 +82,7 @@ def paint_stack(
         return None
     contrast = _draw_look(rng, anatomy)
     grey = paint_greys(rng, anatomy, contrast)
-    noise = float(np.exp(rng.uniform(*np.log(NOISE_RANGE))))
+    noise = log_uniform(rng, *NOISE_RANGE)
     visible = np.clip(grey, 0.0, 1.0)  # what the 8 bits cut off cannot be seen
     least = max(FAINTEST, 0.6 * noise)
     objects, listed = list_objects(rng, visible, anatomy.shown, anatomy.groups, anatomy.alike, least)

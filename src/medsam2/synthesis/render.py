@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,11 @@ class Grid:
         depth, height, width = (n * step for n, step in zip(self.shape, self.step_mm, strict=True))
         return depth, height, width
 
+    def sized(self, shape: tuple[int, ...]) -> Grid:
+        """Return a grid of the same voxels with another number of them along (z, y, x)."""
+        depth, height, width = shape
+        return replace(self, shape=(depth, height, width))
+
     def axes_mm(self) -> tuple[Floats, Floats, Floats]:
         """Return centred coordinates in mm, shaped (z, 1, 1), (1, y, 1) and (1, 1, x) to broadcast."""
         z, y, x = (
@@ -42,6 +47,11 @@ class Grid:
             for n, step in zip(self.shape, self.step_mm, strict=True)
         )
         return z[:, None, None], y[None, :, None], x[None, None, :]
+
+
+def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """Draw a positive number whose logarithm is spread evenly: halves and doubles come equally often."""
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
 def smooth_field(

@@ -179,8 +179,8 @@ def fill_values(
     """
     deepest = max(float(placed.depth_mm.max()), 1e-3)
     relative = np.clip(placed.depth_mm / deepest, 0.0, 1.0)
-    num_slices, height, width = (s.stop - s.start for s in placed.window)
-    values = np.full((num_slices, height, width), base, dtype=np.float32)
+    values = np.full_like(relative, base, dtype=np.float32)
+    _, height, width = values.shape
     strength = max(abs(contrast), 2 * scene.noise) * float(rng.uniform(0.3, 1.2))
     style = str(rng.choice(list(STYLE_SHARES), p=list(STYLE_SHARES.values())))
     if style == "rim":
@@ -196,8 +196,9 @@ def fill_values(
         x = np.linspace(-0.4, 0.4, width, dtype=np.float32) * np.float32(np.cos(angle))
         values += np.float32(strength) * (y + x)
     elif style in ("texture", "calcium"):
-        patch = Grid(shape=(num_slices, height, width), spacing_mm=scene.grid.spacing_mm, thickness_mm=1.0)
-        mottle = smooth_field(rng, patch, scene.grid.step_mm[2] * float(rng.uniform(2.0, 6.0)))
+        mottle = smooth_field(
+            rng, scene.grid.sized(values.shape), scene.grid.step_mm[2] * float(rng.uniform(2.0, 6.0))
+        )
         if style == "texture":
             values += np.float32(0.5 * strength) * mottle
         else:

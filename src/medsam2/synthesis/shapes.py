@@ -58,9 +58,7 @@ def lobulated(rng: np.random.Generator, radius_mm: float) -> Shape:
     count = int(rng.integers(2, 6))
     radii = radius_mm * rng.uniform(0.4, 0.75, size=count)
     parts = [blob(rng, float(r), roughness=0.06) for r in radii]
-    directions = rng.standard_normal((count, 3))
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    centres = directions * (radius_mm * rng.uniform(0.25, 0.6, size=(count, 1)))
+    centres = _directions(rng, count) * (radius_mm * rng.uniform(0.25, 0.6, size=(count, 1)))
     centres[0] = 0.0
 
     def level(z: Floats, y: Floats, x: Floats) -> Floats:
@@ -77,8 +75,7 @@ def spiculated(rng: np.random.Generator, radius_mm: float) -> Shape:
     """Draw a rough ball with thin spikes."""
     base = _angular_noise(rng, float(rng.uniform(0.05, 0.15)))
     count = int(rng.integers(5, 14))
-    tips = rng.standard_normal((count, 3))
-    tips /= np.linalg.norm(tips, axis=1, keepdims=True)
+    tips = _directions(rng, count)
     heights = rng.uniform(0.15, 0.6, size=count)
     sharpness = float(rng.uniform(12.0, 45.0))
     core = radius_mm * 0.8
@@ -217,6 +214,12 @@ def stretch(shape: Shape, factor_z: float) -> Shape:
 
     depth, height, width = shape.extent_mm
     return Shape(level=level, extent_mm=(depth * factor_z, height, width))
+
+
+def _directions(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Draw unit vectors, (count, 3)."""
+    vectors = rng.standard_normal((count, 3))
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
 def _random_rotation(rng: np.random.Generator) -> np.ndarray:

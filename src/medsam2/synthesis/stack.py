@@ -12,7 +12,16 @@ from medsam2.errors import InputError
 from medsam2.synthesis.body import Body, Palette, ct_palette, head, layered_tissue, mr_palette, trunk
 from medsam2.synthesis.listing import largest_parts
 from medsam2.synthesis.objects import add_bones, add_objects, add_regions
-from medsam2.synthesis.render import Floats, Grid, field_of_view, finish, render_ct, render_mr, render_us
+from medsam2.synthesis.render import (
+    Floats,
+    Grid,
+    field_of_view,
+    finish,
+    log_uniform,
+    render_ct,
+    render_mr,
+    render_us,
+)
 from medsam2.synthesis.scene import Scene, new_scene
 
 SMALLEST_AREA_PX = 6
@@ -118,7 +127,7 @@ def generate_stack(
     drawn = str(rng.choice(LOOKS, p=LOOK_SHARES))
     look = drawn if look is None else look
     grid = _draw_grid(rng, shape, look)
-    noise = float(np.exp(rng.uniform(np.log(0.012), np.log(0.09))))
+    noise = log_uniform(rng, 0.012, 0.09)
     body, palette = _draw_body(rng, grid, look)
     scene = new_scene(grid, body, ULTRASOUND_NOISE if look == "us" else noise)
     add_regions(rng, scene)
@@ -145,11 +154,11 @@ def generate_stack(
 def _draw_grid(rng: np.random.Generator, shape: tuple[int, int, int], look: str) -> Grid:
     """Draw spacings and a slice thickness."""
     if look == "us":
-        in_plane = float(np.exp(rng.uniform(np.log(0.08), np.log(0.5))))
+        in_plane = log_uniform(rng, 0.08, 0.5)
         between = in_plane * float(rng.uniform(1.0, 6.0))
     else:
-        in_plane = float(np.exp(rng.uniform(np.log(0.5), np.log(1.5))))
-        between = float(np.exp(rng.uniform(np.log(0.7), np.log(6.0))))
+        in_plane = log_uniform(rng, 0.5, 1.5)
+        between = log_uniform(rng, 0.7, 6.0)
         between = float(np.clip(between, 0.7 * in_plane, 8.0 * in_plane))
     thickness = between * float(rng.choice([1.0, rng.uniform(0.4, 1.0), rng.uniform(1.0, 1.8)]))
     return Grid(shape=shape, spacing_mm=(in_plane, in_plane, between), thickness_mm=thickness)
