@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from medsam2.cli.options import device_option, json_option, precision_option, weights_option
+from medsam2.cli.options import (
+    device_option,
+    json_option,
+    precision_option,
+    runtime_option,
+    weights_option,
+)
 from medsam2.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,13 +31,16 @@ WINDOW = (0.0, 255.0)
 @weights_option
 @device_option
 @precision_option
+@runtime_option
 @click.option(
     "--slices", type=click.IntRange(min=2), default=40, show_default=True, metavar="N",
     help="Slices of the generated scan.",
 )  # fmt: skip
 @json_option
 @click.pass_context
-def bench(ctx: click.Context, weights: str, device: str, precision: str, slices: int, as_json: bool) -> None:
+def bench(
+    ctx: click.Context, weights: str, device: str, precision: str, runtime: str, slices: int, as_json: bool
+) -> None:
     """Measure speed and memory on this machine.
 
     A generated object is followed through every slice of a generated scan, from one box, and then corrected
@@ -41,12 +50,12 @@ def bench(ctx: click.Context, weights: str, device: str, precision: str, slices:
     """
     if ctx.invoked_subcommand is not None:
         return
-    facts = _measure(weights, device, precision, slices)
+    facts = _measure(weights, device, precision, runtime, slices)
     if as_json:
         click.echo(json.dumps(asdict(facts)))
         return
     click.echo(
-        f"{weights} on {facts.device} in {facts.precision}, {facts.threads} threads: "
+        f"{weights} on {facts.device} in {facts.precision} by {facts.runtime}, {facts.threads} threads: "
         f"{slices} slices of {SIDE} x {SIDE} in {facts.seconds:.2f} s, {facts.seconds_a_slice:.3f} s a slice"
     )
     click.echo(
@@ -72,6 +81,7 @@ class _Facts:
     weights: str
     device: str
     precision: str
+    runtime: str
     threads: int
     slices: int
     seconds: float
@@ -84,7 +94,7 @@ class _Facts:
     peak_mib: float | None
 
 
-def _measure(weights: str, device: str, precision: str, num_slices: int) -> _Facts:
+def _measure(weights: str, device: str, precision: str, runtime: str, num_slices: int) -> _Facts:
     import numpy as np
     import torch
 
@@ -107,7 +117,7 @@ def _measure(weights: str, device: str, precision: str, num_slices: int) -> _Fac
     key_slice = int(areas.argmax())
     labels, counts = np.unique(stack.labels[key_slice][stack.labels[key_slice] > 0], return_counts=True)
     inside = stack.labels[key_slice] == labels[counts.argmax()]
-    predictor = load(weights, device=device, precision=precision)
+    predictor = load(weights, device=device, precision=precision, runtime=runtime)
     # No part is cut off and no direction ends early, so that the work is that of all slices.
     options = InferenceOptions(keep_component=False, stop_after=0)
     box = Prompt(slice_index=key_slice, box=tight_box(inside))
@@ -122,11 +132,12 @@ def _measure(weights: str, device: str, precision: str, num_slices: int) -> _Fac
         started = time.perf_counter()
         session.add(1, click_inside)
         click_seconds = time.perf_counter() - started
-    runtime = predictor.runtime
+    used = predictor.runtime
     return _Facts(
         weights=weights,
-        device=str(runtime.device),
-        precision=str(runtime.precision).removeprefix("torch."),
+        device=str(used.device),
+        precision=str(used.precision).removeprefix("torch."),
+        runtime=used.name,
         threads=torch.get_num_threads(),
         slices=num_slices,
         seconds=seconds,

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import click
 
 from medsam2.cli.messages import say
-from medsam2.inference.options import MEMORY_POLICIES, PRECISIONS
+from medsam2.inference.options import MEMORY_POLICIES, PRECISIONS, RUNTIMES
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -99,6 +99,11 @@ device_option = click.option("--device", default="auto", show_default=True, help
 precision_option = click.option(
     "--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True,
     help=f"{_PRECISION_HELP}.",
+)  # fmt: skip
+runtime_option = click.option(
+    "--runtime", type=click.Choice(RUNTIMES), default="torch", show_default=True,
+    help="What computes the network: PyTorch, or ONNX Runtime on the CPU. With onnx, --weights may also be a "
+    "folder that `medsam2 export onnx` made.",
 )  # fmt: skip
 memory_option = click.option(
     "--memory", type=click.Choice(list(MEMORY_POLICIES)), default="recent", show_default=True,

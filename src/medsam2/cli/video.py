@@ -20,6 +20,7 @@ from medsam2.cli.options import (
     json_option,
     memory_option,
     precision_option,
+    runtime_option,
     weights_option,
 )
 from medsam2.errors import PromptError
@@ -82,6 +83,7 @@ _prompt_options = grouped(
 @memory_option
 @device_option
 @precision_option
+@runtime_option
 def video(
     path: Path,
     output: Path,
@@ -94,6 +96,7 @@ def video(
     memory: str,
     device: str,
     precision: str,
+    runtime: str,
     as_json: bool,
 ) -> None:
     """Follow a structure through a video.
@@ -115,7 +118,7 @@ def video(
         check_stack(len(opened), nifti)
         if opened.fps is None:
             say(f"{path}: does not say its rate; times are those of {ASSUMED_FPS:g} a second (--fps)")
-        predictor = load(weights, device=device, precision=precision)
+        predictor = load(weights, device=device, precision=precision, runtime=runtime)
         session = predictor.video(opened, options=InferenceOptions(memory=memory))
         _prompt(session, prompts)
         started = time.perf_counter()
