@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from medsam2.cli.messages import needs_extra, say
+from medsam2.cli.options import json_option, weights_option
 from medsam2.weights import SHIPPED_NAME, SPECS
 
 
@@ -55,3 +56,39 @@ def mlflow(output: Path, weights: str, as_json: bool) -> None:
     }
     click.echo(json.dumps(facts) if as_json else str(output))
     say(f"{weights} is in {output}; try: mlflow models serve -m {output} -p 5000 --env-manager local")
+
+
+@export.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@weights_option
+@click.option(
+    "--precision", type=click.Choice(["float32", "float16"]), default="float32", show_default=True,
+    help="How the weights are stored. float16 halves the files; computing stays in float32.",
+)  # fmt: skip
+@json_option
+def onnx(folder: Path, weights: str, precision: str, as_json: bool) -> None:
+    """Write the parts of a network as ONNX files.
+
+    FOLDER is new. It contains one file for each part of the network, and chain.json, which says how to chain
+    them: names, shapes, order and constants. This takes some minutes.
+
+    Example: medsam2 export onnx parts --weights compact
+    """
+    from medsam2 import checkpoints
+    from medsam2.imaging.replacing import check_new_folder
+    from medsam2.inference.onnx.chain import Origin
+    from medsam2.inference.onnx.export import export_network
+
+    check_new_folder(folder)
+    path = checkpoints.resolve(weights)
+    spec = SPECS.get(weights)
+    origin = Origin(
+        name=weights if spec else path.name,
+        sha256=checkpoints.file_digest(path),
+        licence=spec.licence if spec else None,
+    )
+    for part in export_network(checkpoints.load_network(path), folder, origin=origin, stored_as=precision):
+        say(f"wrote {part}")
+    num_bytes = sum(file.stat().st_size for file in folder.iterdir())
+    facts = {"folder": str(folder), "weights": weights, "precision": precision, "bytes": num_bytes}
+    click.echo(json.dumps(facts) if as_json else f"{folder}: {num_bytes / 2**20:.1f} MiB")
