@@ -6,8 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from medsam2.errors import GeometryError, InputError, UnsupportedFormat
 from medsam2.imaging.geometry import (
@@ -110,6 +112,31 @@ class Volume:
                 f"an array of shape {array.shape} does not fit a grid of shape {self.shape} (z, y, x)"
             )
         return replace(self, array=array)
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
+        """Give the voxels (z, y, x) to numpy: `np.asarray(volume)`."""
+        if copy is None:  # numpy 1 does not know the word
+            return np.asarray(self.array, dtype)
+        return np.array(self.array, dtype, copy=copy)
+
+    def like(self, image: object) -> Any:
+        """Return this volume, a mask for example, as the kind of object that the image is.
+
+        Args:
+            image: What was segmented: a numpy array, a nibabel image, a SimpleITK image, a MONAI MetaTensor. For
+                a `Volume` or a path, the volume itself is returned.
+
+        Returns:
+            On the image's grid and in its order of axes: `(z, y, x)` for numpy, `(x, y, z)` for nibabel and
+            MONAI. A NIfTI image has none of the texts that can name a patient.
+
+        Raises:
+            GeometryError: The image has another shape.
+            InputError: The image is of another kind.
+        """
+        from medsam2.imaging.arrays import same_kind  # which needs this module
+
+        return same_kind(self, image)
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -191,9 +191,9 @@ def read_slices(source: Source) -> list[SourceSlice]:
     from pydicom.errors import InvalidDicomError
 
     given: Sequence[_Instance]
-    is_path = isinstance(source, (str, os.PathLike))
-    is_folder = isinstance(source, (str, os.PathLike)) and Path(source).is_dir()
+    name, is_folder = "the source", False
     if isinstance(source, (str, os.PathLike)):
+        name, is_folder = os.fspath(source), Path(source).is_dir()
         given = sorted(one for one in Path(source).iterdir() if one.is_file()) if is_folder else [source]
     else:
         given = source
@@ -217,10 +217,7 @@ def read_slices(source: Source) -> list[SourceSlice]:
             slices[found[0].header.SOPInstanceUID] = found
     if not slices:
         reason = f": {reasons[0]}" if reasons else ""
-        raise InputError(
-            f"{source if is_path else 'the source'}: no DICOM slice with a position and a frame of reference "
-            f"is there{reason}"
-        )
+        raise InputError(f"{name}: no DICOM slice with a position and a frame of reference is there{reason}")
     return [part for parts in slices.values() for part in parts]
 
 

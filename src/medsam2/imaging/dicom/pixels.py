@@ -168,7 +168,7 @@ def _decoded(file: Header, frames: list[int]) -> Iterator[np.ndarray]:
     try:
         with (
             _opened(file) as source,
-            closing(_generated(iter_pixels(source, indices=frames, **_told(file)))) as pixels,
+            closing(_generated(iter_pixels(source, indices=frames, **_known_elements(file)))) as pixels,
         ):
             for _ in frames:
                 with lenient_dicom():
@@ -195,8 +195,8 @@ def _stored(file: Header) -> object:
         raise UnsupportedFormat(f"{file.path}: its pixels are damaged or truncated") from error
 
 
-def _told(file: Header) -> dict[str, Any]:
-    """Return what the file does not say and pydicom needs."""
+def _known_elements(file: Header) -> dict[str, Any]:
+    """Return the elements that pydicom needs and the file lacks."""
     if not file.inferred:
         return {}
     return {
@@ -222,11 +222,11 @@ def _opened(file: Header) -> Iterator[Path | BinaryIO | Dataset]:
     # file would first allocate the length that a damaged part claims.
     with file.path.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
         content = cast(BinaryIO, mapped)
-        yield content if file.transfer_syntax else _told_encoding(content)
+        yield content if file.transfer_syntax else _with_encoding(content)
 
 
-def _told_encoding(content: BinaryIO) -> Dataset:
-    """Read an old file, which does not say how it is encoded."""
+def _with_encoding(content: BinaryIO) -> Dataset:
+    """Read an old file, which does not say how it is encoded, and add its encoding."""
     from pydicom import dcmread
     from pydicom.dataset import FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian

@@ -179,8 +179,8 @@ def _settled(found: list[float | None], keyword: str, usual: float, path: Path) 
             )
         # `read_slices` refuses a slope of 0 unless all is 0.
         return [0.0 if value is None else value for value in found]
-    taken = usable.pop() if usable else usual
+    value_used = usable.pop() if usable else usual
     is_known = num_missing + num_zero < len(found)
     reason = "as in the others" if is_known else "or all intensities would be equal"
-    warnings.warn(f"{path}: {where}; {taken:g} is taken, {reason}", stacklevel=4)
-    return [taken if value is None or (num_zero and value == 0) else value for value in found]
+    warnings.warn(f"{path}: {where}; {value_used:g} is taken, {reason}", stacklevel=4)
+    return [value_used if value is None or (num_zero and value == 0) else value for value in found]

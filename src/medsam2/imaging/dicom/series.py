@@ -41,10 +41,10 @@ def find_headers(path: Path) -> list[Header]:
         if header is None:
             continue
         # Anonymisers give one UID to all files; a copy also has the same place and the same pixels.
-        alike = found.setdefault(_identity(header), [])
-        if not any(same_pixels(header, other) for other in alike):
-            alike.append(header)
-    headers = [header for alike in found.values() for header in alike]
+        others = found.setdefault(_identity(header), [])
+        if not any(same_pixels(header, other) for other in others):
+            others.append(header)
+    headers = [header for group in found.values() for header in group]
     _warn_of_shared_uids(headers, path)
     return headers
 

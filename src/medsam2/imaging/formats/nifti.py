@@ -7,14 +7,15 @@ import math
 import re
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from nibabel.nifti1 import Nifti1Header
-from nibabel.nifti2 import Nifti2Header
+from nibabel.nifti1 import Nifti1Header, Nifti1Image, Nifti1PairHeader
+from nibabel.nifti2 import Nifti2Header, Nifti2Image
 from nibabel.spatialimages import HeaderDataError
 
 from medsam2.errors import GeometryError, InputError, UnsupportedFormat, naming
-from medsam2.imaging.formats.voxels import Layout, check_layout, frame_index, opened, read_frame
+from medsam2.imaging.formats.voxels import Layout, check_layout, frame_index, opened, read_frame, scaled
 from medsam2.imaging.geometry import itk_from_affine
 from medsam2.imaging.replacing import replacing
 from medsam2.imaging.volume import Volume
@@ -103,6 +104,47 @@ def write(volume: Volume, path: Path) -> None:
         stream.write(preamble)
         for part in volume.array:
             stream.write(np.ascontiguousarray(part, stored_dtype).tobytes())
+
+
+def from_nibabel(image: Any) -> Volume:
+    """Make a volume of an image that nibabel holds: the same as of its file, where that is NIfTI.
+
+    Args:
+        image: Of any format, with one frame.
+
+    Raises:
+        InputError: It has several frames, or not one number per voxel.
+        GeometryError: Its affine is impossible.
+    """
+    if len(image.shape) < 2 or math.prod(image.shape[3:]) != 1:
+        raise InputError(
+            f"this nibabel image has the shape {image.shape}; a volume has 3 dimensions, so give one frame, "
+            "image.slicer[..., 0] for the first"
+        )
+    if hasattr(image.dataobj, "get_unscaled"):  # still in the file
+        voxels = scaled(image.dataobj.get_unscaled(), image.dataobj.slope, image.dataobj.inter)
+    else:
+        voxels = np.asarray(image.dataobj)
+    voxels = np.ascontiguousarray(voxels.reshape((*image.shape, 1)[:3]).T)
+    if isinstance(image.header, Nifti1PairHeader):
+        kind = Nifti2Header if image.header.sizeof_hdr == HEADER_SIZES[1] else Nifti1Header
+        header = kind(image.header.binaryblock, endianness=image.header.endianness, check=False)
+        if np.allclose(header.get_best_affine(), image.affine):  # or somebody has changed the affine since
+            return Volume(voxels, _grid_affine(header), nifti_header=_grid_only(header))
+    return Volume(voxels, image.affine)
+
+
+def as_nibabel(volume: Volume, shape: tuple[int, ...]) -> Nifti1Image:
+    """Return a volume as an image of nibabel, with the header that `write` gives it.
+
+    Args:
+        volume: Booleans become uint8.
+        shape: (x, y, z), without the z of a single slice, or with axes of length 1 behind it.
+    """
+    array = volume.array.astype(np.uint8) if volume.array.dtype == bool else volume.array
+    header = _header_for(volume, array.dtype)
+    kind = Nifti2Image if isinstance(header, Nifti2Header) else Nifti1Image
+    return kind(array.T.reshape(shape), None, header)
 
 
 HEADER_SIZES = (348, 540)

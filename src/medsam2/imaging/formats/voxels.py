@@ -177,6 +177,12 @@ def _scaled(stored: np.ndarray, layout: Layout, dtype: np.dtype) -> np.ndarray:
         return (stored.astype(np.float64) * layout.slope + layout.inter).astype(dtype)
 
 
+def scaled(stored: np.ndarray, slope: float, inter: float) -> np.ndarray:
+    """Return the intensities of stored voxels, with the dtype that a file with these voxels is read with."""
+    layout = Layout(stored.shape, 1, stored.dtype, 0, slope, inter)
+    return _scaled(stored, layout, _result_dtype(layout))
+
+
 SPILL_BYTES = 64 * 2**20
 """Larger volumes are kept in a file; 64 MiB are about 120 slices of CT."""
 
