@@ -71,7 +71,7 @@ def test_the_tours_answer_lies_in_its_box(tmp_path: Path) -> None:
     assert tour.structure == STRUCTURE
     (tmp_path / "answer.nii.gz").write_bytes(tour.answer)
     answer = np.asarray(nibabel.load(tmp_path / "answer.nii.gz").dataobj).T
-    rows, columns = np.nonzero(answer[tour.slice_index])
-    assert tour.box_xyxy == (columns.min(), rows.min(), columns.max(), rows.max())
+    rows, columns = np.nonzero(answer[tour.slice])
+    assert tour.box == (columns.min(), rows.min(), columns.max(), rows.max())
     (tmp_path / "scan.nii.gz").write_bytes(tour.scan)
     assert nibabel.load(tmp_path / "scan.nii.gz").shape == answer.T.shape

@@ -19,7 +19,7 @@ LARGEST = 1 << 20
 @pytest.fixture(scope="module")
 def tour() -> Tour:
     return Tour(
-        name="t.nii.gz", structure="ball", slice_index=3, box_xyxy=(1, 2, 3, 4), window=(0, 1),
+        name="t.nii.gz", structure="ball", slice=3, box=(1, 2, 3, 4), window=(0, 1),
         scan=b"scan", answer=b"answer",
     )  # fmt: skip
 

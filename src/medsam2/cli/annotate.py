@@ -46,8 +46,8 @@ def make_tour() -> Tour:
     return Tour(
         name=NAME,
         structure=STRUCTURE,
-        slice_index=key_slice,
-        box_xyxy=(x_min, y_min, x_max, y_max),
+        slice=key_slice,
+        box=(x_min, y_min, x_max, y_max),
         window=WINDOW_PRESETS["abdomen"],
         scan=_as_file(volume),
         answer=_as_file(volume.with_array(truth.astype(np.uint8))),

@@ -41,12 +41,13 @@ def mlflow(output: Path, weights: str, as_json: bool) -> None:
 
     check_new_folder(output)
     with needs_extra("mlflow", "this"):
-        from medsam2.serving.platforms.mlflow_export import export_model, requirements
+        from medsam2.serving.platforms.mlflow_model import export_model, requirements
     from medsam2 import checkpoints
 
     summary = checkpoints.describe(checkpoints.resolve(weights))
     licence = SPECS[weights].licence if weights in SPECS else None
-    export_model(summary, licence, output)
+    with needs_extra("mlflow", "this"):
+        export_model(summary, licence, output)
     facts = {
         "folder": str(output),
         "weights": weights,

@@ -1,1 +1,1 @@
-"""A server from Python, with the methods of what runs here: no torch is needed."""
+"""Use a server from Python, with the methods of a local session; torch is not needed."""

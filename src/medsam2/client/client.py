@@ -85,7 +85,7 @@ _URLS = ("http://", "https://")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ScoredMask:
-    """What a row of the contract's table gave."""
+    """The answer to one row of the contract's table."""
 
     mask: npt.NDArray[np.bool_]
     """`(z, y, x)` of the image."""
@@ -109,7 +109,7 @@ def masks_of(answer: object) -> list[ScoredMask | MedSAM2Error]:
 
 
 def _cells_of(row: Mapping[str, object]) -> dict[str, object]:
-    """A row's image as text, and its frame where that is left to the server."""
+    """A row's image as text, and the frame if the server is to choose it from the file."""
     image, frame = row.get(_IMAGE), row.get(_FRAME)
     if isinstance(image, str) and image.startswith(_URLS):
         return {}
@@ -174,15 +174,13 @@ class Client:
             ServerError: The server is not there, is full or has failed.
         """
         if isinstance(scan, Volume):
-            # What a file does not keep of a volume, its modality above all, decides which window is found.
+            # The window depends on the modality, which a NIfTI file does not keep.
             found = resolve_window(scan, window)
             window = found.lower, found.upper
         limits = _checked(window)
-        query = {"memory": memory}
-        if limits is not None:
-            query["window"] = limits if isinstance(limits, str) else f"{limits[0]!r},{limits[1]!r}"
-        if plane is not None:
-            query["plane"] = plane
+        text = limits if isinstance(limits, str | None) else f"{limits[0]!r},{limits[1]!r}"
+        choices = {"memory": memory, "window": text, "plane": plane}
+        query = {key: choice for key, choice in choices.items() if choice is not None}
         with file_to_send(scan, frame=frame) as (path, left), path.open("rb") as file:
             if left is not None:
                 query["frame"] = str(left)
@@ -253,8 +251,7 @@ class Client:
         """
         with self.session(scan, window=window, plane=plane, memory=memory, frame=frame) as session:
             session.add(1, slice=slice, box=box, points=points, labels=labels, mask=mask)
-            for _ in session.propagate():
-                pass
+            session.finish()
             return session.result()
 
     def score(self, rows: Sequence[Mapping[str, object]]) -> list[ScoredMask | MedSAM2Error]:
@@ -295,7 +292,7 @@ class Client:
 
 
 def _checked(window: _Window) -> _Window:
-    """A window as plain numbers, which its text then gives back exactly; names are the server's business."""
+    """A window as plain numbers, which text keeps exactly; the server checks names."""
     if window is None or isinstance(window, str):
         return window
     try:

@@ -1,4 +1,4 @@
-"""Requests to a server and streams of events; errors of the server are raised as they would be here."""
+"""Requests to a server and streams of events; its errors are raised as a local session raises them."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ class Connection:
         except ImportError as error:
             raise InputError("asking a server needs httpx: pip install 'medsam2[client]'") from error
         if not url.startswith(("http://", "https://")):
-            raise InputError(f"{url!r} is no server; http://HOST:PORT or https://HOST is expected")
+            raise InputError(f"{url!r} is not a server's URL; http://HOST:PORT or https://HOST is expected")
         try:
             parsed = httpx.URL(url)
         except httpx.InvalidURL as error:
-            raise InputError(f"{url!r} is no server ({error}); http://HOST:PORT is expected") from error
+            raise InputError(f"{url!r} is not a URL ({error}); http://HOST:PORT is expected") from error
         self.url = url.rstrip("/")
         proxy = proxy_for(str(parsed))
         self.shown = self.url
@@ -89,7 +89,7 @@ class Connection:
             ) from error
         except (ValueError, httpx.InvalidURL) as error:
             raise InputError(
-                f"{proxy} is none (http://HOST:PORT or socks5://HOST:PORT is expected); "
+                f"{proxy} is not a proxy's URL (http://HOST:PORT or socks5://HOST:PORT is expected); "
                 f"or set NO_PROXY={parsed.host} to ask {self.url} directly"
             ) from error
 

@@ -152,6 +152,15 @@ class RemoteSession:
                     return
                 yield event["slice"], self._masks(event["confidence"], event["masks"])
 
+    def finish(self) -> None:
+        """Follow all objects to their ends, for callers who do not look at the slices on the way.
+
+        Raises:
+            SessionError: No object has a prompt, or the session was changed meanwhile.
+        """
+        for _ in self.propagate():
+            pass
+
     def mask(self, number: int) -> _Mask:
         """One object in all slices visited so far, bool `(z, y, x)` along the session's axis.
 

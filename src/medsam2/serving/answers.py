@@ -1,4 +1,4 @@
-"""Masks as the text of an answer, a slice at a time."""
+"""Write masks as the text of an answer, slice by slice."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _GZIP = 16 + zlib.MAX_WBITS
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Found:
-    """A row's mask, of which only the part with the object is kept."""
+    """The mask of a row, cut to the part that contains the object."""
 
     row: ScoreRow
     grid: Volume
@@ -111,7 +111,7 @@ def _row_text(outcome: Found | MedSAM2Error) -> Iterator[bytes]:
 def _nested(found: Found) -> Iterator[bytes]:
     """The mask as nested lists (z, y, x) of 0 and 1."""
     num_z, height, width = found.grid.shape
-    # Every row has the same length, "[0,...,0],", so that digits are put into a text which is there already.
+    # Every line of voxels has the same length, "[0,...,0],", so only the digits are written.
     line = b"[" + b",".join([b"0"] * width) + b"],"
     empty = np.frombuffer(line * height, np.uint8).reshape(height, len(line))
     empty_text = _plane_text(empty)
@@ -132,7 +132,7 @@ def _plane_text(lines: np.ndarray) -> bytes:
 
 
 def _run_lengths(found: Found) -> Iterator[bytes]:
-    """A list with an object as COCO has them, and its slice, per slice that is not empty."""
+    """A list with an entry for each slice that is not empty: its index and its COCO run lengths."""
     size = found.grid.shape[1:]
     planes = ((z, found.plane(z)) for z in range(found.grid.shape[0]))
     entries = (
@@ -167,7 +167,7 @@ def _joined(texts: Iterable[Iterable[bytes]]) -> Iterator[bytes]:
 
 
 def _in_parts(texts: Iterable[bytes]) -> Iterator[bytes]:
-    """Gather small texts: each part is handed from one thread to another."""
+    """Join small texts, since each part costs a change of threads."""
     gathered: list[bytes] = []
     size = 0
     for text in texts:

@@ -22,7 +22,7 @@ from medsam2.serving.monailabel.routes import add_monailabel
 from medsam2.serving.monailabel.state import open_viewer_state
 from medsam2.serving.observe import Observer
 from medsam2.serving.rows import score_schema
-from medsam2.serving.schemas import error_responses
+from medsam2.serving.schemas import Answer, error_responses, json_response
 from medsam2.serving.score import score
 from medsam2.serving.service import Service
 from medsam2.serving.sessions.routes import session_routes
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Head:
-    """Lets the application see a GET."""
+    """Answers HEAD as GET, without the body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -50,12 +50,18 @@ class Head:
             elif not message.get("more_body"):
                 await send({"type": "http.response.body", "body": b""})
 
-        # In the scope itself, not in a copy: layers outside look there for the route.
+        # Changed in the scope itself, since outer layers read the route from it.
         scope["method"] = "GET"
         try:
             await self._app(scope, receive, send_head)
         finally:
             scope["method"] = "HEAD"
+
+
+class ProbeAnswer(Answer):
+    """Whether the process runs, or answers requests."""
+
+    status: str
 
 
 _SCORE_REQUEST = {
@@ -136,25 +142,25 @@ def _add_contract(app: FastAPI, service: Service) -> None:
     for path in ("/score", "/invocations"):
         app.add_api_route(
             path, answer, methods=["POST"], openapi_extra=_SCORE_REQUEST,
-            responses=_SCORE_RESPONSES, response_model=None, operation_id=path.strip("/"),
+            responses=_SCORE_RESPONSES, operation_id=path.strip("/"),
         )  # fmt: skip
 
 
 def _add_probes(app: FastAPI, service: Service) -> None:
-    @app.get("/healthz", response_model=None)
-    async def is_alive() -> dict[str, str]:
+    @app.get("/healthz", response_model=ProbeAnswer)
+    async def is_alive() -> Response:
         """Say that the process runs."""
-        return {"status": "alive"}
+        return json_response(ProbeAnswer(status="alive"))
 
-    @app.get("/ping", response_model=None)
-    @app.get("/readyz", response_model=None)
-    async def is_ready() -> dict[str, str]:
+    @app.get("/ping", response_model=ProbeAnswer)
+    @app.get("/readyz", response_model=ProbeAnswer)
+    async def is_ready() -> Response:
         """Say whether requests are answered."""
         if not service.is_ready:
             raise Busy("the server is starting or ending", retry_after_s=1)
-        return {"status": "ready"}
+        return json_response(ProbeAnswer(status="ready"))
 
-    @app.get("/metrics", response_model=None, response_class=PlainTextResponse)
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def show_meters() -> Response:
         """Show what was counted and timed, for Prometheus."""
         return Response(service.meters.text(), media_type=_METRICS_TYPE)

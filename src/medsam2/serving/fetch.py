@@ -62,7 +62,7 @@ def target_of(url: str, allowed: Collection[str]) -> Target:
     except ValueError:
         raise InputError(f"{shown(url)} is no URL; https://HOST/PATH is expected") from None
     host = (parts.hostname or "").rstrip(".").lower()
-    # A loopback host is plain http only where the operator named it, for trying things out on one machine.
+    # Plain http is for tests on one machine: a loopback host that the operator allows.
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
         raise InputError(f"{shown(url)} is not fetched; only https is")
     if parts.username is not None or parts.password is not None:
@@ -79,14 +79,14 @@ def target_of(url: str, allowed: Collection[str]) -> Target:
 
 
 def check_address(target: Target, address: str) -> None:
-    """Refuse an address that is not out in the public network.
+    """Refuse an address that is not in the public network.
 
     Raises:
         InputError: It is in a private network.
     """
     ip = ipaddress.ip_address(address.partition("%")[0])
     if ip.is_loopback and is_loopback(target.host):
-        return  # named as such by the operator
+        return  # the operator has allowed this name
     if not _is_public(ip):
         raise InputError(
             f"{shown(target.host)} is not fetched from: it lies at an address of a private network"
@@ -95,7 +95,7 @@ def check_address(target: Target, address: str) -> None:
 
 def _is_public(ip: Address) -> bool:
     if isinstance(ip, ipaddress.IPv6Address) and (
-        # IPv4 in other clothes: what it leads to depends on gateways.
+        # An IPv4 address inside an IPv6 one: gateways decide where it leads.
         ip.ipv4_mapped or ip.sixtofour or ip.teredo or ip in _NAT64 or ip.is_site_local
     ):
         return False
@@ -125,7 +125,7 @@ async def fetch(url: str, path: Path, settings: ServerSettings) -> None:
         raise TooSlow(f"the URL was not fetched within {settings.fetch_timeout_s:g} s") from None
     except InputError:
         raise
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # the last for what is no URL at all
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # ValueError for a text that is no URL
         raise InputError(f"the URL cannot be fetched: {type(error).__name__}") from None
 
 
@@ -135,7 +135,7 @@ async def _follow(client: httpx.AsyncClient, url: str, path: Path, settings: Ser
         request = client.build_request(
             "GET",
             target.at(await _checked_address(target)),
-            # As it is stored: what a host unpacks for us is not counted as it arrives.
+            # As it is stored, so that the bytes that arrive are the bytes that count.
             headers={"Host": target.authority, "Accept-Encoding": "identity"},
             extensions={"sni_hostname": target.host},
         )
@@ -144,7 +144,10 @@ async def _follow(client: httpx.AsyncClient, url: str, path: Path, settings: Ser
             if response.status_code not in _REDIRECTS:
                 await _store(response, path, settings.max_body * MIB)
                 return
-            url = urljoin(f"{target.scheme}://{target.authority}{target.path}", _location(response))
+            place = response.headers.get("location")
+            if place is None:
+                raise InputError(f"the URL's host answers {response.status_code} without a place to go")
+            url = urljoin(f"{target.scheme}://{target.authority}{target.path}", place)
         finally:
             await response.aclose()
     raise InputError(f"the URL is redirected more than {MAX_REDIRECTS} times")
@@ -163,17 +166,10 @@ async def _checked_address(target: Target) -> str:
     return addresses[0]
 
 
-def _location(response: httpx.Response) -> str:
-    try:
-        return response.headers["location"]
-    except KeyError:
-        raise InputError(f"the URL's host answers {response.status_code} without a place to go") from None
-
-
 async def _store(response: httpx.Response, path: Path, max_bytes: int) -> None:
     if response.status_code != 200:
         raise InputError(f"the URL's host answers {response.status_code}")
-    # A caller's word for it is not enough, so bytes are counted below as well.
+    # The header may be wrong, so bytes are counted below as well.
     announced = response.headers.get("content-length", "0")
     too_large = TooLarge(f"the URL holds more than the {max_bytes // MIB} MiB that are fetched")
     if announced.isdecimal() and int(announced) > max_bytes:

@@ -1,4 +1,4 @@
-"""Who may speak to the server: by the name it is called, the page that calls, and the key."""
+"""Who may call the server: its name in the request, the calling page and the key are checked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from medsam2.serving.limits import discard_rest, header
 from medsam2.serving.settings import ServerSettings
 
 OPEN_PATHS = ("/healthz", "/readyz", "/ping", "/auth/", "/auth/token")
-"""What probes ask, who have no key, and viewers that have yet to ask a person for it."""
+"""Paths that need no key: those of probes, and those by which viewers ask a person for the password."""
 PAGE_PATH = "/"
 PAGE_PREFIX = "/page/"
 """The annotator's page: it holds no data, and asks the person for the key."""
@@ -22,7 +22,7 @@ _BEARER = "bearer "
 
 
 class Guard:
-    """Refuses a request before anything of it is read; all else goes on to the application."""
+    """Refuses requests before their bodies are read; the others go on to the application."""
 
     def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
         self._app = app

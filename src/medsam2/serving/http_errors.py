@@ -61,7 +61,7 @@ class BodyTooSlow(HttpError):
 
 
 class StateConflict(HttpError):
-    """Somebody else, or the state, stands in the way."""
+    """Another user has the case, or its state does not allow this."""
 
 
 class TooLarge(HttpError):
@@ -81,7 +81,7 @@ class ArchiveFailed(HttpError):
 
 
 class Busy(HttpError):
-    """The server has as much to do as it takes on."""
+    """The server is full at the moment."""
 
 
 class TooSlow(HttpError):
@@ -165,7 +165,7 @@ def row_error(row: int, column: str, error: MedSAM2Error) -> MedSAM2Error:
 
 
 def frame_error(error: MedSAM2Error, how: str) -> MedSAM2Error:
-    """Let an error about a file of several frames say how this interface chooses one, or that none can be."""
+    """Let an error about a file of several frames say how to choose one here, or that none can be chosen."""
     return reworded(error, _FRAME_WORDS.sub(how, str(error)))
 
 
@@ -175,5 +175,5 @@ def no_room() -> Busy:
 
 
 def shown(value: object) -> str:
-    """A caller's value as it can stand in a sentence: never longer than a line."""
+    """A caller's value, short enough for a sentence."""
     return _SHORT.repr(value)

@@ -1,4 +1,4 @@
-"""How much the server takes on at once, and how it takes in the body of a request."""
+"""Limits on requests and memory, and the reading of request bodies within them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import math
 import time
 import uuid
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope
 
 from medsam2.serving.http_errors import BadRequest, BodyTooSlow, Busy, HttpError, TooLarge, no_room
@@ -23,7 +23,7 @@ _KEY = "medsam2.usage"
 
 @dataclass(kw_only=True)
 class Usage:
-    """Kept beside a request, for the log and the meters."""
+    """What one request takes and does, for the log and the meters."""
 
     reservation: Reservation
     request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
@@ -34,7 +34,7 @@ class Usage:
     """Whether the caller left before its answer."""
 
     def attach_to(self, scope: Scope) -> None:
-        """Put it where routes find it."""
+        """Put it into the scope, where `usage_of` finds it."""
         scope[_KEY] = self
 
 
@@ -46,12 +46,12 @@ def usage_of(scope: Scope) -> Usage:
 
 
 _LONGEST_RETRY_S = 120
-_FULL_RETRY_S = 60  # what sessions hold is given back when they end
+_FULL_RETRY_S = 60  # sessions give their memory back when they end
 _NEWEST_SHARE = 0.2  # of the latest request in the mean duration
 
 
 class Places:
-    """One request at work and a bounded number behind it."""
+    """Places for the request at work and for a limited number that wait."""
 
     def __init__(self, num_waiting: int) -> None:
         self._num_places = 1 + num_waiting
@@ -60,7 +60,7 @@ class Places:
 
     @property
     def retry_after_s(self) -> int:
-        """When a place should be free, going by how long the latest requests took."""
+        """The expected time until a place is free, from the duration of the latest requests."""
         return min(_LONGEST_RETRY_S, max(1, math.ceil(self._mean_s)))
 
     @contextmanager
@@ -81,7 +81,7 @@ class Places:
             yield
         finally:
             self.num_taken -= 1
-            # In turn: each request holds its place while those before it are at work.
+            # Divided by those that still wait: a request holds its place while others are at work.
             seconds = (time.monotonic() - started) / (self.num_taken + 1)
             self._mean_s += _NEWEST_SHARE * (seconds - self._mean_s)
 
@@ -94,11 +94,11 @@ class MemoryBudget:
         self.num_reserved = 0
 
     def reserve(self, num_bytes: int) -> None:
-        """Count bytes as taken, before they are.
+        """Count bytes as taken before they are allocated.
 
         Raises:
-            TooLarge: There will never be as many.
-            Busy: There are not as many now.
+            TooLarge: The server has not as many for all requests.
+            Busy: Other requests have them.
         """
         if num_bytes > self._num_bytes:
             raise TooLarge(
@@ -128,7 +128,7 @@ class MemoryBudget:
 
 
 class Reservation:
-    """What one request has reserved; given back as a whole when its answer has gone out."""
+    """The memory that one request has reserved; all of it is given back when the answer is sent."""
 
     def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget
@@ -151,7 +151,7 @@ class Reservation:
         self.num_bytes += num_bytes
 
     def set_found(self, num_bytes: int) -> None:
-        """Count what was found so far, even where there is no room for it: it is in memory already."""
+        """Count the masks found so far, even beyond the budget: they are in memory already."""
         self.shrink(self._num_found - num_bytes)
         self._num_found = num_bytes
 
@@ -166,27 +166,19 @@ class Reservation:
 
 
 COPIES = 3
-"""How many copies of a body are in memory at most: as it came, the texts of its JSON, the files in them."""
+"""Copies of a body in memory at most: the bytes as sent, the texts of its JSON, the files inside them."""
 
 _LINGER_S = 2.0
 _GZIP = 16 + zlib.MAX_WBITS
 _PART_SIZE = 1 << 20
 
 
-async def read_body(
-    scope: Scope,
-    receive: Receive,
-    settings: ServerSettings,
-    reservation: Reservation,
-    max_bytes: int | None = None,
-) -> bytearray:
-    """Return a request's body, unpacked if it is gzip.
+async def read_body(request: Request, settings: ServerSettings, max_bytes: int | None = None) -> bytearray:
+    """Return a request's body, unpacked if it is gzip, and count it in the request's `Usage`.
 
     Args:
-        scope: Of the request.
-        receive: Gives its parts.
+        request: Not read yet. Its reservation grows before the body does.
         settings: Limits of size and time.
-        reservation: Grows with the body, before the body does.
         max_bytes: A limit below that of the settings, for bodies that are small.
 
     Raises:
@@ -194,19 +186,19 @@ async def read_body(
             memory for it.
         ClientDisconnect: The caller is gone.
     """
+    usage = usage_of(request.scope)
     body = bytearray()
 
-    async def take() -> None:
-        async for part in _parts(scope, receive, max_bytes or settings.max_body * MIB):
-            reservation.grow(COPIES * len(part))
-            body.extend(part)
+    def take(part: bytes) -> None:
+        usage.reservation.grow(COPIES * len(part))
+        body.extend(part)
 
-    await _in_time(take, scope, receive, settings)
+    await _take_parts(request, settings, max_bytes, take)
     return body
 
 
 async def store_body(
-    scope: Scope, receive: Receive, settings: ServerSettings, reservation: Reservation, path: Path
+    request: Request, settings: ServerSettings, reservation: Reservation, path: Path
 ) -> None:
     """Write a request's body, unpacked if it is gzip, to a new file as it arrives.
 
@@ -214,38 +206,41 @@ async def store_body(
         HttpError: As in `read_body`, or there is no room for the file.
         ClientDisconnect: The caller is gone.
     """
-
-    async def take() -> None:
+    try:
         with path.open("xb") as file:
-            async for part in _parts(scope, receive, settings.max_body * MIB):
+
+            def take(part: bytes) -> None:
                 reservation.grow(len(part))  # the folder for temporary files may be memory
                 file.write(part)
 
-    try:
-        await _in_time(take, scope, receive, settings)
+            await _take_parts(request, settings, None, take)
     except OSError as error:
-        await discard_rest(scope, receive)
+        await discard_rest(request.scope, request.receive)
         raise no_room() from error
 
 
-async def _in_time(
-    take: Callable[[], Awaitable[None]], scope: Scope, receive: Receive, settings: ServerSettings
+async def _take_parts(
+    request: Request, settings: ServerSettings, max_bytes: int | None, take: Callable[[bytes], None]
 ) -> None:
+    usage = usage_of(request.scope)
+    largest = min(max_bytes or settings.max_body * MIB, settings.max_body * MIB)
     try:
         try:
             async with asyncio.timeout(settings.body_timeout_s):
-                await take()
+                async for part in _parts(request.scope, request.receive, largest):
+                    take(part)
+                    usage.num_bytes += len(part)
         except TimeoutError:
             raise BodyTooSlow(f"the body did not arrive within {settings.body_timeout_s:g} s") from None
     except HttpError:
-        await discard_rest(scope, receive)
+        await discard_rest(request.scope, request.receive)
         raise
 
 
 async def discard_rest(scope: Scope, receive: Receive) -> None:
-    """Read the rest of a refused body for a moment: a caller that is cut off reads no answer."""
+    """Read the rest of a refused body for a moment: a caller that is cut off does not read the answer."""
     if header(scope, b"expect"):
-        return  # the caller waits for our word before it sends, and reading would give that word
+        return  # the caller waits for 100 Continue before it sends; to read would send that
     with suppress(TimeoutError):
         async with asyncio.timeout(_LINGER_S):
             while (message := await receive())["type"] == "http.request" and message.get("more_body"):
@@ -290,7 +285,7 @@ def _inflater(encoding: str) -> zlib._Decompress | None:
 
 
 def _unpacked(inflate: zlib._Decompress, chunk: bytes) -> Iterator[bytes]:
-    """Unpack in parts: a few bytes may stand for a thousand times as many."""
+    """Unpack in parts: a few bytes may become a thousand times as many."""
     while not inflate.eof:
         try:
             part = inflate.decompress(chunk, _PART_SIZE)

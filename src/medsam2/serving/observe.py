@@ -1,4 +1,4 @@
-"""Follow each request: id, log, meters, memory; nothing about a patient is in them."""
+"""Give each request an id, a line in the log and its figures; nothing about a patient is in them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FIELDS = "medsam2_fields"
 
 
 class JsonLines(logging.Formatter):
-    """Turns records into JSON; a subclass, as that is how `logging` is told."""
+    """Writes log records as lines of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Write a record with its fields."""
@@ -115,7 +115,7 @@ class Observer:
             )
 
     def _note(self, scope: Scope, usage: Usage, status: int, seconds: float) -> None:
-        # A path that a caller made up may hold anything, even a patient's name.
+        # An unknown path may contain anything, even a patient's name.
         path = scope["path"] if scope["path"] in self._paths else self._template(scope)
         self._service.meters.request_seconds.labels(path).observe(seconds)
         self._service.meters.requests.labels(path, str(status)).inc()
@@ -128,13 +128,13 @@ class Observer:
         )  # fmt: skip
 
     def _template(self, scope: Scope) -> str:
-        """The path of a route, names in place of what callers fill in: an id is the key to a session."""
+        """The path of a route with its parameters' names, since an id gives access to a session."""
         path = getattr(scope.get("route"), "path", "")
         return path if path in self._paths else _ELSEWHERE
 
 
 def _given_id(scope: Scope) -> str | None:
-    """The id that a caller or a platform gave, if it is a UUID: any other text might be a name."""
+    """The id that a caller or a platform gave, if it is a UUID; another text might be a name."""
     try:
         return str(uuid.UUID(header(scope, b"x-request-id")))
     except ValueError:

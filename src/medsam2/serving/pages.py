@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cache
 from importlib import resources
-from types import MappingProxyType
 
 from fastapi import FastAPI, Response
-from fastapi.responses import JSONResponse
+from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from medsam2.serving.guard import PAGE_PATH, PAGE_PREFIX
 from medsam2.serving.http_errors import NotFound
+from medsam2.serving.schemas import Answer, json_response
 
 _START = "index.html"
 _GZIP = ".gz"
-_TYPES = MappingProxyType(
-    {
-        ".html": "text/html; charset=utf-8",
-        ".js": "text/javascript; charset=utf-8",
-        ".css": "text/css; charset=utf-8",
-        ".svg": "image/svg+xml",
-    }
-)
-# Nothing from elsewhere, nothing inline. NiiVue carries its letters as data: pictures, thumbnails are blobs.
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+# Nothing from other hosts and nothing inline. NiiVue has its letters as data: URLs, thumbnails are blobs.
 _POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -38,48 +35,34 @@ _POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-_HEADERS = MappingProxyType(
-    {
-        "Content-Security-Policy": _POLICY,
-        "Referrer-Policy": "no-referrer",
-        "Cross-Origin-Opener-Policy": "same-origin",
-    }
-)
+_HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tour:
-    """A scan whose answer is known, for people who see the page for the first time."""
+class TourFacts(Answer):
+    """What the page is told about the tour before it fetches the files."""
 
     name: str
     """Of the file that the page opens."""
     structure: str
     """What the hints ask for."""
-    slice_index: int
+    slice: int
     """Where they ask for a box."""
-    box_xyxy: tuple[int, int, int, int]
+    box: tuple[int, int, int, int]
+    """x_min, y_min, x_max, y_max in pixels of the slice."""
     window: tuple[float, float]
-    scan: bytes
+
+
+class Tour(TourFacts):
+    """A scan whose answer is known, for people who see the page for the first time."""
+
+    scan: bytes = Field(exclude=True)
     """A .nii.gz file."""
-    answer: bytes
+    answer: bytes = Field(exclude=True)
     """A .nii.gz file on the same grid, not 0 inside the structure."""
-
-    @property
-    def facts(self) -> dict[str, object]:
-        """What the page is told before it fetches the files."""
-        return {
-            "name": self.name,
-            "structure": self.structure,
-            "slice": self.slice_index,
-            "box": self.box_xyxy,
-            "window": self.window,
-        }
-
-
-@dataclass(frozen=True, kw_only=True)
-class _PageFile:
-    body: bytes
-    headers: Mapping[str, str]
 
 
 def add_pages(app: FastAPI, make_tour: Callable[[], Tour] | None = None) -> None:
@@ -94,14 +77,15 @@ def add_pages(app: FastAPI, make_tour: Callable[[], Tour] | None = None) -> None
     def answer(name: str) -> Response:
         if name not in files:
             raise NotFound("the page has no file of this name")
-        return Response(files[name].body, headers=dict(files[name].headers))
+        body, headers = files[name]
+        return Response(body, headers=headers)
 
-    @app.get(PAGE_PATH, response_model=None, include_in_schema=False)
+    @app.get(PAGE_PATH, include_in_schema=False)
     async def show_page() -> Response:
         """Give the page."""
         return answer(_START)
 
-    @app.get(PAGE_PREFIX + "{name}", response_model=None, include_in_schema=False)
+    @app.get(PAGE_PREFIX + "{name}", include_in_schema=False)
     async def show_file(name: str) -> Response:
         """Give one of its files."""
         return answer(name)
@@ -111,25 +95,25 @@ def add_pages(app: FastAPI, make_tour: Callable[[], Tour] | None = None) -> None
 
 
 def _add_tour(app: FastAPI, tour: Callable[[], Tour]) -> None:
-    @app.get("/v1/tour", response_model=None)
+    @app.get("/v1/tour", response_model=TourFacts)
     async def show_facts() -> Response:
         """Say what the tour's scan is and where to draw."""
-        return JSONResponse((await run_in_threadpool(tour)).facts)
+        return json_response(await run_in_threadpool(tour))
 
-    @app.get("/v1/tour/scan", response_model=None)
+    @app.get("/v1/tour/scan")
     async def give_scan() -> Response:
         """Give the tour's scan as .nii.gz."""
         return Response((await run_in_threadpool(tour)).scan, media_type="application/gzip")
 
-    @app.get("/v1/tour/answer", response_model=None)
+    @app.get("/v1/tour/answer")
     async def give_answer() -> Response:
         """Give the known answer as .nii.gz."""
         return Response((await run_in_threadpool(tour)).answer, media_type="application/gzip")
 
 
 @cache
-def _page_files() -> Mapping[str, _PageFile]:
-    """Name to file; files are found by their names, so that no path leads out of the package."""
+def _page_files() -> dict[str, tuple[bytes, dict[str, str]]]:
+    """Name to content and headers; no path leads out of the package, since names are looked up."""
     found = {}
     for entry in resources.files("medsam2.serving").joinpath("web").iterdir():
         name = entry.name.removesuffix(_GZIP)
@@ -140,5 +124,5 @@ def _page_files() -> Mapping[str, _PageFile]:
         headers = {**_HEADERS, "Content-Type": _TYPES[suffix]}
         if name != entry.name:
             headers["Content-Encoding"] = "gzip"
-        found[name] = _PageFile(body=body, headers=headers)
-    return MappingProxyType(found)
+        found[name] = body, headers
+    return found

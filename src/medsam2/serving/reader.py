@@ -1,19 +1,18 @@
-"""Have files read by processes that may die of it."""
+"""Read files in processes of their own, which a hostile file may end."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import orjson
+from pydantic import Base64Bytes, BaseModel, ValidationError
 
 from medsam2.errors import InputError, MedSAM2Error
 from medsam2.imaging.geometry import ItkGrid
@@ -23,20 +22,29 @@ from medsam2.serving.reader_process import VOXELS
 from medsam2.serving.settings import MIB, ServerSettings, reader_environment
 
 _MODULE = "medsam2.serving.reader_process"
-_START_S = 120.0  # imports, on a machine that is busy with something else
-_END_S = 5.0  # for a process that says no more to be gone
+_START_S = 120.0  # for its imports, on a busy machine
+_END_S = 5.0  # for a process that answers no more to end
 
 
-@dataclass(frozen=True, kw_only=True)
-class Claim:
+class Claim(BaseModel):
     """What a file says that reading it takes."""
 
     num_voxels: int
     num_bytes: int
 
 
+class _Facts(BaseModel):
+    """All of a volume but its voxels. A process that a file has taken over may say anything."""
+
+    affine: list[list[float]]
+    modality: str | None
+    window: tuple[float, float] | None
+    nifti_header: Base64Bytes | None
+    itk_grid: ItkGrid | None
+
+
 class FileReader:
-    """One such process, started anew when it is gone; for one file at a time."""
+    """One process that reads one file at a time; it is started anew when it is gone."""
 
     def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
@@ -71,11 +79,13 @@ class FileReader:
         Raises:
             InputError: The file cannot be read.
         """
-        answer = await self._order("measure", path)
-        return Claim(num_voxels=_integer(answer, "num_voxels"), num_bytes=_integer(answer, "num_bytes"))
+        try:
+            return Claim.model_validate(await self._order("measure", path))
+        except ValidationError as error:
+            raise InputError("the file cannot be read") from error
 
     async def read(self, path: Path, frame: int | None = None) -> Volume:
-        """Read a file, or one frame of it; its voxels are pages of a file that has no name any more.
+        """Read a file, or one frame of it; the voxels are mapped from a file that is deleted already.
 
         Raises:
             InputError: The file cannot be read.
@@ -84,12 +94,15 @@ class FileReader:
         answer = await self._order("read", path, frame)
         voxels_path = path.with_name(VOXELS)
         try:
-            voxels = np.load(voxels_path, mmap_mode="r", allow_pickle=False)
-            return _volume(np.asarray(voxels), answer)
-        except InputError:
-            raise
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            # A process that a file has taken over may say anything.
+            facts = _Facts.model_validate(answer)
+            voxels = np.asarray(np.load(voxels_path, mmap_mode="r", allow_pickle=False))
+            return Volume(
+                voxels, np.array(facts.affine), facts.modality,
+                nifti_header=facts.nifti_header, itk_grid=facts.itk_grid, window=facts.window,
+            )  # fmt: skip
+        except MedSAM2Error as error:
+            raise InputError(str(error)) from error
+        except (OSError, TypeError, ValueError) as error:
             raise InputError("the file cannot be read") from error
         finally:
             voxels_path.unlink(missing_ok=True)
@@ -119,7 +132,7 @@ class FileReader:
     async def _order(self, do: str, path: Path, frame: int | None = None) -> Mapping[str, object]:
         await self.start()
         try:
-            # Its processor time ends first, where it is not waiting for something.
+            # Its limit on processor time ends it first, unless it waits for something.
             order = {"do": do, "folder": str(path.parent), "name": path.name, "frame": frame}
             return await self._ask(order, self._settings.read_timeout_s + 1)
         except BaseException as error:
@@ -139,7 +152,7 @@ class FileReader:
                 line = await process.stdout.readline()
         except TimeoutError:
             raise self._too_slow() from None
-        except (ConnectionError, ValueError):  # it is gone, or says more than an answer has
+        except (ConnectionError, ValueError):  # the process is gone, or its line is too long
             line = b""
         if not line.endswith(b"\n"):
             code = await _code_of(process)
@@ -172,7 +185,7 @@ class ReaderPool:
 
     @property
     def num_starts(self) -> int:
-        """How often a process was started; each more than there are readers is a death."""
+        """How often a process was started; more starts than readers mean that processes ended."""
         return sum(reader.num_starts for reader in self._readers)
 
     async def start(self) -> None:
@@ -205,32 +218,3 @@ async def _code_of(process: Process) -> int | None:
         async with asyncio.timeout(_END_S):
             await process.wait()
     return process.returncode
-
-
-def _integer(answer: Mapping[str, object], name: str) -> int:
-    value = answer.get(name)
-    if not isinstance(value, int):
-        raise InputError("the file cannot be read")
-    return value
-
-
-def _volume(voxels: np.ndarray, answer: Mapping[str, object]) -> Volume:
-    header, grid, modality = answer["nifti_header"], answer["itk_grid"], answer["modality"]
-    window = answer["window"]
-    try:
-        return Volume(
-            voxels,
-            np.array(answer["affine"], np.float64),
-            modality if isinstance(modality, str) else None,
-            nifti_header=base64.b64decode(header) if isinstance(header, str) else None,
-            itk_grid=_itk_grid(grid) if isinstance(grid, dict) else None,
-            window=(float(window[0]), float(window[1])) if isinstance(window, list) else None,
-        )
-    except MedSAM2Error as error:
-        raise InputError(str(error)) from error
-
-
-def _itk_grid(numbers: Mapping[str, list[float]]) -> ItkGrid:
-    x_mm, y_mm, z_mm = numbers["spacing"]
-    x, y, z = numbers["origin"]
-    return ItkGrid((x_mm, y_mm, z_mm), (x, y, z), tuple(numbers["direction"]))

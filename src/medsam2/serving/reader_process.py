@@ -62,12 +62,12 @@ def write_for_series(source: Path) -> dict[str, object]:
         source: A DICOM file, a folder of them or a .zip; the series that `imaging.io.read` reads is meant.
 
     Returns:
-        Nothing to tell.
+        Nothing.
 
     Raises:
         InputError: The source is no such series, or the labels cannot be written so.
     """
-    # Imported only here, since every reader would start later by the time that this takes.
+    # Imported here, so that readers start quickly.
     from pydicom import dcmread
 
     from medsam2.imaging.outputs.write import write_labels
@@ -94,7 +94,7 @@ _TOO_LARGE = (errno.ENOMEM, errno.EFBIG)
 
 
 def measure(path: Path) -> dict[str, object]:
-    """Say what reading a NIfTI file or a .zip would take, from its header or its directory alone.
+    """Tell what reading a NIfTI file or a .zip would take, from its header or its directory alone.
 
     Returns:
         `num_voxels`, 0 where it is not known yet, and `num_bytes` of the voxels or of the unpacked files.
@@ -153,7 +153,7 @@ def _obey(order: dict[str, Any]) -> dict[str, object]:
     """Obey an order of the server; an error of the file is an answer as well."""
     # Messages then hold bare names, and no paths of this machine.
     os.chdir(order["folder"])
-    tempfile.tempdir = order["folder"]  # the server removes it, with what a process that dies leaves behind
+    tempfile.tempdir = order["folder"]  # the server removes it with all that lies in it
     path = Path(order["name"])
     try:
         return {"done": _ORDERS[order["do"]](path, order["frame"])}
@@ -179,7 +179,7 @@ _ORDERS: Mapping[str, Callable[[Path, int | None], dict[str, object]]] = Mapping
 
 
 def _limit(memory_bytes: int) -> None:
-    """Take away what no file needs; `memory_bytes` come on top of what the imports took."""
+    """Limit memory, files and core dumps; `memory_bytes` come on top of what the imports took."""
     try:
         import resource
     except ModuleNotFoundError:  # on Windows only the server's own clock limits the time
@@ -216,7 +216,7 @@ def _limit_time(seconds: float) -> None:
 def main() -> None:
     """Obey orders until standard input ends."""
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what a library prints must not stand among the answers
+    os.dup2(2, 1)  # so that prints of libraries do not mix with the answers
 
     def say(answer: dict[str, object]) -> None:
         channel.write(json.dumps(answer) + "\n")
@@ -230,7 +230,7 @@ def main() -> None:
         try:
             answer = _obey(json.loads(line))
         except MemoryError:
-            # What is left of the memory may not do for the next file.
+            # The rest of the memory may be too little for the next file.
             say({"too_large": True})
             sys.exit(_EXIT_MEMORY)
         say(answer)

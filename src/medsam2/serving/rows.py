@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -20,6 +20,7 @@ from medsam2.serving.schemas import (
     Memory,
     Message,
     Number,
+    OneOf,
     PointLabels,
     Points,
     WholeNumber,
@@ -28,7 +29,7 @@ from medsam2.serving.schemas import (
 )
 
 WRAPPERS = ("input_data", "dataframe_split", "dataframe_records", "inputs")
-_BESIDE_TABLE = ("params",)  # platforms put it beside the table; it says nothing about a mask
+_BESIDE_TABLE = ("params",)  # platforms put it beside the table; masks do not depend on it
 _EXPECTED = f"an object with one of the keys {', '.join(WRAPPERS)}, which holds the table, is expected"
 
 Cells = Mapping[str, object]
@@ -61,9 +62,7 @@ class ScoreRow(Message):
     """x, y each, in pixels of the key slice."""
     point_labels: PointLabels | None = None
     """1 inside, 0 outside, one per point; all inside if not given."""
-    mask_format: Annotated[
-        Literal["nested", "nifti", "rle"], Expected("one of nested, nifti, rle is expected")
-    ] = "nested"
+    mask_format: Annotated[str, OneOf(("nested", "nifti", "rle"))] = "nested"
     """How the mask is written."""
     memory: Memory = "recent"
     """Which slices the model looks back at."""
@@ -200,7 +199,7 @@ def _rows(table: object, max_rows: int) -> list[Cells]:
 
 
 def _check_count(num_rows: int, max_rows: int) -> None:
-    """Before rows are made of the table: a small body may hold very many."""
+    """Check before rows are made: a small body may contain very many."""
     if not num_rows:
         raise BadRequest("the table has no rows; give one entry per row in every column")
     if num_rows > max_rows:

@@ -26,7 +26,7 @@ _GRACE_S = 5.0  # the application's own limit on a body comes first, with an ans
 
 
 class PatientProtocol(H11Protocol):
-    """uvicorn's HTTP/1.1, which would wait for ever; a subclass, as that is how uvicorn takes another one."""
+    """uvicorn's HTTP/1.1 with time limits; uvicorn takes another protocol as a class."""
 
     _timer: asyncio.TimerHandle | None = None
     _waits_for: object = None
@@ -70,7 +70,7 @@ class PatientProtocol(H11Protocol):
         self._send_timer = self.loop.call_later(self._settings.send_timeout_s, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """It was taken."""
+        """Stop the time limit: the caller has taken what was sent."""
         super().resume_writing()
         if self._send_timer is not None:
             self._send_timer.cancel()
@@ -80,7 +80,7 @@ class PatientProtocol(H11Protocol):
         self._end_with(BadRequest(f"this is not HTTP/1.1: {msg}"))
 
     def _watch_arrival(self) -> None:
-        """Limit the time in which headers, then the body have to be there, however they trickle in."""
+        """Limit the time until headers, and then the body, are complete."""
         state = self.conn.their_state
         waits_for = (state, self.conn.our_state) if state in (h11.IDLE, h11.SEND_BODY) else None
         if waits_for == self._waits_for:
@@ -117,7 +117,7 @@ _LARGEST_HEADERS = 64 * 1024
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Take an address before the work of loading weights.
+    """Take an address before the weights are loaded.
 
     Raises:
         InputError: The address is not available.
@@ -125,8 +125,8 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family, *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-        # Connections inherit it: otherwise the end of each answer waits 40 ms for the caller's word on its
-        # beginning, and asyncio sees to that only where the socket was made with a protocol number.
+        # Connections inherit it. Without it the end of each answer waits 40 ms until the caller has
+        # confirmed the beginning. asyncio sets it only on sockets made with a protocol number.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener
     except OSError as error:
@@ -153,7 +153,7 @@ def server_for(
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
-        # What runs may finish; it has a time limit of its own.
+        # Requests at work may finish; they have their own time limit.
         timeout_graceful_shutdown=int(settings.answer_timeout_s) + 1,
         h11_max_incomplete_event_size=_LARGEST_HEADERS,
     )

@@ -1,10 +1,16 @@
-"""The types that JSON of callers is made of, and the sentence about a value that does not fit its type."""
+"""The types of callers' JSON, how it is read, and the sentence about a value that does not fit."""
 
 from __future__ import annotations
 
+import base64
+import binascii
+import codecs
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, cast
+from urllib.parse import unquote
 
+import orjson
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -20,13 +26,51 @@ from starlette.responses import Response
 
 from medsam2.errors import InputError
 from medsam2.inference.options import MEMORY_POLICIES
-from medsam2.serving.encodings import json_in
 from medsam2.serving.http_errors import BadRequest, shown
 
 MAX_POINTS = 1000
 """In one prompt."""
 
+_OTHER_MARKS = {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
+_TO_STANDARD = str.maketrans("-_", "+/")
+
 _Model = TypeVar("_Model", bound=BaseModel)
+
+
+def json_in(body: bytes | bytearray | memoryview) -> object:
+    """Read JSON; a byte order mark before it is skipped, as RFC 8259 allows.
+
+    Raises:
+        ValueError: It is none, in one clause.
+    """
+    text = memoryview(body)
+    if bytes(text[:3]) == codecs.BOM_UTF8:
+        text = text[3:]
+    elif (mark := bytes(text[:2])) in _OTHER_MARKS:
+        raise ValueError(f"it is text in {_OTHER_MARKS[mark]}; UTF-8 is expected")
+    return orjson.loads(text)
+
+
+def bytes_in(text: str) -> bytes:
+    """Read base64 (RFC 4648) in either alphabet, with or without padding, line breaks and `data:...;base64,`.
+
+    Raises:
+        ValueError: It is none, in one clause.
+    """
+    if text[:5].lower() == "data:":
+        head, comma, text = text.partition(",")
+        if not comma or not head.lower().endswith(";base64"):
+            raise ValueError("a data: URI holds ;base64, before its data")
+        text = unquote(text) if "%" in text else text
+    if any(space in text for space in "\r\n\t "):  # some encoders break lines
+        text = "".join(text.split())
+    if "-" in text or "_" in text:
+        text = text.translate(_TO_STANDARD)
+    text = text.rstrip("=") if text.endswith("=") else text
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except binascii.Error as error:
+        raise ValueError(str(error)) from None
 
 
 @dataclass(frozen=True)
@@ -47,6 +91,23 @@ class Expected:
             cast(dict[str, Any], schema)["fail_fast"] = True
         return core_schema.custom_error_schema(
             schema, custom_error_type="expected", custom_error_message=self.text
+        )
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Makes a text one of several names: `Annotated[str, OneOf(NAMES)]`."""
+
+    names: tuple[str, ...]
+
+    def __get_pydantic_core_schema__(
+        self, _source: object, _: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        """Replace the schema of the text."""
+        return core_schema.custom_error_schema(
+            core_schema.literal_schema(list(self.names)),
+            custom_error_type="expected",
+            custom_error_message=f"one of {', '.join(self.names)} is expected",
         )
 
 
@@ -89,9 +150,7 @@ Points = Annotated[
     Expected("pairs of two numbers [x, y] are expected"),
     BeforeValidator(_check_length),
 ]
-Memory = Annotated[
-    Literal["recent", "self-sorting"], Expected(f"one of {', '.join(MEMORY_POLICIES)} is expected")
-]
+Memory = Annotated[str, OneOf(tuple(MEMORY_POLICIES))]
 PointLabels = Annotated[
     list[Annotated[Literal[0, 1], BeforeValidator(_to_whole)]],
     Expected("1 (inside) or 0 (outside) per point are expected"),
@@ -100,7 +159,7 @@ PointLabels = Annotated[
 
 
 class Message(BaseModel):
-    """JSON of a caller. A null says the same as no entry, where an entry may be left out."""
+    """JSON of a caller. Null means the same as a missing entry, where an entry may be missing."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -207,16 +266,27 @@ def validated(model: type[_Model], values: object, *, where: str = "") -> _Model
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise InputError(where + _sentence(model, error)) from None
+        raise InputError(where + sentence_about(model, error)) from None
 
 
-def _sentence(model: type[BaseModel], error: ValidationError) -> str:
-    """The first thing that is wrong: the field, its value, and what is expected of it."""
+def sentence_about(
+    model: type[BaseModel], error: ValidationError, spelled: Callable[[str], str] = str
+) -> str:
+    """Say the first thing that is wrong: the field, its value, and what is expected of it.
+
+    Args:
+        model: What was expected.
+        error: What pydantic found.
+        spelled: Turns a field's name into the one that the caller knows.
+    """
     first = error.errors(include_url=False)[0]
-    name = str(first["loc"][0])
+    if not first["loc"]:
+        return str(first["ctx"]["error"])
+    field = str(first["loc"][0])
     if first["type"] == "missing":
-        expected = (one.text for one in model.model_fields[name].metadata if isinstance(one, Expected))
-        return f"{name} is missing; {next(expected, 'a value is expected')}"
+        expected = (one.text for one in model.model_fields[field].metadata if isinstance(one, Expected))
+        return f"{spelled(field)} is missing; {next(expected, 'a value is expected')}"
     if first["type"] == "value_error":
-        return f"{name}: {first['ctx']['error']}"
-    return f"{name} is {shown(first['input'])}; {first['msg']}"
+        return f"{spelled(field)}: {first['ctx']['error']}"
+    text = first["msg"]
+    return f"{spelled(field)} is {shown(first['input'])}; {text[:1].lower()}{text[1:]}"

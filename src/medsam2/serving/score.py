@@ -18,11 +18,11 @@ from medsam2.errors import InputError, MedSAM2Error
 from medsam2.imaging.formats.voxels import GZIP_MAGIC
 from medsam2.imaging.volume import Volume
 from medsam2.serving.answers import Found, answer_text, compressed, wants_gzip
-from medsam2.serving.encodings import bytes_in
 from medsam2.serving.fetch import SCHEMES, fetch
 from medsam2.serving.http_errors import TooSlow, frame_error, no_room, row_error, status_of
 from medsam2.serving.limits import Reservation, header, read_body, usage_of
 from medsam2.serving.rows import Cells, ScoreRow, read_row, read_table
+from medsam2.serving.schemas import bytes_in
 from medsam2.serving.service import Service
 from medsam2.serving.volumes import read_volume
 
@@ -46,8 +46,7 @@ async def score(service: Service, request: Request) -> Response:
         ClientDisconnect: The caller is gone; its work has ended.
     """
     usage = usage_of(request.scope)
-    body = await read_body(request.scope, request.receive, service.settings, usage.reservation)
-    usage.num_bytes = len(body)
+    body = await read_body(request, service.settings)
     with service.places.taken():
         rows = await asyncio.to_thread(read_table, body, service.settings.max_rows)
         del body
@@ -91,7 +90,7 @@ async def while_wanted(receive: Receive, work: Awaitable[_Result]) -> _Result:
 async def answer_rows(
     service: Service, rows: Sequence[Cells], reservation: Reservation
 ) -> list[Found | MedSAM2Error]:
-    """Do one row after the other; of several, one that fails is an answer as well.
+    """Do one row after the other; in a table of several rows a failure is an answer as well.
 
     Raises:
         MedSAM2Error: The only row gets no mask.
@@ -154,9 +153,9 @@ async def _volume_of(service: Service, number: int, row: ScoreRow, reservation: 
 
 
 async def _file_of(image: str, folder: Path, service: Service) -> Path:
-    """Put what a caller sent, or where it points, into a file under a name of ours."""
+    """Write what a caller sent, or what its URL holds, to a file under our own name."""
     path = folder / "image"
-    if image[: max(map(len, SCHEMES))].lower().startswith(SCHEMES):  # the rest may be all of a scan
+    if image[: max(map(len, SCHEMES))].lower().startswith(SCHEMES):  # the text may be a whole scan
         await fetch(image, path, service.settings)
     else:
         await asyncio.to_thread(_decode, image, path)

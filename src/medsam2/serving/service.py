@@ -1,4 +1,4 @@
-"""The parts of a server that exist once: the model with its thread, the readers, the sessions."""
+"""The parts that a server has once: the model with its thread, the readers, the sessions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 
 class Meters:
-    """The meters of one server; a registry of their own, so that two servers in a process do not add up."""
+    """The meters of one server in a registry of their own, so that servers in one process stay apart."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -44,14 +44,14 @@ class Meters:
         )
         self.model_seconds = Histogram(
             "medsam2_model_seconds",
-            "A row with the model, sessions' slices in between included.",
+            "Following the objects of one row, with the slices of sessions in between.",
             buckets=_SECONDS,
             registry=self.registry,
         )
         self.slices = Counter("medsam2_slices", "Slices the model has seen.", registry=self.registry)
 
     def watch(self, name: str, text: str, value: Callable[[], float]) -> None:
-        """Show a figure that is kept elsewhere."""
+        """Show a figure that another object counts."""
         Gauge(name, text, registry=self.registry).set_function(value)
 
     def text(self) -> bytes:
@@ -133,7 +133,7 @@ class Model:
 
     async def follow(self, steps: Iterator[_Result]) -> None:
         """Follow objects through a volume, in turn with other requests for a whole volume."""
-        async with self._row:
+        async with self._row:  # so the first is not kept waiting for the last
             with self._meters.model_seconds.time():
                 while await self.step(steps) is not None:
                     pass
@@ -146,13 +146,9 @@ class Model:
         """
         from medsam2.inference.job import open_job
 
-        async with self._row:  # in turn: the first is not kept waiting for the last
-            with self._meters.model_seconds.time():
-                opened = await self.run(partial(open_job, job, self.predictor))
-                steps = opened.propagate()
-                while await self.step(steps) is not None:
-                    pass
-                return await self.run(lambda: opened.outcome().labels)
+        opened = await self.run(partial(open_job, job, self.predictor))
+        await self.follow(opened.propagate())
+        return await self.run(lambda: opened.outcome().labels)
 
     def close(self) -> None:
         """Wait until the work under way has ended."""
@@ -160,7 +156,7 @@ class Model:
 
 
 class Service:
-    """The model, the readers, the sessions, and what bounds their use."""
+    """The model, the readers, the sessions and their limits."""
 
     def __init__(self, predictor: Predictor, settings: ServerSettings) -> None:
         self.settings = settings
@@ -171,8 +167,8 @@ class Service:
         self.model = Model(predictor, settings.weights, self.meters)
         self.sessions = Sessions(settings)
         self.workers = Threads(settings.max_sessions, "medsam2-worker")
-        """For the work of sessions beside the model: masks are put together, measured and written. One
-        thread for each session, so that no click waits for another user's file."""
+        """For work of sessions beside the model: they join, measure and write masks. There is one thread for
+        each session, so that no click waits for another user's file."""
         self.folder = Path()
         """Private, for files in transit; the server gives them their names."""
         self.is_ready = False

@@ -1,4 +1,4 @@
-"""How a server is set up: defaults, above them the variables MEDSAM2_*, above both the caller's values."""
+"""The settings of a server: options come first, then variables MEDSAM2_*, then the defaults."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from medsam2.errors import InputError
+from medsam2.serving.schemas import sentence_about
 
 MIB = 2**20
 _SECRETS = ("MEDSAM2_API_KEY", "MEDSAM2_STUDIES")
@@ -23,14 +24,14 @@ _Seconds = Annotated[float, Field(gt=0)]
 
 
 class ServerSettings(BaseSettings):
-    """Everything a person may choose about a server; each field is also a variable, `MEDSAM2_PORT` say."""
+    """What can be chosen about a server; each field is also a variable, for example `MEDSAM2_PORT`."""
 
     model_config = SettingsConfigDict(
         env_prefix="MEDSAM2_", env_ignore_empty=True, frozen=True, extra="forbid", hide_input_in_errors=True
     )
 
     host: str = "127.0.0.1"
-    """Address to listen on. Any but this machine's own needs `api_key` or `insecure`."""
+    """Address to listen on. An address that other machines can reach needs `api_key` or `insecure`."""
     port: int = Field(default=8000, ge=0, le=65535)
     """0 takes a free one."""
     weights: str = "compact"
@@ -40,56 +41,56 @@ class ServerSettings(BaseSettings):
 
     studies: str = ""
     """Folder of images, or URL of a DICOMweb archive, that viewers with MONAI Label's plug-in work on. A URL
-    with `USER:PASSWORD@` belongs into the environment."""
+    with `USER:PASSWORD@` belongs in the environment."""
 
     api_key: SecretStr | None = None
-    """What callers send as `Authorization: Bearer KEY`. Read from the environment, where no list shows it."""
+    """Callers send it as `Authorization: Bearer KEY`. Set it in the environment; others can see options."""
     insecure: bool = False
-    """Listen on any address without a key."""
+    """Serve everybody who reaches the address, without a key."""
     allowed_hosts: _Names = ()
-    """Names of this server that a `Host` header may carry, beside its addresses and `localhost`."""
+    """Names of this server that the `Host` header may contain, besides its addresses and `localhost`."""
     allowed_origins: _Names = ()
-    """Origins, `https://viewer.example`, whose pages may call this server from a browser."""
+    """Web sites whose pages may call this server from a browser, for example `https://viewer.example`."""
     allow_urls: _Names = ()
-    """Hosts, or HOST:PORT, that images may be fetched from; nothing is fetched without one."""
+    """Hosts, as HOST or HOST:PORT, from which images may be fetched. Without one, no URL is fetched."""
 
     queue: int = Field(default=8, ge=0)
     """Requests that may wait while another one is at work."""
     max_body: _Count = 512
-    """MiB of a request, as sent and unpacked, and of a fetched file."""
+    """Largest body of a request, as sent and unpacked, and largest fetched file, in MiB."""
     max_volume: _Count = 2048
-    """MiB of voxels in one file."""
+    """Largest volume in one file, in MiB."""
     max_rows: _Count = 64
     memory_budget: _Count = 4096
-    """MiB that all requests together may take for bodies, voxels and masks, sessions for what they find."""
+    """Memory in MiB that bodies, voxels and masks of all requests and sessions may take together."""
     max_connections: _Count = 512
 
     folder: Path | None = None
-    """Sessions may open what lies in it, by the path from there; nothing else of this machine."""
+    """Sessions may open files in this folder, by their path from it, and no other file of this machine."""
     max_sessions: _Count = 16
-    """Open at once; their volumes and what is found in them count in `memory_budget`."""
+    """Sessions that may be open at once. Their volumes and masks count in `memory_budget`."""
     session_idle_s: _Seconds = 1800.0
-    """After this time without a request a session ends."""
+    """A session ends after this time without a request."""
 
     readers: _Count = 2
     """Processes that read files."""
     reader_memory: _Count = 3072
-    """MiB that reading a file may take."""
+    """Memory in MiB that one of them may take."""
 
     header_timeout_s: _Seconds = 10.0
     body_timeout_s: _Seconds = 120.0
     send_timeout_s: _Seconds = 60.0
-    """For a caller to take the next part of its answer."""
+    """Time for a caller to take the next part of its answer."""
     fetch_timeout_s: _Seconds = 30.0
     read_timeout_s: _Seconds = 60.0
-    """For one file to be read."""
+    """Time to read one file."""
     answer_timeout_s: _Seconds = 300.0
-    """From the end of the request to the last mask, waiting included."""
+    """Time from the end of the request to the last mask, including the time in the queue."""
 
     @field_validator("allowed_hosts", "allowed_origins", "allow_urls", mode="before")
     @classmethod
     def _listed(cls, value: object) -> object:
-        """Take a variable's text as names between commas or spaces."""
+        """Split a variable's text at commas and spaces."""
         return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
 
     @field_validator("allowed_hosts", "allowed_origins", "allow_urls")
@@ -124,7 +125,7 @@ class ServerSettings(BaseSettings):
 
 
 def load_settings(given: Mapping[str, object]) -> ServerSettings:
-    """Settings from what was given and is not None, then the environment, then the defaults.
+    """Take the given values that are not None, then the environment, then the defaults.
 
     Raises:
         InputError: A value is not usable; the message names the field and what is expected.
@@ -133,9 +134,7 @@ def load_settings(given: Mapping[str, object]) -> ServerSettings:
     try:
         return ServerSettings.model_validate(ServerSettings(**chosen).model_dump())  # type: ignore[arg-type]
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = str(first["loc"][0]) if first["loc"] else ""
-        raise InputError(_sentence(field, first["type"], first["msg"], first["input"])) from None
+        raise InputError(sentence_about(ServerSettings, error, _spelled)) from None
 
 
 def is_loopback(host: str) -> bool:
@@ -151,16 +150,11 @@ def reader_environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name.upper() not in _SECRETS}
     home = str(Path(__file__).parents[2])
     if home not in site.getsitepackages():
-        # A platform may have put this package on its own path alone, where a new process does not look.
+        # A platform may have added this package to its own path only, which a new process does not have.
         kept["PYTHONPATH"] = os.pathsep.join(filter(None, (home, kept.get("PYTHONPATH"))))
-    # Each thread of a library that multiplies matrices would take its share of the limited memory.
+    # Each thread of a linear algebra library would take a part of the limited memory.
     return {**kept, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
-def _sentence(field: str, kind: str, text: str, value: object) -> str:
-    if not field:
-        return text.removeprefix("Value error, ")
-    spelled = f"--{field.replace('_', '-')} (MEDSAM2_{field.upper()})"
-    if kind == "value_error":
-        return f"{spelled}: {text.removeprefix('Value error, ')}"
-    return f"{spelled}: {text[:1].lower()}{text[1:]}, not {value!r}"
+def _spelled(field: str) -> str:
+    return f"--{field.replace('_', '-')} (MEDSAM2_{field.upper()})"

@@ -1,4 +1,4 @@
-"""Have an image of a request read in another process, or from the one folder that sessions may open."""
+"""Read the image of a request in another process; find files in the one folder that sessions may open."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def file_within(folder: Path | None, path: str) -> Path:
             raise NotFound(f"there is no file {shown(path)} in the server's folder")
         if found.is_dir() and _has_way_out(found, root):
             raise leads_out
-    except (OSError, RuntimeError, ValueError):  # a ring of links, a name too long, a folder that is closed
+    except (OSError, RuntimeError, ValueError):  # a circle of links, a name that is too long, a closed folder
         raise NotFound(f"there is no file {shown(path)} in the server's folder") from None
     return found
 
@@ -87,7 +87,7 @@ _LABEL_COPIES = 2  # bytes per voxel while masks become labels
 async def read_volume(
     path: Path, service: Service, reservation: Reservation, frame: int | None = None
 ) -> Volume:
-    """Read an image; its voxels are pages of a file that has no name any more.
+    """Read an image; the voxels are mapped from a file that is deleted already.
 
     Args:
         path: In a folder of the server; a link is allowed. A folder holds a DICOM series.

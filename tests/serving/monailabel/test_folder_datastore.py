@@ -78,7 +78,7 @@ def test_an_index_of_others_is_kept_as_it_is(folder: Path) -> None:
     }
     (folder / INDEX).write_text(json.dumps(theirs))
     datastore = FolderDatastore(folder)
-    assert datastore.name == "theirs"
+    assert datastore.document()["name"] == "theirs"
     assert "gone" not in datastore.entries()
     datastore.note(datastore.find("b"), {"seen": True})
     index = json.loads((folder / INDEX).read_bytes())

@@ -12,7 +12,16 @@ from pathlib import Path
 
 from medsam2.imaging.dicom.series import PICTURE_MODALITIES, VOLUME_MODALITIES
 from medsam2.serving.http_errors import NotFound, NotOffered, shown
-from medsam2.serving.monailabel.datastore import FINAL, ImageEntry, Info, LabelEntry, checked_tag, objects_of
+from medsam2.serving.monailabel.datastore import (
+    FINAL,
+    LABELS,
+    ImageEntry,
+    Info,
+    LabelEntry,
+    checked_tag,
+    document_of,
+    split_name,
+)
 from medsam2.serving.monailabel.dicomweb import Address, Archive, Segmentation, Series
 from medsam2.serving.service import Service
 
@@ -35,15 +44,6 @@ class _Fetched:
     used: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class _LocalLabel:
-    """A label that is kept on the server and not in the archive."""
-
-    path: Path
-    suffix: str
-    info: Info
-
-
 class ArchiveDatastore:
     """Series of an archive, by their UIDs. Labels that nobody has approved end with the server."""
 
@@ -56,7 +56,7 @@ class ArchiveDatastore:
             InputError: This is not a URL.
         """
         address = Address.of(url)
-        self._host = address.host
+        self.name = address.host
         self._archive = Archive(address, timeout_s=service.settings.fetch_timeout_s)
         self._service = service
         self._lock = threading.Lock()
@@ -66,13 +66,8 @@ class ArchiveDatastore:
         self._segmentations: dict[str, Segmentation | None] = {}
         self._fetched: dict[str, _Fetched] = {}
         self._files: dict[str, Path] = {}
-        self._local: dict[tuple[str, str], _LocalLabel] = {}
+        self._local: dict[tuple[str, str], Path] = {}  # labels that are not in the archive
         self._infos: dict[tuple[str, str], dict[str, object]] = {}
-
-    @property
-    def name(self) -> str:
-        """The archive's host."""
-        return self._host
 
     def entries(self) -> Mapping[str, ImageEntry]:
         """All series, by UID, as they were a few seconds ago at most."""
@@ -115,7 +110,7 @@ class ArchiveDatastore:
         """A file with a label: a segmentation of the archive, or a label kept on the server."""
         local = self._local.get((entry.image_id, tag))
         if local is not None:
-            return local.path
+            return local
         segmentation = self._segmentation(entry, tag)
         with self._fetching:
             path = self._files.get(segmentation.instance_uid)
@@ -138,8 +133,7 @@ class ArchiveDatastore:
             self._archive.store(path)
         else:
             copy = self._folder("labels") / f"{uuid.uuid4()}{suffix}"
-            shutil.copyfile(path, copy)
-            self._local[entry.image_id, tag] = _LocalLabel(path=copy, suffix=suffix, info=info)
+            self._local[entry.image_id, tag] = Path(shutil.copyfile(path, copy))
         self._infos[entry.image_id, tag] = {**info, "ts": int(time.time())}
         self._forget_list()
 
@@ -151,7 +145,7 @@ class ArchiveDatastore:
         """Remove the latest segmentation from the archive, or a label that is kept on the server."""
         local = self._local.pop((entry.image_id, tag), None)
         if local is not None:
-            local.path.unlink(missing_ok=True)
+            local.unlink(missing_ok=True)
         else:
             self._archive.delete_instance(self._segmentation(entry, tag))
         self._infos.pop((entry.image_id, tag), None)
@@ -159,23 +153,21 @@ class ArchiveDatastore:
 
     def note(self, entry: ImageEntry, info: Info, tag: str | None = None) -> None:
         """Remember facts for as long as the server runs."""
-        known = self._infos.setdefault((entry.image_id, tag or ""), {})
-        known.update(info)
+        self._infos.setdefault((entry.image_id, tag or ""), {}).update(info)
         self._forget_list()
 
     def document(self) -> dict[str, object]:
         """All series, in the form of a folder's index."""
-        objects = objects_of(self.entries())
-        return {"name": self.name, "description": "A DICOMweb archive", "objects": objects}
+        return document_of({"name": self.name, "description": "A DICOMweb archive"}, self.entries())
 
     def _entry(self, series: Series, segmentation: Segmentation | None) -> ImageEntry:
         image_id = series.series_uid
         self._series[image_id] = series
-        labels = {
-            tag: LabelEntry(suffix=local.suffix, info=self._infos.get((image_id, tag), {}))
-            for (owner, tag), local in self._local.items()
-            if owner == image_id
-        }
+        labels = {}
+        for (owner, tag), path in self._local.items():
+            if owner == image_id:
+                suffix = split_name(path.name, LABELS)[1]
+                labels[tag] = LabelEntry(suffix=suffix, info=self._infos.get((image_id, tag), {}))
         if segmentation is not None:
             info = {
                 "SeriesInstanceUID": segmentation.series_uid,

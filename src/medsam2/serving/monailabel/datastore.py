@@ -12,22 +12,20 @@ from typing import Protocol
 from medsam2.errors import InputError
 from medsam2.serving.http_errors import NotFound, shown
 
-IMAGES = (
-    ".nii.gz", ".nii", ".nrrd", ".mha", ".mgz", ".mgh", ".npz", ".png", ".jpg", ".jpeg", ".tif", ".tiff",
-    ".dcm", ".zip",
-)  # fmt: skip
-"""Longer ends before those that they end in."""
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+"""Files that have no place in space."""
+IMAGES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mgz", ".mgh", ".npz", *PICTURES, ".dcm", ".zip")
+"""A suffix comes before a shorter one that it ends in."""
 LABELS = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha")
 MASKS = (".nii.gz", ".nii", ".nrrd", ".mha")
 """Ends of the masks that are sent."""
 RAW = ".bin"
-"""A label as a page of a browser has it: one number a voxel and nothing else."""
+"""A label that a browser sends: one number for each voxel and nothing else."""
 FINAL = "final"
 """Tag of labels that a person has approved."""
 ORIGINAL = "original"
 """Tag of labels as a model made them."""
 
-_PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 _LARGEST_ID = 200
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 _ID = re.compile(r"\w[\w ()+=@,.\-]*")
@@ -52,11 +50,6 @@ def suffix_of(name: str, suffixes: tuple[str, ...], what: str) -> str:
     if not suffix:
         raise InputError(f"{what} is called {shown(name)}; names that end in {', '.join(suffixes)} are taken")
     return suffix
-
-
-def is_picture(suffix: str) -> bool:
-    """Whether files of this suffix have no place in space."""
-    return suffix in _PICTURES
 
 
 def checked_tag(tag: str) -> str:
@@ -132,10 +125,6 @@ class Datastore(Protocol):
     is_archive: bool
     """Whether approved labels are kept as DICOM segmentations."""
 
-    @property
-    def name(self) -> str:
-        """Its name for people; not a place on this machine."""
-
     def entries(self) -> Mapping[str, ImageEntry]:
         """All images by id; the order does not change."""
 
@@ -167,15 +156,16 @@ class Datastore(Protocol):
         """All images and labels, as `datastore_v2.json` has them."""
 
 
-def objects_of(entries: Mapping[str, ImageEntry]) -> dict[str, object]:
-    """Images and labels in the form of the index, by id."""
-    return {
+def document_of(head: Mapping[str, object], entries: Mapping[str, ImageEntry]) -> dict[str, object]:
+    """Images and labels by id behind what else an index says, as `datastore_v2.json` has them."""
+    objects = {
         image_id: {
             "image": {"ext": entry.suffix, "info": entry.info},
             "labels": {tag: {"ext": label.suffix, "info": label.info} for tag, label in entry.labels.items()},
         }
         for image_id, entry in entries.items()
     }
+    return {**head, "objects": objects}
 
 
 def statistics(entries: Mapping[str, ImageEntry]) -> dict[str, object]:

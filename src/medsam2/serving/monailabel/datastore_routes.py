@@ -22,9 +22,10 @@ from medsam2.proxies import proxy_for
 from medsam2.serving.http_errors import ArchiveFailed, NotFound, shown
 from medsam2.serving.limits import usage_of
 from medsam2.serving.monailabel.datastore import FINAL, IMAGES, ImageEntry, statistics, suffix_of
+from medsam2.serving.monailabel.folder import stamp_of
 from medsam2.serving.monailabel.images import Source
 from medsam2.serving.monailabel.labels import file_response, take_label
-from medsam2.serving.monailabel.state import ViewerState, checked_choice, with_detail
+from medsam2.serving.monailabel.state import ViewerState, checked_choice
 
 if TYPE_CHECKING:
     from medsam2.serving.monailabel.dicomweb import Address
@@ -39,40 +40,39 @@ _PASSED_ON = ("content-type", "content-encoding", "content-length", "warning")
 
 def checksum(path: Path) -> str:
     """A file's checksum as clients write it."""
-    stat = path.stat()
-    return "SHA256:" + _digest(path, stat.st_mtime_ns, stat.st_size)
+    return "SHA256:" + _digest(path, stamp_of(path))
 
 
 @lru_cache(maxsize=_MAX_DIGESTS)
-def _digest(path: Path, *_: int) -> str:
+def _digest(path: Path, _: tuple[int, int]) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def add_images(router: APIRouter, state: ViewerState) -> None:
-    """Add the routes that list, store, return and remove images."""
+    """Add the routes that list, store, return and remove images.
+
+    Plain functions run in a thread, so they may wait for a disk or an archive.
+    """
     datastore = state.datastore
 
-    @router.get("/datastore/", response_model=None)
-    @with_detail
-    async def get_datastore(output: str = "") -> Response:
+    @router.get("/datastore/")
+    def get_datastore(output: str = "") -> Response:
         """List the datastore: counts, everything, or the pairs to train on."""
-        wanted = checked_choice(output, "output", _OUTPUTS)
-        if wanted == "all":
-            return JSONResponse(await asyncio.to_thread(datastore.document))
-        entries = await asyncio.to_thread(datastore.entries)
-        return JSONResponse(statistics(entries) if wanted == "stats" else _pairs(list(entries.values())))
+        content = checked_choice(output, "output", _OUTPUTS)
+        if content == "all":
+            return JSONResponse(datastore.document())
+        entries = datastore.entries()
+        return JSONResponse(statistics(entries) if content == "stats" else _pairs(list(entries.values())))
 
-    @router.put("/datastore/", response_model=None, operation_id="put_datastore")
-    @router.put("/datastore/image", response_model=None, operation_id="put_image")
-    @with_detail
+    @router.put("/datastore/", operation_id="put_datastore")
+    @router.put("/datastore/image", operation_id="put_image")
     async def put_image(request: Request, image: str = "") -> Response:
         """Add an image."""
         return JSONResponse({"image": await _take_image(state, request, image)})
 
-    @router.get("/datastore/image", response_model=None, operation_id="get_image")
-    @router.head("/datastore/image", response_model=None, operation_id="head_image")
-    @with_detail
+    @router.get("/datastore/image", operation_id="get_image")
+    @router.head("/datastore/image", operation_id="head_image")
     async def get_image(request: Request, image: str = "", check_sum: str = "") -> Response:
         """Return an image, or whether it is there and has the checksum."""
         entry = await asyncio.to_thread(datastore.find, image)
@@ -85,23 +85,19 @@ def add_images(router: APIRouter, state: ViewerState) -> None:
             return FileResponse(path, filename=entry.name)
         return await _converted(state, request, Source(path=path, suffix="", entry=entry))
 
-    @router.delete("/datastore/", response_model=None, operation_id="delete_datastore")
-    @router.delete("/datastore/image", response_model=None, operation_id="delete_image")
-    @with_detail
-    async def delete_image(id: str = "") -> Response:  # noqa: A002
+    @router.delete("/datastore/", operation_id="delete_datastore")
+    @router.delete("/datastore/image", operation_id="delete_image")
+    def delete_image(id: str = "") -> Response:  # noqa: A002
         """Remove an image with its labels."""
-        entry = await asyncio.to_thread(datastore.find, id)
-        await asyncio.to_thread(datastore.remove_image, entry)
+        datastore.remove_image(datastore.find(id))
         return JSONResponse({})
 
-    @router.get("/datastore/image/info", response_model=None)
-    @with_detail
-    async def get_image_info(image: str = "") -> Response:
+    @router.get("/datastore/image/info")
+    def get_image_info(image: str = "") -> Response:
         """Return the facts about an image."""
-        return JSONResponse(dict((await asyncio.to_thread(datastore.find, image)).info))
+        return JSONResponse(dict(datastore.find(image).info))
 
-    @router.put("/datastore/image/info", response_model=None)
-    @with_detail
+    @router.put("/datastore/image/info")
     async def put_image_info(request: Request, image: str = "") -> Response:
         """Add facts about an image."""
         entry = await asyncio.to_thread(datastore.find, image)
@@ -151,39 +147,32 @@ def add_labels(router: APIRouter, state: ViewerState) -> None:
     """Add the routes that store, return and remove labels and the facts about them."""
     datastore = state.datastore
 
-    @router.put("/datastore/label", response_model=None)
-    @with_detail
+    @router.put("/datastore/label")
     async def put_label(request: Request, image: str = "", tag: str = "") -> Response:
         """Store a label."""
         return JSONResponse(await take_label(state, request, image=image, tag=tag))
 
-    @router.get("/datastore/label", response_model=None, operation_id="get_label")
-    @router.head("/datastore/label", response_model=None, operation_id="head_label")
-    @with_detail
-    async def get_label(label: str = "", image: str = "", tag: str = "") -> Response:
+    @router.get("/datastore/label", operation_id="get_label")
+    @router.head("/datastore/label", operation_id="head_label")
+    def get_label(label: str = "", image: str = "", tag: str = "") -> Response:
         """Return a label, or whether it is there."""
-        entry = await asyncio.to_thread(datastore.find, label or image)
-        path = await asyncio.to_thread(datastore.label_path, entry, tag or FINAL)
+        entry = datastore.find(label or image)
+        path = datastore.label_path(entry, tag or FINAL)
         return FileResponse(path, filename=f"{entry.image_id}{entry.label(tag or FINAL).suffix}")
 
-    @router.delete("/datastore/label", response_model=None)
-    @with_detail
-    async def delete_label(id: str = "", tag: str = "") -> Response:  # noqa: A002
+    @router.delete("/datastore/label")
+    def delete_label(id: str = "", tag: str = "") -> Response:  # noqa: A002
         """Remove a label."""
-        entry = await asyncio.to_thread(datastore.find, id)
-        await asyncio.to_thread(datastore.remove_label, entry, tag or FINAL)
+        datastore.remove_label(datastore.find(id), tag or FINAL)
         return JSONResponse({})
 
-    @router.get("/datastore/label/info", response_model=None)
-    @with_detail
-    async def get_label_info(label: str = "", tag: str = "") -> Response:
+    @router.get("/datastore/label/info")
+    def get_label_info(label: str = "", tag: str = "") -> Response:
         """Return the facts about a label."""
-        entry = await asyncio.to_thread(datastore.find, label)
-        return JSONResponse(dict(entry.label(tag or FINAL).info))
+        return JSONResponse(dict(datastore.find(label).label(tag or FINAL).info))
 
-    @router.put("/datastore/label/info", response_model=None, operation_id="put_label_info")
-    @router.put("/datastore/updatelabelinfo", response_model=None, operation_id="put_updatelabelinfo")
-    @with_detail
+    @router.put("/datastore/label/info", operation_id="put_label_info")
+    @router.put("/datastore/updatelabelinfo", operation_id="put_updatelabelinfo")
     async def put_label_info(request: Request, label: str = "", tag: str = "") -> Response:
         """Add facts about a label."""
         entry = await asyncio.to_thread(datastore.find, label)
@@ -205,8 +194,7 @@ def add_proxy(router: APIRouter, address: Address, timeout_s: float) -> None:
     proxy = proxy_for(address.url)
     proxy_url = None if proxy is None else proxy.url
 
-    @router.get("/proxy/dicom/{service}/{path:path}", response_model=None)
-    @with_detail
+    @router.get("/proxy/dicom/{service}/{path:path}")
     async def get_proxied(request: Request, service: str, path: str) -> Response:
         """Pass a request on to the archive, and its answer back as it arrives."""
         if service not in SERVICES:

@@ -21,14 +21,14 @@ from medsam2.serving.settings import MIB
 
 SEGMENTATION = "SEG"
 MAX_SERIES = 5000
-"""Of one modality that are listed."""
+"""Number of series of one modality that are listed at most."""
 
 _CONNECT_S = 10.0
 _AS_STORED = (("application/dicom", "*"),)
 _UID = re.compile(r"[0-9.]{1,64}")
 # Attributes in DICOM's JSON.
 _STUDY, _SERIES, _INSTANCE, _MODALITY = "0020000D", "0020000E", "00080018", "00080060"
-_NUM_INSTANCES, _DESCRIPTION = "00201209", "0008103E"
+_NUM_INSTANCES = "00201209"
 _REFERENCED_SERIES, _CONTENT_DATE, _CONTENT_TIME = "00081115", "00080023", "00080033"
 
 logger = logging.getLogger(__name__)
@@ -77,7 +77,6 @@ class Series:
     series_uid: str
     modality: str
     num_instances: int
-    description: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +88,24 @@ class Segmentation:
     instance_uid: str
     source_uid: str
     made: str
-    """Date and time; the later one sorts behind the earlier one."""
+    """Date and time, so that a later one is sorted behind an earlier one."""
+
+
+@contextmanager
+def _archive_errors() -> Iterator[None]:
+    """Turn every failure into an error of the archive, without its address or its answer."""
+    try:
+        yield
+    except requests.Timeout:
+        raise TooSlow("the archive did not answer in time") from None
+    except requests.HTTPError as error:
+        status = error.response.status_code if error.response is not None else "an error"
+        raise ArchiveFailed(f"the archive answers {status}") from error
+    except (requests.RequestException, ValueError, KeyError, IndexError, AttributeError, EOFError) as error:
+        # The client fails in many ways on answers that DICOMweb does not allow.
+        raise ArchiveFailed(
+            f"the archive does not answer as a DICOMweb archive: {type(error).__name__}"
+        ) from error
 
 
 class Archive:
@@ -109,55 +125,50 @@ class Archive:
         self._client = DICOMwebClient(address.url, session=session, timeout=(_CONNECT_S, timeout_s))
         self._client.set_http_retry_params(retry=False)
 
+    @_archive_errors()
     def list_series(self, modality: str) -> list[Series]:
         """Series of a modality, at most `MAX_SERIES`."""
-        with _archive_errors():
-            found = self._client.search_for_series(
-                limit=MAX_SERIES, fields=[_DESCRIPTION], search_filters={"Modality": modality}
-            )
-            if len(found) >= MAX_SERIES:
-                logger.warning(
-                    "the archive has more %s series than the %d that are listed", modality, MAX_SERIES
-                )
-            return sorted(map(_series, found), key=lambda one: one.series_uid)
+        found = self._client.search_for_series(limit=MAX_SERIES, search_filters={"Modality": modality})
+        if len(found) >= MAX_SERIES:
+            logger.warning("the archive has more %s series than the %d that are listed", modality, MAX_SERIES)
+        return sorted(map(_series, found), key=lambda one: one.series_uid)
 
+    @_archive_errors()
     def find_series(self, series_uid: str) -> Series | None:
         """A series by its UID, or None."""
         if not _UID.fullmatch(series_uid):
             return None
-        with _archive_errors():
-            found = self._client.search_for_series(
-                fields=[_DESCRIPTION], search_filters={"SeriesInstanceUID": series_uid}
-            )
-            return _series(found[0]) if found else None
+        found = self._client.search_for_series(search_filters={"SeriesInstanceUID": series_uid})
+        return _series(found[0]) if found else None
 
+    @_archive_errors()
     def list_segmentations(self, study_uid: str | None = None) -> list[Series]:
         """Series of segmentations, of one study or of all."""
-        with _archive_errors():
-            found = self._client.search_for_series(
-                study_instance_uid=study_uid,
-                limit=MAX_SERIES,
-                search_filters={"Modality": SEGMENTATION},
-            )
-            listed = [_series(one, study_uid=study_uid or "") for one in found]
+        found = self._client.search_for_series(
+            study_instance_uid=study_uid,
+            limit=MAX_SERIES,
+            search_filters={"Modality": SEGMENTATION},
+        )
+        listed = [_series(one, study_uid=study_uid or "") for one in found]
         return [one for one in listed if one.modality == SEGMENTATION]
 
+    @_archive_errors()
     def describe_segmentation(self, series: Series) -> Segmentation | None:
         """The series that a segmentation refers to, from its header; None if it does not say."""
-        with _archive_errors():
-            headers = self._client.retrieve_series_metadata(series.study_uid, series.series_uid)
-            for header in headers:
-                source = _first(_items(header, _REFERENCED_SERIES), _SERIES)
-                if source:
-                    return Segmentation(
-                        study_uid=series.study_uid,
-                        series_uid=series.series_uid,
-                        instance_uid=_text(header, _INSTANCE),
-                        source_uid=source,
-                        made=f"{_text(header, _CONTENT_DATE)} {_text(header, _CONTENT_TIME)}",
-                    )
+        headers = self._client.retrieve_series_metadata(series.study_uid, series.series_uid)
+        for header in headers:
+            source = _first(_items(header, _REFERENCED_SERIES), _SERIES)
+            if source:
+                return Segmentation(
+                    study_uid=series.study_uid,
+                    series_uid=series.series_uid,
+                    instance_uid=_text(header, _INSTANCE),
+                    source_uid=source,
+                    made=f"{_text(header, _CONTENT_DATE)} {_text(header, _CONTENT_TIME)}",
+                )
         return None
 
+    @_archive_errors()
     def fetch_series(self, series: Series, folder: Path, max_volume: int) -> None:
         """Write the files of a series into a folder, under names of ours.
 
@@ -171,53 +182,35 @@ class Archive:
             ArchiveFailed: The archive does not answer as a DICOMweb archive.
         """
         num_bytes = 0
-        with _archive_errors():
-            instances = self._client.iter_series(series.study_uid, series.series_uid, _AS_STORED)
-            for number, instance in enumerate(instances):
-                path = folder / f"{number:05d}.dcm"
-                instance.save_as(path, enforce_file_format=True)
-                num_bytes += path.stat().st_size
-                if num_bytes > max_volume * MIB:
-                    raise TooLarge(f"the series is larger than the {max_volume} MiB that are taken")
+        instances = self._client.iter_series(series.study_uid, series.series_uid, _AS_STORED)
+        for number, instance in enumerate(instances):
+            path = folder / f"{number:05d}.dcm"
+            instance.save_as(path, enforce_file_format=True)
+            num_bytes += path.stat().st_size
+            if num_bytes > max_volume * MIB:
+                raise TooLarge(f"the series is larger than the {max_volume} MiB that are taken")
 
+    @_archive_errors()
     def fetch_segmentation(self, segmentation: Segmentation, path: Path) -> None:
         """Write a segmentation to a file."""
-        with _archive_errors():
-            instance = self._client.retrieve_instance(
-                segmentation.study_uid, segmentation.series_uid, segmentation.instance_uid, _AS_STORED
-            )
-            instance.save_as(path, enforce_file_format=True)
+        instance = self._client.retrieve_instance(
+            segmentation.study_uid, segmentation.series_uid, segmentation.instance_uid, _AS_STORED
+        )
+        instance.save_as(path, enforce_file_format=True)
 
+    @_archive_errors()
     def store(self, path: Path) -> None:
         """Store a file of ours."""
-        with _archive_errors():
-            answer = self._client.store_instances([pydicom.dcmread(path)])
-            if answer.get("FailedSOPSequence"):
-                raise ArchiveFailed("the archive did not take the segmentation")
+        answer = self._client.store_instances([pydicom.dcmread(path)])
+        if answer.get("FailedSOPSequence"):
+            raise ArchiveFailed("the archive did not take the segmentation")
 
+    @_archive_errors()
     def delete_instance(self, segmentation: Segmentation) -> None:
         """Delete a segmentation, which many archives refuse."""
-        with _archive_errors():
-            self._client.delete_instance(
-                segmentation.study_uid, segmentation.series_uid, segmentation.instance_uid
-            )
-
-
-@contextmanager
-def _archive_errors() -> Iterator[None]:
-    """Turn all that goes wrong into an error of the archive, without its address or its answer."""
-    try:
-        yield
-    except requests.Timeout:
-        raise TooSlow("the archive did not answer in time") from None
-    except requests.HTTPError as error:
-        status = error.response.status_code if error.response is not None else "an error"
-        raise ArchiveFailed(f"the archive answers {status}") from error
-    except (requests.RequestException, ValueError, KeyError, IndexError, AttributeError, EOFError) as error:
-        # The client fails in many ways on answers that DICOMweb does not allow.
-        raise ArchiveFailed(
-            f"the archive does not answer as a DICOMweb archive: {type(error).__name__}"
-        ) from error
+        self._client.delete_instance(
+            segmentation.study_uid, segmentation.series_uid, segmentation.instance_uid
+        )
 
 
 def _series(found: _Json, *, study_uid: str = "") -> Series:
@@ -227,7 +220,6 @@ def _series(found: _Json, *, study_uid: str = "") -> Series:
         series_uid=_text(found, _SERIES),
         modality=_text(found, _MODALITY),
         num_instances=int(count) if count.isdecimal() else 0,
-        description=_text(found, _DESCRIPTION),
     )
 
 

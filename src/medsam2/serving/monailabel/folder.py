@@ -25,7 +25,7 @@ from medsam2.serving.monailabel.datastore import (
     LabelEntry,
     checked_id,
     checked_tag,
-    objects_of,
+    document_of,
     split_name,
 )
 
@@ -38,7 +38,11 @@ _NEW: Mapping[str, object] = {
     "labels_dir": "labels",
     "objects": {},
 }
-_UNKNOWN = (0, 0)
+_SERIES = ".dcm"
+"""It is added to the id of a series if a file in the same place has this id."""
+_LOOKED_AT = 8  # files of a folder, to see whether it holds a series: other files may lie beside it
+_HEAD_BYTES = 132
+
 Document = dict[str, Any]
 
 
@@ -52,14 +56,13 @@ class Index:
         self._document: Document = {**_NEW, "objects": {}}
 
     def document(self) -> Document:
-        """The content; who changes it calls `save`.
+        """The content; call `save` after a change.
 
         Raises:
             MedSAM2Error: It cannot be read, or is not an index, or puts files outside of the folder.
         """
         try:
-            stat = self._path.stat()
-            stamp = (stat.st_mtime_ns, stat.st_size)
+            stamp = stamp_of(self._path)
             if stamp != self._stamp:
                 self._document = _checked(orjson.loads(self._path.read_bytes()), self._path)
                 self._stamp = stamp
@@ -78,25 +81,27 @@ class Index:
         Raises:
             MedSAM2Error: It cannot be written.
         """
-        # If writing fails, the next call must read what is on the disk.
-        self._stamp = _UNKNOWN
+        self._stamp = (0, 0)  # if writing fails, the next call must read what is on the disk
         with writing(self._path, ".json") as temporary:
             temporary.write_bytes(orjson.dumps(self._document, option=orjson.OPT_INDENT_2))
-        stat = self._path.stat()
-        self._stamp = (stat.st_mtime_ns, stat.st_size)
+        self._stamp = stamp_of(self._path)
 
     def object(self, image_id: str) -> Document:
         """The entry of an image with `image` and `labels`, made if there is none."""
         known: Document = self.document()["objects"].setdefault(image_id, {})
-        image = known.setdefault("image", {})
-        image.setdefault("ext", "")
-        image.setdefault("info", {})
+        known["image"] = {"ext": "", "info": {}, **known.get("image", {})}
         known.setdefault("labels", {})
         return known
 
     def place(self, key: str) -> Path:
         """The folder of the images, `images_dir`, or of the labels, `labels_dir`."""
         return self._folder / str(self.document()[key])
+
+
+def stamp_of(path: Path) -> tuple[int, int]:
+    """Time of change and size of a file."""
+    stat = path.stat()
+    return stat.st_mtime_ns, stat.st_size
 
 
 @contextmanager
@@ -122,7 +127,7 @@ def info_of(known: object) -> dict[str, object]:
 
 
 def _reason(error: BaseException | None) -> str:
-    """What went wrong, without the place on this machine."""
+    """The reason of an error, without a path of this machine."""
     return error.strerror or type(error).__name__ if isinstance(error, OSError) else str(error)
 
 
@@ -139,12 +144,6 @@ def _checked(found: object, path: Path) -> Document:
             raise MedSAM2Error(f"{FILE} names a folder outside of its own as {key}; repair it")
     document["objects"] = {name: one for name, one in document["objects"].items() if isinstance(one, dict)}
     return document
-
-
-_SERIES = ".dcm"
-"""End of a series' id, where a file beside it has the folder's name as id."""
-_LOOKED_AT = 8  # files of a folder, to see whether it holds a series: other files may lie beside it
-_HEAD_BYTES = 132
 
 
 class FolderDatastore:
@@ -169,11 +168,6 @@ class FolderDatastore:
             self.entries()
         except MedSAM2Error as error:
             raise InputError(f"{folder}: {error}") from error
-
-    @property
-    def name(self) -> str:
-        """Its name in the index."""
-        return str(self._index.document()["name"])
 
     def entries(self) -> Mapping[str, ImageEntry]:
         """All images, by id, in the order of their names."""
@@ -205,9 +199,7 @@ class FolderDatastore:
             earlier = self._listed().get(stem)
             if earlier is not None and not earlier.suffix:
                 raise InputError(f"{shown(stem)} is a DICOM series here; give the image another name")
-            _copy(path, images / f"{stem}{suffix}", suffix)
-            if earlier is not None and earlier.suffix != suffix:
-                (images / earlier.name).unlink(missing_ok=True)
+            _put(path, images / stem, suffix, earlier)
             known = self._index.object(stem)["image"]
             known["ext"] = suffix
             known["info"] = {**info_of(known), **info, "ts": int(time.time()), "name": f"{stem}{suffix}"}
@@ -219,15 +211,9 @@ class FolderDatastore:
         with self._lock:
             folder = self._index.place("labels_dir") / checked_tag(tag)
             folder.mkdir(parents=True, exist_ok=True)
-            name = f"{entry.image_id}{suffix}"
-            _copy(path, folder / name, suffix)
-            earlier = entry.labels.get(tag)
-            if earlier is not None and earlier.suffix != suffix:
-                (folder / f"{entry.image_id}{earlier.suffix}").unlink(missing_ok=True)
-            self._known(entry)["labels"][tag] = {
-                "ext": suffix,
-                "info": {**info, "ts": int(time.time()), "name": name},
-            }
+            _put(path, folder / entry.image_id, suffix, entry.labels.get(tag))
+            facts = {**info, "ts": int(time.time()), "name": f"{entry.image_id}{suffix}"}
+            self._known(entry)["labels"][tag] = {"ext": suffix, "info": facts}
             self._index.save()
 
     def remove_image(self, entry: ImageEntry) -> None:
@@ -260,7 +246,7 @@ class FolderDatastore:
     def document(self) -> dict[str, object]:
         """The index, with exactly the files that are in the folder."""
         with self._lock:
-            return {**self._index.document(), "objects": objects_of(self._listed())}
+            return document_of(self._index.document(), self._listed())
 
     def _known(self, entry: ImageEntry) -> Document:
         known = self._index.object(entry.image_id)
@@ -318,14 +304,13 @@ def _entry(
 def _holds_series(folder: Path) -> bool:
     """Whether one of the first files of a folder is DICOM; a folder that cannot be read holds none."""
     try:
-        return any(_is_dicom(folder / name) for name in _names(folder)[:_LOOKED_AT])
+        for name in _names(folder)[:_LOOKED_AT]:
+            with (folder / name).open("rb") as file:
+                if looks_like_dicom(file.read(_HEAD_BYTES)):
+                    return True
     except OSError:
-        return False
-
-
-def _is_dicom(path: Path) -> bool:
-    with path.open("rb") as file:
-        return looks_like_dicom(file.read(_HEAD_BYTES))
+        pass
+    return False
 
 
 def _names(folder: Path, *, folders: bool = False) -> list[str]:
@@ -340,6 +325,9 @@ def _names(folder: Path, *, folders: bool = False) -> list[str]:
         return []
 
 
-def _copy(source: Path, target: Path, suffix: str) -> None:
-    with writing(target, suffix) as temporary:
+def _put(source: Path, stem: Path, suffix: str, earlier: ImageEntry | LabelEntry | None) -> None:
+    """Copy a file to a path without suffix, in place of an earlier file that may have another suffix."""
+    with writing(stem.with_name(stem.name + suffix), suffix) as temporary:
         shutil.copyfile(source, temporary)
+    if earlier is not None and earlier.suffix != suffix:
+        stem.with_name(stem.name + earlier.suffix).unlink(missing_ok=True)

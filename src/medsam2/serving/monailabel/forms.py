@@ -10,17 +10,17 @@ from pathlib import PurePosixPath
 from types import MappingProxyType
 from urllib.parse import parse_qsl
 
-from starlette.datastructures import FormData, Headers
+from starlette.datastructures import Headers
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from medsam2.errors import InputError
-from medsam2.serving.encodings import json_in
 from medsam2.serving.http_errors import BadRequest, TooLarge, shown
+from medsam2.serving.schemas import json_in
 
 MAX_PARTS = 20_000
-"""Of one form; each slice of a series is a file."""
+"""Parts of one form at most; each slice of a series is a file."""
 MAX_TEXT = 4 << 20
-"""Bytes of a field, and of JSON."""
+"""Bytes of a field, or of JSON, at most."""
 _MAX_DEPTH = 32
 _STEP = 1 << 20  # bytes that the parser gets at once
 _MULTIPART = "multipart/form-data"
@@ -136,10 +136,6 @@ def _multipart(content_type: str, body: bytes | bytearray) -> Form:
         raise BadRequest(f"the form is damaged: {reason}") from None
     if not parser.is_complete:
         raise BadRequest("the form ends before its last boundary")
-    return _form(found)
-
-
-def _form(found: FormData) -> Form:
     fields: dict[str, str] = {}
     files: list[Upload] = []
     for field, value in found.multi_items():

@@ -1,4 +1,4 @@
-"""The images that viewers lend to the server for a session, and where the image of a request lies."""
+"""Images that viewers send for a session, and where the image of a request lies."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from medsam2.serving.monailabel.datastore import IMAGES, ImageEntry, suffix_of
 from medsam2.serving.monailabel.forms import Upload
 
 EXPIRY_S = 3600
-"""Since the last use; a caller may ask for less."""
+"""Time after the last use until a session ends; a caller may ask for less."""
 SHORTEST_S = 60
 MAX_SESSIONS = 64
 MAX_BYTES = 16 << 30
-"""Of all their files, which lie on the disk."""
+"""Size of the files of all sessions on the disk."""
 SWEEP_S = 60
 _SERIES = "series"
 
@@ -42,7 +42,7 @@ class ImageSession:
 
     @property
     def info(self) -> dict[str, object]:
-        """The session as JSON, without its place on this machine."""
+        """The session as JSON, without a path of this machine."""
         return {
             "name": self.name,
             "path": self.session_id,
@@ -135,7 +135,7 @@ class ImageSessions:
                 self._end(session)
 
     def _sweep_later(self) -> None:
-        """Sweep again in a while, as long as there are sessions: there may be no further request."""
+        """Sweep again later while there are sessions, since there may be no further request."""
         if self._is_sweeping or not self._sessions:
             return
         self._is_sweeping = True
@@ -177,22 +177,22 @@ class Source:
 
 async def link_source(source: Source, folder: Path) -> Path:
     """Give an image a second name in a folder for one request, and return it."""
-    link = folder / f"image{source.suffix}"
-    await asyncio.to_thread(_link, source.path.resolve(), link)
+    path, link = source.path.resolve(), folder / f"image{source.suffix}"
+
+    def give_names() -> None:
+        if not path.is_dir():
+            _link_file(path, link)
+            return
+        link.mkdir()
+        for file in path.iterdir():
+            _link_file(file, link / file.name)
+
+    await asyncio.to_thread(give_names)
     return link
 
 
-def _link(path: Path, link: Path) -> None:
-    if not path.is_dir():
-        _link_file(path, link)
-        return
-    link.mkdir()
-    for file in path.iterdir():
-        _link_file(file, link / file.name)
-
-
 def _link_file(path: Path, link: Path) -> None:
-    """Where the system can do that, the second name stays good when the first is removed."""
+    """Use a hard link where the system can: it stays valid when the first name is removed."""
     for give_name in (link.hardlink_to, link.symlink_to):
         try:
             give_name(path)

@@ -20,7 +20,6 @@ from medsam2.inference.options import MEMORY_POLICIES
 from medsam2.prompts.types import Prompt
 from medsam2.serving.http_errors import NotFound, TooSlow, shown
 from medsam2.serving.limits import Reservation, usage_of
-from medsam2.serving.monailabel.forms import Form
 from medsam2.serving.monailabel.images import Source
 from medsam2.serving.monailabel.labels import (
     DICOM,
@@ -46,7 +45,7 @@ Segment = Callable[[Model, Volume, ViewerParams], Awaitable["Outcome"]]
 
 
 async def segment_volume(model: Model, volume: Volume, params: ViewerParams) -> Outcome:
-    """Follow the object both ways from all slices whose prompts show where it is.
+    """Follow the object in both directions from all slices whose prompts show where it is.
 
     Prompts that only show where it is not correct their slices afterwards, as a person would do it.
 
@@ -97,13 +96,7 @@ async def _open(model: Model, volume: Volume, params: ViewerParams, prompts: Seq
     from medsam2.inference.runtime import InferenceOptions
 
     options = InferenceOptions(memory=params.memory, keep_component=params.largest_cc or None)
-    job = Job(
-        image=volume,
-        objects={_OBJECT: prompts},
-        names={_OBJECT: params.label},
-        window=params.window,
-        options=options,
-    )
+    job = Job(image=volume, objects={_OBJECT: prompts}, window=params.window, options=options)
     return await model.run(partial(open_job, job, model.predictor))
 
 
@@ -119,12 +112,12 @@ class ViewerModel:
 
     segment: Segment
     dimension: int
-    """2 makes Slicer send the slice, and put the result into this slice alone."""
+    """With 2, Slicer sends the slice and puts the result into this slice only."""
     description: str
 
     @property
     def info(self) -> dict[str, object]:
-        """What viewers read. Of a list of options they send the first, unless the user chooses another."""
+        """The model as viewers read it; of a list of options they send the first, or the one chosen."""
         return {
             "type": "deepgrow",  # for which viewers offer clicks and a region
             "labels": [LABEL],
@@ -164,17 +157,13 @@ def model_called(name: str) -> ViewerModel:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class InferRequest:
-    """A viewer's request for a mask."""
+class ViewerRequest:
+    """What a viewer asks for, whatever the image."""
 
     model: ViewerModel
-    image: str
-    session_id: str
-    output: str
-    form: Form
+    params: ViewerParams
     sent: Mapping[str, object]
     """The parameters as they were sent."""
-    params: ViewerParams
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -211,90 +200,70 @@ async def infer(
     form = await state.read_form(request)
     if form.file("label") is not None:
         raise InputError("this model takes no label with a request; give clicks or a roi in params")
-    sent = form.json("params")
-    wanted = InferRequest(
-        model=chosen,
-        image=image,
-        session_id=session_id,
-        output=output,
-        form=form,
-        sent=sent,
-        params=read_params(sent),
-    )
-    _check_output(state, wanted)
+    reservation = usage_of(request.scope).reservation
+    sent, upload = form.json("params"), form.file("file")
+    wanted = ViewerRequest(model=chosen, params=read_params(sent), sent=sent)
+    if output == "dicom_seg":
+        if not state.datastore.is_archive or session_id or upload is not None:
+            raise InputError(
+                "a DICOM segmentation refers to a series of a DICOMweb archive; this image is none"
+            )
+        if not sent.get("label_info"):
+            raise InputError('output dicom_seg needs label_info in params: [{"name": ..., "idx": ...}]')
+
+    async def answer() -> Response:
+        with state.request_folder() as folder:
+            source = await state.find_source(image, folder, session_id=session_id, upload=upload)
+            found = await find_mask(state, source, wanted, folder, reservation)
+            return await _response(state, output, found, wanted.params, folder)
+
     limit_s = state.service.settings.answer_timeout_s
     with state.service.places.taken():
-        work = _answer(state, wanted, usage_of(request.scope).reservation)
         try:
             async with asyncio.timeout(limit_s):
-                return await while_wanted(request.receive, work)
+                return await while_wanted(request.receive, answer())
         except TimeoutError:
             raise TooSlow(f"no mask within {limit_s:g} s, waiting included") from None
 
 
 async def find_mask(
-    state: ViewerState,
-    source: Source,
-    model: ViewerModel,
-    params: ViewerParams,
-    folder: Path,
-    reservation: Reservation,
+    state: ViewerState, source: Source, request: ViewerRequest, folder: Path, reservation: Reservation
 ) -> FoundMask:
-    """Open an image and segment it in the model's thread.
+    """Open an image and segment it in the model's thread; store the mask as a label if `save_label` says so.
 
     Raises:
-        InputError: The image or a prompt is not usable.
+        InputError: The image or a prompt is not usable, or the image is not one of the datastore.
         HttpError: The image is too large, there is no memory for it, or reading it takes too long.
     """
+    params = request.params
     started = time.perf_counter()
     volume = await state.open_source(source, folder, reservation)
     opened = time.perf_counter()
-    outcome = await model.segment(state.service.model, volume, params)
-    return FoundMask(
-        outcome=outcome,
-        source=source,
-        read_s=opened - started,
-        infer_s=time.perf_counter() - opened,
-    )
+    outcome = await request.model.segment(state.service.model, volume, params)
+    infer_s = time.perf_counter() - opened
+    if params.save_label:
+        if source.entry is None:
+            raise InputError(
+                "save_label stores beside an image of the datastore, and this image is not in it"
+            )
+        info = {"label_info": [{"name": params.label, "idx": _OBJECT}], "params": request.sent}
+        await store_label(state, source, params.label_tag, outcome.labels, folder, info)
+    return FoundMask(outcome=outcome, source=source, read_s=opened - started, infer_s=infer_s)
 
 
-async def save_found(
-    state: ViewerState, found: FoundMask, params: ViewerParams, sent: object, folder: Path
-) -> None:
-    """Store a mask as a label of its image, if `save_label` says so.
-
-    Raises:
-        InputError: The image is not one of the datastore.
-    """
-    if not params.save_label:
-        return
-    if found.source.entry is None:
-        raise InputError("save_label stores beside an image of the datastore, and this image is not in it")
-    info = {"label_info": [{"name": params.label, "idx": _OBJECT}], "params": sent}
-    await store_label(state, found.source, params.label_tag, found.outcome.labels, folder, info)
-
-
-async def _answer(state: ViewerState, request: InferRequest, reservation: Reservation) -> Response:
-    with state.request_folder() as folder:
-        source = await state.find_source(
-            request.image, folder, session_id=request.session_id, upload=request.form.file("file")
-        )
-        found = await find_mask(state, source, request.model, request.params, folder, reservation)
-        await save_found(state, found, request.params, request.sent, folder)
-        return await _response(state, request, found, folder)
-
-
-async def _response(state: ViewerState, request: InferRequest, found: FoundMask, folder: Path) -> Response:
-    params, mask = request.params, found.outcome.labels
-    if request.output == "dicom_seg":
+async def _response(
+    state: ViewerState, output: str, found: FoundMask, params: ViewerParams, folder: Path
+) -> Response:
+    mask = found.outcome.labels
+    if output == "dicom_seg":
         path = await write_segmentation(state, mask, found.source, folder, {_OBJECT: params.label})
         return file_response(path.name, await asyncio.to_thread(path.read_bytes), DICOM)
-    if request.output == "json" or not params.result_write_to_file:
+    if output == "json" or not params.result_write_to_file:
         return JSONResponse(_answer_params(found, params, 0.0))
     started = time.perf_counter()
     path = await asyncio.to_thread(write_mask, mask, folder, params, found.source.suffix)
     content = await asyncio.to_thread(path.read_bytes)
-    if request.output == "image":
+    if output == "image":
         return file_response(path.name, content)
     return form_response(_answer_params(found, params, time.perf_counter() - started), path.name, content)
 
@@ -316,12 +285,3 @@ def _answer_params(found: FoundMask, params: ViewerParams, write_s: float) -> di
         "scores": {str(k): round(score, 4) for k, score in found.outcome.scores[_OBJECT].items()},
         "window": {"lower": window.lower, "upper": window.upper, "source": window.source},
     }
-
-
-def _check_output(state: ViewerState, request: InferRequest) -> None:
-    if request.output != "dicom_seg":
-        return
-    if not state.datastore.is_archive or request.session_id or request.form.file("file") is not None:
-        raise InputError("a DICOM segmentation refers to a series of a DICOMweb archive; this image is none")
-    if not request.sent.get("label_info"):
-        raise InputError('output dicom_seg needs label_info in params: [{"name": ..., "idx": ...}]')

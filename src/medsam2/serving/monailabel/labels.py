@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -20,8 +19,8 @@ from medsam2.imaging.io import write
 from medsam2.imaging.outputs.segments import as_labels
 from medsam2.imaging.volume import Volume, match_order
 from medsam2.serving.http_errors import shown
-from medsam2.serving.limits import Reservation, usage_of
-from medsam2.serving.monailabel.datastore import FINAL, LABELS, RAW, Info, checked_tag, is_picture, suffix_of
+from medsam2.serving.limits import usage_of
+from medsam2.serving.monailabel.datastore import FINAL, LABELS, PICTURES, RAW, Info, checked_tag, suffix_of
 from medsam2.serving.monailabel.forms import Upload
 from medsam2.serving.monailabel.images import Source, link_source
 from medsam2.serving.monailabel.params import ViewerParams
@@ -123,7 +122,9 @@ async def take_label(state: ViewerState, request: Request, *, image: str, tag: s
             suffix = suffix_of(upload.name, LABELS, "the label")
             path = folder / f"sent-label{suffix}"
             await asyncio.to_thread(path.write_bytes, upload.content)
-            labels = await _read_labels(state, path, volume, source, reservation)
+            labels = await read_volume(path, state.service, reservation)
+            is_placed = source.suffix not in PICTURES
+            labels = await asyncio.to_thread(_checked, labels, volume, is_placed=is_placed)
             if state.datastore.is_archive:
                 await store_label(state, source, tag, labels, folder, info)
             else:  # unchanged
@@ -194,7 +195,7 @@ def names_of(info: Info) -> dict[int, str]:
 
 
 def _raw_labels(upload: Upload, volume: Volume) -> Volume:
-    """Put the voxels that a browser sent, x fastest, on the image's grid."""
+    """Put the voxels that a browser sent on the image's grid; x runs fastest."""
     size = volume.array.size
     kind = {size: "u1", 2 * size: "<u2"}.get(len(upload.content))
     if kind is None:
@@ -204,15 +205,8 @@ def _raw_labels(upload: Upload, volume: Volume) -> Volume:
     return volume.with_array(np.frombuffer(upload.content, kind).reshape(volume.shape))
 
 
-async def _read_labels(
-    state: ViewerState, path: Path, volume: Volume, source: Source, reservation: Reservation
-) -> Volume:
-    """Read a label, and check that it holds whole numbers and lies on the image's grid."""
-    labels = await read_volume(path, state.service, reservation)
-    return await asyncio.to_thread(partial(_checked, labels, volume, is_placed=not is_picture(source.suffix)))
-
-
 def _checked(labels: Volume, volume: Volume, *, is_placed: bool) -> Volume:
+    """Check that a label holds whole numbers and lies on the image's grid."""
     labels = as_labels(labels)
     if not is_placed:
         if labels.shape != volume.shape:

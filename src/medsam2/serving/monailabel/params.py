@@ -1,11 +1,11 @@
-"""The parameters of a viewer's request: clicks, a region, how to read the image, how to write the mask."""
+"""The parameters of a viewer's request: clicks, a region, the window, the format of the mask."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import (
     BaseModel,
@@ -23,12 +23,12 @@ from medsam2.imaging.intensity import WINDOW_PRESETS
 from medsam2.prompts.types import Box, Point, Prompt
 from medsam2.serving.http_errors import shown
 from medsam2.serving.monailabel.datastore import MASKS, ORIGINAL, checked_tag
-from medsam2.serving.schemas import MAX_POINTS, Expected, Memory, Number, validated
+from medsam2.serving.schemas import MAX_POINTS, Expected, Memory, Number, OneOf, validated
 
 LABEL = "object"
-"""Name of the object, where the viewer gives none."""
+"""Name of an object without a name."""
 AUTO = "auto"
-"""What a viewer sends for a window that nobody has chosen."""
+"""A viewer sends it where nobody has chosen a window."""
 WINDOWS = (AUTO, *WINDOW_PRESETS)
 _NUMBERS = TypeAdapter(list[Number])
 _DTYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32")
@@ -103,7 +103,7 @@ def _to_window(value: object) -> str | tuple[float, float] | None:
 
 
 def _to_flag(value: object) -> object:
-    """Take the words for yes and no; pydantic knows all but these two for no."""
+    """Add two words for no to those that pydantic knows."""
     word = value.strip().lower() if isinstance(value, str) else value
     return False if word in ("", "none") else word
 
@@ -154,7 +154,7 @@ class ViewerParams(BaseModel):
     background: _Clicks = []
     roi: _Region | None = None
     slice: Annotated[int, PlainValidator(_to_whole), Expected("a whole number is expected")] | None = None
-    """The slice of clicks and of a roi that name none."""
+    """The slice of clicks and of a roi without one of their own."""
     window: Annotated[
         str | tuple[float, float] | None,
         PlainValidator(_to_window),
@@ -164,17 +164,9 @@ class ViewerParams(BaseModel):
     largest_cc: Flag = False
     """Keep only the part of the mask that holds the prompt."""
     label: Annotated[str, BeforeValidator(lambda name: name if isinstance(name, str) else LABEL)] = LABEL
-    result_extension: (
-        Annotated[
-            Literal[".nii.gz", ".nii", ".nrrd", ".mha"], Expected(f"one of {', '.join(MASKS)} is expected")
-        ]
-        | None
-    ) = None
+    result_extension: Annotated[str, OneOf(MASKS)] | None = None
     """Format of the mask; the image's format if not given."""
-    result_dtype: Annotated[
-        Literal["uint8", "uint16", "int16", "uint32", "int32", "float32"],
-        Expected(f"one of {', '.join(_DTYPES)} is expected"),
-    ] = "uint8"
+    result_dtype: Annotated[str, OneOf(_DTYPES)] = "uint8"
     result_compress: Flag = True
     result_write_to_file: Flag = True
     """Whether the answer has a file."""
@@ -185,7 +177,7 @@ class ViewerParams(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _without_empties(cls, values: Mapping[str, object]) -> dict[str, object]:
-        """Leave out what viewers send where nothing is chosen; an empty flag is a no."""
+        """Leave out empty values, which viewers send where nothing is chosen; an empty flag means no."""
         flags = {key for key, entry in cls.model_fields.items() if isinstance(entry.default, bool)}
         return {
             key: value
@@ -199,7 +191,7 @@ class ViewerParams(BaseModel):
         return self.roi is not None or bool(self.foreground)
 
     def prompts(self, shape_zyx: tuple[int, int, int]) -> list[Prompt]:
-        """Turn clicks and region into one prompt per slice, those first that show where the object is.
+        """Turn clicks and region into one prompt per slice; prompts that show where the object is come first.
 
         The rectangle of a region is taken for the slice that the viewer names, or else for the middle one of
         those that the region spans.
@@ -264,7 +256,7 @@ def shows_object(prompt: Prompt) -> bool:
 
 
 def _cut_off(region: Region, height: int, width: int) -> Box:
-    """Cut a rectangle off at the edges of the slice: one drawn in space may reach out of the image."""
+    """Cut a rectangle at the edges of the slice: one that was drawn in 3D may extend beyond the image."""
     box = region.box
     is_inside = box.x_min < width and box.x_max >= 0 and box.y_min < height and box.y_max >= 0
     if region.first is None or not is_inside:

@@ -20,7 +20,7 @@ from medsam2.serving.monailabel.datastore import FINAL, ImageEntry, statistics
 from medsam2.serving.monailabel.datastore_routes import add_images, add_labels, add_proxy, checksum
 from medsam2.serving.monailabel.infer import MODELS, infer
 from medsam2.serving.monailabel.params import LABEL, flag
-from medsam2.serving.monailabel.state import ViewerState, with_detail
+from medsam2.serving.monailabel.state import ViewerRoute, ViewerState
 
 _NAME = "medsam2"
 _MAX_TOKEN_BYTES = 1 << 16  # anybody may send them
@@ -36,7 +36,7 @@ STRATEGIES: Mapping[str, str] = {
 
 def add_monailabel(app: FastAPI, state: ViewerState) -> None:
     """Let a server speak MONAI Label's protocol."""
-    router = APIRouter(tags=["MONAI Label"], default_response_class=JSONResponse)
+    router = APIRouter(tags=["MONAI Label"], default_response_class=JSONResponse, route_class=ViewerRoute)
     _add_model(router, state)
     add_images(router, state)
     add_labels(router, state)
@@ -54,22 +54,19 @@ def add_monailabel(app: FastAPI, state: ViewerState) -> None:
 
 
 def _add_model(router: APIRouter, state: ViewerState) -> None:
-    @router.get("/info/", response_model=None)
-    @with_detail
-    async def get_info() -> Response:
+    @router.get("/info/")
+    def get_info() -> Response:
         """Describe the server."""
-        return JSONResponse(await asyncio.to_thread(_info, state))
+        return JSONResponse(_info(state))
 
-    @router.post("/infer/{model}", response_model=None)
-    @with_detail
+    @router.post("/infer/{model}")
     async def post_infer(
         request: Request, model: str, image: str = "", session_id: str = "", output: str = ""
     ) -> Response:
         """Segment the object that the form's params prompt."""
         return await infer(state, request, model=model, image=image, session_id=session_id, output=output)
 
-    @router.post("/activelearning/{strategy}", response_model=None)
-    @with_detail
+    @router.post("/activelearning/{strategy}")
     async def post_strategy(request: Request, strategy: str) -> Response:
         """Choose the next image to look at."""
         params = await state.read_object(request)
@@ -77,7 +74,7 @@ def _add_model(router: APIRouter, state: ViewerState) -> None:
 
 
 def _info(state: ViewerState) -> dict[str, object]:
-    """All that the plug-ins read, in a form that each of their versions takes."""
+    """What the plug-ins read, in a form that all their versions understand."""
     return {
         "name": _NAME,
         "description": "Draw a box or click on one slice and get the whole 3D structure. Research software, "
@@ -134,16 +131,14 @@ def _last_offer(entry: ImageEntry) -> float:
 def _add_sessions(router: APIRouter, state: ViewerState) -> None:
     sessions = state.sessions
 
-    @router.put("/session/", response_model=None)
-    @with_detail
+    @router.put("/session/")
     async def put_session(request: Request, expiry: str = "") -> Response:
         """Open an image, or the files of a series; archives need not be unpacked."""
         form = await state.read_form(request)
         session = await sessions.add(form.files, state.service.folder, _seconds(expiry))
         return JSONResponse({"session_id": session.session_id, "session_info": session.info})
 
-    @router.get("/session/{session_id}", response_model=None)
-    @with_detail
+    @router.get("/session/{session_id}")
     async def get_session(session_id: str, image: str = "") -> Response:
         """Describe a session; viewers ask before each click, which keeps it open."""
         session = sessions.find(session_id)
@@ -153,8 +148,7 @@ def _add_sessions(router: APIRouter, state: ViewerState) -> None:
             raise InputError("the session has several files, which are not given back")
         return FileResponse(session.path, filename=f"image{session.suffix}")
 
-    @router.delete("/session/{session_id}", response_model=None)
-    @with_detail
+    @router.delete("/session/{session_id}")
     async def delete_session(session_id: str) -> Response:
         """Close a session."""
         return JSONResponse(sessions.remove(session_id).info)
@@ -171,16 +165,14 @@ def _seconds(text: str) -> int:
 def _add_batch(router: APIRouter, state: ViewerState) -> None:
     batches = state.batches
 
-    @router.post("/batch/infer/{model}", response_model=None)
-    @with_detail
+    @router.post("/batch/infer/{model}")
     async def post_batch(request: Request, model: str, images: str = "", run_sync: str = "") -> Response:
         """Start to segment images of the datastore."""
         sent = await state.read_object(request)
         task = await start_batch(state, sent, model=model, images=images, run_sync=run_sync)
         return JSONResponse(task.answer)
 
-    @router.get("/batch/infer/", response_model=None)
-    @with_detail
+    @router.get("/batch/infer/")
     async def get_batch(all: str = "", check_if_running: str = "") -> Response:  # noqa: A002
         """Return the latest batch, all batches, or the one that runs."""
         if flag(check_if_running, "check_if_running"):
@@ -190,33 +182,29 @@ def _add_batch(router: APIRouter, state: ViewerState) -> None:
         answers = [task.answer for task in batches.tasks]
         return JSONResponse(answers if flag(all, "all") else answers[-1])
 
-    @router.delete("/batch/infer/", response_model=None)
-    @with_detail
+    @router.delete("/batch/infer/")
     async def delete_batch() -> Response:
         """Stop the batch that runs."""
         return JSONResponse(batches.stop().answer)
 
 
 def _add_absent(router: APIRouter) -> None:
-    """Answer for work that this server does not offer as MONAI Label does where there is none."""
+    """Answer as a MONAI Label server that neither trains nor scores."""
 
-    @router.get("/train/", response_model=None, operation_id="get_train")
-    @router.delete("/train/", response_model=None, operation_id="delete_train")
-    @with_detail
+    @router.get("/train/", operation_id="get_train")
+    @router.delete("/train/", operation_id="delete_train")
     async def find_training() -> Response:
         """Answer 404: no training runs or has run."""
         raise NotFound("No Train Tasks Found")
 
-    @router.post("/train/", response_model=None, operation_id="post_train")
-    @router.post("/train/{model}", response_model=None, operation_id="post_train_model")
-    @with_detail
+    @router.post("/train/", operation_id="post_train")
+    @router.post("/train/{model}", operation_id="post_train_model")
     async def start_training() -> Response:
         """Answer 404: there is no model to train."""
         raise NotFound(_NO_TRAINING)
 
-    @router.get("/scoring/", response_model=None, operation_id="get_scoring")
-    @router.delete("/scoring/", response_model=None, operation_id="delete_scoring")
-    @with_detail
+    @router.get("/scoring/", operation_id="get_scoring")
+    @router.delete("/scoring/", operation_id="delete_scoring")
     async def find_scoring() -> Response:
         """Answer 404: no scoring runs or has run."""
         raise NotFound("No Scoring Tasks Found")
@@ -225,14 +213,12 @@ def _add_absent(router: APIRouter) -> None:
 def _add_auth(router: APIRouter, state: ViewerState, key: bytes) -> None:
     """Let viewers turn a password into the header that the guard checks."""
 
-    @router.get("/auth/", response_model=None)
-    @with_detail
+    @router.get("/auth/")
     async def get_auth() -> Response:
         """Say that a password is needed."""
         return JSONResponse({"enabled": True, "client_id": _NAME, "realm": _NAME})
 
-    @router.post("/auth/token", response_model=None)
-    @with_detail
+    @router.post("/auth/token")
     async def post_token(request: Request) -> Response:
         """Take the key as a password."""
         form = await state.read_form(request, _MAX_TOKEN_BYTES)
@@ -240,8 +226,7 @@ def _add_auth(router: APIRouter, state: ViewerState, key: bytes) -> None:
             raise NotAllowed("the password is not this server's key")
         return JSONResponse({"access_token": key.decode(), "token_type": "Bearer"})
 
-    @router.get("/auth/token/valid", response_model=None)
-    @with_detail
+    @router.get("/auth/token/valid")
     async def get_valid() -> Response:
         """Say that the guard has let the caller through."""
         return JSONResponse({"username": _NAME, "roles": []})

@@ -1,1 +1,1 @@
-"""The contract on servers of others: Azure ML, MLflow, Ray Serve."""
+"""The contract on other servers: Azure ML, MLflow, Ray Serve."""

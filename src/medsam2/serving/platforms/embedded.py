@@ -1,4 +1,4 @@
-"""The contract's answers without our HTTP, for platforms that put a server of their own around a model."""
+"""The contract's answers without our HTTP server, for platforms that have a server of their own."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Reply:
     body: bytes
     """JSON."""
     headers: Mapping[str, str]
-    """Beside the type of the content; `Retry-After` where that makes sense."""
+    """Headers besides the content's type, such as `Retry-After`."""
 
 
 class Embedded:
@@ -72,7 +72,7 @@ class Embedded:
         try:
             return future.result()
         finally:
-            future.cancel()  # a platform's alarm may have ended the wait, not the work
+            future.cancel()  # an alarm of the platform may end the wait, but not the work
 
     async def _answer(self, body: bytes) -> Reply:
         reservation = Reservation(self._service.budget)

@@ -11,6 +11,7 @@ from ray import serve
 
 from medsam2.errors import InputError
 from medsam2.serving.app import create_app
+from medsam2.serving.schemas import sentence_about
 from medsam2.serving.settings import ServerSettings, load_settings
 
 if TYPE_CHECKING:
@@ -45,7 +46,11 @@ def application(arguments: Mapping[str, object]) -> Application:
     Raises:
         InputError: One of them, or a setting, is not usable.
     """
-    scale = _scale(arguments)
+    try:
+        scale = Scale.model_validate(dict(arguments))
+    except ValidationError as error:
+        known = ", ".join(Scale.model_fields)
+        raise InputError(f"{sentence_about(Scale, error)}; the arguments are {known}") from None
     settings = _settings()
     places = settings.queue + 1
     return serve.deployment(
@@ -72,14 +77,3 @@ def _load_application() -> FastAPI:
 
 def _settings() -> ServerSettings:
     return load_settings({"host": _EVERYWHERE})
-
-
-def _scale(arguments: Mapping[str, object]) -> Scale:
-    try:
-        return Scale.model_validate(dict(arguments))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = ".".join(map(str, first["loc"]))
-        known = ", ".join(Scale.model_fields)
-        text = f"{name}: {first['msg'].lower()}, not {first['input']!r}; there are {known}"
-        raise InputError(text) from None

@@ -28,10 +28,11 @@ from medsam2.annotation.rounds import Improver
 from medsam2.annotation.versions import find_version, list_versions, read_version
 from medsam2.errors import InputError
 from medsam2.serving.http_errors import NotFound, shown
-from medsam2.serving.limits import read_body, usage_of
+from medsam2.serving.limits import read_body
 from medsam2.serving.projects.schemas import (
     CaseInfo,
     CaseState,
+    DraftAnswer,
     DraftMessage,
     EventsMessage,
     Lock,
@@ -83,7 +84,6 @@ def add_projects(
         prefix=PREFIX,
         tags=["project"],
         responses=error_responses(),
-        default_response_class=Response,
     )
     _add_cases(router, service, project)
     _add_work(router, service, project)
@@ -102,11 +102,8 @@ async def _read(
         InputError: A value is not usable.
         ClientDisconnect: The caller is gone.
     """
-    usage, settings = usage_of(request.scope), service.settings
-    max_bytes = min(max_mib or settings.max_body, settings.max_body) * MIB
-    body = await read_body(request.scope, request.receive, settings, usage.reservation, max_bytes)
-    usage.num_bytes = len(body)
-    return read_message(model, body)
+    max_bytes = None if max_mib is None else max_mib * MIB
+    return read_message(model, await read_body(request, service.settings, max_bytes))
 
 
 def _number(value: object, what: str) -> int:
@@ -135,7 +132,7 @@ def _add_cases(router: APIRouter, service: Service, project: Project) -> None:
         cases = [CaseInfo.of(entry) for entry in entries]
         return json_response(ProjectInfo(name=project.name, cases=cases, users=users))
 
-    @router.get(_CASE + "/thumbnail", response_model=None)
+    @router.get(_CASE + "/thumbnail", response_class=Response)
     async def show_thumbnail(case_id: str) -> Response:
         """Draw a case's middle slice."""
         case = await in_thread(find_case, project, _number(case_id, "case"))
@@ -155,8 +152,7 @@ def _add_cases(router: APIRouter, service: Service, project: Project) -> None:
             state=case.state,
             versions=[VersionInfo.of(version) for version in versions],
         )
-        # Not by pydantic, which gives up on JSON that is nested deeply.
-        return JSONResponse({**opened.model_dump(), "draft": draft})
+        return JSONResponse({**opened.model_dump(), "draft": draft})  # not by pydantic: see `show_draft`
 
     @router.post(_CASE + "/renew", response_model=LockAnswer, openapi_extra=json_body(UserMessage))
     async def renew_lock(case_id: str, request: Request) -> Response:
@@ -180,7 +176,7 @@ def _add_cases(router: APIRouter, service: Service, project: Project) -> None:
         case = await in_thread(change_state, project, number, verdict.user, verdict.state, verdict.comment)
         return json_response(CaseState(state=case.state))
 
-    @router.post("/events", response_model=None, status_code=204, openapi_extra=json_body(EventsMessage))
+    @router.post("/events", status_code=204, openapi_extra=json_body(EventsMessage))
     async def log(request: Request) -> Response:
         """Keep what a user did."""
         message = await _read(service, request, EventsMessage, _BODY_MIB)
@@ -188,7 +184,7 @@ def _add_cases(router: APIRouter, service: Service, project: Project) -> None:
         await in_thread(log_events, project, number, message.user, message.events)
         return Response(status_code=204)
 
-    @router.get("/report", response_model=None)
+    @router.get("/report", response_class=Response)
     async def show_report() -> Response:
         """Write the report as it stands."""
         page = await in_folder(project.folder, render_report, project)
@@ -198,12 +194,13 @@ def _add_cases(router: APIRouter, service: Service, project: Project) -> None:
 def _add_work(router: APIRouter, service: Service, project: Project) -> None:
     uploads = MaskUpload(service, project)
 
-    @router.get(_CASE + "/draft", response_model=None)
+    @router.get(_CASE + "/draft", response_model=DraftAnswer)
     async def show_draft(case_id: str, user: str = "") -> Response:
         """Return a user's unsaved work on a case."""
-        return JSONResponse({"draft": await in_thread(find_draft, project, _number(case_id, "case"), user)})
+        draft = await in_thread(find_draft, project, _number(case_id, "case"), user)
+        return JSONResponse({"draft": draft})  # not by pydantic, which gives up on JSON that is nested deeply
 
-    @router.put(_CASE + "/draft", response_model=None, status_code=204, openapi_extra=json_body(DraftMessage))
+    @router.put(_CASE + "/draft", status_code=204, openapi_extra=json_body(DraftMessage))
     async def save_draft(case_id: str, request: Request) -> Response:
         """Keep a user's unsaved work on a case."""
         message = await _read(service, request, DraftMessage, _DRAFT_MIB)
@@ -220,7 +217,7 @@ def _add_work(router: APIRouter, service: Service, project: Project) -> None:
         version, case = await uploads.save(_number(case_id, "case"), message)
         return json_response(SavedVersion.of(version, state=case.state), 201)
 
-    @router.get(_CASE + "/versions/{version}/mask", response_model=None)
+    @router.get(_CASE + "/versions/{version}/mask", response_class=Response)
     async def show_mask(case_id: str, version: str) -> Response:
         """Return a version's file, having made sure that it is what was saved."""
         case, number = _number(case_id, "case"), _number(version, "version")

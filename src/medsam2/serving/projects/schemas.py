@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field
 
@@ -11,7 +11,7 @@ from medsam2.annotation.journal import Entry
 from medsam2.annotation.project import DONE
 from medsam2.annotation.rounds import Round
 from medsam2.annotation.versions import Version
-from medsam2.serving.schemas import Answer, Expected, LongText, Message, WholeNumber
+from medsam2.serving.schemas import Answer, Expected, LongText, Message, OneOf, WholeNumber
 
 Text = Annotated[str, Expected("a text is expected")]
 
@@ -62,15 +62,13 @@ class VersionMessage(UserMessage):
 
 
 class RoundMessage(ProjectMessage):
-    """What is to be done about rounds."""
+    """An order about rounds."""
 
-    action: Annotated[
-        Literal["start", "go on", "use", "back"], Expected("one of start, go on, use, back is expected")
-    ] = "start"
+    action: Annotated[str, OneOf(("start", "go on", "use", "back"))] = "start"
     user: Text | None = None
     """Who starts a round."""
     round: WholeNumber | None = None
-    """Which round goes on, or gives its weights."""
+    """The round to continue, or whose weights to use."""
 
 
 class Lock(Answer):
@@ -128,7 +126,7 @@ class ProjectInfo(Answer):
 
 
 class VersionInfo(Answer):
-    """Whose a version is, and what is in it."""
+    """The author of a version, and its content."""
 
     version: int
     author: str
@@ -165,6 +163,12 @@ class CaseState(Answer):
     """The state of a case."""
 
     state: str
+
+
+class DraftAnswer(Answer):
+    """A user's unsaved work on a case; None without any."""
+
+    draft: Any = None
 
 
 class LockAnswer(Answer):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -16,11 +16,12 @@ from medsam2.annotation.versions import Version, Weights, save_version
 from medsam2.errors import Conflict, DatabaseAway, InputError, MedSAM2Error
 from medsam2.imaging.formats.voxels import GZIP_MAGIC
 from medsam2.imaging.volume import Volume
-from medsam2.serving.encodings import bytes_in
-from medsam2.serving.http_errors import Busy, NotFound, StateConflict, TooLarge, reworded
+from medsam2.serving.http_errors import Busy, NotFound, StateConflict, reworded
+from medsam2.serving.limits import Reservation
 from medsam2.serving.projects.schemas import VersionMessage
+from medsam2.serving.schemas import bytes_in
 from medsam2.serving.service import Service
-from medsam2.serving.settings import MIB
+from medsam2.serving.volumes import read_volume
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -52,7 +53,7 @@ async def in_thread(
 async def in_folder(
     folder: Path, work: Callable[_Arguments, _Result], *arguments: _Arguments.args, **named: _Arguments.kwargs
 ) -> _Result:
-    """Do the same with a project's files; messages name them as they lie in the project's folder.
+    """Do the same with a project's files; messages name them by their path in the project's folder.
 
     Raises:
         InputError: A file is not usable; see `in_thread` as well.
@@ -95,17 +96,11 @@ class MaskUpload:
         with tempfile.TemporaryDirectory(dir=self._service.folder, ignore_cleanup_errors=True) as folder:
             path = Path(folder) / f"mask{suffix}"
             path.write_bytes(content)
-            async with self._service.readers.lend() as reader:
-                try:
-                    claim = await reader.measure(path)
-                    limit = self._service.settings.max_volume
-                    if claim.num_bytes > limit * MIB:
-                        raise TooLarge(
-                            f"claims {claim.num_bytes} bytes of voxels; at most {limit} MiB are taken"
-                        )
-                    return await reader.read(path)
-                except MedSAM2Error as error:
-                    raise reworded(error, f"mask: {error}") from error
+            try:
+                with closing(Reservation(self._service.budget)) as reservation:
+                    return await read_volume(path, self._service, reservation)
+            except MedSAM2Error as error:
+                raise reworded(error, f"mask: {error}") from error
 
     def _used_in(self, session_id: str) -> str:
         """Name or file of the weights that a session was opened with, or of those in use if it has ended."""
@@ -114,7 +109,7 @@ class MaskUpload:
         return self._service.model.loaded.weights
 
     def _describe_weights(self, weights: str) -> Weights | None:
-        """What is kept about the weights that helped; None if their file cannot be read."""
+        """Name and checksum of the weights that made a mask; None if their file cannot be read."""
         from medsam2.checkpoints import file_digest, resolve
 
         for one in list_rounds(self._project):

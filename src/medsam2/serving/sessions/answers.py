@@ -166,12 +166,12 @@ async def masks_file(service: Service, opened: OpenSession, kind: str, names: Ma
                 await _write_for_series(service, opened, labels, path, kind, names)
             else:
                 path = await service.workers.run(partial(_write, labels, path, kind, names))
-            file = path.open("rb")  # all that is left of it
+            file = path.open("rb")  # it stays readable without its folder
     return _sent(file, path, f"{_stem(opened.name)}_{path.name}")
 
 
 def _write(labels: Volume, path: Path, kind: str, names: Mapping[int, str]) -> Path:
-    """Write masks to a file; of several, as with surfaces, make an archive."""
+    """Write masks to a file; several files, as of surfaces, become an archive."""
     try:
         written = write_labels(labels, path, kind=kind, names=names)
     except InputError as error:
@@ -200,7 +200,7 @@ async def _write_for_series(
 
 
 def _without_path(error: InputError, path: Path) -> InputError:
-    """The error without the place on this machine."""
+    """The error without a path of this machine."""
     return type(error)(str(error).replace(f"{path}: ", "").replace(str(path.parent), "temporary files"))
 
 
@@ -222,6 +222,6 @@ def _parts(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def _stem(name: str) -> str:
-    """What a user calls a scan as the beginning of a file's name: letters, digits and `._-` of it."""
+    """The letters, digits and `._-` of a scan's name, for the beginning of a file's name."""
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", _ENDINGS.sub("", name))[:_STEM_LENGTH].strip("._-")
     return safe or "scan"

@@ -1,4 +1,4 @@
-"""Open a session: take the file in, have it read, count what it takes."""
+"""Open a session: receive or link the file, read it, count its memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from medsam2.errors import InputError
 from medsam2.imaging.formats.archive import kind_of_content
 from medsam2.imaging.volume import Volume
 from medsam2.serving.http_errors import BadRequest, no_room
-from medsam2.serving.limits import Reservation, header, read_body, store_body, usage_of
+from medsam2.serving.limits import Reservation, header, read_body, store_body
 from medsam2.serving.schemas import read_message
 from medsam2.serving.service import Service
 from medsam2.serving.sessions.schemas import (
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _STEM = "image"
 _ZIP = ".zip"
-_DICOM = ""  # whatever its name, it is known by its content
+_DICOM = ""  # DICOM is known by its content, not by its name
 _NAMED_DICOM = (".dcm", ".dicom", ".ima")
 _SUFFIXES = (
     *(".nii.gz", ".nii", ".nrrd", ".mha", ".mgz", ".mgh", ".npz", _ZIP),
@@ -101,8 +101,7 @@ async def _stored(
     """Put a body into a file under a name of ours."""
     opening = read_upload_query(request.query_params)
     path = folder / _STEM
-    await store_body(request.scope, request.receive, service.settings, reservation, path)
-    usage_of(request.scope).num_bytes = path.stat().st_size
+    await store_body(request, service.settings, reservation, path)
     if not path.stat().st_size:
         raise BadRequest("the body is empty; the bytes of a scan are expected, or JSON with the path of one")
     return opening, path.rename(path.with_name(_STEM + _suffix(opening.name, path)))
@@ -110,9 +109,7 @@ async def _stored(
 
 async def _linked(service: Service, request: Request, folder: Path) -> tuple[FileOpening, Path]:
     """Link a file of the server's folder to a name of ours."""
-    reservation = usage_of(request.scope).reservation
-    body = await read_body(request.scope, request.receive, service.settings, reservation, MAX_JSON_BYTES)
-    opening = read_message(FileOpening, body)
+    opening = read_message(FileOpening, await read_body(request, service.settings, MAX_JSON_BYTES))
     found = await service.workers.run(partial(file_within, service.settings.folder, opening.path))
     path = folder / (_STEM + (_DICOM if found.is_dir() else _suffix(found.name, found)))
     path.symlink_to(found, target_is_directory=found.is_dir())
@@ -120,7 +117,7 @@ async def _linked(service: Service, request: Request, folder: Path) -> tuple[Fil
 
 
 def _suffix(name: str, path: Path) -> str:
-    """How a file's name has to end for its reader, by what its user calls it, or else by what it holds.
+    """The suffix that tells a reader the format, from the user's name for the file or else its content.
 
     Raises:
         InputError: The voxels are in another file.

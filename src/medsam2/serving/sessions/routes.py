@@ -19,7 +19,7 @@ from starlette.responses import StreamingResponse
 from medsam2.errors import MedSAM2Error, SessionError
 from medsam2.imaging.labels import coco_counts
 from medsam2.serving.http_errors import NotAllowed, ServerFailed, StateConflict, error_answer
-from medsam2.serving.limits import read_body, usage_of
+from medsam2.serving.limits import read_body
 from medsam2.serving.schemas import error_responses, json_response, read_message
 from medsam2.serving.service import Service
 from medsam2.serving.sessions.answers import (
@@ -80,7 +80,7 @@ async def propagation(service: Service, opened: OpenSession) -> Response:
     task = asyncio.create_task(_follow(service, opened, turn, events))
     service.sessions.follow(task)
 
-    async def end() -> None:  # not a thread's business, which Starlette would make of a plain function
+    async def end() -> None:  # a coroutine, since Starlette runs a plain function in a thread
         task.cancel()
 
     return StreamingResponse(
@@ -187,7 +187,7 @@ def _add_sessions(router: APIRouter, service: Service) -> None:
         async with opened.locked():
             return json_response(session_state(opened, idle_s))
 
-    @router.delete(_ONE, response_model=None, status_code=204)
+    @router.delete(_ONE, status_code=204)
     async def end(session_id: str) -> Response:
         """End a session; nothing of it is kept."""
         await sessions.end(sessions.get(session_id))
@@ -200,8 +200,8 @@ def _add_changes(router: APIRouter, service: Service) -> None:
     @router.post(_ONE + "/prompts", response_model=PromptedSlice, openapi_extra=PROMPT_REQUEST)
     async def prompt(session_id: str, request: Request) -> Response:
         """Prompt an object in a slice and answer with its mask there."""
-        opened, reservation = sessions.get(session_id), usage_of(request.scope).reservation
-        body = await read_body(request.scope, request.receive, service.settings, reservation, MAX_JSON_BYTES)
+        opened = sessions.get(session_id)
+        body = await read_body(request, service.settings, MAX_JSON_BYTES)
         _, height, width = opened.session.grid.shape
         message = read_message(PromptMessage, body)
         given = await asyncio.to_thread(message.prompt, (height, width))
@@ -218,7 +218,7 @@ def _add_changes(router: APIRouter, service: Service) -> None:
             await service.model.run(partial(session.remove, object_number, slice=z))
             return json_response(session_state(opened, idle_s))
 
-    @router.post(_ONE + "/propagate", response_model=None)
+    @router.post(_ONE + "/propagate")
     async def propagate(session_id: str) -> Response:
         """Propagate all objects through the volume; each slice is an event."""
         return await propagation(service, sessions.get(session_id))
@@ -259,12 +259,12 @@ def _add_results(router: APIRouter, service: Service) -> None:
         async with sessions.get(session_id).locked() as session:
             return json_response(await service.workers.run(partial(measure, session)))
 
-    @router.get(_ONE + "/volume", response_model=None)
+    @router.get(_ONE + "/volume")
     async def volume(session_id: str) -> Response:
         """Give the opened volume as .nii.gz."""
         return await volume_file(service, sessions.get(session_id))
 
-    @router.get(_ONE + "/export", response_model=None)
+    @router.get(_ONE + "/export")
     async def export(session_id: str, type: str | None = None, names: str | None = None) -> Response:  # noqa: A002
         """Give the masks as a file."""
         opened = sessions.get(session_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, LiteralString
+from typing import Annotated, Any, LiteralString
 
 from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -23,6 +23,7 @@ from medsam2.serving.schemas import (
     LongText,
     Memory,
     Message,
+    OneOf,
     PointLabels,
     Points,
     WholeNumber,
@@ -70,12 +71,7 @@ class Opening(Message):
         | None
     ) = None
     """Name of a CT window, or its two limits."""
-    plane: (
-        Annotated[
-            Literal["axial", "coronal", "sagittal"], Expected(f"one of {', '.join(PLANES)} is expected")
-        ]
-        | None
-    ) = None
+    plane: Annotated[str, OneOf(PLANES)] | None = None
     """Cut slices in this plane; along the file's third axis without one."""
     memory: Memory = "recent"
     """Which slices the model looks back at."""

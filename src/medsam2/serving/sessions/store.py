@@ -87,7 +87,7 @@ class OpenSession:
             self._last_used = time.monotonic()
 
     def next_turn(self) -> int:
-        """Begin a change or a propagation; a propagation under way will end."""
+        """Begin a change or a propagation, which ends a propagation under way."""
         self.turn += 1
         return self.turn
 

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from medsam2.serving.encodings import bytes_in, json_in
+from medsam2.serving.schemas import bytes_in, json_in
 
 DATA = bytes(range(256)) + b"\xfb\xff\xfe"  # whose base64 holds + and /
 TEXT = base64.b64encode(DATA).decode()
