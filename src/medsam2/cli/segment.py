@@ -59,7 +59,6 @@ class RunOptions:
     stop_after: int | None
     device: str
     precision: str
-    runtime: str
 
 
 run_options = grouped(
@@ -86,7 +85,6 @@ run_options = grouped(
     ),
     device_option,
     precision_option,
-    runtime_option,
 )  # fmt: skip
 
 
@@ -94,10 +92,11 @@ run_options = grouped(
 @click.argument("image", type=click.Path(path_type=Path))
 @prompt_options
 @run_options
+@runtime_option
 @output_options
 @json_option
 def segment(
-    image: Path, prompts: PromptOptions, run: RunOptions, outputs: OutputOptions, as_json: bool
+    image: Path, prompts: PromptOptions, run: RunOptions, runtime: str, outputs: OutputOptions, as_json: bool
 ) -> None:
     """Segment a structure from a prompt on a slice.
 
@@ -124,7 +123,7 @@ def segment(
         ),
     )
     with noting_warnings() as warned:
-        predictor = load(run.weights, device=run.device, precision=run.precision, runtime=run.runtime)
+        predictor = load(run.weights, device=run.device, precision=run.precision, runtime=runtime)
         opened = open_job(job, predictor)
         source = source_series(outputs, job, opened.session.grid.volume)
         facts = {"image": str(image), **_describe_volume(opened.session, run)}
