@@ -1,0 +1,163 @@
+"""Exported parts against the network that they come from: each part, whole runs, and half-size files."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from onnx_parity import compare_parts
+
+import medsam2
+from medsam2.checkpoints import save_weights
+from medsam2.errors import InputError
+from medsam2.imaging.volume import Volume
+from medsam2.inference.onnx.chain import CHAIN_FILE, Origin, read_facts
+from medsam2.inference.onnx.export import chain_of, export_network
+from medsam2.inference.onnx.networks import OnnxCompactNetwork, OnnxNetwork
+from medsam2.inference.options import InferenceOptions
+from medsam2.inference.predictor import Predictor
+from medsam2.inference.runtime import Runtime, start_runtime
+from medsam2.inference.session import Session
+from medsam2.measure.overlap import dice
+from medsam2.model.compact.network import CompactNetwork
+from medsam2.model.network import Network
+
+pytestmark = pytest.mark.slow
+
+ORIGIN = Origin(name="test", sha256="0" * 64)
+# Other numbers than the exporter's examples, and those that are special: one of each, and no pointer.
+SIZES = (
+    {"batch": 1, "points": 1, "tokens": 2, "memories": 1, "pointers": 1, "rows": 16, "columns": 16},
+    {"batch": 3, "points": 5, "tokens": 6, "memories": 7, "pointers": 9, "rows": 64, "columns": 64},
+    {"batch": 1, "points": 2, "tokens": 3, "memories": 2, "pointers": 0, "rows": 64, "columns": 48},
+)
+CLOSE = 1e-4  # of an output's spread
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tools() -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason="needs the extra onnx")
+
+
+@pytest.fixture(scope="module", params=["compact", "official"])
+def predictors(
+    request: pytest.FixtureRequest, runtime: Runtime, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Predictor, Predictor]:
+    """The same small network in PyTorch and, through exported files, in ONNX Runtime."""
+    if request.param == "official":
+        ours = Predictor(runtime)
+    else:
+        network = medsam2.load("compact", device="cpu", precision="float32").runtime.network
+        assert isinstance(network, CompactNetwork)
+        ours = Predictor(start_runtime(network, device="cpu", precision="float32"))
+    folder = tmp_path_factory.mktemp("parts") / request.param
+    written = list(export_network(ours.runtime.network, folder, origin=ORIGIN))
+    assert written == [part.name for part in chain_of(ours.runtime.network).parts]
+    return ours, medsam2.load(folder, runtime="onnx")
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_every_part_gives_the_same_numbers(
+    predictors: tuple[Predictor, Predictor], sizes: dict[str, int]
+) -> None:
+    ours, theirs = (predictor.runtime.network for predictor in predictors)
+    assert isinstance(theirs, (OnnxNetwork, OnnxCompactNetwork))
+    assert theirs.config == ours.config
+    scores = list(compare_parts(ours, theirs.parts, sizes, repeats=1))
+    assert len(scores) == len(theirs.parts.facts["parts"])
+    for score in scores:
+        assert max(score.differences) < CLOSE, score
+
+
+def _box(session: Session) -> None:
+    session.add(1, slice=4, box=(18, 12, 37, 25))
+    session.add(2, slice=4, points=[(27, 18), (50, 35)], labels=[1, 0])
+
+
+def _corrected(session: Session) -> None:
+    session.add(1, slice=4, box=(18, 12, 37, 25))
+    session.finish()
+    session.add(1, slice=6, points=[(30, 20)], labels=[1])
+    session.add(1, slice=4, points=[(20, 14)], labels=[0])
+
+
+def _drawn(session: Session) -> None:
+    mask = np.zeros((40, 56), dtype=np.uint8)
+    mask[12:26, 18:38] = 1
+    session.add(1, slice=4, mask=mask)
+
+
+@pytest.mark.parametrize("prompt", [_box, _corrected, _drawn])
+@pytest.mark.parametrize("memory", ["recent", "self-sorting"])
+def test_runs_give_the_same_masks(
+    predictors: tuple[Predictor, Predictor], scan: Volume, prompt, memory: str
+) -> None:
+    found = []
+    for predictor in predictors:
+        options = InferenceOptions(memory=memory)
+        session = predictor.session(scan, window=(0, 255), options=options)
+        prompt(session)
+        session.finish()
+        found.append(session.result().array)
+    assert found[0].any()
+    for number in np.unique(found[0]):
+        assert dice(found[0] == number, found[1] == number) > 0.999
+
+
+def test_the_record_names_the_runtime(predictors: tuple[Predictor, Predictor]) -> None:
+    assert [predictor.runtime.name for predictor in predictors] == ["torch", "onnx"]
+
+
+@pytest.fixture(scope="module")
+def halves(runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Network]:
+    """The official network in float16 files, and the network whose weights are rounded so."""
+    network = runtime.network
+    assert isinstance(network, Network)
+    folder = tmp_path_factory.mktemp("halves") / "parts"
+    list(export_network(network, folder, origin=ORIGIN, stored_as="float16"))
+    rounded = Network(network.config)
+    rounded.load_state_dict({name: value.half().float() for name, value in network.state_dict().items()})
+    return folder, rounded.eval()
+
+
+def test_half_size_files_hold_rounded_weights(halves: tuple[Path, Network], runtime: Runtime) -> None:
+    folder, rounded = halves
+    theirs = medsam2.load(folder, runtime="onnx").runtime.network
+    assert isinstance(theirs, OnnxNetwork)
+    # Frequencies and tables stay as they are: only what was learnt is rounded.
+    frequencies = runtime.network.state_dict()[
+        "sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
+    ]
+    rounded.sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix.copy_(frequencies)
+    for score in compare_parts(rounded, theirs.parts, SIZES[1], repeats=1):
+        assert max(score.differences) < CLOSE, score
+    num_bytes = sum(path.stat().st_size for path in folder.glob("*.onnx"))
+    assert num_bytes < 0.7 * 4 * sum(value.numel() for value in runtime.network.parameters())
+
+
+def test_weights_are_exported_once(
+    compact_network: CompactNetwork,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    weights = tmp_path / "weights.safetensors"
+    save_weights(compact_network.state_dict(), compact_network.config, weights, dtype=torch.float32)
+    monkeypatch.setenv("MEDSAM2_HOME", str(tmp_path / "home"))
+    with caplog.at_level(logging.WARNING, "medsam2"):
+        medsam2.load(weights, runtime="onnx")
+        medsam2.load(weights, runtime="onnx")
+    assert caplog.text.count("to ONNX once") == 1
+    (folder,) = (tmp_path / "home" / "onnx").iterdir()
+    facts = read_facts(folder)
+    assert facts["weights"]["name"] == weights.name, "no folder of the user's is told"
+    (folder / facts["parts"][0]["file"]).write_bytes(b"damaged")
+    with pytest.raises(InputError, match="its parts cannot be loaded"):
+        medsam2.load(folder, runtime="onnx")
+    (folder / CHAIN_FILE).write_text('{"format": 1}')
+    with pytest.raises(InputError, match="export"):
+        medsam2.load(folder, runtime="onnx")
