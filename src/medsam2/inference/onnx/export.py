@@ -20,6 +20,7 @@ from medsam2.model.compact.network import CompactNetwork
 from medsam2.model.network import Network
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
 
 OPSET = 18
@@ -109,7 +110,7 @@ def write_part(
     model = program.model_proto
     _name_shapes(model, part)
     if stored_as == "float16":
-        _halve(model, {f"network.{name}" for name, _ in network.named_parameters()})
+        _halve(model, network)
     onnx.save(model, path)
 
 
@@ -158,12 +159,17 @@ def _name_shapes(model: onnx.ModelProto, part: Part) -> None:
     model.doc_string = part.says
 
 
-def _halve(model: onnx.ModelProto, weights: set[str]) -> None:
-    """Store weights as float16, and bring them back to float32 where they are used."""
+def _halve(model: onnx.ModelProto, network: nn.Module) -> None:
+    """Store weights as float16, and bring them back to float32 where they are used.
+
+    Tables of positions are no weights, and stay as they are unless float16 has all their numbers.
+    """
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper
 
     casts = []
+    # The exporter turns many weights over in advance and gives them other names: numbers tell them.
+    weights = {turned.tobytes() for weight in network.parameters() for turned in _turned(weight)}
     for tensor in model.graph.initializer:
         if tensor.data_type != TensorProto.FLOAT:
             continue
@@ -171,7 +177,7 @@ def _halve(model: onnx.ModelProto, weights: set[str]) -> None:
         with np.errstate(over="ignore"):
             halved = values.astype(np.float16)
         is_exact = bool((halved.astype(np.float32) == values).all())
-        if values.size < LEAST_NUMBERS or not (is_exact or tensor.name in weights):
+        if values.size < LEAST_NUMBERS or not (is_exact or values.tobytes() in weights):
             continue
         name, stored = tensor.name, f"{tensor.name}.float16"
         tensor.CopyFrom(numpy_helper.from_array(halved, stored))
@@ -179,3 +185,11 @@ def _halve(model: onnx.ModelProto, weights: set[str]) -> None:
     nodes = [*casts, *model.graph.node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
+
+
+def _turned(weight: Tensor) -> Iterator[np.ndarray]:
+    """A weight as it is and, if it is a matrix, turned over."""
+    values = weight.detach().numpy()
+    yield values
+    if values.ndim == 2:
+        yield values.T
