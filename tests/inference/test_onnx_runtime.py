@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from medsam2.inference.onnx.export import chain_of, export_network
 from medsam2.inference.onnx.networks import OnnxCompactNetwork, OnnxNetwork
 from medsam2.inference.options import InferenceOptions
 from medsam2.inference.predictor import Predictor
-from medsam2.inference.runtime import Runtime, start_runtime
+from medsam2.inference.runtime import Runtime
 from medsam2.inference.session import Session
 from medsam2.measure.overlap import dice
 from medsam2.model.compact.network import CompactNetwork
@@ -43,21 +45,34 @@ def _tools() -> None:
         pytest.importorskip(package, reason="needs the extra onnx")
 
 
+@pytest.fixture(scope="module")
+def shipped() -> Predictor:
+    """The weights that ship, in PyTorch."""
+    return medsam2.load("compact", device="cpu", precision="float32")
+
+
+@pytest.fixture(scope="module")
+def shipped_parts(shipped: Predictor, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    """The same in ONNX Runtime, through files."""
+    return _through_files(shipped, tmp_path_factory.mktemp("shipped") / "parts")
+
+
+def _through_files(predictor: Predictor, folder: Path) -> Predictor:
+    network = predictor.runtime.network
+    written = list(export_network(network, folder, origin=ORIGIN))
+    assert written == [part.name for part in chain_of(network).parts]
+    return medsam2.load(folder, runtime="onnx")
+
+
 @pytest.fixture(scope="module", params=["compact", "official"])
 def predictors(
     request: pytest.FixtureRequest, runtime: Runtime, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Predictor, Predictor]:
-    """The same small network in PyTorch and, through exported files, in ONNX Runtime."""
-    if request.param == "official":
-        ours = Predictor(runtime)
-    else:
-        network = medsam2.load("compact", device="cpu", precision="float32").runtime.network
-        assert isinstance(network, CompactNetwork)
-        ours = Predictor(start_runtime(network, device="cpu", precision="float32"))
-    folder = tmp_path_factory.mktemp("parts") / request.param
-    written = list(export_network(ours.runtime.network, folder, origin=ORIGIN))
-    assert written == [part.name for part in chain_of(ours.runtime.network).parts]
-    return ours, medsam2.load(folder, runtime="onnx")
+    """A network in both runtimes: the one that ships, and a small one of the official kind."""
+    if request.param == "compact":
+        return request.getfixturevalue("shipped"), request.getfixturevalue("shipped_parts")
+    ours = Predictor(runtime)
+    return ours, _through_files(ours, tmp_path_factory.mktemp("official") / "parts")
 
 
 @pytest.mark.parametrize("sizes", SIZES)
@@ -110,6 +125,30 @@ def test_runs_give_the_same_masks(
 
 def test_the_record_names_the_runtime(predictors: tuple[Predictor, Predictor]) -> None:
     assert [predictor.runtime.name for predictor in predictors] == ["torch", "onnx"]
+
+
+@pytest.fixture(scope="module")
+def frozen() -> ModuleType:
+    """The runs whose masks are recorded."""
+    path = Path(__file__).resolve().parents[1] / "frozen" / "test_frozen_runs.py"
+    spec = importlib.util.spec_from_file_location("frozen_runs_through_onnx", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("run", ["corrections", "two_objects", "undo"])
+def test_frozen_runs_give_the_recorded_masks(
+    frozen: ModuleType, shipped_parts: Predictor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, run: str
+) -> None:
+    monkeypatch.setattr(frozen, "predictor", lambda: shipped_parts)
+    recorded = frozen.recorded()
+    for name, mask in frozen.RUNS[run](tmp_path, None).items():
+        expected = recorded[f"{run}/{name}"]
+        for number in np.unique(expected):
+            assert dice(expected == number, mask == number) > 0.999, f"{name}, label {number}"
 
 
 @pytest.fixture(scope="module")
