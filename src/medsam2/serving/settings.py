@@ -38,6 +38,8 @@ class ServerSettings(BaseSettings):
     """Name or file."""
     device: str = "auto"
     precision: str = "auto"
+    runtime: str = "torch"
+    """What computes the network: torch, or onnx for ONNX Runtime."""
 
     studies: str = ""
     """Folder of images, or URL of a DICOMweb archive, that viewers with MONAI Label's plug-in work on. A URL
