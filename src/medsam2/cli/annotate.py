@@ -130,7 +130,9 @@ def annotate(
         if in_use is not None:
             say(f"the weights of {in_use.title} are in use; the page can go back to {settings.weights}")
         weights = settings.weights if in_use is None else str(in_use.weights)
-        predictor = load(weights, device=settings.device, precision=settings.precision)
+        predictor = load(
+            weights, device=settings.device, precision=settings.precision, runtime=settings.runtime
+        )
         address = f"http://{HOST}:{listener.getsockname()[1]}/"
         click.echo(address)
         if not no_browser:
@@ -151,7 +153,9 @@ def _improver(service: Service, recipe: Path | None) -> Improver:
     settings = service.settings
 
     def use(weights: str) -> None:
-        predictor = load(weights, device=settings.device, precision=settings.precision)
+        predictor = load(
+            weights, device=settings.device, precision=settings.precision, runtime=settings.runtime
+        )
         service.model.take(predictor, weights)
 
     return ProcessImprover(_TRAINING, use, device=settings.device, recipe=recipe)
