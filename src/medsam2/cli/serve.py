@@ -8,6 +8,7 @@ import click
 
 from medsam2.cli.messages import needs_extra, say
 from medsam2.cli.options import HeadedCommand, heading, server_model_options
+from medsam2.inference.options import RUNTIMES
 
 _HOSTS_OPTION = "--allow-urls"
 
@@ -44,6 +45,10 @@ class HostsCommand(HeadedCommand):
 @click.option("--insecure", is_flag=True, help="Listen on other addresses without a key.")
 @heading("Model")
 @server_model_options
+@click.option(
+    "--runtime", type=click.Choice(RUNTIMES),
+    help="What computes the network: PyTorch, or ONNX Runtime on the CPU; torch if not given.",
+)  # fmt: skip
 @heading("Images")
 @click.option(
     _HOSTS_OPTION, multiple=True, metavar="HOST...",
@@ -64,6 +69,7 @@ def serve(
     weights: str | None,
     device: str | None,
     precision: str | None,
+    runtime: str | None,
     queue: int | None,
     max_body: int | None,
     allow_urls: Sequence[str],
@@ -90,6 +96,7 @@ def serve(
         "weights": weights,
         "device": device,
         "precision": precision,
+        "runtime": runtime,
         "queue": queue,
         "max_body": max_body,
         "allow_urls": tuple(allow_urls) or None,
@@ -100,7 +107,9 @@ def serve(
     settings = load_settings(given)
     check_studies(settings.studies)
     with listen(settings.host, settings.port) as listener:
-        predictor = load(settings.weights, device=settings.device, precision=settings.precision)
+        predictor = load(
+            settings.weights, device=settings.device, precision=settings.precision, runtime=settings.runtime
+        )
         address = f"http://{_in_url(settings.host)}:{listener.getsockname()[1]}"
         say(f"{settings.weights} answers POST /score on {address}; Ctrl-C ends it")
         if settings.studies:

@@ -111,4 +111,7 @@ def embed(weights: str | None = None) -> Embedded:
     # This server listens on no address: the platform decides who may use it.
     given = {"host": _HERE} if weights is None else {"host": _HERE, "weights": weights}
     settings = load_settings(given)
-    return Embedded(load(settings.weights, device=settings.device, precision=settings.precision), settings)
+    predictor = load(
+        settings.weights, device=settings.device, precision=settings.precision, runtime=settings.runtime
+    )
+    return Embedded(predictor, settings)

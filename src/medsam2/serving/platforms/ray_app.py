@@ -71,7 +71,9 @@ def _load_application() -> FastAPI:
     from medsam2.inference.predictor import load
 
     settings = _settings()
-    predictor = load(settings.weights, device=settings.device, precision=settings.precision)
+    predictor = load(
+        settings.weights, device=settings.device, precision=settings.precision, runtime=settings.runtime
+    )
     return create_app(predictor, settings)
 
 
