@@ -24,7 +24,7 @@ PATIENCE_S = 120
 def test_the_summary_is_that_of_the_help() -> None:
     from medsam2.cli.main import SUBCOMMANDS
 
-    assert annotate.get_short_help_str(200).startswith(SUBCOMMANDS["annotate"].summary.rstrip("."))
+    assert annotate.get_short_help_str(200).startswith(SUBCOMMANDS["annotate"].rstrip("."))
     assert isinstance(annotate, click.Command)
 
 

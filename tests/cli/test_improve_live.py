@@ -146,7 +146,7 @@ def recipe_of(tmp_path: Path, steps: int) -> Path:
 def test_a_model_is_improved_used_kept_and_put_back(folder: Path, tmp_path: Path) -> None:
     with annotating(folder, recipe_of(tmp_path, 6)) as (client, _):
         finish_cases(client, 2)
-        assert "3 cases with a mask" in client.get("/project/rounds").json()["obstacle"]
+        assert "3 finished cases" in client.get("/project/rounds").json()["obstacle"]
         assert client.post("/project/rounds", json={"user": "anna"}).status_code == 409
         finish_cases(client, 4)
         act(client, action="start")

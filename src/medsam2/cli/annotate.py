@@ -13,7 +13,7 @@ import click
 import numpy as np
 
 from medsam2.cli.messages import needs_extra, say
-from medsam2.cli.options import precision_option
+from medsam2.cli.options import server_model_options
 from medsam2.errors import InputError
 from medsam2.imaging.intensity import WINDOW_PRESETS
 from medsam2.imaging.io import write
@@ -64,9 +64,7 @@ def _as_file(volume: Volume) -> bytes:
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--port", type=int, help="Port; 8000 if not given, 0 for any free port.")
-@click.option("--weights", help="Weights, by name (see medsam2 weights) or as a file; compact if not given.")
-@click.option("--device", help="Where to compute: auto, cpu, cuda or cuda:N.")
-@precision_option
+@server_model_options
 @click.option(
     "--database", metavar="URL",
     help="Database of a new project, for example postgresql://HOST/NAME; a file in FOLDER if not given.",
@@ -76,14 +74,12 @@ def _as_file(volume: Volume) -> bytes:
     help="Recipe of the fine-tuning that 'Improve the model' starts; that for compact if not given.",
 )  # fmt: skip
 @click.option("--no-browser", is_flag=True, help="Print the address, but do not open a browser.")
-@click.pass_context
 def annotate(
-    ctx: click.Context,
     folder: Path,
     port: int | None,
     weights: str | None,
     device: str | None,
-    precision: str,
+    precision: str | None,
     database: str | None,
     recipe: Path | None,
     no_browser: bool,
@@ -108,13 +104,12 @@ def annotate(
         read_recipe(recipe)  # an error in it is reported now and not when the training starts
     if not folder.is_dir():
         raise InputError(f"{folder}: is not a folder; a project is a folder of scans")
-    is_default = ctx.get_parameter_source("precision") is click.core.ParameterSource.DEFAULT
     given = {
         "host": HOST,
         "port": port,
         "weights": weights,
         "device": device,
-        "precision": None if is_default else precision,
+        "precision": precision,
         "folder": folder,
     }
     settings = load_settings(given)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from medsam2.cli.messages import EXIT_FAILED, say
-from medsam2.cli.options import WindowCommand, grouped, heading
+from medsam2.cli.options import WindowCommand, grouped, heading, json_option
 from medsam2.cli.outputs import KINDS
 from medsam2.cli.segment import RunOptions, run_options
 from medsam2.errors import InputError
@@ -105,7 +105,7 @@ _batch_options = grouped(
 @click.argument("table", type=click.Path(path_type=Path))
 @run_options
 @_batch_options
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of sentences.")
+@json_option
 @click.pass_context
 def batch(ctx: click.Context, table: Path, options: BatchOptions, run: RunOptions, as_json: bool) -> None:
     """Segment a table of cases; a stopped run can be resumed.
