@@ -28,7 +28,7 @@ def paint(*arguments: object) -> int:
 
 def test_stacks_are_painted(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stacks = tmp_path / "stacks"
-    assert paint(stacks, "--maps", table, "--stacks", 2, "--first-seed", 5, "--processes", 1) == 0
+    assert paint(stacks, "--maps", table, "--count", 2, "--first-seed", 5, "--processes", 1) == 0
     captured = capsys.readouterr()
     assert captured.out == f"{stacks}\n"
     assert captured.err.startswith("medsam2: 2 stacks of 1 label maps, ")
@@ -43,7 +43,7 @@ def test_the_rest_goes_on(table: Path, tmp_path: Path, capsys: pytest.CaptureFix
     with table.open("a") as stream:
         stream.write("c,c.nii.gz\n")
     stacks = tmp_path / "stacks"
-    arguments = ["--maps", other, "--maps", table, "--stacks", 1, "--processes", 1]
+    arguments = ["--maps", other, "--maps", table, "--count", 1, "--processes", 1]
     assert paint(stacks, *arguments) == 1
     errors = capsys.readouterr().err.splitlines()
     assert "other.csv: line 1: the column file is missing" in errors[0]

@@ -19,7 +19,7 @@ from medsam2.errors import InputError
     "training scans). May be repeated.",
 )  # fmt: skip
 @click.option(
-    "--stacks", type=click.IntRange(min=1), default=700, show_default=True, help="Number of stacks to paint."
+    "--count", type=click.IntRange(min=1), default=700, show_default=True, help="Number of stacks to paint."
 )
 @click.option(
     "--first-seed", type=click.IntRange(min=0), default=0, show_default=True,
@@ -39,7 +39,7 @@ def paint(
     ctx: click.Context,
     folder: Path,
     tables: tuple[Path, ...],
-    stacks: int,
+    count: int,
     first_seed: int,
     processes: int,
     weights: tuple[str, ...],
@@ -51,7 +51,7 @@ def paint(
     masks of training patients are used. A map that cannot be used does not stop the rest; the exit code is
     then 1.
 
-    Example: medsam2 data paint stacks --maps labelmaps.csv --stacks 200
+    Example: medsam2 data paint stacks --maps labelmaps.csv --count 200
     """
     from medsam2.training.painting import check_maps, list_maps, paint_stacks
 
@@ -67,8 +67,8 @@ def paint(
     usable, unreadable = check_maps(maps)
     for problem in (*problems, *unreadable):
         say(f"left out: {problem}")
-    seeds = range(first_seed, first_seed + stacks)
-    done = list(watched(paint_stacks(usable, folder, seeds, processes), "painting", stacks))
+    seeds = range(first_seed, first_seed + count)
+    done = list(watched(paint_stacks(usable, folder, seeds, processes), "painting", count))
     failed = [one for one in done if one.error is not None]
     for one in failed:
         say(f"left out: {one.error}")
