@@ -16,7 +16,7 @@ ROOT = "__init__"
 
 # The chain cli -> training -> evaluation -> inference -> tracking -> model, its leaves and its neighbours.
 LEAVES = {"errors", "imaging", "measure", "prompts"}
-INFERENCE = {*LEAVES, "model", "checkpoints", "tracking"}
+INFERENCE = {*LEAVES, "model", "checkpoints", "tracking", "weights", "hub"}
 EVALUATION = {*INFERENCE, "inference", "synthesis", "reports"}
 TRAINING = {*EVALUATION, "evaluation"}
 MAY_IMPORT = {
@@ -30,7 +30,8 @@ MAY_IMPORT = {
     "proxies": set(),
     "weights": set(),
     "model": {"errors"},
-    "checkpoints": {"errors", "model", "weights"},
+    "hub": {"errors", "weights"},
+    "checkpoints": {"errors", "hub", "model", "weights"},
     "tracking": {"errors", "model"},
     "inference": INFERENCE,
     "annotation": {*LEAVES, "checkpoints", "inference", "reports"},
@@ -38,18 +39,18 @@ MAY_IMPORT = {
     "training": TRAINING,
     "serving": {*LEAVES, "annotation", "checkpoints", "inference", "proxies", "weights"},
     "batch": {*LEAVES, "inference", "evaluation", "reports"},
-    "cli": {*TRAINING, "annotation", "training", "serving", "batch", "weights", ROOT},
+    "cli": {*TRAINING, "annotation", "training", "serving", "batch", "proxies", ROOT},
     ROOT: {"client", "errors", "imaging", "inference", "prompts"},
     "__main__": {"cli"},
 }
 CHAIN = ("cli", "training", "evaluation", "inference", "tracking", "model")
 
-TORCH_FREE = {*LEAVES, "client", "proxies", "reports", "weights"}
+TORCH_FREE = {*LEAVES, "client", "hub", "proxies", "reports", "weights"}
 TORCH = {"torch", "lightning_fabric", "safetensors"}
 TERMINAL = {"click", "rich", "tqdm"}  # output, questions and progress bars are the command line's
 ONLY_HERE = {"synthesis": {"numpy", "scipy"}}  # beside the standard library
 
-READS_ENVIRONMENT = {"__init__.py", "checkpoints.py", "serving/settings.py"}
+READS_ENVIRONMENT = {"__init__.py", "hub.py", "serving/settings.py"}
 BANNED_NAMES = {"utils", "util", "helpers", "helper", "misc", "common", "base", "core", "manager"}
 MAX_LINES = 400
 
@@ -243,7 +244,7 @@ def test_every_rule_is_seen_to_fail() -> None:
         ("synthesis/x.py", "import math\nfrom scipy import ndimage\nimport numpy as np"),
         ("serving/x.py", "from medsam2.inference.predictor import Predictor\nimport fastapi"),
         ("serving/settings.py", "import os\nos.environ['MEDSAM2_PORT']"),
-        ("checkpoints.py", "import os\nos.environ['MEDSAM2_HOME']"),
+        ("hub.py", "import os\nos.environ['MEDSAM2_HOME']"),
         ("model/__init__.py", ""),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from medsam2 import checkpoints
+from medsam2 import checkpoints, hub
 from medsam2.checkpoints import describe, load_network, save_weights
 from medsam2.errors import CheckpointError
 from medsam2.model.compact.config import COMPACT, CompactConfig
@@ -286,7 +286,7 @@ def test_sizes_are_capped(
 ) -> None:
     path = tmp_path / "big.pt"
     torch.save(small_state, path)
-    monkeypatch.setattr(checkpoints, "MAX_BYTES", 1000)
+    monkeypatch.setattr(hub, "MAX_BYTES", 1000)
     for big in (path, small_file):
         with pytest.raises(CheckpointError, match="at most 1,000"):
             load_network(big)

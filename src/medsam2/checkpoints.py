@@ -3,46 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-import logging
 import os
-import re
 import warnings
 import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import torch
-from huggingface_hub.errors import OfflineModeIsEnabled
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from medsam2.errors import CheckpointError
+from medsam2.hub import ADDRESS, CARD_FILE, CONFIG_FILE, MODEL_FILE, SUFFIXES, check_size, fetch_address
+from medsam2.hub import HOME_VARIABLE as HOME_VARIABLE
+from medsam2.hub import fetch as fetch
+from medsam2.hub import file_digest as file_digest
+from medsam2.hub import locate as locate
+from medsam2.hub import shipped_path as shipped_path
+from medsam2.hub import weights_folder as weights_folder
 from medsam2.model.compact.config import CompactConfig
 from medsam2.model.compact.network import CompactNetwork
 from medsam2.model.config import PRESETS, TINY_512, ModelConfig
 from medsam2.model.network import Network
-from medsam2.weights import SHIPPED_NAME, SPECS, TINY, WeightsSpec, guess_network
+from medsam2.weights import SPECS, TINY, guess_network
 
 CONFIG_KEY = "medsam2.config"  # entry of the safetensors header
-HOME_VARIABLE = "MEDSAM2_HOME"
-DEFAULT_HOME = "~/.medsam2"
-SUFFIXES = (".safetensors", ".pt", ".pth")
+CONFIG_ENTRY = "medsam2"  # of config.json in a folder of the hub, for files that lost their header
 MAX_NAMED_KEYS = 3
-# SAM 2.1 Large with its optimiser is under 3 GB: what is larger is no checkpoint of these networks.
-MAX_BYTES = 4 << 30
 MAX_CONFIG_NUMBER = 2048  # a header must not make us build a network that fills the memory
-
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-
-logger = logging.getLogger(__name__)
 
 AnyConfig = ModelConfig | CompactConfig
 AnyNetwork = Network | CompactNetwork
@@ -61,35 +54,15 @@ class WeightsSummary:
     num_entries: int
     num_parameters: int
     card: str | None
-    """The model card that lies beside the file under the same name, as Markdown."""
-
-
-def shipped_path() -> Path:
-    """Where the weights that come with the package lie."""
-    return Path(str(resources.files("medsam2") / "shipped" / f"{SHIPPED_NAME}.safetensors"))
-
-
-def weights_folder() -> Path:
-    """Where fetched weights are kept: `weights` in MEDSAM2_HOME, which is `~/.medsam2` if not set.
-
-    Raises:
-        CheckpointError: There is no home: an unknown user without HOME, as in some containers.
-    """
-    named = os.environ.get(HOME_VARIABLE)
-    try:
-        return Path(named or DEFAULT_HOME).expanduser() / "weights"
-    except RuntimeError as error:
-        whose = f"{HOME_VARIABLE}={named} names no" if named else "this user has no"
-        raise CheckpointError(
-            f"{whose} home folder, so there is no place for weights; set {HOME_VARIABLE} to a folder for them"
-        ) from error
+    """The model card as Markdown: the file of the same name ending in .md, or README.md in a hub's folder."""
 
 
 def resolve(name_or_path: str | Path) -> Path:
-    """Find the file of weights, fetching it once if it has an official name and is not here.
+    """Find the file of weights, fetching it once if it has a name or an address and is not here.
 
     Args:
-        name_or_path: A name of `weights.SPECS`, or a file. A name goes before a file that is called so.
+        name_or_path: A name of `weights.SPECS`, an address `hf://OWNER/NAME` on the Hugging Face hub, a file,
+            or a folder with `model.safetensors`. A name goes before a file that is called so.
 
     Raises:
         CheckpointError: There is no such name or file, or it is damaged or cannot be fetched.
@@ -97,12 +70,16 @@ def resolve(name_or_path: str | Path) -> Path:
     name = str(name_or_path)
     if name in SPECS:
         return fetch(SPECS[name])
+    if name.startswith(ADDRESS):
+        return fetch_address(name)
     try:
         path = Path(name).expanduser()
     except RuntimeError as error:
         raise CheckpointError(f"no such weights file: {name}; there is no home folder for ~") from error
     if path.is_dir():
-        raise CheckpointError(f"{path} is a folder, not a weights file")
+        if (path / MODEL_FILE).is_file():
+            return path / MODEL_FILE
+        raise CheckpointError(f"{path} is a folder without {MODEL_FILE}; name a weights file in it")
     if path.is_file():
         return path
     if path.suffix in SUFFIXES or path.name != name:
@@ -110,49 +87,6 @@ def resolve(name_or_path: str | Path) -> Path:
     raise CheckpointError(
         f"no weights are called {name!r}; there are {', '.join(SPECS)}, and a file is accepted as well"
     )
-
-
-def locate(spec: WeightsSpec) -> Path | None:
-    """Find weights on this machine: in the package, in our folder or in the Hugging Face hub's cache.
-
-    Raises:
-        CheckpointError: There is no folder of ours, or it may not be looked into.
-    """
-    if spec.repository is None:
-        return shipped_path() if shipped_path().is_file() else None
-    kept = weights_folder() / spec.filename
-    try:
-        if kept.is_file():
-            return kept
-    except PermissionError as error:
-        raise CheckpointError(
-            f"{kept.parent} may not be looked into; set {HOME_VARIABLE} to another folder for weights"
-        ) from error
-    cached = huggingface_hub.try_to_load_from_cache(spec.repository, spec.filename)
-    return Path(cached) if isinstance(cached, str) else None
-
-
-def fetch(spec: WeightsSpec) -> Path:
-    """Find weights on this machine or download them, and verify them where a digest is known.
-
-    Raises:
-        CheckpointError: They are damaged, or they are not here and cannot be had.
-    """
-    path = locate(spec)
-    if path is None:
-        return _download(spec)
-    expected = spec.sha256 or _recorded_digest(path)
-    if expected is not None and (digest := file_digest(path)) != expected:
-        raise CheckpointError(
-            f"{path} is damaged: its SHA-256 is {digest}, not {expected}; delete it and fetch it again"
-        )
-    return path
-
-
-def file_digest(path: Path) -> str:
-    """Give the SHA-256 of a file in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_network(path: Path) -> AnyNetwork:
@@ -169,7 +103,7 @@ def load_network(path: Path) -> AnyNetwork:
     """
     if not path.is_file():
         raise CheckpointError(f"no such weights file: {path}")
-    _check_size(path, path.stat().st_size)
+    check_size(path, path.stat().st_size)
     config, state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     network = _build(config, state, path)
     network.load_state_dict(state, strict=True)
@@ -184,7 +118,6 @@ def describe(path: Path) -> WeightsSummary:
     """
     network = load_network(path)
     state = network.state_dict()
-    card = path.with_suffix(".md")
     return WeightsSummary(
         path=path,
         num_bytes=path.stat().st_size,
@@ -193,8 +126,14 @@ def describe(path: Path) -> WeightsSummary:
         preset=next((name for name, config in PRESETS.items() if config == network.config), None),
         num_entries=len(state),
         num_parameters=sum(parameter.numel() for parameter in network.parameters()),
-        card=card.read_text(encoding="utf-8") if card.is_file() else None,
+        card=card_of(path),
     )
+
+
+def card_of(path: Path) -> str | None:
+    """Read the model card of a file of weights; None if it has none."""
+    card = path.with_name(CARD_FILE) if path.name == MODEL_FILE else path.with_suffix(".md")
+    return card.read_text(encoding="utf-8") if card.is_file() else None
 
 
 def save_weights(
@@ -219,80 +158,30 @@ def save_weights(
             temporary.unlink(missing_ok=True)
 
 
-def _download(spec: WeightsSpec) -> Path:
-    """Download into our folder; what is broken off is taken up again at the next try."""
-    if spec.repository is None:
-        raise CheckpointError(f"the weights {spec.name!r} are missing from this installation of medsam2")
-    path = weights_folder() / spec.filename
-    try:
-        url = huggingface_hub.hf_hub_url(spec.repository, spec.filename)
-        metadata = huggingface_hub.get_hf_file_metadata(url)
-        _check_size(path, metadata.size or 0)
-        _make_folder(path.parent)
-        # A warning, so that the licence is seen by whoever did not ask for log lines.
-        logger.warning("fetching the weights %s from %s (licence: %s)", spec.name, spec.origin, spec.licence)
-        # The same commit as the metadata's, so that the digest is this file's.
-        huggingface_hub.hf_hub_download(
-            spec.repository, spec.filename, revision=metadata.commit_hash, local_dir=path.parent
-        )
-    except CheckpointError:
-        raise
-    except Exception as error:  # the hub's client raises its HTTP library's errors, and that library changes
-        raise CheckpointError(_how_to_copy(spec, path, error)) from error
-    digest = file_digest(path)
-    expected = spec.sha256 or _as_digest(metadata.etag or "")
-    if expected is not None and digest != expected:
-        path.unlink()
-        raise CheckpointError(
-            f"what came from {spec.origin} is damaged: its SHA-256 is {digest}, not {expected}; try again"
-        )
-    if expected is None:
-        logger.warning("the hub gives no SHA-256 of %s, so it could not be verified", spec.origin)
-    _record_path(path).write_text(f"{digest}  {path.name}\n", encoding="utf-8")
-    return path
+def save_folder(network: AnyNetwork, folder: Path, card: str) -> None:
+    """Write a folder as the Hugging Face hub has repositories: weights, configuration and card.
 
+    Weights are written in 16 bits where that loses nothing, as with weights that were read from such a file.
 
-def _make_folder(folder: Path) -> None:
+    Args:
+        network: In float32.
+        folder: Made if it is not there; the three files are replaced.
+        card: As Markdown.
+
+    Raises:
+        CheckpointError: A file cannot be written.
+    """
+    state = network.state_dict()
+    is_half = all(torch.equal(value, value.half().to(value.dtype)) for value in state.values())
+    config = {"library_name": "medsam2", CONFIG_ENTRY: dataclasses.asdict(network.config)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / CARD_FILE).write_text(card, encoding="utf-8")
+        (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
-        raise CheckpointError(
-            f"cannot keep weights in {folder} ({error.strerror}); set {HOME_VARIABLE} to another folder"
-        ) from error
-
-
-def _how_to_copy(spec: WeightsSpec, path: Path, error: Exception) -> str:
-    detail = next(iter(str(error).splitlines()), "") or type(error).__name__
-    reason = "HF_HUB_OFFLINE is set" if isinstance(error, OfflineModeIsEnabled) else detail.rstrip(".")
-    return (
-        f"the weights {spec.name!r} are not on this machine and cannot be fetched ({reason}); "
-        f"copy {spec.filename} from the repository {spec.repository} on the Hugging Face hub to {path}"
-    )
-
-
-def _record_path(path: Path) -> Path:
-    """Where a digest is kept, in the format of `sha256sum --check`."""
-    return path.with_name(f"{path.name}.sha256")
-
-
-def _recorded_digest(path: Path) -> str | None:
-    try:
-        return _as_digest(_record_path(path).read_text(encoding="utf-8").partition(" ")[0])
-    except (OSError, UnicodeDecodeError):
-        # In the hub's own cache the file is a link to a blob that is called by its digest.
-        return _as_digest(path.resolve().name)
-
-
-def _as_digest(text: str) -> str | None:
-    return text if _SHA256.fullmatch(text) else None
-
-
-def _check_size(path: Path, num_bytes: int) -> None:
-    if num_bytes > MAX_BYTES:
-        raise CheckpointError(
-            f"{path} has {num_bytes:,} bytes and is no checkpoint of these networks, "
-            f"which have at most {MAX_BYTES:,}"
-        )
+        raise CheckpointError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    dtype = torch.float16 if is_half else torch.float32
+    save_weights(state, network.config, folder / MODEL_FILE, dtype=dtype)
 
 
 def _read_safetensors(path: Path) -> tuple[AnyConfig, dict[str, Tensor]]:
@@ -302,10 +191,10 @@ def _read_safetensors(path: Path) -> tuple[AnyConfig, dict[str, Tensor]]:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is not a complete safetensors file") from error
-    if CONFIG_KEY not in metadata:
-        return TINY_512, state
     try:
-        table = json.loads(metadata[CONFIG_KEY])
+        table = json.loads(metadata[CONFIG_KEY]) if CONFIG_KEY in metadata else _config_beside(path)
+        if table is None:
+            return TINY_512, state
         if table.pop("carries_mask", False):  # a field of earlier versions
             raise _of_before(path)
         return config_from(table), state
@@ -313,6 +202,20 @@ def _read_safetensors(path: Path) -> tuple[AnyConfig, dict[str, Tensor]]:
         raise (error if str(path) in str(error) else _unknown(path, error)) from error
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise _unknown(path, error) from error
+
+
+def _config_beside(path: Path) -> dict[str, Any] | None:
+    """The configuration in config.json beside a model.safetensors, None if there is none."""
+    beside = path.with_name(CONFIG_FILE)
+    if path.name != MODEL_FILE or not beside.is_file():
+        return None
+    content: dict[str, Any] = json.loads(beside.read_text(encoding="utf-8"))
+    if CONFIG_ENTRY not in content and "architectures" in content:
+        raise CheckpointError(
+            f"{path} is a model of the library transformers ({', '.join(content['architectures'])}), whose "
+            "entries have other names; weights as SAM 2 and MedSAM2 publish them are read"
+        )
+    return content.get(CONFIG_ENTRY)
 
 
 def _unknown(path: Path, error: Exception) -> CheckpointError:
@@ -346,7 +249,7 @@ def _read_torch(path: Path) -> tuple[AnyConfig, dict[str, Tensor]]:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                _check_size(path, sum(entry.file_size for entry in archive.infolist()))
+                check_size(path, sum(entry.file_size for entry in archive.infolist()))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's advice about what it then refuses
             content = torch.load(path, map_location="cpu", weights_only=True)
