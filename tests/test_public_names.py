@@ -17,7 +17,7 @@ import medsam2
 ROOT = Path(__file__).resolve().parents[1]
 PROMISED = {
     *("Box", "Client", "InferenceOptions", "InputError", "MaskPrompt", "MedSAM2Error", "Point", "Predictor"),
-    *("Session", "VideoSession", "Volume", "load", "open_video", "read", "write"),
+    *("Session", "VideoSession", "Volume", "as_volume", "load", "open_video", "read", "write"),
 }
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from medsam2.client.client import Client
     from medsam2.errors import InputError, MedSAM2Error
+    from medsam2.imaging.arrays import as_volume
     from medsam2.imaging.io import read, write
     from medsam2.imaging.video.read import open_video
     from medsam2.imaging.volume import Volume
@@ -38,6 +39,7 @@ __all__ = [
     "VideoSession",
     "Volume",
     "__version__",
+    "as_volume",
     "load",
     "open_video",
     "read",
@@ -57,6 +59,7 @@ _HOMES = {
     "Session": "medsam2.inference.session",
     "VideoSession": "medsam2.inference.video",
     "Volume": "medsam2.imaging.volume",
+    "as_volume": "medsam2.imaging.arrays",
     "load": "medsam2.inference.predictor",
     "open_video": "medsam2.imaging.video.read",
     "read": "medsam2.imaging.io",

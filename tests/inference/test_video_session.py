@@ -110,6 +110,51 @@ def test_several_prompts_of_an_object_all_hold(runtime: Runtime, greys: np.ndarr
     assert sum(apart) > 3, "the second prompt is looked back at"
 
 
+def test_a_frame_is_prompted_and_given_as_a_slice_of_a_session(runtime: Runtime, greys: np.ndarray) -> None:
+    """The same calls on a volume and on a video: the same masks, in another order."""
+    options = dataclasses.replace(WHOLE, keep_component=False, stop_after=0)
+    volume = Predictor(runtime).session(Volume.from_array(greys), window=(0.0, 255.0), options=options)
+    video = Predictor(runtime).video(greys, options=WHOLE)
+    for session in (volume, video):
+        session.add(1, slice=5, box=BOX)
+        session.add(2, slice=5, box=OTHER_BOX)
+        session.add(1, slice=5, points=[(30, 20)], labels=[0])
+        session.add(1, prompt_from(5, points=[(20, 15)]))
+        session.add(2, slice=3, box=BOX)
+        session.remove(2, slice=3)
+    volume.finish()
+    seen = []
+    for index, masks in video.propagate():
+        seen.append(index)
+        assert masks.keys() == {1, 2}
+        for number, mask in masks.items():
+            np.testing.assert_array_equal(mask, volume.mask(number)[index])
+    assert seen == list(range(12))
+    assert repr(video) == "VideoSession(12 frames of 40 x 56 pixels, objects [1, 2])"
+    video.remove(2)
+    assert video.objects == [1]
+    with pytest.raises(SessionError, match="there is no object 2; objects are"):
+        video.remove(2)
+    with pytest.raises(SessionError, match="frame 5 has the object's only prompt"):
+        video.remove(1, frame=5)
+    with pytest.raises(SessionError, match=r"no prompt on frame 4; prompts are on \[5\]"):
+        video.remove(1, frame=4)
+    with pytest.raises(PromptError, match="two names of one number, and not 3 and 4"):
+        video.add(1, slice=3, frame=4, box=BOX)
+
+
+def test_points_join_and_a_box_begins_anew(runtime: Runtime, greys: np.ndarray) -> None:
+    volume = Predictor(runtime).session(
+        Volume.from_array(greys),
+        window=(0.0, 255.0),
+        options=dataclasses.replace(WHOLE, keep_component=False),
+    )
+    video = Predictor(runtime).video(greys, options=WHOLE)
+    click = {"points": [(30, 20)], "labels": [0]}
+    for given in ({"mask": np.eye(40, 56)}, {"box": BOX}, click, {"points": [(20, 15)]}, {"box": OTHER_BOX}):
+        np.testing.assert_array_equal(video.add(1, frame=4, **given), volume.add(1, slice=4, **given))
+
+
 def test_frames_are_read_as_they_are_reached(runtime: Runtime, greys: np.ndarray) -> None:
     frames = CountedFrames(greys)
     session = Predictor(runtime).video(frames, options=WHOLE)

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from medsam2.client.connection import Connection, json_of, problem
 from medsam2.client.session import RemoteSession
 from medsam2.errors import InputError, MedSAM2Error, SessionError
+from medsam2.imaging.arrays import as_volume
 from medsam2.imaging.intensity import Window, resolve_window
 from medsam2.imaging.io import read, write
 from medsam2.imaging.labels import from_coco_counts
@@ -145,15 +146,40 @@ class Client:
 
     Raises:
         InputError: The URL is none, or httpx is not installed.
+
+    Example:
+        >>> client = medsam2.Client("http://127.0.0.1:8000")
+        >>> client
+        Client('http://127.0.0.1:8000')
+        >>> client.check()  # raises a ServerError if nobody answers
+        >>> mask = client.segment("scan.nii.gz", slice=12, box=(30, 25, 50, 45))
+        >>> with client.session("scan.nii.gz") as session:
+        ...     shown = session.add(1, slice=12, box=(30, 25, 50, 45))
+        ...     session.finish()
+        ...     labels = session.result()
+        >>> client.close()
     """
 
     def __init__(self, url: str, key: str | None = None, *, timeout_s: float = _TIMEOUT_S) -> None:
         self._connection = Connection(url, key, timeout_s)
 
+    def __repr__(self) -> str:
+        """Name the server; the key is left out."""
+        return f"Client({self._connection.url!r})"
+
+    def check(self) -> None:
+        """Ask whether the server answers requests.
+
+        Raises:
+            ServerError: It is not there, or is starting or ending.
+        """
+        self._connection.request("GET", "/readyz")
+
     def session(
         self,
-        scan: str | os.PathLike[str] | Volume,
+        scan: object,
         *,
+        spacing: Sequence[float] | None = None,
         window: _Window = None,
         plane: str | None = None,
         memory: str = "recent",
@@ -162,7 +188,9 @@ class Client:
         """Send a scan and open it for prompts, corrections and propagation.
 
         Args:
-            scan: A file or folder that `medsam2.read` reads, or a volume.
+            scan: A file or folder that `medsam2.read` reads, which is sent as it is; or a volume, a numpy
+                array `(z, y, x)` or what else `medsam2.as_volume` takes.
+            spacing: `(x, y, z)` in mm, of a numpy array alone; 1 mm without it.
             window: Name of a CT window, `(lower, upper)` in the scan's units, or None to find one.
             plane: Cut slices in this plane, `axial`, `coronal` or `sagittal`; along the file's third axis
                 without one.
@@ -173,7 +201,8 @@ class Client:
             InputError: The scan or a choice is not usable, or the key is not right.
             ServerError: The server is not there, is full or has failed.
         """
-        if isinstance(scan, Volume):
+        if not isinstance(scan, (str, os.PathLike)):
+            scan = as_volume(scan, spacing=spacing)
             # The window depends on the modality, which a NIfTI file does not keep.
             found = resolve_window(scan, window)
             window = found.lower, found.upper
@@ -228,13 +257,14 @@ class Client:
 
     def segment(
         self,
-        scan: str | os.PathLike[str] | Volume,
+        scan: object,
         *,
         slice: int,  # noqa: A002
         box: Sequence[float] | None = None,
         points: Sequence[Sequence[float]] | None = None,
         labels: Sequence[int] | None = None,
         mask: npt.ArrayLike | None = None,
+        spacing: Sequence[float] | None = None,
         window: _Window = None,
         plane: str | None = None,
         memory: str = "recent",
@@ -243,13 +273,15 @@ class Client:
         """Segment one object from a prompt in one slice; see `Predictor.segment`.
 
         Returns:
-            A uint8 mask of 0 and 1 on the scan's grid.
+            A uint8 mask of 0 and 1 on the scan's grid; `mask.like(scan)` is of the scan's kind.
 
         Raises:
             InputError: The scan, the prompt or a choice is not usable.
             ServerError: The server is not there, is full or has failed.
         """
-        with self.session(scan, window=window, plane=plane, memory=memory, frame=frame) as session:
+        with self.session(
+            scan, spacing=spacing, window=window, plane=plane, memory=memory, frame=frame
+        ) as session:
             session.add(1, slice=slice, box=box, points=points, labels=labels, mask=mask)
             session.finish()
             return session.result()

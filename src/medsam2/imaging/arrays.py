@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -25,13 +26,13 @@ _ACCEPTED = (
 )
 
 
-def as_volume(image: object, *, spacing: Sequence[float] | None = None) -> Volume:
+def as_volume(image: Any, *, spacing: Sequence[float] | None = None) -> Volume:
     """Make a volume of an image of any kind that we know; the voxels keep their order.
 
     Args:
-        image: A `Volume`, which is returned as it is; a path, which `read` reads; a numpy array `(z, y, x)`; a
-            nibabel image, whose arrays are `(x, y, z)`; a SimpleITK image; a MONAI MetaTensor `(x, y, z)` or
-            `(1, x, y, z)` with its affine.
+        image: A `Volume`, which is returned as it is; a path, which `read` reads; a numpy array `(z, y, x)`;
+            a nibabel image, whose arrays are `(x, y, z)`; a SimpleITK image; a MONAI MetaTensor `(x, y, z)`
+            or `(1, x, y, z)` with its affine.
         spacing: `(x, y, z)` in mm, of a numpy array alone; 1 mm without it. Every other kind has its own.
 
     Raises:
@@ -60,7 +61,7 @@ def as_volume(image: object, *, spacing: Sequence[float] | None = None) -> Volum
     raise InputError(f"an image is {_ACCEPTED}, not {type(image).__name__}{hint}")
 
 
-def same_kind(volume: Volume, image: object) -> Any:
+def same_kind(volume: Volume, image: Any) -> Any:
     """Return a volume, a mask for example, as the kind of object that an image on the same grid is.
 
     Args:
@@ -93,7 +94,7 @@ def same_kind(volume: Volume, image: object) -> Any:
     if _is_a(image, "monai.data.meta_tensor", "MetaTensor"):
         _check_shape(volume, tuple(image.shape[-3:])[::-1])
         xyz = sys.modules["torch"].from_numpy(np.ascontiguousarray(array.T)).reshape(image.shape)
-        made = type(image)(xyz.to(image.device), affine=image.affine.clone(), meta=image.meta)
+        made = type(image)(xyz.to(image.device), meta=deepcopy(image.meta))  # the affine is in it
         made.applied_operations = list(image.applied_operations)
         return made
     raise InputError(f"an image is {_ACCEPTED}, not {type(image).__name__}")

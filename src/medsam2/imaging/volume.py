@@ -123,8 +123,8 @@ class Volume:
         """Return this volume, a mask for example, as the kind of object that the image is.
 
         Args:
-            image: What was segmented: a numpy array, a nibabel image, a SimpleITK image, a MONAI MetaTensor. For
-                a `Volume` or a path, the volume itself is returned.
+            image: What was segmented: a numpy array, a nibabel image, a SimpleITK image, a MONAI MetaTensor.
+                For a `Volume` or a path, the volume itself is returned.
 
         Returns:
             On the image's grid and in its order of axes: `(z, y, x)` for numpy, `(x, y, z)` for nibabel and

@@ -1,6 +1,6 @@
 """One job: what to segment in which image, and what came of it. Every way into the package makes one.
 
-    job = Job(image=Path("ct.nii.gz"), objects={1: [prompt_from(42, box=(120, 96, 180, 150))]})
+    job = Job(image="ct.nii.gz", objects={1: [prompt_from(42, box=(120, 96, 180, 150))]})
     outcome = run(job, load("compact"))
     outcome.labels, outcome.measurements, outcome.scores, outcome.record
 
@@ -22,13 +22,14 @@ a function of the cut volume: one that calls `objects_of` or `objects_in_mask` o
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 
 from medsam2.errors import InputError
+from medsam2.imaging.arrays import as_volume
 from medsam2.imaging.io import read
 from medsam2.imaging.volume import Volume
 from medsam2.inference.grid import SliceGrid, cut_volume
@@ -47,12 +48,14 @@ Progress = Callable[[int], None]
 class Job:
     """What to segment, in which image and how."""
 
-    image: Path | Volume
-    """A file, a DICOM folder, or a volume that has been read already."""
+    image: object
+    """A file, a DICOM folder, a volume that has been read already, or what else `as_volume` takes."""
     objects: Mapping[int, Sequence[Prompt]] | Callable[[SliceGrid], Objects]
     """Object number, 1 to 255, to its prompts; or a function that finds them in the cut volume."""
     names: Mapping[int, str | None] = field(default_factory=dict)
     """Of the objects, where they have some."""
+    spacing: Sequence[float] | None = None
+    """(x, y, z) in mm, where the image is a numpy array."""
     frame: int | None = None
     """Of a 4D file."""
     series: str | None = None
@@ -134,8 +137,12 @@ def open_job(job: Job, predictor: Predictor) -> OpenJob:
         InputError: The image cannot be read or has nothing to see, or a choice is not there; its subclass
             PromptError: the prompts cannot be read.
     """
-    is_file = isinstance(job.image, Path)
-    volume = read(job.image, frame=job.frame, series=job.series) if isinstance(job.image, Path) else job.image
+    is_file = isinstance(job.image, (str, os.PathLike))
+    volume = (
+        read(job.image, frame=job.frame, series=job.series)
+        if isinstance(job.image, (str, os.PathLike))
+        else as_volume(job.image, spacing=job.spacing)
+    )
     grid = cut_volume(volume, plane=job.plane, axis=job.axis)
     objects = job.objects(grid) if callable(job.objects) else Objects(prompts=job.objects, names=job.names)
     window = objects.window() if job.window is None else job.window

@@ -24,7 +24,7 @@ from medsam2.inference.state import TrackState
 from medsam2.inference.track import ObjectTrack
 from medsam2.inference.tracked_object import TrackedObject
 from medsam2.inference.zoom import shown_prompt
-from medsam2.prompts.types import MAX_OBJECTS, Prompt, prompt_from
+from medsam2.prompts.types import MAX_OBJECTS, Prompt, join_prompts, prompt_from
 
 MAX_UNDO = 50
 
@@ -63,6 +63,19 @@ class Session:
     The attributes of `grid` and `status` are attributes of the session as well: `session.shape`,
     `session.objects`. The methods of `TrackedObject` are methods of the session, with the object's number:
     `session.mask(1)`, `session.scores(1)`, `session.measurements(1)`.
+
+    Example:
+        >>> session = medsam2.load("compact").session("scan.nii.gz")
+        >>> shown = session.add(1, slice=12, box=(30, 25, 50, 45))  # the mask of this slice, (y, x)
+        >>> for slice_index, masks in session.propagate():  # a slice is there as soon as it is done
+        ...     pixels = masks[1].sum()
+        >>> corrected = session.add(1, slice=14, points=[(41, 36)], labels=[1])
+        >>> session.finish()
+        >>> session
+        Session(24 slices of 64 x 80 pixels, axis 2, window ..., objects [1])
+        >>> medsam2.write(session.result(), "mask.nii.gz")
+        >>> session.undo()
+        True
     """
 
     def __init__(
@@ -104,6 +117,14 @@ class Session:
             SessionError: There is no object of this number.
         """
         return TrackedObject(number, self._track(number), self.grid)
+
+    def __repr__(self) -> str:
+        """Describe what is open and what is in it."""
+        num_slices, height, width = self.grid.shape
+        return (
+            f"Session({num_slices} slices of {height} x {width} pixels, axis {self.grid.axis}, "
+            f"window {self.window.lower:g}..{self.window.upper:g}, objects {list(self._tracks)})"
+        )
 
     def add(
         self,
@@ -168,7 +189,7 @@ class Session:
         """Add the prompts of one object, one after the other."""
         for prompt in prompts:
             shown = shown_prompt(prompt, self.grid.cut, self.grid.shape)
-            yield from track.add(_joined(track.prompts.get(shown.slice_index), shown))
+            yield from track.add(join_prompts(track.prompts.get(shown.slice_index), shown))
 
     def remove(self, number: int, *, slice: int | None = None) -> None:  # noqa: A002
         """Remove an object, or its prompt on one slice.
@@ -299,10 +320,3 @@ class Session:
 
 _OF_GRID = frozenset({"volume", "cut", "axis", "shape", "pixel_mm", "in_plane_mm"})
 _OF_OBJECT = frozenset({"prompts", "mask", "scores", "frame", "measurements", "picture"})
-
-
-def _joined(earlier: Prompt | None, prompt: Prompt) -> Prompt:
-    """Add new points to the prompt that a slice has; anything else begins anew."""
-    if earlier is None or earlier.mask is not None or prompt.box is not None or prompt.mask is not None:
-        return prompt
-    return Prompt(slice_index=prompt.slice_index, box=earlier.box, points=earlier.points + prompt.points)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,7 @@ from medsam2.inference.runtime import Runtime
 from medsam2.inference.state import SliceResult
 from medsam2.inference.track import ObjectTrack
 from medsam2.inference.zoom import View
-from medsam2.prompts.types import MAX_OBJECTS, Prompt, prompt_from
+from medsam2.prompts.types import MAX_OBJECTS, Prompt, join_prompts, prompt_from
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -109,7 +110,7 @@ _BACKWARDS, _FORWARDS = -1, 1
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FrameMasks:
-    """What was found in one frame."""
+    """What was found in one frame; it unpacks as the pair that `Session.propagate` yields, `index, masks`."""
 
     index: int
     """Number of the frame, from 0."""
@@ -117,13 +118,30 @@ class FrameMasks:
     """Object numbers `(y, x)`, 0 outside; where objects overlap, the higher logit keeps the pixel."""
     scores: Mapping[int, float]
     """How sure the network is of each object that was followed here, 0..1; 0 where it is absent."""
+    masks: Mapping[int, npt.NDArray[np.bool_]]
+    """Mask `(y, x)` of each object that was followed here; each is whole, so that masks may overlap."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Give the frame's number, then the masks."""
+        return iter((self.index, self.masks))
 
 
 class VideoSession:
     """Objects in one video; made by `Predictor.video`, used by one thread at a time.
 
     Unlike a `Session`, which keeps what it found for corrections, this one hands each mask out and
-    forgets it, so that memory does not grow with the video.
+    forgets it, so that memory does not grow with the video. A frame is what a slice is in a `Session`:
+    `slice=` and `frame=` mean the same.
+
+    Example:
+        >>> frames = np.zeros((6, 48, 64, 3), np.uint8)  # or medsam2.open_video("cine.mp4")
+        >>> frames[:, 12:30, 20:44] = 200
+        >>> session = medsam2.load("compact").video(frames)
+        >>> shown = session.add(1, frame=2, box=(19, 11, 45, 31))
+        >>> for index, masks in session.propagate():
+        ...     area = masks[1].sum()
+        >>> session
+        VideoSession(6 frames of 48 x 64 pixels, objects [1])
     """
 
     def __init__(self, runtime: Runtime, frames: FrameSource, *, options: InferenceOptions) -> None:
@@ -142,7 +160,8 @@ class VideoSession:
         )
         self._runtime = runtime
         self._features = SliceFeatures(runtime, frames, None)
-        self._prompts: dict[int, dict[int, Prompt]] = {}
+        # In the order in which they came: what a click changes depends on what was there before it.
+        self._prompts: dict[int, list[Prompt]] = {}
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -154,11 +173,17 @@ class VideoSession:
         """Numbers of the objects."""
         return list(self._prompts)
 
+    def __repr__(self) -> str:
+        """Describe what is open and what is in it."""
+        num_frames, height, width = self.shape
+        return f"VideoSession({num_frames} frames of {height} x {width} pixels, objects {self.objects})"
+
     def add(
         self,
         number: int,
         prompt: Prompt | None = None,
         *,
+        slice: int | None = None,  # noqa: A002
         frame: int | None = None,
         box: Sequence[float] | None = None,
         points: Sequence[Sequence[float]] | None = None,
@@ -167,12 +192,14 @@ class VideoSession:
     ) -> npt.NDArray[np.bool_]:
         """Prompt an object in one frame and see it there.
 
-        A second prompt on the same frame replaces the first; prompts on several frames all hold.
+        Points join the prompt that the frame has already; a box or a mask replaces it. Prompts on several
+        frames all hold.
 
         Args:
             number: The object, 1 to 255; a new number begins a new object.
             prompt: The prompt, its slice being the frame; or its parts, as follows.
-            frame: Number of the frame, from 0.
+            slice: Number of the frame, from 0, by the name that it has in a `Session`.
+            frame: The same by its own name; give one of the two.
             box: `(x_min, y_min, x_max, y_max)` in pixels of the frame, both ends included.
             points: `(x, y)` each.
             labels: 1 for a point inside, 0 for one outside; all inside if not given.
@@ -182,19 +209,44 @@ class VideoSession:
             The object in this frame, bool `(y, x)`.
 
         Raises:
-            PromptError: The prompt does not lie in the video, or the number is not 1 to 255.
+            PromptError: The prompt does not lie in the video, the number is not 1 to 255, or `slice` and
+                `frame` differ.
         """
+        if slice is not None and frame is not None and slice != frame:
+            raise PromptError(f"slice and frame are two names of one number, and not {slice} and {frame}")
         if not 1 <= number <= MAX_OBJECTS:
             raise PromptError(f"objects are numbered 1 to {MAX_OBJECTS}, not {number}")
         if prompt is None:
-            prompt = prompt_from(frame, box=box, points=points, labels=labels, mask=mask)
+            prompt = prompt_from(
+                slice if frame is None else frame, box=box, points=points, labels=labels, mask=mask
+            )
         num_frames, index = self.shape[0], prompt.slice_index
         if not 0 <= index < num_frames:
             raise PromptError(f"frame {index} is outside the video: it has frames 0 to {num_frames - 1}")
-        prompts = {**self._prompts.get(number, {}), index: prompt.checked(self.shape)}
+        prompts = [*self._prompts.get(number, ()), prompt.checked(self.shape)]
         found = self._track(prompts).mask(index)
         self._prompts[number] = prompts
         return found
+
+    def remove(self, number: int, *, slice: int | None = None, frame: int | None = None) -> None:  # noqa: A002
+        """Remove an object, or its prompt on one frame, `slice` or `frame`.
+
+        Raises:
+            SessionError: There is no object of this number or no prompt on the frame, or it is the only one.
+        """
+        index = slice if frame is None else frame
+        if number not in self._prompts:
+            raise SessionError(f"there is no object {number}; objects are {self.objects}")
+        prompted = sorted({prompt.slice_index for prompt in self._prompts[number]})
+        if index is None:
+            del self._prompts[number]
+        elif index not in prompted:
+            raise SessionError(f"there is no prompt on frame {index}; prompts are on {prompted}")
+        elif len(prompted) == 1:
+            raise SessionError(f"frame {index} has the object's only prompt; remove the object instead")
+        else:
+            kept = [prompt for prompt in self._prompts[number] if prompt.slice_index != index]
+            self._prompts[number] = kept
 
     def propagate(self) -> Iterator[FrameMasks]:
         """Carry all objects through the video: backwards from their prompts, then forwards.
@@ -202,7 +254,8 @@ class VideoSession:
         What is found backwards waits on disk for its turn. Closing the generator stops the work.
 
         Yields:
-            Every frame once, in order.
+            Every frame once, in order. `for index, masks in session.propagate()` works as with a `Session`;
+            `labels` and `scores` are there as well.
 
         Raises:
             SessionError: No object has a prompt.
@@ -225,12 +278,12 @@ class VideoSession:
             for index in range(upcoming, self.shape[0]):
                 yield self._joined(index, behind.take(index))
 
-    def _track(self, prompts: Mapping[int, Prompt]) -> ObjectTrack:
+    def _track(self, prompts: Sequence[Prompt]) -> ObjectTrack:
         """Begin to follow an object: every frame that was prompted is found and remembered."""
         track = start_track(self._features, self.options)
         with self._runtime.computing():
-            for prompt in prompts.values():
-                work_together([track.add(prompt)])
+            for prompt in prompts:
+                work_together([track.add(join_prompts(track.prompts.get(prompt.slice_index), prompt))])
         return track
 
     def _steps(self, tracks: Mapping[int, ObjectTrack], step: int) -> Iterator[tuple[int, list[int]]]:
@@ -253,7 +306,8 @@ class VideoSession:
         if masks:
             labels = join(masks, {number: found[number].logits for number in masks})
         scores = {number: one.score for number, one in sorted(found.items())}
-        return FrameMasks(index=index, labels=labels, scores=scores)
+        every = {number: found[number].mask for number in scores}
+        return FrameMasks(index=index, labels=labels, scores=scores, masks=every)
 
 
 def _found(track: ObjectTrack, index: int) -> Found:

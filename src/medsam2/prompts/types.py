@@ -153,6 +153,18 @@ def prompt_from(
     )
 
 
+def join_prompts(earlier: Prompt | None, prompt: Prompt) -> Prompt:
+    """Return what holds on a slice after another prompt: points join, a box or a mask begins anew.
+
+    Args:
+        earlier: The prompt that the slice has, if any.
+        prompt: The new one, on the same slice.
+    """
+    if earlier is None or earlier.mask is not None or prompt.box is not None or prompt.mask is not None:
+        return prompt
+    return Prompt(slice_index=prompt.slice_index, box=earlier.box, points=earlier.points + prompt.points)
+
+
 def _as_mask(mask: npt.ArrayLike) -> npt.NDArray[np.bool_]:
     try:
         return np.asarray(mask) != 0

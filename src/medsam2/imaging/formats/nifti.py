@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nibabel.nifti1 import Nifti1Header, Nifti1Image, Nifti1PairHeader
+from nibabel.nifti1 import Nifti1Header, Nifti1Image
 from nibabel.nifti2 import Nifti2Header, Nifti2Image
 from nibabel.spatialimages import HeaderDataError
 
@@ -126,7 +126,7 @@ def from_nibabel(image: Any) -> Volume:
     else:
         voxels = np.asarray(image.dataobj)
     voxels = np.ascontiguousarray(voxels.reshape((*image.shape, 1)[:3]).T)
-    if isinstance(image.header, Nifti1PairHeader):
+    if isinstance(image.header, Nifti1Header):
         kind = Nifti2Header if image.header.sizeof_hdr == HEADER_SIZES[1] else Nifti1Header
         header = kind(image.header.binaryblock, endianness=image.header.endianness, check=False)
         if np.allclose(header.get_best_affine(), image.affine):  # or somebody has changed the affine since
@@ -144,7 +144,7 @@ def as_nibabel(volume: Volume, shape: tuple[int, ...]) -> Nifti1Image:
     array = volume.array.astype(np.uint8) if volume.array.dtype == bool else volume.array
     header = _header_for(volume, array.dtype)
     kind = Nifti2Image if isinstance(header, Nifti2Header) else Nifti1Image
-    return kind(array.T.reshape(shape), None, header)
+    return kind(array.T.reshape(shape), header.get_best_affine(), header)
 
 
 HEADER_SIZES = (348, 540)

@@ -16,6 +16,7 @@ from medsam2.checkpoints import (
     weights_folder,
 )
 from medsam2.errors import CheckpointError, InputError, require
+from medsam2.hub import MODEL_FILE
 from medsam2.inference.onnx.chain import CHAIN_FILE, FORMAT, Origin
 from medsam2.inference.onnx.export import export_network
 from medsam2.inference.onnx.networks import OnnxCompactNetwork, OnnxNetwork
@@ -51,7 +52,8 @@ def start_onnx(weights: str | Path, *, device: str = "auto", precision: str = "a
         raise InputError(
             f"runtime onnx computes in float32: precision is {' or '.join(PRECISIONS)}, not {precision!r}"
         )
-    folder = Path(weights) if Path(weights).is_dir() else kept_parts(resolve(weights), str(weights))
+    has_parts = Path(weights).is_dir() and not (Path(weights) / MODEL_FILE).is_file()
+    folder = Path(weights) if has_parts else kept_parts(resolve(weights), str(weights))
     parts = Parts(folder)
     try:
         config = config_from(dict(parts.facts["config"]))
