@@ -45,6 +45,14 @@ def proxy_for(url: str) -> Proxy | None:
     return None
 
 
+def proxies_in_use() -> list[Proxy]:
+    """List the proxies that the environment, or the settings of the system, name; without their passwords."""
+    named = sorted((key, place) for key, place in getproxies().items() if key != "no")
+    return [
+        Proxy(place if "://" in place else f"http://{place}", f"{key.upper()}_PROXY") for key, place in named
+    ]
+
+
 def is_this_machine(host: str) -> bool:
     """Whether a name or an address leads back to this machine, in any of the ways it can be written."""
     name = host.strip("[]").rstrip(".").lower()

@@ -32,6 +32,7 @@ SUBCOMMANDS: Mapping[str, str] = MappingProxyType(
         "annotate": "Segment the scans of a folder on a page in the browser.",
         "export": "Export a model for another serving platform.",
         "weights": "List, download and describe weights.",
+        "doctor": "Say what is installed, what is missing and what is chosen here.",
     }
 )
 """Name of a subcommand -> first sentence of its help, so that `medsam2 --help` imports none. The command

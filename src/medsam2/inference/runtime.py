@@ -65,6 +65,12 @@ def start_runtime(
     return Runtime(network=network, device=chosen, precision=dtype)
 
 
+def automatic() -> tuple[torch.device, str]:
+    """Give the device and the precision that `auto` stands for on this machine."""
+    device = _find_device("auto")
+    return device, _choose_precision(device)
+
+
 def _choose_precision(device: torch.device) -> str:
     if device.type != "cpu":
         return "float32"
