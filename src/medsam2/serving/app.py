@@ -27,6 +27,7 @@ from medsam2.serving.score import score
 from medsam2.serving.service import Service
 from medsam2.serving.sessions.routes import session_routes
 from medsam2.serving.settings import ServerSettings
+from medsam2.serving.viewers.one_address import add_viewers
 
 if TYPE_CHECKING:
     from medsam2.inference.predictor import Predictor
@@ -117,6 +118,7 @@ def create_app(
         add_monailabel(app, viewers)
     _add_probes(app, service)
     app.include_router(session_routes(service))
+    viewer_paths = add_viewers(app, service)
     for extend in extensions:
         extend(app, service)
     _add_error_handlers(app)
@@ -129,7 +131,7 @@ def create_app(
         )
     app.add_middleware(Head)
     app.add_middleware(Guard, settings=settings)
-    paths = frozenset(app.openapi()["paths"]) | {"/openapi.json"}
+    paths = frozenset(app.openapi()["paths"]) | viewer_paths | {"/openapi.json"}
     app.add_middleware(Observer, service=service, paths=paths)  # the last one added is outermost
     return app
 

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from medsam2.serving.http_errors import HttpError, KeyMissing, NotAllowed, error_response, shown
 from medsam2.serving.limits import discard_rest, header
 from medsam2.serving.settings import ServerSettings
+from medsam2.serving.viewers.paths import check_viewer_key, is_viewer_path
 
 OPEN_PATHS = ("/healthz", "/readyz", "/ping", "/auth/", "/auth/token")
 """Paths that need no key: those of probes, and those by which viewers ask a person for the password."""
@@ -49,10 +50,17 @@ class Guard:
     def _check(self, scope: Scope) -> None:
         host = header(scope, b"host").lower()
         self._check_host(host)
+        if header(scope, b"sec-fetch-site").lower() == "cross-site" and is_viewer_path(scope["path"]):
+            # ITK-SNAP changes things by GET, which any page can have a browser send without an Origin.
+            raise NotAllowed("pages of other sites may not call these paths; viewers and programs may")
         self._check_origin(header(scope, b"origin").lower(), host)
         is_preflight = scope["method"] == "OPTIONS" and header(scope, b"access-control-request-method")
         if self._key is not None and not _is_open(scope["path"]) and not is_preflight:
-            _check_key(header(scope, b"authorization"), self._key)
+            authorization = header(scope, b"authorization")
+            if is_viewer_path(scope["path"]):
+                check_viewer_key(authorization, self._key)
+            else:
+                _check_key(authorization, self._key)
 
     def _check_host(self, host: str) -> None:
         """Refuse names that are not this server's: a foreign page may let its own name point here."""

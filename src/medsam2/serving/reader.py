@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 from pydantic import Base64Bytes, BaseModel, ValidationError
 
@@ -104,6 +105,22 @@ class FileReader:
             raise InputError(str(error)) from error
         except (OSError, TypeError, ValueError) as error:
             raise InputError("the file cannot be read") from error
+        finally:
+            voxels_path.unlink(missing_ok=True)
+
+    async def unpack(self, path: Path) -> npt.NDArray[np.generic]:
+        """Unpack an array that a viewer sent; it is mapped from a file that is deleted already.
+
+        Raises:
+            InputError: It is damaged.
+            HttpError: It takes too much memory or time.
+        """
+        await self._order("unpack", path)
+        voxels_path = path.with_name(VOXELS)
+        try:
+            return np.asarray(np.load(voxels_path, mmap_mode="r", allow_pickle=False))
+        except (OSError, ValueError) as error:
+            raise InputError("the array cannot be read") from error
         finally:
             voxels_path.unlink(missing_ok=True)
 

@@ -28,6 +28,7 @@ from medsam2.imaging.formats.nifti import HEADER_SIZES, layout, parse
 from medsam2.imaging.formats.voxels import GZIP_MAGIC
 from medsam2.imaging.io import read
 from medsam2.imaging.volume import Volume
+from medsam2.serving.viewers.wire import unpack
 
 _LABELS, _ORDER = "labels.npy", "order.json"
 
@@ -173,6 +174,7 @@ _ORDERS: Mapping[str, Callable[[Path, int | None], dict[str, object]]] = Mapping
     {
         "measure": lambda path, _: measure(path),
         "read": lambda path, frame: read_into(path, path.with_name(VOXELS), frame),
+        "unpack": lambda path, _: unpack(path, path.with_name(VOXELS)),
         "write": lambda path, _: write_for_series(path),
     }
 )

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import h11
 import orjson
@@ -18,6 +18,7 @@ from medsam2.serving.app import SETTINGS_KEY, Extension, create_app
 from medsam2.serving.http_errors import BadRequest, BodyTooSlow, HttpError, error_answer, status_of
 from medsam2.serving.observe import log_lines_to
 from medsam2.serving.settings import ServerSettings
+from medsam2.serving.viewers.paths import REASON, waits_longer
 
 if TYPE_CHECKING:
     from medsam2.inference.predictor import Predictor
@@ -25,10 +26,28 @@ if TYPE_CHECKING:
 _GRACE_S = 5.0  # the application's own limit on a body comes first, with an answer
 
 
+class ReasonConnection(h11.Connection):
+    """Lets the application choose the reason of a status line, the one text that some viewers show."""
+
+    def send_with_data_passthrough(self, event: h11.Event) -> list[bytes] | None:
+        """Write an event; a response's header `REASON` becomes its reason."""
+        if isinstance(event, h11.Response):
+            reason = next((value for name, value in event.headers if name == REASON.encode()), None)
+            if reason is not None:
+                headers = [pair for pair in event.headers if pair[0] != REASON.encode()]
+                event = h11.Response(status_code=event.status_code, headers=headers, reason=reason)
+        return super().send_with_data_passthrough(event)
+
+
 class PatientProtocol(H11Protocol):
     """uvicorn's HTTP/1.1 with time limits; uvicorn takes another protocol as a class."""
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.conn = ReasonConnection(h11.SERVER, _LARGEST_HEADERS)
+
     _timer: asyncio.TimerHandle | None = None
+    _work_timer: asyncio.TimerHandle | None = None
     _waits_for: object = None
     _send_timer: asyncio.TimerHandle | None = None
 
@@ -51,16 +70,21 @@ class PatientProtocol(H11Protocol):
         """Take data, and limit the time for the rest."""
         super().data_received(data)
         self._watch_arrival()
+        if self._work_timer is None and self.scope is not None and waits_longer(dict(self.scope)):
+            self._work_timer = self.loop.call_later(self._settings.interim_s, self._still_at_work)
 
     def on_response_complete(self) -> None:
         """Go on to the next request."""
         super().on_response_complete()
+        if self._work_timer is not None:
+            self._work_timer.cancel()
+            self._work_timer = None
         self._watch_arrival()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop all timers."""
         super().connection_lost(exc)
-        for timer in (self._timer, self._send_timer):
+        for timer in (self._timer, self._send_timer, self._work_timer):
             if timer is not None:
                 timer.cancel()
 
@@ -94,6 +118,15 @@ class PatientProtocol(H11Protocol):
         elif state is h11.SEND_BODY:
             limit_s = self._settings.body_timeout_s + _GRACE_S
             self._timer = self.loop.call_later(limit_s, self.transport.abort)
+
+    def _still_at_work(self) -> None:
+        """Tell a viewer by an interim response that work goes on: it gives up after 60 s of silence."""
+        if self.transport.is_closing() or self.conn.our_state is not h11.SEND_RESPONSE:
+            return
+        if self.conn.their_state is h11.DONE:
+            interim = h11.InformationalResponse(status_code=102, headers=[], reason=b"Processing")
+            self.transport.write(self.conn.send(interim) or b"")
+        self._work_timer = self.loop.call_later(self._settings.interim_s, self._still_at_work)
 
     def _no_headers(self) -> None:
         limit_s = self._settings.header_timeout_s

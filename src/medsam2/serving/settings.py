@@ -86,6 +86,8 @@ class ServerSettings(BaseSettings):
     fetch_timeout_s: _Seconds = 30.0
     read_timeout_s: _Seconds = 60.0
     """Time to read one file."""
+    interim_s: _Seconds = 15.0
+    """Viewers that would give up are told this often that work goes on (HTTP 102)."""
     answer_timeout_s: _Seconds = 300.0
     """Time from the end of the request to the last mask, including the time in the queue."""
 

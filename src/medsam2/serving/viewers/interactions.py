@@ -116,7 +116,7 @@ def region_between(
 
 def drawing_of(
     array: npt.NDArray[np.generic],
-    box: Sequence[Sequence[int]] | None,
+    box: Sequence[Sequence[float]] | None,
     shape: Voxel,
     *,
     is_outline: bool,

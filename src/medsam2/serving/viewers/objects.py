@@ -7,7 +7,7 @@ remove one with each undo.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -121,7 +121,7 @@ class ViewedObject:
         self._set(mask)
         self._state = _State(is_given=bool(mask.any()), is_begun=bool(mask.any()))
 
-    def add(self, interaction: Interaction | None, *, predicts: bool = True) -> Iterator[int]:
+    def add(self, interaction: Interaction | None, *, predicts: bool = True) -> Generator[int]:
         """Take an interaction in, and follow the object; each step is the work of one slice.
 
         If the steps are not taken to their end, the interaction leaves no trace.
@@ -143,7 +143,7 @@ class ViewedObject:
             raise
         self._journal.append(before)
 
-    def predict(self) -> Iterator[int]:
+    def predict(self) -> Generator[int]:
         """Follow the object after interactions that were only taken in; see `is_queued`."""
         self.changed = None
         if self._state.is_queued:
@@ -262,7 +262,7 @@ class ViewedObject:
             min((z for z in above if z >= last + REACH), default=max(above, default=None)),
         )
 
-    def _follow(self) -> Iterator[int]:
+    def _follow(self) -> Generator[int]:
         state = self._state
         axis, session = state.axis, state.session
         assert axis is not None

@@ -1,0 +1,130 @@
+"""All viewers' protocols at one address, told apart by path, type and keys of a request."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from starlette.responses import JSONResponse
+
+from medsam2.serving.http_errors import BadRequest, NotFound
+from medsam2.serving.limits import header, read_body
+from medsam2.serving.schemas import read_json, validated
+from medsam2.serving.service import Service
+from medsam2.serving.viewers import itksnap, nninteractive, slicer
+from medsam2.serving.viewers.answers import answer_route
+from medsam2.serving.viewers.leases import Leases
+from medsam2.serving.viewers.paths import NAME, PREFIX
+
+_BELOW = f"{PREFIX}{{{NAME}}}"
+_MAX_JSON = 1 << 16
+_FORM = "multipart/form-data"
+_NO_STUDIES = (
+    "this server has no studies for MONAI Label's extension: start it with --studies FOLDER; nnInteractive's "
+    "extension and ITK-SNAP send their own images and need none"
+)
+_MONAILABEL_BELOW = "MONAI Label's extension takes the address without a path, as http://HOST:PORT"
+_UNKNOWN = (
+    "nothing is here; an address for nnInteractive's clients and SlicerNNInteractive 0.x ends behind "
+    "/viewers/NAME, ITK-SNAP takes host and port alone"
+)
+
+
+def add_viewers(app: FastAPI, service: Service) -> frozenset[str]:
+    """Answer viewers at the root, and below a name of their users' choice.
+
+    Returns:
+        The paths of the routes, for logs and meters; they are no part of this server's own contract.
+    """
+    leases = Leases(service)
+    paths = set()
+    for beginning in ("", _BELOW):
+        rooms = [nninteractive.routes(leases), slicer.routes(leases), itksnap.routes(leases), _shared(leases)]
+        rooms.append(_words(service) if beginning else _no_studies(service))
+        for router in rooms:
+            app.include_router(router, prefix=beginning, include_in_schema=False)
+            paths |= {beginning + str(getattr(route, "path", "")) for route in router.routes}
+    return frozenset(paths)
+
+
+def _shared(leases: Leases) -> APIRouter:
+    """The paths that both generations of nnInteractive have."""
+    router = APIRouter(route_class=answer_route({NotFound: 410}))
+
+    @router.post("/add_point_interaction")
+    async def add_point(request: Request) -> Response:
+        """Answer a click."""
+        said = await _read_object(leases, request)
+        if "coordinates" in said:
+            return await nninteractive.add_point(leases, request, validated(nninteractive.PointSaid, said))
+        if "voxel_coord" in said:
+            return await slicer.add_point(leases, request, validated(slicer.PointSaid, said))
+        raise BadRequest("a click has coordinates (nnInteractive 2.x) or voxel_coord (0.x)")
+
+    @router.post("/add_bbox_interaction")
+    async def add_box(request: Request) -> Response:
+        """Answer a box."""
+        said = await _read_object(leases, request)
+        if "bbox_coords" in said:
+            return await nninteractive.add_box(leases, request, validated(nninteractive.BoxSaid, said))
+        if "outer_point_one" in said:
+            return await slicer.add_box(leases, request, validated(slicer.BoxSaid, said))
+        raise BadRequest("a box has bbox_coords (nnInteractive 2.x) or outer_point_one and _two (0.x)")
+
+    @router.post("/add_scribble_interaction")
+    async def add_stroke(request: Request) -> Response:
+        """Answer a stroke."""
+        return await add_drawing(request, is_outline=False)
+
+    @router.post("/add_lasso_interaction")
+    async def add_outline(request: Request) -> Response:
+        """Answer an outline."""
+        return await add_drawing(request, is_outline=True)
+
+    async def add_drawing(request: Request, *, is_outline: bool) -> Response:
+        is_form = header(request.scope, b"content-type").lower().startswith(_FORM)
+        answer = slicer.add_drawing if is_form else nninteractive.add_drawing
+        return await answer(leases, request, is_outline=is_outline)
+
+    return router
+
+
+def _no_studies(service: Service) -> APIRouter:
+    """Tell MONAI Label's extension what is missing, where it is."""
+    router = APIRouter(route_class=answer_route({}))
+    if not service.settings.studies:
+
+        @router.get("/info/")
+        async def get_info() -> Response:
+            """Answer 404 in words."""
+            raise NotFound(_NO_STUDIES)
+
+    return router
+
+
+def _words(service: Service) -> APIRouter:
+    """What an address with a name says beside the protocols."""
+    router = APIRouter(route_class=answer_route({}))
+
+    @router.get("")
+    @router.get("/healthz")
+    async def is_alive() -> Response:
+        """Say that the process runs, to viewers that ask below their own path."""
+        return JSONResponse({"ok": service.is_ready, "speaks": ["nnInteractive 2.x", "0.x", "ITK-SNAP"]})
+
+    @router.get("/info/")
+    async def get_info() -> Response:
+        """Answer 404 in words."""
+        raise NotFound(_MONAILABEL_BELOW)
+
+    @router.api_route("/{rest:path}", methods=["GET", "POST"])
+    async def nothing(rest: str) -> Response:
+        """Answer 404 in words."""
+        raise NotFound(_UNKNOWN)
+
+    return router
+
+
+async def _read_object(leases: Leases, request: Request) -> dict[str, object]:
+    found = read_json(await read_body(request, leases.service.settings, _MAX_JSON))
+    if not isinstance(found, dict):
+        raise BadRequest("the request is not a JSON object")
+    return found
