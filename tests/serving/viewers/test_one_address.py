@@ -1,0 +1,77 @@
+"""All protocols at one address, and words for a viewer that speaks the wrong one."""
+
+from __future__ import annotations
+
+import pytest
+
+from medsam2.serving.viewers.answers import reason
+from medsam2.serving.viewers.paths import basic_pair, is_viewer_path
+
+
+@pytest.mark.parametrize(
+    ("path", "is_viewers"),
+    [
+        ("/claim", True),
+        ("/add_point_interaction", True),
+        ("/viewers/anna/claim", True),
+        ("/viewers/", True),
+        ("/start_session", True),
+        ("/v2/start_session/nnInteractive", True),
+        ("/process_point_interaction/abc", True),
+        ("/v2/models", True),
+        ("/score", False),
+        ("/v1/sessions", False),
+        ("/status/a/b", False),
+        ("/", False),
+        ("/healthz", False),
+        ("/session/", False),
+    ],
+)
+def test_paths_of_viewers(path: str, is_viewers: bool) -> None:
+    assert is_viewer_path(path) is is_viewers
+
+
+def test_users_and_reasons() -> None:
+    assert basic_pair("Basic YW5uYTprZXk=") == ("anna", b"key")
+    assert basic_pair("basic !") == ("", b"")
+    assert basic_pair("Bearer x") == ("", b"")
+    assert reason("a sentence\r\nX-Bad: 1 with é") == "a sentence X-Bad: 1 with ?"
+    assert len(reason("x" * 1000)) == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "words"),
+    [
+        ("GET", "/info/", 404, "--studies"),
+        ("GET", "/viewers/anna/info/", 404, "without a path"),
+        ("POST", "/viewers/anna/infer/segment", 404, "/viewers/NAME"),
+        ("GET", "/viewers/anna/nothing", 404, "/viewers/NAME"),
+        ("POST", "/add_point_interaction", 400, "coordinates"),
+        ("POST", "/viewers/9,1/claim", 422, "the smaller number comes first"),
+        ("POST", "/set_image", 410, "connect and send it again"),
+    ],
+)
+def test_the_wrong_dialect_is_answered_in_words(
+    server, method: str, path: str, status: int, words: str
+) -> None:
+    answer = server.client.request(method, path, json={})
+    assert answer.status_code == status, answer.text
+    assert words in answer.json()["detail"]
+    assert words in answer.reason_phrase
+
+
+def test_an_address_with_a_name_is_there(server) -> None:
+    assert server.client.get("/viewers/anna").json()["ok"]
+    assert server.client.get("/viewers/anna/healthz").json()["ok"]
+
+
+def test_ids_are_not_logged(server, caplog) -> None:
+    import logging
+
+    with caplog.at_level(logging.INFO, logger="medsam2.serving"):
+        one = server.client.get("/start_session").json()["session_id"]
+        server.client.get(f"/end_session/{one}")
+    assert one not in caplog.text
+    figures = server.client.get("/metrics").text
+    assert one not in figures
+    assert "/end_session/{session_id}" in figures
