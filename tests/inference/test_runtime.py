@@ -7,6 +7,7 @@ import torch
 
 from medsam2.errors import InputError
 from medsam2.inference.fast.network import FastNetwork
+from medsam2.inference.precision import choose, this_machine
 from medsam2.inference.runtime import InferenceOptions, start_runtime
 from medsam2.model.compact.network import CompactNetwork
 from medsam2.model.network import Network
@@ -32,34 +33,42 @@ def test_an_apple_gpu_that_is_not_there(network: Network) -> None:
         start_runtime(network, device="mps")
 
 
-@pytest.mark.parametrize("precision", ["float16", "bf16", "", "Float32"])
+@pytest.mark.parametrize("precision", ["half", "bf16", "", "Float32"])
 def test_unknown_precisions(network: Network, precision: str) -> None:
     with pytest.raises(InputError) as refused:
         start_runtime(network, device="cpu", precision=precision)
-    names = "auto, float32, float32-fast, bfloat16"
+    names = "auto, float32, float32-fast, bfloat16, float16"
     assert str(refused.value) == f"precision is one of {names}, not {precision!r}"
 
 
-@pytest.mark.parametrize("has_bfloat16", [False, True])
-def test_auto_takes_bfloat16_where_it_is_multiplied(
-    network: Network,
-    compact_network: CompactNetwork,
-    monkeypatch: pytest.MonkeyPatch,
-    has_bfloat16: bool,
+def test_float16_is_for_gpus(network: Network) -> None:
+    with pytest.raises(InputError) as refused:
+        start_runtime(network, device="cpu", precision="float16")
+    assert str(refused.value) == (
+        "float16 is for GPUs; on a CPU precision is float32, float32-fast or bfloat16"
+    )
+
+
+def test_auto_is_what_was_chosen_for_this_processor(
+    network: Network, compact_network: CompactNetwork
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has_bfloat16})
+    chosen = choose(this_machine(torch.device("cpu")))
     official = start_runtime(network.train(), device="cpu")
     compact = start_runtime(compact_network.train(), device="cpu")
     assert isinstance(official.network, FastNetwork)
     assert compact.network is compact_network, "it has one order alone"
     for runtime in (official, compact):
-        assert runtime.precision == (torch.bfloat16 if has_bfloat16 else torch.float32)
+        name = str(runtime.precision).removeprefix("torch.")
+        assert name == chosen.precision.removesuffix("-fast")
         assert runtime.device == torch.device("cpu")
+        assert runtime.reason.startswith(f"{name}: " if runtime is compact else f"{chosen.precision}: ")
         assert not runtime.network.training
 
 
 def test_float32_is_the_network_itself(network: Network) -> None:
-    assert start_runtime(network, device="cpu", precision="float32").network is network
+    runtime = start_runtime(network, device="cpu", precision="float32")
+    assert runtime.network is network
+    assert runtime.reason == "float32: the caller chose it."
 
 
 def test_computing_takes_no_gradients_and_gives_them_back(network: Network) -> None:

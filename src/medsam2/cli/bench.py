@@ -61,6 +61,8 @@ def bench(
     click.echo(
         f"The preview after a box takes {facts.box_seconds:.2f} s, after a click {facts.click_seconds:.2f} s."
     )
+    if facts.precision_reason:
+        click.echo(facts.precision_reason)
     if facts.peak_mib is not None:
         click.echo(f"The process used at most {facts.peak_mib:.0f} MiB, libraries and weights included.")
 
@@ -81,6 +83,8 @@ class _Facts:
     weights: str
     device: str
     precision: str
+    precision_reason: str
+    """Why it is that precision."""
     runtime: str
     threads: int
     slices: int
@@ -137,6 +141,7 @@ def _measure(weights: str, device: str, precision: str, runtime: str, num_slices
         weights=weights,
         device=str(used.device),
         precision=str(used.precision).removeprefix("torch."),
+        precision_reason=used.reason,
         runtime=used.name,
         threads=torch.get_num_threads(),
         slices=num_slices,

@@ -6,6 +6,7 @@ import dataclasses
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -74,10 +75,27 @@ def resample_mask(mask: npt.NDArray[np.bool_], view: View, size: int) -> Tensor:
     return (resized[0, 0] >= 0.5).float()
 
 
+def upload(values: Tensor, device: torch.device) -> Tensor:
+    """Bring a tensor from the processor's memory to a device, without waiting where the device allows it.
+
+    CUDA copies pinned memory while the processor goes on. PyTorch keeps that memory until the copy is done.
+    """
+    if device.type != "cuda":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
+
+
+@lru_cache(maxsize=16)
+def _mean_and_std(device: torch.device) -> tuple[Tensor, Tensor]:
+    # Once for each device: making a tensor on a GPU out of numbers waits for the GPU.
+    with torch.inference_mode(False):
+        mean, std = (torch.tensor(three)[:, None, None].to(device) for three in (PIXEL_MEAN, PIXEL_STD))
+    return mean, std
+
+
 def normalise(images: Tensor) -> Tensor:
     """Turn greys `(B, S, S)` or colours `(B, S, S, 3)`, 0..255, into the network's input `(B, 3, S, S)`."""
-    mean = torch.tensor(PIXEL_MEAN, device=images.device)[:, None, None]
-    std = torch.tensor(PIXEL_STD, device=images.device)[:, None, None]
+    mean, std = _mean_and_std(images.device)
     channels = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
     return (channels.float() / 255 - mean) / std
 
@@ -204,7 +222,7 @@ class SliceFeatures:
         """A view of a slice as the network takes it, `(1, 3, S, S)`."""
         size = self.runtime.network.config.image_size
         pixels = torch.from_numpy(resample_slice(self.frame(slice_index), view, size).copy())
-        return normalise(pixels[None].to(self.runtime.device))
+        return normalise(upload(pixels[None], self.runtime.device))
 
     def greys(self, view: View, slice_index: int) -> Tensor:
         """A view of a slice without colour, 0 to 1, `(1, S, S)`; beyond either end, the last slice there."""
@@ -212,7 +230,7 @@ class SliceFeatures:
         if key not in self._greys:
             size = self.runtime.network.config.image_size
             plane = resample_slice(self.grey(key[1]), view, size, filter=Image.Resampling.BILINEAR)
-            greys = torch.from_numpy(plane.astype(np.float32) / 255)[None].to(self.runtime.device)
+            greys = upload(torch.from_numpy(plane.astype(np.float32) / 255)[None], self.runtime.device)
             self._greys[key] = greys
             while len(self._greys) > KEPT_GREYS:
                 self._greys.popitem(last=False)

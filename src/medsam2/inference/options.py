@@ -17,7 +17,7 @@ MEMORY_POLICIES: Mapping[str, str] = MappingProxyType({"recent": "Recent", "self
 DEVICES = ("auto", "cpu", "cuda", "mps")
 RUNTIMES = ("torch", "onnx")
 """What computes the network: PyTorch, or ONNX Runtime."""
-PRECISIONS = ("auto", "float32", "float32-fast", "bfloat16")
+PRECISIONS = ("auto", "float32", "float32-fast", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,6 +73,8 @@ class Record:
     """Where it was computed, "cpu" or "cuda:0", not what was chosen."""
     precision: str
     """What it was computed in, such as "float32"."""
+    precision_reason: str = ""
+    """Why it was computed in that."""
     runtime: str = "torch"
     """What computed it: "torch", or "onnx" for ONNX Runtime."""
     memory: str
@@ -107,6 +109,7 @@ def record_of(
         plane=plane,
         device=str(runtime.device),
         precision=str(runtime.precision).removeprefix("torch."),
+        precision_reason=runtime.reason,
         runtime=runtime.name,
         memory=memory if isinstance(memory, str) else type(memory).__name__,
         num_slices=session.grid.shape[0],
@@ -184,7 +187,9 @@ class RunReport:
             temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-_REPORTED = ("versions", "prompts", "window", "plane", "device", "precision", "runtime", "memory")
+_REPORTED = (
+    "versions", "prompts", "window", "plane", "device", "precision", "precision_reason", "runtime", "memory",
+)  # fmt: skip
 
 
 def describe_file(path: Path) -> FileFacts:

@@ -12,6 +12,7 @@ from medsam2.errors import InputError
 from medsam2.inference.fast.network import FastNetwork
 from medsam2.inference.options import DEVICES, PRECISIONS
 from medsam2.inference.options import InferenceOptions as InferenceOptions  # its place in earlier versions
+from medsam2.inference.precision import Choice, choose, this_machine
 from medsam2.model.compact.network import CompactNetwork
 from medsam2.model.network import Network
 
@@ -25,6 +26,8 @@ class Runtime:
     precision: torch.dtype
     name: str = "torch"
     """One of `RUNTIMES`."""
+    reason: str = ""
+    """A sentence that says which precision is used and why; empty where there is no choice."""
 
     @contextmanager
     def computing(self) -> Iterator[None]:
@@ -45,8 +48,9 @@ def start_runtime(
         device: One of `DEVICES`, or a CUDA device such as `cuda:1`; auto takes CUDA where there is one.
         precision: One of `PRECISIONS`. float32 is the published network operation for operation,
             float32-fast the same numbers, but for rounding, in an order that takes less time, bfloat16 that
-            order with products of bfloat16. On a CPU auto is bfloat16, if the processor multiplies in it, or
-            else float32-fast; elsewhere float32. The compact network has one order alone.
+            order with products of bfloat16. float16 is for GPUs. auto is what `precision.choose` says: on a
+            CPU bfloat16, if the processor multiplies in it, or else float32-fast; on CUDA bfloat16, before
+            Ampere float16; on an Apple GPU float32. The compact network has one order alone.
 
     Raises:
         InputError: There is no such device or precision here.
@@ -54,33 +58,24 @@ def start_runtime(
     if precision not in PRECISIONS:
         raise InputError(f"precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
     chosen = _find_device(device)
-    if precision == "auto":
-        precision = _choose_precision(chosen)
-    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    if precision == "float16" and chosen.type == "cpu":
+        raise InputError("float16 is for GPUs; on a CPU precision is float32, float32-fast or bfloat16")
+    made = choose(this_machine(chosen)) if precision == "auto" else Choice(precision=precision, reason="")
+    dtype = getattr(torch, made.precision.removesuffix("-fast"))
     network = network.to(chosen).eval()
+    reason = made.reason or f"{precision}: the caller chose it."
     if isinstance(network, CompactNetwork):
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    elif chosen.type == "cpu" and precision != "float32":
+        reason = reason.replace("float32-fast", "float32")  # which are one order here
+    elif chosen.type == "cpu" and made.precision != "float32":
         network = FastNetwork(network, dtype).eval()
-    return Runtime(network=network, device=chosen, precision=dtype)
+    return Runtime(network=network, device=chosen, precision=dtype, reason=reason)
 
 
 def automatic() -> tuple[torch.device, str]:
     """Give the device and the precision that `auto` stands for on this machine."""
     device = _find_device("auto")
-    return device, _choose_precision(device)
-
-
-def _choose_precision(device: torch.device) -> str:
-    if device.type != "cpu":
-        return "float32"
-    return "bfloat16" if multiplies_bfloat16() else "float32-fast"
-
-
-def multiplies_bfloat16() -> bool:
-    """Whether this processor has instructions for bfloat16, without which it is slower than float32."""
-    found = torch.cpu.get_capabilities()
-    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+    return device, choose(this_machine(device)).precision
 
 
 def _find_device(name: str) -> torch.device:
