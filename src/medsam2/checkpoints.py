@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from medsam2.errors import CheckpointError
-from medsam2.hub import ADDRESS, CARD_FILE, CONFIG_FILE, MODEL_FILE, SUFFIXES, check_size, fetch_address
+from medsam2.hub import CARD_FILE, CONFIG_FILE, MODEL_FILE, SUFFIXES, check_size, fetch_address
 from medsam2.hub import HOME_VARIABLE as HOME_VARIABLE
 from medsam2.hub import fetch as fetch
 from medsam2.hub import file_digest as file_digest
@@ -30,7 +30,7 @@ from medsam2.model.compact.config import CompactConfig
 from medsam2.model.compact.network import CompactNetwork
 from medsam2.model.config import PRESETS, TINY_512, ModelConfig
 from medsam2.model.network import Network
-from medsam2.weights import SPECS, TINY, guess_network
+from medsam2.weights import ADDRESS, SPECS, TINY, guess_network
 
 CONFIG_KEY = "medsam2.config"  # entry of the safetensors header
 CONFIG_ENTRY = "medsam2"  # of config.json in a folder of the hub, for files that lost their header

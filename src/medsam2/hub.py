@@ -20,7 +20,6 @@ DEFAULT_HOME = "~/.medsam2"
 SUFFIXES = (".safetensors", ".pt", ".pth")
 MODEL_FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.json", "README.md"
 """The files of a folder, or a repository, as the hub expects them."""
-ADDRESS = "hf://"
 # SAM 2.1 Large with its optimiser is under 3 GB: what is larger is no checkpoint of these networks.
 MAX_BYTES = 4 << 30
 

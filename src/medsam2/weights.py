@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 SHIPPED_NAME = "compact"
+ADDRESS = "hf://"
+"""How addresses on the Hugging Face hub begin."""
 
 # The licence allows more than the authors' note beside it says, so both are always shown together.
 _MEDSAM2_LICENCE = 'CC-BY-SA-4.0; authors: "research and education use"'

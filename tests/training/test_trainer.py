@@ -13,12 +13,13 @@ import torch
 
 from medsam2.checkpoints import load_network
 from medsam2.errors import CheckpointError
+from medsam2.inference.predictor import load
 from medsam2.model.config import PRESETS
 from medsam2.training.config import AugmentConfig, DataConfig, PhaseConfig, TrainConfig
 from medsam2.training.devices import Devices
 from medsam2.training.loop import Trainer
 from medsam2.training.official_clips import draw_official_clips
-from medsam2.training.runs import RunFolder, RunState
+from medsam2.training.runs import Best, RunFolder, RunState, card_of_run
 from medsam2.training.stack_files import entry_of, generate_stacks, load_stack, stack_path
 
 SEEDS = range(3)
@@ -123,6 +124,29 @@ def test_exported_weights_load_as_the_network_that_was_trained(stacks: Path, tmp
     assert state.keys() == trainer.state.keys()
     # Weights are written as float16.
     assert all(torch.equal(state[name], value.half().float()) for name, value in trainer.state.items())
+    load(tmp_path / "weights.safetensors").save_pretrained(tmp_path / "hub")
+    card = (tmp_path / "hub" / "README.md").read_text(encoding="utf-8")
+    assert "# Weights trained with medsam2 for 0 of 5 steps\n\nNetwork: compact. Seed: 5." in card
+    assert "drawn by chance" in card
+
+
+@pytest.mark.parametrize(
+    ("begun", "sentence"),
+    [
+        ("compact", "Fine-tuned from compact, whose licence holds for these weights too: Apache-2.0."),
+        ("medsam2", "these weights too: CC-BY-SA-4.0; authors: "),
+        (
+            "hf://clinic/livers",
+            "Fine-tuned from hf://clinic/livers, whose licence holds for these weights too: see",
+        ),
+        ("/home/jane/w.safetensors", "Fine-tuned from w.safetensors, "),
+    ],
+)
+def test_a_card_says_what_the_weights_began_from(begun: str, sentence: str) -> None:
+    card = card_of_run(dataclasses.replace(CONFIG, initial_weights=begun), 5, Best(dice=0.8125, step=4))
+    assert sentence in card
+    assert "jane" not in card
+    assert "Best Dice in validation: 0.812, after 4 steps." in card
 
 
 @pytest.mark.slow

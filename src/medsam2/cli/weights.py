@@ -12,7 +12,7 @@ import click
 from medsam2.cli.messages import say
 from medsam2.cli.options import json_option
 from medsam2.errors import CheckpointError
-from medsam2.weights import SPECS, WeightsSpec
+from medsam2.weights import ADDRESS, SPECS, WeightsSpec
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -50,9 +50,16 @@ def weights(ctx: click.Context, as_json: bool) -> None:
 @click.argument("name")
 @json_option
 def fetch(name: str, as_json: bool) -> None:
-    """Download the weights NAME unless they are on this machine, verify them and print their path."""
+    """Download the weights NAME unless they are on this machine, verify them and print their path.
+
+    NAME is one that `medsam2 weights` lists, or hf://OWNER/NAME on the Hugging Face hub.
+    """
     from medsam2 import checkpoints
 
+    if name.startswith(ADDRESS):
+        found = str(checkpoints.resolve(name))
+        click.echo(json.dumps({"name": name, "path": found}, indent=2) if as_json else found)
+        return
     if name not in SPECS:
         raise CheckpointError(f"no weights are called {name!r}; there are {', '.join(SPECS)}")
     spec = SPECS[name]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from medsam2.checkpoints import build_network, load_network, resolve, save_weights
 from medsam2.errors import InputError
 from medsam2.model.config import PRESETS
+from medsam2.reports.page import write_text
 from medsam2.training.clip_workers import ClipSource, Drawn, Request
 from medsam2.training.config import PhaseConfig, TrainConfig
 from medsam2.training.devices import (
@@ -31,7 +32,7 @@ from medsam2.training.optimisation import (
     set_learning_rate,
     term_weights,
 )
-from medsam2.training.runs import Best, Meter, Progress, RunFolder, RunState
+from medsam2.training.runs import Best, Meter, Progress, RunFolder, RunState, card_of_run
 from medsam2.training.validation import Validation
 
 
@@ -96,6 +97,7 @@ class Trainer:
     def export(self) -> Path:
         """Write the averaged weights as other commands take them."""
         save_weights(self.average.state, PRESETS[self.config.preset], self.folder.weights_path)
+        write_text(self.folder.card_path, card_of_run(self.config, self.step, self.best))
         return self.folder.weights_path
 
     def _initial_state(self) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from medsam2.reports.page import write_text
 from medsam2.training.config import TrainConfig, as_table
 from medsam2.training.optimisation import TERMS
 from medsam2.training.validation import Validation
+from medsam2.weights import ADDRESS, SPECS
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -105,6 +106,32 @@ class RunState:
     best: Best = Best()
 
 
+def card_of_run(config: TrainConfig, step: int, best: Best) -> str:
+    """Write the model card of a run's weights, as Markdown: what they were made of, and whose licence holds.
+
+    Args:
+        config: The recipe.
+        step: Steps done.
+        best: The best validation so far.
+    """
+    begun = config.initial_weights
+    lines = [
+        f"# Weights trained with medsam2 for {step} of {config.num_steps} steps",
+        f"Network: {config.preset}. Seed: {config.seed}.",
+    ]
+    if begun is None:
+        lines.append("Begun from weights drawn by chance.")
+    else:
+        spec = SPECS.get(begun)
+        name = begun if spec is not None or begun.startswith(ADDRESS) else Path(begun).name
+        licence = "see their card" if spec is None else spec.licence
+        lines.append(f"Fine-tuned from {name}, whose licence holds for these weights too: {licence}.")
+    if best.dice >= 0:
+        lines.append(f"Best Dice in validation: {best.dice:.3f}, after {best.step} steps.")
+    lines.append("Say here on which scans they learnt, and under which licence these may be used.")
+    return "\n\n".join(lines) + "\n"
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Where a run keeps its files."""
@@ -120,6 +147,11 @@ class RunFolder:
     def weights_path(self) -> Path:
         """The averaged weights, as other commands take them."""
         return self.path / "weights.safetensors"
+
+    @property
+    def card_path(self) -> Path:
+        """The model card of these weights, which goes with them."""
+        return self.weights_path.with_suffix(".md")
 
     def start(self, config: TrainConfig) -> None:
         """Make the folder and keep the resolved settings in it."""
