@@ -123,7 +123,7 @@ class PatientProtocol(H11Protocol):
         """Tell a viewer by an interim response that work goes on: it gives up after 60 s of silence."""
         if self.transport.is_closing() or self.conn.our_state is not h11.SEND_RESPONSE:
             return
-        if self.conn.their_state is h11.DONE:
+        if self.conn.their_state is h11.DONE and self.conn.their_http_version == b"1.1":
             interim = h11.InformationalResponse(status_code=102, headers=[], reason=b"Processing")
             self.transport.write(self.conn.send(interim) or b"")
         self._work_timer = self.loop.call_later(self._settings.interim_s, self._still_at_work)
@@ -145,7 +145,7 @@ class PatientProtocol(H11Protocol):
 
 
 _BACKLOG = 128
-_KEEP_ALIVE_S = 5
+_KEEP_ALIVE_S = 8  # longer than httpx keeps an idle connection, so that the caller closes it and not we
 _LARGEST_HEADERS = 64 * 1024
 
 

@@ -184,3 +184,15 @@ def test_a_stroke_and_an_outline_find_the_ball(view, image) -> None:
         overlap = 2 * (viewed.mask & ball).sum() / (viewed.mask.sum() + ball.sum())
         assert overlap > 0.8
         assert viewed.num_bytes > 0
+
+
+def test_an_emptied_slice_ends_a_given_mask_along_its_own_axis(view) -> None:
+    viewed = view()
+    ground = np.zeros(viewed.shape, bool)
+    ground[3:9, 20:30, 20:50] = True
+    viewed.give(ground)
+    whole = region_between([0, 0, 40], [12, 56, 41], viewed.shape, is_positive=False)  # a sagittal slice
+    done(viewed.add(whole))
+    assert (viewed.mask == ground & (np.arange(64) < 40)).all()
+    assert viewed.undo()
+    assert (viewed.mask == ground).all()

@@ -49,7 +49,6 @@ class Lease:
     window: _WindowChoice = None
     id: str = field(default_factory=lambda: secrets.token_urlsafe(_ID_BYTES))
     has_buffer: bool = False
-    autozoom: bool = True
     is_open: bool = True
     viewed: ViewedObject | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -122,6 +121,9 @@ class Leases:
         self._idle_s = service.settings.session_idle_s
         self._open: dict[str, Lease] = {}
         self._sweep: asyncio.Task[None] | None = None
+        service.meters.watch(
+            "medsam2_viewer_images", "Images that viewers have open.", lambda: len(self._open)
+        )
 
     def __len__(self) -> int:
         return len(self._open)

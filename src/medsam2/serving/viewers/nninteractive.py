@@ -43,12 +43,6 @@ _Box = Annotated[
 ]
 
 
-class Autozoom(Words):
-    """Whether to look closer; our networks choose that themselves."""
-
-    do_autozoom: bool = True
-
-
 class ImageFacts(Words):
     """What is known of an image."""
 
@@ -176,9 +170,9 @@ def _add_images(router: APIRouter, leases: Leases) -> None:
 
     @router.post("/set_do_autozoom")
     async def set_do_autozoom(request: Request) -> Response:
-        """Take a choice that has no meaning here."""
-        lease = find(leases, request)
-        lease.autozoom = (await read_words(request, service, Autozoom)).do_autozoom
+        """Take a choice that has no meaning here: our networks look closer by themselves."""
+        find(leases, request)
+        await read_words(request, service, Nothing)
         return JSONResponse({})
 
     @router.post("/set_image")

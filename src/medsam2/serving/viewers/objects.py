@@ -171,7 +171,7 @@ class ViewedObject:
         if asked.is_empty:
             self._state = replace(state, waiting=(*state.waiting, *asked.waiting))
             return False
-        state = replace(state, axis=axis, is_begun=True, limits=self._limits(asked))
+        state = replace(state, axis=axis, is_begun=True, limits=self._limits(asked, axis))
         if asked.prompts:
             state, prompts = self._joining(state, asked.prompts)
             state, anchors = self._opened(state, prompts)
@@ -182,15 +182,14 @@ class ViewedObject:
         self._state = replace(state, is_queued=True)
         return True
 
-    def _limits(self, asked: Translation) -> tuple[int, int] | None:
+    def _limits(self, asked: Translation, axis: int) -> tuple[int, int] | None:
         """How far the object may reach after an interaction."""
         first, last = asked.limits or self._state.limits or (0, max(self.shape))
         for prompt in asked.prompts if asked.limits is None else ():
             if prompt.mask is not None or any(point.is_positive for point in prompt.points) or prompt.box:
                 first, last = min(first, prompt.slice_index), max(last, prompt.slice_index)
         if asked.emptied:
-            assert self._state.axis is not None or self._state.is_given
-            filled = self._filled(0 if self._state.axis is None else self._state.axis)
+            filled = self._filled(axis)
             middle = (filled[0] + filled[-1]) / 2
             for z in asked.emptied:  # the object ends before the slice, on the side where it lies
                 first, last = (max(first, z + 1), last) if z < middle else (first, min(last, z - 1))
