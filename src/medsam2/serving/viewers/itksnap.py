@@ -6,6 +6,7 @@ import base64
 import gzip
 import math
 from collections.abc import Generator
+from contextlib import suppress
 from typing import Annotated
 
 import numpy as np
@@ -99,7 +100,8 @@ def _add_sessions(router: APIRouter, leases: Leases) -> None:
     @router.get("/v2/end_session/{session_id}")
     async def end_session(session_id: str) -> Response:
         """Close an image."""
-        await leases.end(_find(leases, session_id))
+        with suppress(NotFound):  # one that has ended already is no reason for a message
+            await leases.end(_find(leases, session_id))
         return JSONResponse({"message": "Session ended"})
 
 

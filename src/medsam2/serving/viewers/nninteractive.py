@@ -28,6 +28,7 @@ from medsam2.serving.viewers.leases import LIVENESS_S, Lease, Leases, grid_volum
 from medsam2.serving.viewers.objects import ViewedObject
 from medsam2.serving.viewers.uploads import META, Words, read_meta, read_packed, read_words
 from medsam2.serving.viewers.wire import pack
+from medsam2.weights import SPECS
 
 DIALECT = "nninteractive"
 VERSION = "2.6.0"
@@ -147,7 +148,7 @@ def _add_leases(router: APIRouter, leases: Leases) -> None:
 
 def _capabilities(weights: str) -> dict[str, object]:
     name = Path(weights).name
-    licence = "Apache-2.0" if weights == "compact" else "see the weights' publisher"
+    licence = SPECS[weights].licence if weights in SPECS else "licence as of its publisher"
     return {
         "supported_interactions": dict.fromkeys(("points", "bbox2d", "bbox3d", "scribble", "lasso"), True),
         "channel_mapping": {"prev_seg": 0},

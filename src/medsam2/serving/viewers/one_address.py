@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.responses import JSONResponse
 
@@ -34,6 +36,8 @@ def add_viewers(app: FastAPI, service: Service) -> frozenset[str]:
     Returns:
         The paths of the routes, for logs and meters; they are no part of this server's own contract.
     """
+    # Who sends a damaged form gets the error; the warnings of the parser would only fill the log.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     leases = Leases(service)
     paths = set()
     for beginning in ("", _BELOW):
