@@ -20,6 +20,7 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from medsam2.checkpoints import describe, load_network, resolve, shipped_path
+from medsam2.cli.main import run
 from medsam2.errors import CheckpointError
 from medsam2.imaging.volume import Volume
 from medsam2.inference.predictor import Predictor, load
@@ -137,10 +138,14 @@ def in_cache(hub: Path, files: Path, revision: str = "main") -> Path:
     return snapshot
 
 
-def test_the_cache_of_the_hub(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_of_the_hub(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     snapshot = in_cache(tmp_path, saved)
     path = snapshot / "model.safetensors"
+    assert run(["weights", "fetch", "hf://clinic/livers"]) == 0
+    assert capsys.readouterr().out == f"{path}\n"
     for address in ("hf://clinic/livers", f"hf://clinic/livers@{COMMIT}", f"hf://clinic/livers/{path.name}"):
         assert resolve(address) == path
     assert describe(path).card == (saved / "README.md").read_text(encoding="utf-8")

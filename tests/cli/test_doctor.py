@@ -1,12 +1,12 @@
-"""`medsam2 doctor`: one screen of facts, the same as JSON, and a server that answers or does not."""
+"""`medsam2 doctor`: one screen of facts, the same as JSON, and a server that does not answer.
+
+One that answers is asked in `tests/client/test_client_example.py`.
+"""
 
 from __future__ import annotations
 
 import json
 import socket
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -25,29 +25,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
-
-
-class _Ready(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        is_ready = self.path == "/readyz"
-        self.send_response(200 if is_ready else 404)
-        self.send_header("Content-Length", "2")
-        self.end_headers()
-        self.wfile.write(b"{}")
-
-    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
-        """Say nothing."""
-
-
-@pytest.fixture
-def url() -> Iterator[str]:
-    server = HTTPServer(("127.0.0.1", 0), _Ready)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 def test_one_screen(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,12 +59,6 @@ def test_json_says_what_load_does(capsys: pytest.CaptureFixture[str], home: Path
     assert all(gib >= 0 for gib in facts["free_gib"].values())
     assert facts["proxies"] == []
     assert facts["server"] is None
-
-
-def test_a_server_that_answers(url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("httpx", reason="needs the extra client")
-    assert run(["doctor", "--server", url]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == f"server     {url} answers: ready"
 
 
 def test_a_server_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import medsam2
+from medsam2.cli.main import run
 from medsam2.errors import InputError, ServerError
 
 
@@ -53,3 +54,8 @@ def test_a_key_is_not_shown_and_silence_is_an_error() -> None:
         assert repr(client) == f"Client({address!r})"
         with pytest.raises(ServerError, match=address):
             client.check()
+
+
+def test_doctor_asks_a_server(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["doctor", "--server", url]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"server     {url} answers: ready"
