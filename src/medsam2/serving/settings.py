@@ -45,6 +45,10 @@ class ServerSettings(BaseSettings):
     """Folder of images, or URL of a DICOMweb archive, that viewers with MONAI Label's plug-in work on. A URL
     with `USER:PASSWORD@` belongs in the environment."""
 
+    viewer_window: str = ""
+    """Window of scans that nnInteractive's viewers and ITK-SNAP send without one: a preset's name, or
+    `LOWER,UPPER`. Set it in the environment; in nnInteractive's viewers an address can name another one."""
+
     api_key: SecretStr | None = None
     """Callers send it as `Authorization: Bearer KEY`. Set it in the environment; others can see options."""
     insecure: bool = False

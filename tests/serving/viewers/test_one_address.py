@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from medsam2.serving.viewers.answers import reason
+from medsam2.errors import InputError
+from medsam2.serving.viewers.answers import check_window, named_window, reason
 from medsam2.serving.viewers.paths import basic_pair, is_viewer_path
 
 
@@ -75,3 +76,12 @@ def test_ids_are_not_logged(server, caplog) -> None:
     figures = server.client.get("/metrics").text
     assert one not in figures
     assert "/end_session/{session_id}" in figures
+
+
+def test_windows_by_name_and_numbers(run_tiny) -> None:
+    assert named_window("Lung") == "lung"
+    assert named_window("-1000,400.5") == (-1000.0, 400.5)
+    assert named_window("anna") is None
+    check_window("")
+    with pytest.raises(InputError, match="MEDSAM2_VIEWER_WINDOW is 'lungs'"), run_tiny(viewer_window="lungs"):
+        pass

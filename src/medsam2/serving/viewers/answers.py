@@ -15,8 +15,10 @@ from starlette.responses import Response
 from medsam2.errors import InputError, MedSAM2Error
 from medsam2.imaging.intensity import WINDOW_PRESETS
 from medsam2.serving.http_errors import error_headers, no_room, status_of
+from medsam2.serving.settings import ServerSettings
 from medsam2.serving.viewers.paths import NAME, REASON
 
+WindowChoice = str | tuple[float, float] | None
 _MAX_REASON = 200
 _NUMBERS = re.compile(r"(-?\d+(?:\.\d+)?),(-?\d+(?:\.\d+)?)")
 
@@ -71,21 +73,40 @@ def reason(text: str) -> str:
     return " ".join(text.encode("ascii", "replace").decode().split())[:_MAX_REASON]
 
 
-def read_window(request: Request) -> str | tuple[float, float] | None:
-    """The window that an address names, as `/viewers/lung` or `/viewers/-1000,400` do.
+def read_window(request: Request, settings: ServerSettings) -> WindowChoice:
+    """The window that an address names, as `/viewers/lung` or `/viewers/-1000,400`; else the server's.
 
     Raises:
         InputError: Its numbers are no window.
     """
-    name = str(request.path_params.get(NAME, "")).lower()
-    if name in WINDOW_PRESETS:
-        return name
+    name = str(request.path_params.get(NAME, ""))
+    return named_window(name) or named_window(settings.viewer_window)
+
+
+def named_window(name: str) -> WindowChoice:
+    """A window by the name of a preset, or by two numbers; None for all other names.
+
+    Raises:
+        InputError: The smaller number does not come first.
+    """
+    if name.lower() in WINDOW_PRESETS:
+        return name.lower()
     numbers = _NUMBERS.fullmatch(name)
     if numbers is None:
         return None
     lower, upper = map(float, numbers.groups())
     if lower >= upper:
-        raise InputError(
-            f"the address names the window {lower:g} to {upper:g}; the smaller number comes first"
-        )
+        raise InputError(f"the window {name} begins above its end; the smaller number comes first")
     return lower, upper
+
+
+def check_window(name: str) -> None:
+    """Refuse a setting that names no window.
+
+    Raises:
+        InputError: It does not.
+    """
+    if name and named_window(name) is None:
+        raise InputError(
+            f"MEDSAM2_VIEWER_WINDOW is {name!r}; LOWER,UPPER or one of {', '.join(WINDOW_PRESETS)} is expected"
+        )

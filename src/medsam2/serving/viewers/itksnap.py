@@ -93,7 +93,7 @@ def _add_sessions(router: APIRouter, leases: Leases) -> None:
         """Give a viewer a place."""
         if model != MODEL:
             raise NotFound(f"there is no model {shown(model)}; the model is {MODEL}")
-        lease = await leases.claim(DIALECT, window=read_window(request))
+        lease = await leases.claim(DIALECT, window=read_window(request, leases.service.settings))
         return JSONResponse({"session_id": lease.id})
 
     @router.get("/end_session/{session_id}")

@@ -19,6 +19,7 @@ from medsam2.imaging.volume import Volume
 from medsam2.serving.http_errors import Busy, NotFound
 from medsam2.serving.limits import Reservation
 from medsam2.serving.service import Service
+from medsam2.serving.viewers.answers import WindowChoice
 from medsam2.serving.viewers.objects import ViewedObject
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ _LEAVES_ROOM_S = 60.0
 """An image left alone for this long gives its place to another, where clients do not say goodbye."""
 _LABEL_COPIES = 2  # bytes per voxel while masks are made
 
-_WindowChoice = str | tuple[float, float] | None
-
 
 @dataclass(kw_only=True, eq=False)
 class Lease:
@@ -46,7 +45,7 @@ class Lease:
     """Who it belongs to, where a protocol has no ids."""
     beats: bool = False
     """Whether the client says regularly that it is there."""
-    window: _WindowChoice = None
+    window: WindowChoice = None
     id: str = field(default_factory=lambda: secrets.token_urlsafe(_ID_BYTES))
     has_buffer: bool = False
     is_open: bool = True
@@ -132,7 +131,7 @@ class Leases:
         return iter(list(self._open.values()))
 
     async def claim(
-        self, dialect: str, *, owner: str = "", beats: bool = False, window: _WindowChoice = None
+        self, dialect: str, *, owner: str = "", beats: bool = False, window: WindowChoice = None
     ) -> Lease:
         """Give a viewer a place.
 

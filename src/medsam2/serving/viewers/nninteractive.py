@@ -109,7 +109,7 @@ def _add_leases(router: APIRouter, leases: Leases) -> None:
         """Give a viewer a place."""
         if find_spec("blosc2") is None:
             raise NotOffered("this server cannot unpack the images: pip install 'medsam2[viewers]' there")
-        lease = await leases.claim(DIALECT, beats=True, window=read_window(request))
+        lease = await leases.claim(DIALECT, beats=True, window=read_window(request, leases.service.settings))
         return JSONResponse(
             {
                 "lease_token": lease.id,

@@ -12,7 +12,7 @@ from medsam2.serving.limits import header, read_body
 from medsam2.serving.schemas import read_json, validated
 from medsam2.serving.service import Service
 from medsam2.serving.viewers import itksnap, nninteractive, slicer
-from medsam2.serving.viewers.answers import answer_route
+from medsam2.serving.viewers.answers import answer_route, check_window
 from medsam2.serving.viewers.leases import Leases
 from medsam2.serving.viewers.paths import NAME, PREFIX
 
@@ -35,9 +35,13 @@ def add_viewers(app: FastAPI, service: Service) -> frozenset[str]:
 
     Returns:
         The paths of the routes, for logs and meters; they are no part of this server's own contract.
+
+    Raises:
+        InputError: The server's choice of a window names none.
     """
     # Who sends a damaged form gets the error; the warnings of the parser would only fill the log.
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
+    check_window(service.settings.viewer_window)
     leases = Leases(service)
     paths = set()
     for beginning in ("", _BELOW):

@@ -134,7 +134,7 @@ async def _open_image(leases: Leases, request: Request) -> Response:
     array = await read_npy(leases.service, request, file_of(form))
     lease = leases.owned_by(DIALECT, owner)
     if lease is None:
-        lease = await leases.claim(DIALECT, owner=owner, window=read_window(request))
+        lease = await leases.claim(DIALECT, owner=owner, window=read_window(request, leases.service.settings))
     async with lease.used():
         await leases.open_image(lease, grid_volume(array, _EVEN), _EVEN)
     return JSONResponse({"status": "ok"})
