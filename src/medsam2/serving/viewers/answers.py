@@ -107,6 +107,5 @@ def check_window(name: str) -> None:
         InputError: It does not.
     """
     if name and named_window(name) is None:
-        raise InputError(
-            f"MEDSAM2_VIEWER_WINDOW is {name!r}; LOWER,UPPER or one of {', '.join(WINDOW_PRESETS)} is expected"
-        )
+        names = ", ".join(WINDOW_PRESETS)
+        raise InputError(f"MEDSAM2_VIEWER_WINDOW is {name!r}; LOWER,UPPER or one of {names} is expected")
