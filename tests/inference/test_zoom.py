@@ -16,6 +16,7 @@ from medsam2.inference.zoom import (
     touches_border,
     view_of_mask,
     view_of_prompt,
+    views_of_clicks,
     whole_slice,
     zoom_on,
 )
@@ -121,7 +122,7 @@ def _mask(x: int, y: int, width: int, height: int, shape: tuple[int, int] = (400
     return mask
 
 
-def test_the_compact_network_looks_closer_at_boxes_and_masks_and_as_far_at_clicks() -> None:
+def test_the_compact_network_looks_closer_at_boxes_and_masks() -> None:
     shape = (512, 512)
     box = Prompt(slice_index=0, box=Box(x_min=200, y_min=100, x_max=259, y_max=119))
     close = view_of_prompt(box, shape, zooms=True)
@@ -131,11 +132,20 @@ def test_the_compact_network_looks_closer_at_boxes_and_masks_and_as_far_at_click
     assert by_mask == view_of_mask(drawn, whole_slice(shape), shape) == close
     small = Prompt(slice_index=0, box=Box(x_min=300, y_min=300, x_max=303, y_max=303))
     assert view_of_prompt(small, shape, zooms=True).width == 48
-    click = Prompt(slice_index=0, points=(Point(x=5, y=400),))
-    assert view_of_prompt(click, shape, zooms=True) == zoom_on(click, shape)
-    for prompt in (box, small, click):
+    for prompt in (box, small):
         assert view_of_prompt(prompt, shape, zooms=False) == whole_slice(shape)
     assert view_of_mask(np.zeros(shape, bool), close, shape) == close
+
+
+def test_the_compact_network_looks_at_clicks_from_near_to_far() -> None:
+    click = Prompt(slice_index=0, points=(Point(x=5, y=150),))
+    views = views_of_clicks(click, (300, 200))
+    assert [view.width for view in views] == [48, 67, 94, 132, 184, 258, 300]
+    assert views[0] == View(x=0, y=126, width=48, height=48, is_zoomed=True)
+    assert (views[-1].y, views[-1].height) == (0, 300)
+    apart = Prompt(slice_index=0, points=(Point(x=20, y=20), Point(x=119, y=20)))
+    assert views_of_clicks(apart, (300, 200))[0].width == 125  # all clicks lie in the nearest look
+    assert [view.width for view in views_of_clicks(click, (30, 40))] == [40]
 
 
 CLOSE = View(x=100, y=120, width=100, height=100, is_zoomed=True)  # of a mask 40 pixels wide in its middle

@@ -19,7 +19,16 @@ from medsam2.inference.masks import to_slice, to_view
 from medsam2.inference.options import InferenceOptions
 from medsam2.inference.state import SliceResult
 from medsam2.inference.track import ARCHIVE_DISTANCE, ObjectTrack
-from medsam2.inference.zoom import View, follow, grow, grow_to, touches_border, view_of_mask, view_of_prompt
+from medsam2.inference.zoom import (
+    View,
+    follow,
+    grow,
+    grow_to,
+    touches_border,
+    view_of_mask,
+    view_of_prompt,
+    views_of_clicks,
+)
 from medsam2.model.compact.memory import CompactMemories
 from medsam2.model.compact.network import CompactNetwork
 from medsam2.prompts.types import Point, Prompt
@@ -95,20 +104,32 @@ class CarriedTrack(ObjectTrack):
             yield from self._guess(z)
         if clicks and z in self.results:
             return (yield from self._correct(prompt, clicks))
+        if prompt.box is None and prompt.mask is None and self.zooms:
+            return (yield from self._answer_clicks(prompt))
         view = view_of_prompt(prompt, self.features.shape_yx, zooms=self.zooms)
         if prompt.mask is not None:
             return (yield from self._take_drawn(prompt, view))
-        answer = yield self._request(self._sight(prompt, view))
-        if prompt.box is None and self.zooms:
-            # A click does not tell how large the object is: the first answer does, the second looks closer.
-            found = to_slice(answer.frame.low_res_logits, view, self.features.shape_yx)
-            closer = view_of_mask(found > 0, view, self.features.shape_yx)
-            if closer != view:
-                closely = to_view(found, closer, self.network.config.image_size)
-                prior = closely.to(self.features.runtime.device).sigmoid()[0]
-                answer = yield self._request(self._sight(prompt, closer, prior=prior))
-                view = closer
-        return answer, view
+        return (yield self._request(self._sight(prompt, view))), view
+
+    def _answer_clicks(self, prompt: Prompt) -> SightWork[tuple[Answer, View]]:
+        """Find an object at clicks, which do not tell how large it is: look from near to far, then closer."""
+        surest, best, view = -1.0, None, None
+        for look in views_of_clicks(prompt, self.features.shape_yx):
+            answer = yield self._request(self._sight(prompt, look))
+            is_found = bool((answer.frame.low_res_logits > 0).any())
+            sureness = float(answer.frame.iou) if is_found else 0.0
+            if sureness > surest:
+                surest, best, view = sureness, answer, look
+        assert best is not None
+        assert view is not None
+        found = to_slice(best.frame.low_res_logits, view, self.features.shape_yx)
+        closer = view_of_mask(found > 0, view, self.features.shape_yx)
+        if closer == view:
+            return best, view
+        closely = to_view(found, closer, self.network.config.image_size)
+        prior = closely.to(self.features.runtime.device).sigmoid()[0]
+        answer = yield self._request(self._sight(prompt, closer, prior=prior))
+        return answer, closer
 
     def _request(self, sight: Sight, recall: Recall | CompactMemories | None = None) -> SightRequest:
         return SightRequest(network=self.network, sight=sight, recall=recall)
