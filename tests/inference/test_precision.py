@@ -121,19 +121,20 @@ def _walk(runtime: Runtime) -> np.ndarray:
     return np.asarray(session.result().array)
 
 
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("kind", ["official", "compact"])
 def test_the_path_of_a_gpu_may_use_its_flash_kernels(
-    kind: str, network: Network, compact_network: CompactNetwork
+    kind: str, half: torch.dtype, network: Network, compact_network: CompactNetwork
 ) -> None:
     plain = (network if kind == "official" else compact_network).eval()
     # What `start_runtime` gives on CUDA: the network in its published order, under autocast.
-    runtime = Runtime(network=plain, device=torch.device("cpu"), precision=torch.bfloat16)
+    runtime = Runtime(network=plain, device=torch.device("cpu"), precision=half)
     with Attentions() as seen:
         mask = _walk(runtime)
     assert mask.shape == (7, 64, 64)
     assert seen.calls
     for dtype, channels, has_no_mask, is_dense in seen.calls:
-        assert dtype == torch.bfloat16, "flash kernels take half precision alone"
+        assert dtype == half, "flash kernels take half precision alone"
         assert channels <= 256, "flash kernels take heads of up to 256 channels"
         assert has_no_mask
         assert is_dense

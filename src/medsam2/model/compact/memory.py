@@ -80,12 +80,15 @@ class MemoryReader(nn.Module):
             return level2 + self.absent[:, None, None].to(level2.dtype)
         device = level2.device
         marks = self.place_marks(memories.squares, list(memories.codes), level2.shape[-1], device)
-        tokens = torch.cat([memory.flatten(2) for memory in memories.spatial], dim=2).transpose(1, 2)
+        # Converted before they are joined: autocast to float16 refuses to join bfloat16.
+        parts = [memory.flatten(2).to(level2.dtype) for memory in memories.spatial]
+        tokens = torch.cat(parts, dim=2).transpose(1, 2)
         if memories.pointers:
             distances = torch.tensor(memories.distances, device=device)
             marks = torch.cat((marks, self.distance_marks(distances)))
-            tokens = torch.cat((tokens, torch.stack(tuple(memories.pointers), dim=1).to(tokens.dtype)), dim=1)
-        return self.read(level2, tokens.to(level2.dtype), marks)
+            pointers = torch.stack(tuple(memories.pointers), dim=1).to(memories.spatial[0].dtype)
+            tokens = torch.cat((tokens, pointers.to(level2.dtype)), dim=1)
+        return self.read(level2, tokens, marks)
 
     def read(self, level2: Tensor, tokens: Tensor, marks: Tensor) -> Tensor:
         """Condition `(B, C, h, w)` on memory tokens `(B, T, 64)` with their marks `(T, 64)`."""
