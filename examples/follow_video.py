@@ -27,7 +27,8 @@ def pulsing_disc(num_frames: int = 12) -> np.ndarray:
 
 def main(path: str | None = None) -> None:
     """Prompt one frame and print each frame, in order of time."""
-    frames = pulsing_disc() if path is None else medsam2.open_video(path)  # a frame is decoded when it is needed
+    # A video is not loaded: each frame is decoded when it is needed.
+    frames = pulsing_disc() if path is None else medsam2.open_video(path)
     session = medsam2.load("compact").video(frames)
     session.add(1, frame=FRAME, box=BOX)
     for found in session.propagate():
