@@ -36,7 +36,7 @@ def test_every_name_is_there_and_the_same_each_time(name: str) -> None:
 
 def test_editors_see_the_same_names_as_python() -> None:
     tree = ast.parse(Path(medsam2.__file__).read_text(encoding="utf-8"))
-    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
     declared = {
         alias.name: node.module
         for node in block.body
@@ -58,15 +58,19 @@ def test_other_names_are_refused_as_of_any_module() -> None:
         _ = medsam2.Volumes
 
 
-@pytest.mark.parametrize(("given", "expected"), [(None, "passive"), ("active", "active"), ("", "")])
-def test_waiting_threads_sleep_unless_the_user_says_otherwise(given: str | None, expected: str) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    if given is not None:
-        environment["OMP_WAIT_POLICY"] = given
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "2000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_waiting_threads_soon_sleep_unless_the_user_says_otherwise(
+    given: dict[str, str], expected: str | None
+) -> None:
+    ours = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}
+    environment = {name: value for name, value in os.environ.items() if name not in ours} | given
     script = (
         "import sys, medsam2\n"
         "assert 'torch' not in sys.modules\n"  # or it would be too late
-        "import os; print(repr(os.environ['OMP_WAIT_POLICY']))"
+        "import os; print(repr(os.environ.get('GOMP_SPINCOUNT')))"
     )
     result = subprocess.run(
         [sys.executable, "-W", "error", "-c", script],

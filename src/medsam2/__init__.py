@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 
     __version__: str
 
-# Before torch is imported, since its threads read this once. Threads that have nothing to do wait in a busy
-# loop by default. Beside another busy process, the compact network with two threads then took 200 to 490 ms a
-# slice on two cores, and 40 to 60 ms with this. A value of the user stays.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Before torch is imported, since its threads read this once. Threads that wait for each other try very many
+# times by default before they sleep. Three processes of two threads each on two cores then took 180 to 1200 ms
+# a slice of the compact network, with this 61 to 78 ms, with OMP_WAIT_POLICY=passive 36 to 76 ms. One process
+# alone took 15.6, 17.0 and 24 to 30 ms. What the user has set stays.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 __all__ = [
     "Box",
