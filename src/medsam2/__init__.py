@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     __version__: str
 
 # Before torch is imported, since its threads read this once. Threads that wait for each other try very many
-# times by default before they sleep. Three processes of two threads each on two cores then took 180 to 1200 ms
-# a slice of the compact network, with this 61 to 78 ms, with OMP_WAIT_POLICY=passive 36 to 76 ms. One process
-# alone took 15.6, 17.0 and 24 to 30 ms. What the user has set stays.
+# times by default before they sleep. Three processes of two threads on two cores then took 180 to 1200 ms
+# for a slice of the compact network, with this 61 to 78 ms, with OMP_WAIT_POLICY=passive 36 to 76 ms. One
+# process alone took 15.6, 17.0 and 24 to 30 ms. What the user has set stays.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
