@@ -115,19 +115,18 @@ def test_run_lengths_are_the_same_as_in_python(screen) -> None:
 
 def test_three_hundred_slices(screen, tmp_path: Path, save_scan) -> None:
     screen.open()
-    screen.drop(save_scan(tmp_path / "long.nii.gz", (300, 64, 64), half=60))
+    screen.drop(save_scan(tmp_path / "long.nii.gz", (300, 64, 64), half=148))
     screen.go_to(150)
     screen.draw_box((22, 22, 41, 41))
     screen.page.keyboard.press("Enter")
     screen.page.wait_for_function(
         "() => /slice ([5-9]|[0-9]{2,})/.test(document.querySelector('#progress-text').textContent)"
     )
-    screen.shoot("long-propagating")
     screen.page.keyboard.press("Escape")
     screen.page.wait_for_timeout(50)
     screen.rests()
     found = screen.slices()
-    assert 3 < len(found) < 110
+    assert 3 < len(found) < 290  # the object has 296
     assert "Propagation stopped" in screen.notices()
     screen.page.keyboard.press("End")
     assert screen.state("crosshair.2") == 299
