@@ -127,7 +127,7 @@ class SamTrack(ObjectTrack):
         return SliceResult(frame=frame, view=view)
 
     def _memory(self, z: int, step: int, features: ImageFeatures) -> MemoryTokens:
-        """What a slice looks back at, made anew where it was let go or its view is not today's."""
+        """What a slice looks back at, made anew where it was released or its view is not today's."""
         bank = self.banks.of(z, step)
         for index in list(bank.conditioning):
             self._refresh(bank.conditioning, index)
@@ -141,7 +141,7 @@ class SamTrack(ObjectTrack):
         return gather(bank, selection)
 
     def _refresh(self, slots: dict[int, FrameMemory], z: int) -> None:
-        """Make a memory anew if it was let go or its view has grown since; its pointer holds in any view."""
+        """Make a memory anew if it was released or its view has grown; its pointer holds in any view."""
         if slots[z].spatial is not None and self.memory_views[z] == self.view:
             return
         frame = dataclasses.replace(self.results[z].frame, low_res_logits=self._logits_in_view(z))

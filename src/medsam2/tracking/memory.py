@@ -30,7 +30,7 @@ class FrameMemory:
     slice_index: int
     spatial: Tensor | None
     """`(B, 64, S/16, S/16)`, bfloat16: the reference stores it so, and parity needs the rounding. None
-    where it was let go because no slice is expected to look back so far."""
+    where it was released because no slice is expected to look back so far."""
     pointer: Tensor
     """`(B, C)` object pointer."""
     traits: Traits | None = None

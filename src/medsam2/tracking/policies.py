@@ -109,7 +109,7 @@ def gather(bank: MemoryBank, selection: Selection) -> MemoryTokens:
     for z, _ in selection.spatial:
         memory = bank.find(z)
         assert memory is not None
-        assert memory.spatial is not None, f"the memory of slice {z} was let go and not made again"
+        assert memory.spatial is not None, f"the memory of slice {z} was released and not made again"
         spatial.append(memory.spatial)
     pointers = [memory.pointer for z, _ in selection.pointers if (memory := bank.find(z)) is not None]
     return MemoryTokens(

@@ -77,7 +77,7 @@ def routes(leases: Leases) -> APIRouter:
 def _add_sessions(router: APIRouter, leases: Leases) -> None:
     @router.get("/status")
     async def status() -> Response:
-        """Say that the server is there; asked every ten seconds."""
+        """Say that the server is there; the program checks every ten seconds."""
         return JSONResponse({"status": "ok", "version": VERSION})
 
     @router.get("/v2/models")

@@ -164,16 +164,16 @@ class ViewedObject:
         return True
 
     def _add(self, interaction: Interaction) -> bool:
-        """Prompt the object; False if the interaction asks for nothing now."""
+        """Prompt the object; False if the interaction changes nothing yet."""
         state = self._state
         axis = axis_of(interaction, self.shape, self._spacing) if state.axis is None else state.axis
-        asked = translate(interaction, axis=axis, mask=self.mask, is_begun=state.is_begun)
-        if asked.is_empty:
-            self._state = replace(state, waiting=(*state.waiting, *asked.waiting))
+        translation = translate(interaction, axis=axis, mask=self.mask, is_begun=state.is_begun)
+        if translation.is_empty:
+            self._state = replace(state, waiting=(*state.waiting, *translation.waiting))
             return False
-        state = replace(state, axis=axis, is_begun=True, limits=self._limits(asked, axis))
-        if asked.prompts:
-            state, prompts = self._joining(state, asked.prompts)
+        state = replace(state, axis=axis, is_begun=True, limits=self._limits(translation, axis))
+        if translation.prompts:
+            state, prompts = self._joining(state, translation.prompts)
             state, anchors = self._opened(state, prompts)
             session = state.session
             assert session is not None
@@ -182,16 +182,16 @@ class ViewedObject:
         self._state = replace(state, is_queued=True)
         return True
 
-    def _limits(self, asked: Translation, axis: int) -> tuple[int, int] | None:
+    def _limits(self, translation: Translation, axis: int) -> tuple[int, int] | None:
         """How far the object may reach after an interaction."""
-        first, last = asked.limits or self._state.limits or (0, max(self.shape))
-        for prompt in asked.prompts if asked.limits is None else ():
+        first, last = translation.limits or self._state.limits or (0, max(self.shape))
+        for prompt in translation.prompts if translation.limits is None else ():
             if prompt.mask is not None or any(point.is_positive for point in prompt.points) or prompt.box:
                 first, last = min(first, prompt.slice_index), max(last, prompt.slice_index)
-        if asked.emptied:
+        if translation.emptied:
             filled = self._filled(axis)
             middle = (filled[0] + filled[-1]) / 2
-            for z in asked.emptied:  # the object ends before the slice, on the side where it lies
+            for z in translation.emptied:  # the object ends before the slice, on the side where it lies
                 first, last = (max(first, z + 1), last) if z < middle else (first, min(last, z - 1))
         return None if (first, last) == (0, max(self.shape)) else (first, last)
 

@@ -37,11 +37,11 @@ class Translation:
     emptied: tuple[int, ...] = ()
     """Slices in which nothing of the object is left."""
     waiting: tuple[Voxel, ...] = ()
-    """Places outside the object, said before it is known where it is."""
+    """Places outside the object, given before it is known where it is."""
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is asked for now."""
+        """Whether the mask stays as it is for now."""
         return not (self.prompts or self.limits or self.emptied)
 
 
