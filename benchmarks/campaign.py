@@ -27,8 +27,9 @@ from medsam2.annotation.project import Project, add_scans, create_project
 from medsam2.annotation.report import write_report
 from medsam2.annotation.rounds import LabelledScan, Outcome, Plan
 from medsam2.annotation.versions import Weights, add_proposal, save_version
-from medsam2.checkpoints import file_digest, load_network, resolve, save_weights
+from medsam2.checkpoints import load_network, resolve, save_weights
 from medsam2.evaluation.cost import TimeModel
+from medsam2.hub import file_digest
 from medsam2.imaging.io import read, write
 from medsam2.imaging.volume import Volume
 from medsam2.inference.predictor import Predictor, load

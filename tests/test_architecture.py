@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "annotation": {*LEAVES, "checkpoints", "inference", "reports"},
     "evaluation": EVALUATION,
     "training": TRAINING,
-    "serving": {*LEAVES, "annotation", "checkpoints", "inference", "proxies", "weights"},
+    "serving": {*LEAVES, "annotation", "checkpoints", "hub", "inference", "proxies", "weights"},
     "batch": {*LEAVES, "inference", "evaluation", "reports"},
     "cli": {*TRAINING, "annotation", "training", "serving", "batch", "proxies", ROOT},
     ROOT: {"client", "errors", "imaging", "inference", "prompts"},

@@ -19,9 +19,10 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
-from medsam2.checkpoints import describe, load_network, resolve, shipped_path
+from medsam2.checkpoints import describe, load_network, resolve
 from medsam2.cli.main import run
 from medsam2.errors import CheckpointError
+from medsam2.hub import shipped_path
 from medsam2.imaging.volume import Volume
 from medsam2.inference.predictor import Predictor, load
 from medsam2.inference.runtime import Runtime, start_runtime

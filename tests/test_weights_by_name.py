@@ -13,9 +13,9 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
-from medsam2 import checkpoints
-from medsam2.checkpoints import fetch, locate, resolve
+from medsam2.checkpoints import resolve
 from medsam2.errors import CheckpointError
+from medsam2.hub import fetch, locate, weights_folder
 from medsam2.model.config import PRESETS
 from medsam2.weights import SPECS, WeightsSpec
 
@@ -164,7 +164,7 @@ def test_a_home_that_cannot_be_written(home: Path, hub: Hub) -> None:
 
 def test_the_default_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEDSAM2_HOME", "")
-    assert checkpoints.weights_folder() == Path.home() / ".medsam2" / "weights"
+    assert weights_folder() == Path.home() / ".medsam2" / "weights"
 
 
 def test_without_a_home_a_sentence_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,9 +181,9 @@ def test_without_a_home_a_sentence_names_the_variable(monkeypatch: pytest.Monkey
         else:
             monkeypatch.setenv("MEDSAM2_HOME", value)
         with pytest.raises(CheckpointError, match=f"{words}.*; set MEDSAM2_HOME to a folder"):
-            checkpoints.locate(OFFICIAL)
+            locate(OFFICIAL)
     with pytest.raises(CheckpointError, match=r"no such weights file: ~/x\.pt; there is no home folder"):
-        checkpoints.resolve("~/x.pt")
+        resolve("~/x.pt")
 
 
 def test_a_home_that_may_not_be_looked_into(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +192,7 @@ def test_a_home_that_may_not_be_looked_into(home: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(Path, "is_file", refused)
     with pytest.raises(CheckpointError, match=r"may not be looked into; set MEDSAM2_HOME"):
-        checkpoints.locate(OFFICIAL)
+        locate(OFFICIAL)
 
 
 def test_without_a_network_one_sentence_says_what_to_copy_where(home: Path) -> None:

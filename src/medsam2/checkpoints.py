@@ -19,13 +19,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from medsam2.errors import CheckpointError
-from medsam2.hub import CARD_FILE, CONFIG_FILE, MODEL_FILE, SUFFIXES, check_size, fetch_address
-from medsam2.hub import HOME_VARIABLE as HOME_VARIABLE
-from medsam2.hub import fetch as fetch
-from medsam2.hub import file_digest as file_digest
-from medsam2.hub import locate as locate
-from medsam2.hub import shipped_path as shipped_path
-from medsam2.hub import weights_folder as weights_folder
+from medsam2.hub import (
+    CARD_FILE,
+    CONFIG_FILE,
+    MODEL_FILE,
+    SUFFIXES,
+    check_size,
+    fetch,
+    fetch_address,
+    file_digest,
+)
 from medsam2.model.compact.config import CompactConfig
 from medsam2.model.compact.network import CompactNetwork
 from medsam2.model.config import PRESETS, TINY_512, ModelConfig

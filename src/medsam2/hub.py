@@ -13,7 +13,7 @@ import huggingface_hub
 from huggingface_hub.errors import EntryNotFoundError, OfflineModeIsEnabled
 
 from medsam2.errors import CheckpointError
-from medsam2.weights import SHIPPED_NAME, WeightsSpec
+from medsam2.weights import SHIPPED_NAME, SPECS, WeightsSpec
 
 HOME_VARIABLE = "MEDSAM2_HOME"
 DEFAULT_HOME = "~/.medsam2"
@@ -80,18 +80,22 @@ def fetch(spec: WeightsSpec) -> Path:
     path = locate(spec)
     if path is None:
         return _download(spec)
-    expected = spec.sha256 or _recorded_digest(path)
-    if expected is not None and (digest := file_digest(path)) != expected:
-        raise CheckpointError(
-            f"{path} is damaged: its SHA-256 is {digest}, not {expected}; delete it and fetch it again"
-        )
-    return path
+    return _verified(path, spec.sha256 or _recorded_digest(path))
 
 
 def file_digest(path: Path) -> str:
     """Give the SHA-256 of a file in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _verified(path: Path, expected: str | None) -> Path:
+    """Return a file whose SHA-256 is the expected one, or of which none is known."""
+    if expected is not None and (digest := file_digest(path)) != expected:
+        raise CheckpointError(
+            f"{path} is damaged: its SHA-256 is {digest}, not {expected}; delete it and fetch it again"
+        )
+    return path
 
 
 def fetch_address(address: str) -> Path:
@@ -116,13 +120,7 @@ def fetch_address(address: str) -> Path:
     cached = huggingface_hub.try_to_load_from_cache(repository, filename, revision=revision)
     if not isinstance(cached, str):
         cached = _download_address(address, repository, filename, revision)
-    path = Path(cached)
-    expected = _as_digest(path.resolve().name)
-    if expected is not None and (digest := file_digest(path)) != expected:
-        raise CheckpointError(
-            f"{path} is damaged: its SHA-256 is {digest}, not {expected}; delete it and fetch it again"
-        )
-    return path
+    return _verified(Path(cached), _as_digest(Path(cached).resolve().name))
 
 
 def _download_address(address: str, repository: str, filename: str, revision: str | None) -> str:
@@ -219,6 +217,26 @@ def _recorded_digest(path: Path) -> str | None:
 
 def _as_digest(text: str) -> str | None:
     return text if _SHA256.fullmatch(text) else None
+
+
+def card_for_hub(card: str | None, name: str | None) -> str:
+    """Give a model card the table that the hub reads at its beginning, unless it has one.
+
+    Args:
+        card: As Markdown; None for a short one.
+        name: Of the weights; the licence and the origin are written where `SPECS` knows them.
+    """
+    spec = SPECS.get(name or "")
+    if card is None:
+        known = (
+            "" if spec is None else f"\n{spec.description}. Origin: {spec.origin}. Licence: {spec.licence}.\n"
+        )
+        card = f"# {name or 'Weights'}\n{known}\nLoad them with `medsam2.load(FOLDER)`.\n"
+    if card.startswith("---\n"):
+        return card
+    licence = [] if spec is None else [f"license: {spec.licence.partition(';')[0].lower()}"]
+    table = [*licence, "library_name: medsam2", "pipeline_tag: image-segmentation", "tags: [medical]"]
+    return "\n".join(("---", *table, "---", "", card))
 
 
 def check_size(path: Path, num_bytes: int) -> None:

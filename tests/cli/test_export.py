@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 import medsam2
-from medsam2.checkpoints import file_digest, save_weights
+from medsam2.checkpoints import save_weights
 from medsam2.cli.main import run
+from medsam2.hub import file_digest
 from medsam2.imaging.volume import Volume
 from medsam2.measure.overlap import dice
 from medsam2.model.compact.network import CompactNetwork

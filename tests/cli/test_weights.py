@@ -12,8 +12,9 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from medsam2.checkpoints import file_digest, save_weights
+from medsam2.checkpoints import save_weights
 from medsam2.cli.main import run
+from medsam2.hub import file_digest
 from medsam2.model.config import ModelConfig
 from medsam2.model.network import Network
 from medsam2.weights import SPECS

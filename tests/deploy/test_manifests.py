@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from medsam2.checkpoints import HOME_VARIABLE
+from medsam2.hub import HOME_VARIABLE
 from medsam2.inference.predictor import Predictor
 from medsam2.inference.runtime import Runtime
 from medsam2.serving.app import create_app

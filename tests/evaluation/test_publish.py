@@ -167,7 +167,7 @@ def test_words_that_a_reviewer_looks_for(folder):
 def test_the_weights_are_named_by_their_digest(experiment, folder):
     from hashlib import sha256
 
-    from medsam2.checkpoints import shipped_path
+    from medsam2.hub import shipped_path
 
     digest = sha256(shipped_path().read_bytes()).hexdigest()
     assert experiment.provenance.weights == {"compact": digest}

@@ -77,7 +77,11 @@ def test_this_processor_is_seen_as_it_is() -> None:
 
 @pytest.mark.skipif("avx2" not in this_machine(torch.device("cpu")).features, reason="no x86 processor")
 def test_a_processor_that_is_told_to_be_older() -> None:
-    code = "from medsam2.inference.runtime import automatic; print(automatic()[1])"
+    code = (
+        "from medsam2.inference.precision import choose, this_machine\n"
+        "from medsam2.inference.runtime import find_device\n"
+        "print(choose(this_machine(find_device('auto'))).precision)"
+    )
     environment = {**os.environ, "ATEN_CPU_CAPABILITY": "avx2", "CUDA_VISIBLE_DEVICES": ""}
     found = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medsam2.checkpoints import load_network, save_weights, shipped_path
+from medsam2.checkpoints import load_network, save_weights
 from medsam2.evaluation.cases import OTHER, read_cases, read_task
+from medsam2.hub import shipped_path
 from medsam2.training.comparison import compare_weights, write_comparison, write_held_out
 from medsam2.training.stack_files import MANIFEST
 

@@ -13,7 +13,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from medsam2.checkpoints import load_network, shipped_path
+from medsam2.checkpoints import load_network
+from medsam2.hub import shipped_path
 from medsam2.training.config import DataConfig, PhaseConfig, TrainConfig
 from medsam2.training.devices import Devices
 from medsam2.training.loop import Trainer

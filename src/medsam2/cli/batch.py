@@ -176,7 +176,8 @@ def _read_cases(table: Path, options: BatchOptions) -> Sequence[Case]:
 
 def _weights_digest(weights: str) -> str:
     """Return the SHA-256 of the weights; they are downloaded here, once for all processes."""
-    from medsam2.checkpoints import file_digest, resolve
+    from medsam2.checkpoints import resolve
+    from medsam2.hub import file_digest
 
     return file_digest(resolve(weights))
 

@@ -20,7 +20,6 @@ from medsam2.proxies import proxies_in_use
 from medsam2.weights import SPECS
 
 PACKAGES = ("torch", "numpy", "nibabel", "SimpleITK", "pydicom", "safetensors", "huggingface-hub")
-FEATURES = ("avx2", "avx512_f", "avx512_vnni", "avx512_bf16", "amx_bf16", "neon", "sve")
 FOR_DEVELOPERS = ("dev", "docs")
 SERVER_TIMEOUT_S = 10.0
 GIB = 2**30
@@ -71,20 +70,23 @@ def machine_facts() -> dict[str, object]:
     """Describe the processor, and what `auto` stands for here."""
     import torch
 
-    from medsam2.inference.runtime import automatic
+    from medsam2.inference.precision import FEATURES, choose, this_machine
+    from medsam2.inference.runtime import find_device
 
-    device, precision = automatic()
-    found = torch.cpu.get_capabilities()
+    device = find_device("auto")
+    choice = choose(this_machine(device))
+    found = this_machine(torch.device("cpu")).features
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "processor": {
             "architecture": platform.machine(),
-            "features": [name for name in FEATURES if found.get(name)],
+            "features": [name for name in FEATURES if name in found],
             "threads": torch.get_num_threads(),
         },
         "gpus": gpus,
         "device": device.type,
-        "precision": precision,
+        "precision": choice.precision,
+        "precision_reason": choice.reason,
     }
 
 
@@ -159,7 +161,7 @@ def screen(facts: Mapping[str, object]) -> Sequence[str]:
         ("packages", ", ".join(f"{name} {version or 'MISSING'}" for name, version in packages.items())),
         ("processor", f"{processor['architecture']}, {features or 'no features that matter'}"),
         ("GPU", gpus or "none"),
-        ("chosen", f"{facts['device']}, {facts['precision']}, {processor['threads']} threads"),
+        ("chosen", f"{facts['device']}, {processor['threads']} threads, {facts['precision_reason']}"),
         ("extras", f"complete: {', '.join(complete) or 'none'}"),
         *(
             ("", f"{name}: {missing} missing (pip install 'medsam2[{name}]')")
@@ -174,9 +176,9 @@ def screen(facts: Mapping[str, object]) -> Sequence[str]:
         ("proxies", proxies or "none"),
     ]
     if facts["server"] is not None:
-        asked = _table(facts["server"])
+        server = _table(facts["server"])
         rows.append(
-            ("server", f"{asked['url']} {'answers' if asked['answers'] else 'FAILS'}: {asked['says']}")
+            ("server", f"{server['url']} {'answers' if server['answers'] else 'FAILS'}: {server['says']}")
         )
     return [f"{name:<10} {text}" for name, text in rows]
 

@@ -75,7 +75,7 @@ def onnx(folder: Path, weights: str, precision: str, as_json: bool) -> None:
 
     Example: medsam2 export onnx parts --weights compact
     """
-    from medsam2 import checkpoints
+    from medsam2 import checkpoints, hub
     from medsam2.imaging.replacing import check_new_folder
     from medsam2.inference.onnx.chain import Origin
     from medsam2.inference.onnx.export import export_network
@@ -85,7 +85,7 @@ def onnx(folder: Path, weights: str, precision: str, as_json: bool) -> None:
     spec = SPECS.get(weights)
     origin = Origin(
         name=weights if spec else path.name,
-        sha256=checkpoints.file_digest(path),
+        sha256=hub.file_digest(path),
         licence=spec.licence if spec else None,
     )
     for part in export_network(checkpoints.load_network(path), folder, origin=origin, stored_as=precision):

@@ -205,7 +205,8 @@ def _drawing(
         name = in_use.weights
         made_with = Weights(name=in_use.title, sha256=in_use.weights_sha256 or "")
     elif name is not None:
-        from medsam2.checkpoints import file_digest, resolve
+        from medsam2.checkpoints import resolve
+        from medsam2.hub import file_digest
 
         made_with = Weights(name=name, sha256=file_digest(resolve(name)))
     if masks is not None:

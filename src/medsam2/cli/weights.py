@@ -54,7 +54,7 @@ def fetch(name: str, as_json: bool) -> None:
 
     NAME is one that `medsam2 weights` lists, or hf://OWNER/NAME on the Hugging Face hub.
     """
-    from medsam2 import checkpoints
+    from medsam2 import checkpoints, hub
 
     if name.startswith(ADDRESS):
         found = str(checkpoints.resolve(name))
@@ -63,7 +63,7 @@ def fetch(name: str, as_json: bool) -> None:
     if name not in SPECS:
         raise CheckpointError(f"no weights are called {name!r}; there are {', '.join(SPECS)}")
     spec = SPECS[name]
-    path = checkpoints.fetch(spec)
+    path = hub.fetch(spec)
     say(f"{name} from {spec.origin}, licence: {spec.licence}")
     click.echo(json.dumps(_row(spec), indent=2) if as_json else str(path))
 
@@ -93,9 +93,9 @@ def describe(name_or_file: str, as_json: bool) -> None:
 
 
 def _row(spec: WeightsSpec) -> dict[str, object]:
-    from medsam2 import checkpoints
+    from medsam2 import hub
 
-    path = checkpoints.locate(spec)
+    path = hub.locate(spec)
     return {
         "name": spec.name,
         "description": spec.description,

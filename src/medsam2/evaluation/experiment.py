@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from medsam2.checkpoints import file_digest, resolve
+from medsam2.checkpoints import resolve
 from medsam2.evaluation.cases import Case, is_by_hand
 from medsam2.evaluation.comparison import MIN_CLUSTERS, Difference, cluster_of, compare_runs
 from medsam2.evaluation.cost import CostSummary, TimeModel, annotation_cost
 from medsam2.evaluation.runner import CaseResult, run_cases
 from medsam2.evaluation.simulated_user import RunOptions, Segmenter
+from medsam2.hub import file_digest
 from medsam2.imaging.labels import from_run_lengths, run_lengths
 from medsam2.measure.overlap import dice
 

@@ -113,15 +113,10 @@ class CarriedTrack(ObjectTrack):
 
     def _answer_clicks(self, prompt: Prompt) -> SightWork[tuple[Answer, View]]:
         """Find an object at clicks, which do not tell how large it is: look from near to far, then closer."""
-        surest, best, view = -1.0, None, None
-        for look in views_of_clicks(prompt, self.features.shape_yx):
-            answer = yield self._request(self._sight(prompt, look))
-            is_found = bool((answer.frame.low_res_logits > 0).any())
-            sureness = float(answer.frame.iou) if is_found else 0.0
-            if sureness > surest:
-                surest, best, view = sureness, answer, look
-        assert best is not None
-        assert view is not None
+        looks: list[tuple[Answer, View]] = []
+        for view in views_of_clicks(prompt, self.features.shape_yx):
+            looks.append(((yield self._request(self._sight(prompt, view))), view))
+        best, view = max(looks, key=lambda look: _sureness(look[0]))
         found = to_slice(best.frame.low_res_logits, view, self.features.shape_yx)
         closer = view_of_mask(found > 0, view, self.features.shape_yx)
         if closer == view:
@@ -261,6 +256,11 @@ class CarriedTrack(ObjectTrack):
         if result.view == view:
             return result.frame.low_res_logits.float()
         return to_view(self.logits(z), view, self.network.config.image_size).to(self.features.runtime.device)
+
+
+def _sureness(answer: Answer) -> float:
+    """Predicted overlap with the truth, 0 for an empty mask."""
+    return float(answer.frame.iou) if bool((answer.frame.low_res_logits > 0).any()) else 0.0
 
 
 OUT_OF_REACH_LOGIT = -10.0

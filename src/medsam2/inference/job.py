@@ -137,12 +137,11 @@ def open_job(job: Job, predictor: Predictor) -> OpenJob:
         InputError: The image cannot be read or has nothing to see, or a choice is not there; its subclass
             PromptError: the prompts cannot be read.
     """
-    is_file = isinstance(job.image, (str, os.PathLike))
-    volume = (
-        read(job.image, frame=job.frame, series=job.series)
-        if isinstance(job.image, (str, os.PathLike))
-        else as_volume(job.image, spacing=job.spacing)
-    )
+    path = job.image if isinstance(job.image, (str, os.PathLike)) else None
+    if path is None:
+        volume = as_volume(job.image, spacing=job.spacing)
+    else:
+        volume = read(path, frame=job.frame, series=job.series)
     grid = cut_volume(volume, plane=job.plane, axis=job.axis)
     objects = job.objects(grid) if callable(job.objects) else Objects(prompts=job.objects, names=job.names)
     window = objects.window() if job.window is None else job.window
@@ -151,7 +150,7 @@ def open_job(job: Job, predictor: Predictor) -> OpenJob:
             volume, window=window, plane=job.plane, axis=job.axis, options=job.options
         )
     except InputError as error:
-        raise (type(error)(f"{job.image}: {error}") if is_file else error) from error
+        raise (error if path is None else type(error)(f"{path}: {error}")) from error
     return OpenJob(job, predictor, session, objects)
 
 

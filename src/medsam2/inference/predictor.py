@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from medsam2.checkpoints import card_of, load_network, resolve, save_folder
 from medsam2.errors import CheckpointError, InputError
+from medsam2.hub import card_for_hub
 from medsam2.imaging.arrays import as_volume
 from medsam2.imaging.volume import Volume
 from medsam2.inference.features import FrameSource
@@ -25,7 +26,6 @@ from medsam2.model.compact.network import CompactNetwork
 from medsam2.model.config import ModelConfig
 from medsam2.model.network import Network
 from medsam2.prompts.types import prompt_from
-from medsam2.weights import SPECS
 
 
 class Predictor:
@@ -192,30 +192,7 @@ class Predictor:
             )
         if card is None and self._source is not None:
             card = card_of(self._source)
-        save_folder(network, Path(folder), with_front_matter(card or self._short_card(), self._name))
-
-    def _short_card(self) -> str:
-        spec = SPECS.get(self._name or "")
-        about = (
-            "" if spec is None else f"\n{spec.description}. Origin: {spec.origin}. Licence: {spec.licence}.\n"
-        )
-        name = self._name or "Weights"
-        return f"# {name}\n{about}\nLoad them with `medsam2.load(FOLDER)`.\n"
-
-
-def with_front_matter(card: str, name: str | None) -> str:
-    """Put the table before a card that the hub reads, unless the card has one.
-
-    Args:
-        card: As Markdown.
-        name: Of the weights; the licence is written where `SPECS` knows it.
-    """
-    if card.startswith("---\n"):
-        return card
-    spec = SPECS.get(name or "")
-    licence = [] if spec is None else [f"license: {spec.licence.partition(';')[0].lower()}"]
-    table = [*licence, "library_name: medsam2", "pipeline_tag: image-segmentation", "tags: [medical]"]
-    return "\n".join(("---", *table, "---", "", card))
+        save_folder(network, Path(folder), card_for_hub(card, self._name))
 
 
 def load(

@@ -57,7 +57,7 @@ def start_runtime(
     """
     if precision not in PRECISIONS:
         raise InputError(f"precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
-    chosen = _find_device(device)
+    chosen = find_device(device)
     if precision == "float16" and chosen.type == "cpu":
         raise InputError("float16 is for GPUs; on a CPU precision is float32, float32-fast or bfloat16")
     made = choose(this_machine(chosen)) if precision == "auto" else Choice(precision=precision, reason="")
@@ -72,13 +72,12 @@ def start_runtime(
     return Runtime(network=network, device=chosen, precision=dtype, reason=reason)
 
 
-def automatic() -> tuple[torch.device, str]:
-    """Give the device and the precision that `auto` stands for on this machine."""
-    device = _find_device("auto")
-    return device, choose(this_machine(device)).precision
+def find_device(name: str) -> torch.device:
+    """Find one of `DEVICES`, or a CUDA device such as `cuda:1`.
 
-
-def _find_device(name: str) -> torch.device:
+    Raises:
+        InputError: There is no such device here.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, index = name.partition(":")

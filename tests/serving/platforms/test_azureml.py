@@ -20,8 +20,8 @@ import httpx
 import numpy as np
 import pytest
 
-from medsam2.checkpoints import shipped_path
 from medsam2.errors import InputError
+from medsam2.hub import shipped_path
 
 SCRIPT = Path(__file__).resolve().parents[3] / "deploy" / "azureml" / "score.py"
 PACKAGE = "azureml_inference_server_http"

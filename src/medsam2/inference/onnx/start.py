@@ -7,16 +7,9 @@ from pathlib import Path
 
 import torch
 
-from medsam2.checkpoints import (
-    HOME_VARIABLE,
-    config_from,
-    file_digest,
-    load_network,
-    resolve,
-    weights_folder,
-)
+from medsam2.checkpoints import config_from, load_network, resolve
 from medsam2.errors import CheckpointError, InputError, require
-from medsam2.hub import MODEL_FILE
+from medsam2.hub import HOME_VARIABLE, MODEL_FILE, file_digest, weights_folder
 from medsam2.inference.onnx.chain import CHAIN_FILE, FORMAT, Origin
 from medsam2.inference.onnx.export import export_network
 from medsam2.inference.onnx.networks import OnnxCompactNetwork, OnnxNetwork

@@ -110,7 +110,8 @@ class MaskUpload:
 
     def _describe_weights(self, weights: str) -> Weights | None:
         """Name and checksum of the weights that made a mask; None if their file cannot be read."""
-        from medsam2.checkpoints import file_digest, resolve
+        from medsam2.checkpoints import resolve
+        from medsam2.hub import file_digest
 
         for one in list_rounds(self._project):
             if one.weights == weights:
