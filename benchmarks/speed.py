@@ -1,17 +1,19 @@
 """Seconds and memory of the networks against the Sam2Video model of `transformers` with the same weights.
 
-    python benchmarks/speed.py [parts] [walk] [span] [objects] [correction] [compact] [--slices 16 100 500]
+    python benchmarks/speed.py [walk] [span] [objects] [correction] [compact] [--slices 16 100 500]
 
 Weights are of chance: the work does not depend on them. Slices are 512 x 512; a box is on the middle one.
 
-parts       milliseconds of each part for one slice that looks back at seven memories
 walk        every slice visited, one object
 span        an object that spans 14 slices, ended where it is gone, against every slice visited in float32
 objects     1, 4 and 8 objects on the same 8 slices
 correction  the preview after a first box, and after a correcting click on the same slice
-compact     the shipped network: a box on 100 slices, from the array to the mask
+compact     the shipped network on 100 slices: a generated kidney, and one and eight ellipsoids in noise,
+            of 14 and of 60 slices
 
-Ratios are against the first row of a table. Each row of all but the first table is a process of its own; its
+The parts of a slice are measured by `benchmarks/parts.py`.
+
+Ratios are against the first row of a table. Each row but those of correction is a process of its own; its
 memory is the peak, the interpreter and PyTorch included.
 """
 
@@ -30,21 +32,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from medsam2.imaging.intensity import WINDOW_PRESETS
 from medsam2.imaging.volume import Volume
-from medsam2.inference.fast.network import FastNetwork
 from medsam2.inference.predictor import Predictor, load
 from medsam2.inference.runtime import InferenceOptions, start_runtime
 from medsam2.inference.session import Session
 from medsam2.model.config import PRESETS
-from medsam2.model.network import ImageFeatures, MemoryTokens, Network
+from medsam2.model.network import Network
+from medsam2.prompts.simulate import tight_box
+from medsam2.prompts.types import prompt_from
+from medsam2.synthesis.scan import STRUCTURES, generate_scan
 
 SIDE = 512
 SPAN = 14
 BOX = (200.0, 200.0, 300.0, 300.0)
 PEERS = ("transformers float32", "transformers bfloat16")
 OURS = ("float32", "float32-fast", "bfloat16")
-TABLES = ("parts", "walk", "span", "objects", "correction", "compact")
-REPEATS = 7
+TABLES = ("walk", "span", "objects", "correction", "compact")
+SCENES = ("kidney", "lesion", "organ", "8 lesions", "8 organs")
 
 
 class Presence(nn.Module):
@@ -161,11 +166,26 @@ def correct(name: str) -> Iterator[tuple[str, float]]:
         yield f"{name}, run {repeat + 1}", (time.perf_counter() - started) / first
 
 
-def compact(num_slices: int) -> dict[str, float]:
-    """A box in a generated scan enlarged to 512 x 512; seconds from the array to the mask."""
-    from medsam2.prompts.simulate import tight_box
-    from medsam2.synthesis.scan import STRUCTURES, generate_scan
+def compact(name: str, num_slices: int) -> dict[str, float]:
+    """Boxes in 512 x 512 slices; seconds from the array to the masks of one or several objects."""
+    predictor = load("compact", device="cpu")
+    image, keys, boxes, window = _kidney(num_slices) if name == "kidney" else _ellipsoids(name, num_slices)
+    started = time.perf_counter()
+    session = predictor.session(Volume.from_array(image), window=window, axis=2)
+    session.add_all(
+        {n: [prompt_from(z, box=box)] for n, (z, box) in enumerate(zip(keys, boxes, strict=True), start=1)}
+    )
+    session.finish()
+    mask = session.result().array
+    return {"seconds": time.perf_counter() - started, "slices": int((mask > 0).any(axis=(1, 2)).sum())}
 
+
+Scene = tuple[np.ndarray, list[int], list[tuple[float, ...]], tuple[float, float]]
+"""Greys (z, y, x), a key slice and a box of each object, and the window."""
+
+
+def _kidney(num_slices: int) -> Scene:
+    """A kidney in a generated scan that is enlarged to 512 x 512."""
     scan = generate_scan(7)
     factor = SIDE // scan.image.shape[1] + 1
     rows = np.arange(num_slices) * len(scan.image) // num_slices
@@ -173,62 +193,31 @@ def compact(num_slices: int) -> dict[str, float]:
     truth = np.kron(scan.labels[rows], np.ones((1, factor, factor), scan.labels.dtype))[:, :SIDE, :SIDE]
     truth = truth == STRUCTURES.index("right kidney") + 1
     key = int(truth.sum(axis=(1, 2)).argmax())
-    predictor = load("compact", device="cpu")
-    volume = Volume.from_array(np.ascontiguousarray(image), modality="CT")
-    started = time.perf_counter()
-    mask = predictor.segment(volume, slice=key, box=tight_box(truth[key]).xyxy, window="abdomen", axis=2)
-    return {"seconds": time.perf_counter() - started, "slices": int((mask.array > 0).any(axis=(1, 2)).sum())}
+    return np.ascontiguousarray(image), [key], [tight_box(truth[key]).xyxy], WINDOW_PRESETS["abdomen"]
 
 
-def measure_parts() -> dict[str, dict[str, float]]:
-    """Milliseconds of each part of one slice, medians taken in turn."""
-    network = make_network()
-    config = network.config
-    torch.manual_seed(1)
-    image = torch.randn(1, 3, SIDE, SIDE)
-    memory = MemoryTokens(
-        spatial=[torch.randn(1, 64, config.grid_size, config.grid_size).bfloat16() for _ in range(7)],
-        codes=[6, 0, 1, 2, 3, 4, 5],
-        pointers=[torch.randn(1, config.hidden_dim) for _ in range(16)],
-        distances=[index / 15 for index in range(16)],
-    )
-    variants: dict[str, Network] = {"float32": network}
-    variants["float32-fast"] = FastNetwork(network, torch.float32)
-    variants["bfloat16"] = FastNetwork(network, torch.bfloat16)
-    rows: dict[str, dict[str, float]] = {}
-    with torch.inference_mode():
-        features = network.encode_image(image)
-        for name, variant in variants.items():
-            rows[name] = {part: _median(work) for part, work in _parts(variant, image, features, memory)}
-    return rows
-
-
-def _parts(
-    network: Network, image: Tensor, features: ImageFeatures, memory: MemoryTokens
-) -> Iterator[tuple[str, Callable[[], object]]]:
-    prompts = network.encode_prompts(None, None, batch=1)
-    mask, present = torch.randn(1, 1, SIDE, SIDE), torch.ones(1, 1)
-    yield "encoder", lambda: network.encode_image(image)
-    yield "memory attention", lambda: network.attend_memory(features, memory)
-    yield "decoder", lambda: network.decode_masks(features, features.level2, prompts, multimask=True)
-    yield "memory encoder", lambda: network.encode_memory(features, mask, present, binarise=False)
-
-
-def _median(work: Callable[[], object]) -> float:
-    work()
-    seconds = []
-    for _ in range(REPEATS):
-        started = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - started)
-    return 1000 * float(np.median(seconds))
+def _ellipsoids(name: str, num_slices: int) -> Scene:
+    """Evenly grey ellipsoids in noise: one or eight, as long as a lesion or as an organ."""
+    count = 8 if name.startswith("8") else 1
+    length, radius = (14, 14) if "lesion" in name else (60, 55)
+    rng = np.random.default_rng(0)
+    image = rng.normal(80, 12, (num_slices, SIDE, SIDE))
+    middle = (num_slices - 1) / 2
+    z, y, x = np.ogrid[:num_slices, :SIDE, :SIDE]
+    boxes: list[tuple[float, ...]] = []
+    for number in range(count):
+        cx, cy = (64 + 128 * (number % 4), 128 + 256 * (number // 4)) if count > 1 else (256, 256)
+        inside = ((z - middle) * 2 / length) ** 2 + ((y - cy) / radius) ** 2 + ((x - cx) / radius) ** 2 < 1
+        image[inside] += 60
+        boxes.append((cx - radius, cy - radius, cx + radius, cy + radius))
+    return image.clip(0, 255).astype(np.int16), [num_slices // 2] * count, boxes, (0, 255)
 
 
 WORK: dict[str, Callable[[str, int], dict[str, float]]] = {
     "walk": walk,
     "span": span,
     "objects": objects,
-    "compact": lambda _name, num_slices: compact(num_slices),
+    "compact": compact,
 }
 
 
@@ -277,10 +266,6 @@ def main() -> None:
     def measure(table: str, names: tuple[str, ...], number: int) -> list[tuple[str, dict[str, float]]]:
         return [(name, _in_own_process(arguments.threads, table, name, number)) for name in names]
 
-    if "parts" in tables:
-        print("milliseconds of one slice of tiny-512")
-        for name, row in measure_parts().items():
-            print(f"  {name:14s}" + "".join(f"  {part} {ms:.0f}" for part, ms in row.items()), flush=True)
     if "walk" in tables:
         for number in arguments.slices:
             rows = measure("walk", (*PEERS, *OURS), number)
@@ -299,8 +284,9 @@ def main() -> None:
             for run, part in correct(name):
                 print(f"  {run:24s} {part:.3f}", flush=True)
     if "compact" in tables:
-        rows = measure("compact", ("compact",), 100)
-        _print_rows("compact, a box on 512 x 512 x 100: seconds", rows)
+        rows = measure("compact", SCENES, 100)
+        _print_rows("compact, boxes on 512 x 512 x 100, from the array to the masks: seconds", rows)
+        print("  slices with a mask: " + ", ".join(f"{name} {row['slices']:.0f}" for name, row in rows))
 
 
 if __name__ == "__main__":
