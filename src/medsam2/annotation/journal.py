@@ -78,7 +78,6 @@ class Tally:
     acts: Counter[str] = field(default_factory=Counter)
     """Number of events by kind, including those that change no mask."""
     hand_voxels: int = 0
-
     started_ms: int = 2**63
     """When the first event happened."""
 

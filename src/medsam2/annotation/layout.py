@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageColor
-from scipy import ndimage
 
 from medsam2.annotation.names import check_case_name
 from medsam2.errors import InputError, reading
@@ -25,6 +24,7 @@ from medsam2.imaging.intensity import resolve_window, to_uint8
 from medsam2.imaging.io import READ_SUFFIXES, read
 from medsam2.imaging.replacing import replacing
 from medsam2.imaging.volume import Volume
+from medsam2.measure.preview import outline_of
 
 MARKER = "medsam2.json"
 """The file that makes a folder a project: its name, its key and the URL of its database."""
@@ -257,10 +257,7 @@ def outlined(volume: Volume, labels: np.ndarray, colours: Mapping[int, str]) -> 
     picture = _enlarged(_grey(volume, index), volume, REPORT_SIDE).convert("RGB")
     pixels = np.array(picture)
     for label in np.unique(labels[index][labels[index] > 0]):
-        mask = Image.fromarray((labels[index] == label).astype(np.uint8) * 255)
-        # Enlarge first, so that the line has the same thickness on every scan.
-        inside = np.asarray(mask.resize(picture.size, Image.Resampling.BILINEAR)) > 127
-        edge = inside & ~ndimage.binary_erosion(inside, iterations=_LINE, border_value=0)
+        edge = outline_of(labels[index] == label, picture.size, _LINE)
         pixels[edge] = ImageColor.getrgb(colours.get(int(label), "#e63c3c"))
     return _png(Image.fromarray(pixels))
 

@@ -62,6 +62,24 @@ def write_preview(picture: Image.Image, path: Path) -> None:
         picture.save(temporary, format="PNG")
 
 
+def outline_of(mask: np.ndarray, size_xy: tuple[int, int], width: int = 1) -> np.ndarray:
+    """Find the pixels of a mask's outline in a picture of another size.
+
+    The mask is scaled first, so that the line is equally thin in every picture.
+
+    Args:
+        mask: Boolean (y, x).
+        size_xy: Width and height of the picture.
+        width: Of the line, in pixels of the picture.
+
+    Returns:
+        Boolean (y, x) of the picture.
+    """
+    scaled = Image.fromarray(mask.astype(np.uint8) * 255).resize(size_xy, Image.Resampling.BILINEAR)
+    inside = np.asarray(scaled) > 127
+    return np.asarray(inside & ~ndimage.binary_erosion(inside, iterations=width, border_value=0))
+
+
 def _around(mask: np.ndarray) -> tuple[slice, slice]:
     """Return the part of every slice that the strip shows: a square around the object."""
     height, width = mask.shape[1:]
@@ -82,15 +100,13 @@ def _outlined(
     aspect: float,
     box_xyxy: tuple[float, float, float, float] | None = None,
 ) -> Image.Image:
-    """Enlarge a slice until its longer side has so many pixels, then draw the outline, so that it is thin."""
+    """Enlarge a slice until its longer side has so many pixels, and draw the outline and the box."""
     height, width = plane.shape
     scale = side / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale * aspect)))
     large = np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BICUBIC))
-    large_mask = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR)
-    inside = np.asarray(large_mask) > 127
     colours = np.repeat(large[:, :, None], 3, axis=2)
-    colours[inside & ~ndimage.binary_erosion(inside, border_value=0)] = OUTLINE
+    colours[outline_of(mask, size)] = OUTLINE
     picture = Image.fromarray(colours)
     if box_xyxy is not None:
         x_min, y_min, x_max, y_max = box_xyxy

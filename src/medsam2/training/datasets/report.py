@@ -9,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
-from scipy import ndimage
 
 from medsam2.errors import InputError
 from medsam2.imaging.geometry import slices_along
 from medsam2.imaging.intensity import to_uint8
 from medsam2.imaging.volume import match_order
-from medsam2.measure.preview import draw_preview, write_preview
+from medsam2.measure.preview import draw_preview, outline_of, write_preview
 from medsam2.reports.page import Picture, make_folder, png_picture, write_page, write_text
 from medsam2.reports.tables import Table
 from medsam2.training.datasets.contents import read_image, read_mask, whole_numbers, window_of
@@ -66,7 +65,7 @@ def draw_case(
 
 
 def _draw_tile(grey: np.ndarray, labels: np.ndarray, aspect: float) -> Image.Image:
-    """Scale a slice to the size of a tile and outline each label there, so that lines stay thin.
+    """Scale a slice to the size of a tile and outline each label.
 
     Args:
         grey: uint8, (y, x).
@@ -78,10 +77,7 @@ def _draw_tile(grey: np.ndarray, labels: np.ndarray, aspect: float) -> Image.Ima
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     colours = np.array(Image.fromarray(grey).resize(size, Image.Resampling.BICUBIC).convert("RGB"))
     for number, value in enumerate(np.unique(labels[labels > 0])):
-        mask = Image.fromarray((labels == value).astype(np.uint8) * 255)
-        inside = np.asarray(mask.resize(size, Image.Resampling.BILINEAR)) > 127
-        edge = inside & ~ndimage.binary_erosion(inside, border_value=0)
-        colours[edge] = _COLOURS[number % len(_COLOURS)]
+        colours[outline_of(labels == value, size)] = _COLOURS[number % len(_COLOURS)]
     return Image.fromarray(colours)
 
 
