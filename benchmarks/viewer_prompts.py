@@ -23,10 +23,10 @@ import medsam2
 from medsam2.evaluation.cases import Case, read_cases
 from medsam2.inference.predictor import Predictor, load
 from medsam2.measure.overlap import dice
-from medsam2.serving.viewers import objects
+from medsam2.serving.viewers import viewed_object
 from medsam2.serving.viewers.interactions import click_at
-from medsam2.serving.viewers.objects import ViewedObject
 from medsam2.serving.viewers.translate import centre_line
+from medsam2.serving.viewers.viewed_object import ViewedObject
 
 SLACKS = (0.0, 0.07, 0.15)
 """Of an outline, in radii of a disc of the object's area."""
@@ -99,7 +99,7 @@ def measure(case: Case, predictor: Predictor) -> Iterator[tuple[str, float]]:
     yield "given mask", dice(given, truth)
     y, x = deepest(missing)
     for reach in REACHES:
-        objects.REACH = reach
+        viewed_object.REACH = reach
         viewed = ViewedObject(
             volume,
             lambda part, axis: predictor.session(part, window=case.window, axis=axis),

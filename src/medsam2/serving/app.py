@@ -27,7 +27,7 @@ from medsam2.serving.score import score
 from medsam2.serving.service import Service
 from medsam2.serving.sessions.routes import session_routes
 from medsam2.serving.settings import ServerSettings
-from medsam2.serving.viewers.one_address import add_viewers
+from medsam2.serving.viewers.routes import add_viewers
 
 if TYPE_CHECKING:
     from medsam2.inference.predictor import Predictor

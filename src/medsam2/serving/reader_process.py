@@ -28,7 +28,7 @@ from medsam2.imaging.formats.nifti import HEADER_SIZES, layout, parse
 from medsam2.imaging.formats.voxels import GZIP_MAGIC
 from medsam2.imaging.io import read
 from medsam2.imaging.volume import Volume
-from medsam2.serving.viewers.wire import unpack
+from medsam2.serving.viewers.packed_arrays import unpack
 
 _LABELS, _ORDER = "labels.npy", "order.json"
 

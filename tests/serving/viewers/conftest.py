@@ -11,7 +11,7 @@ import medsam2
 from medsam2.imaging.volume import Volume
 from medsam2.inference.predictor import Predictor
 from medsam2.inference.session import Session
-from medsam2.serving.viewers.objects import ViewedObject
+from medsam2.serving.viewers.viewed_object import ViewedObject
 
 WINDOW = (0.0, 255.0)
 

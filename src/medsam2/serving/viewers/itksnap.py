@@ -22,7 +22,7 @@ from medsam2.serving.limits import read_body, usage_of
 from medsam2.serving.schemas import Expected, validated
 from medsam2.serving.score import while_wanted
 from medsam2.serving.settings import MIB
-from medsam2.serving.viewers.answers import answer_route, read_window
+from medsam2.serving.viewers.error_answers import answer_route, read_window
 from medsam2.serving.viewers.interactions import Mask, click_at, drawing_of
 from medsam2.serving.viewers.leases import Lease, Leases
 from medsam2.serving.viewers.uploads import Words, file_of, inflate, read_multipart

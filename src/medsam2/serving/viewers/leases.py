@@ -19,8 +19,8 @@ from medsam2.imaging.volume import Volume
 from medsam2.serving.http_errors import Busy, NotFound
 from medsam2.serving.limits import Reservation
 from medsam2.serving.service import Service
-from medsam2.serving.viewers.answers import WindowChoice
-from medsam2.serving.viewers.objects import ViewedObject
+from medsam2.serving.viewers.error_answers import WindowChoice
+from medsam2.serving.viewers.viewed_object import ViewedObject
 
 if TYPE_CHECKING:
     from medsam2.inference.session import Session

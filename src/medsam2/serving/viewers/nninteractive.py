@@ -22,12 +22,12 @@ from medsam2.serving.http_errors import NotFound, NotOffered, shown
 from medsam2.serving.limits import header
 from medsam2.serving.schemas import Expected
 from medsam2.serving.score import while_wanted
-from medsam2.serving.viewers.answers import answer_route, read_window
+from medsam2.serving.viewers.error_answers import answer_route, read_window
 from medsam2.serving.viewers.interactions import Drawing, click_at, drawing_of, region_between
 from medsam2.serving.viewers.leases import LIVENESS_S, Lease, Leases, grid_volume
-from medsam2.serving.viewers.objects import ViewedObject
+from medsam2.serving.viewers.packed_arrays import pack
 from medsam2.serving.viewers.uploads import META, Words, read_meta, read_packed, read_words
-from medsam2.serving.viewers.wire import pack
+from medsam2.serving.viewers.viewed_object import ViewedObject
 from medsam2.weights import SPECS
 
 DIALECT = "nninteractive"
@@ -93,7 +93,7 @@ class Nothing(Words):
 
 
 def routes(leases: Leases) -> APIRouter:
-    """All routes but those whose paths another protocol has as well; see `one_address`."""
+    """All routes but those whose paths another protocol has as well; see `routes`."""
     router = APIRouter(route_class=answer_route({NotFound: 410}))
     _add_leases(router, leases)
     _add_images(router, leases)

@@ -21,7 +21,7 @@ from medsam2.serving.monailabel.forms import Form, read_form
 from medsam2.serving.schemas import read_message, validated
 from medsam2.serving.service import Service
 from medsam2.serving.settings import MIB
-from medsam2.serving.viewers.wire import read_layout
+from medsam2.serving.viewers.packed_arrays import read_layout
 
 META = "X-Meta"
 """Header with the JSON that belongs to a packed array."""

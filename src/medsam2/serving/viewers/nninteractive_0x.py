@@ -23,7 +23,7 @@ from medsam2.serving.limits import header
 from medsam2.serving.schemas import Expected
 from medsam2.serving.score import while_wanted
 from medsam2.serving.settings import is_loopback
-from medsam2.serving.viewers.answers import answer_route, read_window
+from medsam2.serving.viewers.error_answers import answer_route, read_window
 from medsam2.serving.viewers.interactions import Mask, click_at, drawing_of, region_between
 from medsam2.serving.viewers.leases import Lease, Leases, grid_volume
 from medsam2.serving.viewers.paths import NAME, PREFIX, basic_pair
@@ -58,7 +58,7 @@ class BoxSaid(Words):
 
 
 def routes(leases: Leases) -> APIRouter:
-    """All routes but those whose paths nnInteractive 2.x has as well; see `one_address`."""
+    """All routes but those whose paths nnInteractive 2.x has as well; see `routes`."""
     router = APIRouter(route_class=answer_route({}))
 
     @router.post("/upload_image")

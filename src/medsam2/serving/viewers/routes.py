@@ -11,8 +11,8 @@ from medsam2.serving.http_errors import BadRequest, NotFound
 from medsam2.serving.limits import header, read_body
 from medsam2.serving.schemas import read_json, validated
 from medsam2.serving.service import Service
-from medsam2.serving.viewers import itksnap, nninteractive, slicer
-from medsam2.serving.viewers.answers import answer_route, check_window
+from medsam2.serving.viewers import itksnap, nninteractive, nninteractive_0x
+from medsam2.serving.viewers.error_answers import answer_route, check_window
 from medsam2.serving.viewers.leases import Leases
 from medsam2.serving.viewers.paths import NAME, PREFIX
 
@@ -45,7 +45,12 @@ def add_viewers(app: FastAPI, service: Service) -> frozenset[str]:
     leases = Leases(service)
     paths = set()
     for beginning in ("", _BELOW):
-        rooms = [nninteractive.routes(leases), slicer.routes(leases), itksnap.routes(leases), _shared(leases)]
+        rooms = [
+            nninteractive.routes(leases),
+            nninteractive_0x.routes(leases),
+            itksnap.routes(leases),
+            _shared(leases),
+        ]
         rooms.append(_words(service) if beginning else _no_studies(service))
         for router in rooms:
             app.include_router(router, prefix=beginning, include_in_schema=False)
@@ -64,7 +69,9 @@ def _shared(leases: Leases) -> APIRouter:
         if "coordinates" in said:
             return await nninteractive.add_point(leases, request, validated(nninteractive.PointSaid, said))
         if "voxel_coord" in said:
-            return await slicer.add_point(leases, request, validated(slicer.PointSaid, said))
+            return await nninteractive_0x.add_point(
+                leases, request, validated(nninteractive_0x.PointSaid, said)
+            )
         raise BadRequest("a click has coordinates (nnInteractive 2.x) or voxel_coord (0.x)")
 
     @router.post("/add_bbox_interaction")
@@ -74,7 +81,7 @@ def _shared(leases: Leases) -> APIRouter:
         if "bbox_coords" in said:
             return await nninteractive.add_box(leases, request, validated(nninteractive.BoxSaid, said))
         if "outer_point_one" in said:
-            return await slicer.add_box(leases, request, validated(slicer.BoxSaid, said))
+            return await nninteractive_0x.add_box(leases, request, validated(nninteractive_0x.BoxSaid, said))
         raise BadRequest("a box has bbox_coords (nnInteractive 2.x) or outer_point_one and _two (0.x)")
 
     @router.post("/add_scribble_interaction")
@@ -89,7 +96,7 @@ def _shared(leases: Leases) -> APIRouter:
 
     async def add_drawing(request: Request, *, is_outline: bool) -> Response:
         is_form = header(request.scope, b"content-type").lower().startswith(_FORM)
-        answer = slicer.add_drawing if is_form else nninteractive.add_drawing
+        answer = nninteractive_0x.add_drawing if is_form else nninteractive.add_drawing
         return await answer(leases, request, is_outline=is_outline)
 
     return router
