@@ -1,4 +1,4 @@
-"""Folders of a few made stacks, and the official network in a size for tests."""
+"""Folders of a few made stacks, a learner that notes its inputs, and a small official network."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import Tensor, nn
 
+from medsam2.model.compact.network import PLANES, CompactNetwork
 from medsam2.model.config import PRESETS
 from medsam2.model.network import Network
+from medsam2.training.compact_learner import CompactLearner, Recalled
+from medsam2.training.config import LossConfig
 from medsam2.training.stack_files import MANIFEST, generate_stacks
 
 WriteStacks = Callable[..., Path]
@@ -50,3 +54,26 @@ def tiny_preset(network: Network, monkeypatch: pytest.MonkeyPatch) -> str:
     """Name of the official network in a size for tests, of 64 px."""
     monkeypatch.setitem(PRESETS, "tiny-64", network.config)
     return "tiny-64"
+
+
+class Noted(nn.Module):
+    """A learner that notes what it is given."""
+
+    def __init__(self, learner: CompactLearner) -> None:
+        super().__init__()
+        self.learner = learner
+        self.given: list[tuple[Tensor, Tensor, Tensor, Recalled | None]] = []
+
+    def forward(
+        self, planes: Tensor, target: Tensor, counts: Tensor, recalled: Recalled | None
+    ) -> tuple[Tensor, ...]:
+        self.given.append((planes, target, counts, recalled))
+        return self.learner(planes, target, counts, recalled)
+
+    def planes(self, call: int, name: str) -> Tensor:
+        return self.given[call][0][:, PLANES.index(name)]
+
+
+@pytest.fixture
+def noted(compact_network: CompactNetwork) -> Noted:
+    return Noted(CompactLearner(compact_network, LossConfig(absent_mask_weight=1.0)))

@@ -7,10 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from medsam2.model.compact.memory import HERE, Square
-from medsam2.model.compact.network import PLANES, CompactNetwork
 from medsam2.training.clip_workers import chance_of_step
 from medsam2.training.closer import (
     LEAST_SIDE,
@@ -21,8 +20,8 @@ from medsam2.training.closer import (
     seen_from,
 )
 from medsam2.training.compact_clips import CompactClips
-from medsam2.training.compact_learner import CompactLearner, Recalled, Unroll
-from medsam2.training.config import LossConfig, PromptConfig
+from medsam2.training.compact_learner import Unroll
+from medsam2.training.config import PromptConfig
 
 SIZE = 64
 # Drawn masks, so that the views of the clips close in on different places.
@@ -98,30 +97,7 @@ def test_slices_and_masks_stay_together() -> None:
     assert bool((closer.images[:, 1:-1][inside] > 0.5).all())
 
 
-class Noted(nn.Module):
-    """A learner that notes what it is given."""
-
-    def __init__(self, learner: CompactLearner) -> None:
-        super().__init__()
-        self.learner = learner
-        self.given: list[tuple[Tensor, Tensor, Tensor, Recalled | None]] = []
-
-    def forward(
-        self, planes: Tensor, target: Tensor, counts: Tensor, recalled: Recalled | None
-    ) -> tuple[Tensor, ...]:
-        self.given.append((planes, target, counts, recalled))
-        return self.learner(planes, target, counts, recalled)
-
-    def planes(self, call: int, name: str) -> Tensor:
-        return self.given[call][0][:, PLANES.index(name)]
-
-
-@pytest.fixture
-def noted(compact_network: CompactNetwork) -> Noted:
-    return Noted(CompactLearner(compact_network, LossConfig(absent_mask_weight=1.0)))
-
-
-def _follow(noted: Noted, clips: CompactClips, prompts: PromptConfig = CLOSER, step: int = 0) -> Unroll:
+def _follow(noted, clips: CompactClips, prompts: PromptConfig = CLOSER, step: int = 0) -> Unroll:
     unroll = Unroll(
         noted, clips, prompts, chance_of_step(7, step, range(2)), lambda terms: terms.sum().backward()
     )
@@ -144,7 +120,7 @@ def test_a_memory_that_is_mapped_back_lies_where_it_lay() -> None:
     assert seen_from(square, square) == HERE
 
 
-def test_the_network_is_shown_the_object_closer(noted: Noted) -> None:
+def test_the_network_is_shown_the_object_closer(noted) -> None:
     length, seen = 4, set()
     clips = _make_clips(length)
     for step in range(8):
@@ -176,7 +152,7 @@ def test_the_network_is_shown_the_object_closer(noted: Noted) -> None:
     assert seen == {1, 2, 3}, "the view changes at any slice but the first"
 
 
-def test_one_view_without_a_share_or_a_loss(noted: Noted) -> None:
+def test_one_view_without_a_share_or_a_loss(noted) -> None:
     clips = _make_clips(3)
     for unroll in (
         _follow(noted, clips, dataclasses.replace(CLOSER, closer_share=0.0)),
@@ -186,7 +162,7 @@ def test_one_view_without_a_share_or_a_loss(noted: Noted) -> None:
         assert unroll.clips is clips
 
 
-def test_a_batch_with_two_views_gives_the_mean_loss_of_its_clips(noted: Noted) -> None:
+def test_a_batch_with_two_views_gives_the_mean_loss_of_its_clips(noted) -> None:
     _follow(noted, _make_clips(2))
     planes, target, counts, recalled = noted.given[1]
     assert recalled is not None

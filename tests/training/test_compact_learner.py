@@ -6,19 +6,16 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import pytest
 import torch
 from torch import Tensor, nn
 
-from medsam2.model.compact.network import PLANES, CompactNetwork
 from medsam2.tracking.planes import PromptPlanes, Sight, as_planes
 from medsam2.training.clip_workers import chance_of_step
 from medsam2.training.compact_clips import CompactClips
-from medsam2.training.compact_learner import CompactLearner, Recalled, Unroll, Unrolled
-from medsam2.training.config import LossConfig, PromptConfig
+from medsam2.training.compact_learner import Unroll, Unrolled
+from medsam2.training.config import PromptConfig
 
 SIZE = 64
-LOSSES = LossConfig(absent_mask_weight=1.0)
 BOXES = PromptConfig(point_share=0, mask_share=0, correction_share=0, late_correction_share=0)
 
 
@@ -30,29 +27,6 @@ def make_clips(length: int, batch: int = 2) -> CompactClips:
         targets[:, index, 20:40, 12 + index : 36 + index] = 1
     images[:, 1:-1] += 0.6 * targets
     return CompactClips(images=images, targets=targets, counts=torch.ones(batch, length))
-
-
-class Noted(nn.Module):
-    """A learner that notes what it is given."""
-
-    def __init__(self, learner: CompactLearner) -> None:
-        super().__init__()
-        self.learner = learner
-        self.given: list[tuple[Tensor, Tensor, Tensor, Recalled | None]] = []
-
-    def forward(
-        self, planes: Tensor, target: Tensor, counts: Tensor, recalled: Recalled | None
-    ) -> tuple[Tensor, ...]:
-        self.given.append((planes, target, counts, recalled))
-        return self.learner(planes, target, counts, recalled)
-
-    def planes(self, call: int, name: str) -> Tensor:
-        return self.given[call][0][:, PLANES.index(name)]
-
-
-@pytest.fixture
-def noted(compact_network: CompactNetwork) -> Noted:
-    return Noted(CompactLearner(compact_network, LOSSES))
 
 
 def unroll(
@@ -68,7 +42,7 @@ def unroll(
     return Unroll(learner, clips, prompts, chance_of_step(7, step, range(len(clips.counts))), backward).run()
 
 
-def test_each_slice_gives_a_result(noted: Noted) -> None:
+def test_each_slice_gives_a_result(noted) -> None:
     clips = make_clips(4)
     unrolled = unroll(noted, clips)
     assert unrolled.terms.shape == (4, 4)
@@ -86,7 +60,7 @@ def test_each_slice_gives_a_result(noted: Noted) -> None:
         assert torch.equal(noted.planes(call, "prior"), unrolled.logits[:, call - 1].sigmoid())
 
 
-def test_a_box_is_shown_as_in_use(noted: Noted) -> None:
+def test_a_box_is_shown_as_in_use(noted) -> None:
     clips = make_clips(1)
     unroll(noted, clips, learns=False)
     nothing = torch.zeros(2, SIZE, SIZE)
@@ -98,7 +72,7 @@ def test_a_box_is_shown_as_in_use(noted: Noted) -> None:
         assert noted.planes(0, name).std() > 0
 
 
-def test_no_gradient_flows_from_a_slice_to_the_one_before(noted: Noted) -> None:
+def test_no_gradient_flows_from_a_slice_to_the_one_before(noted) -> None:
     clips = make_clips(4)
     last = torch.zeros(2, 4)
     last[:, 3] = 1
@@ -141,7 +115,7 @@ def saved_bytes() -> Iterator[Callable[[], tuple[int, int]]]:
         yield lambda: (count["most"], count["all"])
 
 
-def test_a_long_clip_keeps_no_more_graph_than_a_short_one(noted: Noted) -> None:
+def test_a_long_clip_keeps_no_more_graph_than_a_short_one(noted) -> None:
     found = {}
     for length in (3, 12):
         with saved_bytes() as count:
@@ -151,7 +125,7 @@ def test_a_long_clip_keeps_no_more_graph_than_a_short_one(noted: Noted) -> None:
     assert found[12][1] > 3 * found[3][1]
 
 
-def test_corrections_add_results(noted: Noted) -> None:
+def test_corrections_add_results(noted) -> None:
     prompts = PromptConfig(
         point_share=0, mask_share=0, correction_share=1.0, max_corrections=2, late_correction_share=1.0
     )
@@ -177,7 +151,7 @@ def test_corrections_add_results(noted: Noted) -> None:
     assert counts == {1, 2}
 
 
-def test_a_correction_begins_from_the_mask_that_it_corrects(noted: Noted) -> None:
+def test_a_correction_begins_from_the_mask_that_it_corrects(noted) -> None:
     prompts = PromptConfig(point_share=0, mask_share=0, correction_share=1.0, max_corrections=1)
     found: list[Tensor] = []
     noted.learner.register_forward_hook(lambda _module, _inputs, outputs: found.append(outputs[1].detach()))
@@ -185,7 +159,7 @@ def test_a_correction_begins_from_the_mask_that_it_corrects(noted: Noted) -> Non
     assert torch.equal(noted.planes(1, "prior"), found[0][:, 0].sigmoid())
 
 
-def test_a_drawn_mask_is_taken_as_drawn(noted: Noted) -> None:
+def test_a_drawn_mask_is_taken_as_drawn(noted) -> None:
     clips = make_clips(2)
     drawn = PromptConfig(point_share=0, mask_share=1.0, correction_share=0, late_correction_share=0)
     unrolled = unroll(noted, clips, drawn)
@@ -196,7 +170,7 @@ def test_a_drawn_mask_is_taken_as_drawn(noted: Noted) -> None:
         torch.testing.assert_close(noted.planes(1, name), clips.targets[:, 0], atol=1e-4, rtol=0)
 
 
-def test_what_a_slice_looks_back_at(noted: Noted) -> None:
+def test_what_a_slice_looks_back_at(noted) -> None:
     spread = nearest = 0
     for step in range(3):
         noted.given.clear()
@@ -218,7 +192,7 @@ def test_what_a_slice_looks_back_at(noted: Noted) -> None:
     assert nearest > spread > 0
 
 
-def test_what_lies_beyond_the_end_teaches_nothing(noted: Noted) -> None:
+def test_what_lies_beyond_the_end_teaches_nothing(noted) -> None:
     clips = make_clips(4)
     counts = torch.tensor([[1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]])
     others = clips.targets.clone()
@@ -230,7 +204,7 @@ def test_what_lies_beyond_the_end_teaches_nothing(noted: Noted) -> None:
     assert torch.equal(*terms)
 
 
-def test_nothing_is_disturbed_where_nothing_is_learnt(noted: Noted) -> None:
+def test_nothing_is_disturbed_where_nothing_is_learnt(noted) -> None:
     clips = make_clips(3)
     disturbing = PromptConfig(
         point_share=0, mask_share=0, correction_share=0, late_correction_share=0, lost_share=1.0
@@ -243,7 +217,7 @@ def test_nothing_is_disturbed_where_nothing_is_learnt(noted: Noted) -> None:
     assert not noted.planes(2, "prior").any()
 
 
-def test_the_key_is_now_and_then_remembered_as_it_is(noted: Noted) -> None:
+def test_the_key_is_now_and_then_remembered_as_it_is(noted) -> None:
     clips = make_clips(2, batch=40)
     unrolled = unroll(noted, clips)
     is_true = [
