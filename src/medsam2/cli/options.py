@@ -165,11 +165,10 @@ class WindowCommand(HeadedCommand):
             if word == "--":
                 joined += [word, *rest]
                 break
+            option, _, first = word.partition("=")
             if word == WINDOW_OPTION and len(rest) >= 2 and _is_number(rest[0]) and _is_number(rest[1]):
                 joined += [word, f"{rest.pop(0)} {rest.pop(0)}"]
-            elif (
-                word.startswith(f"{WINDOW_OPTION}=") and rest and _is_number(word[9:]) and _is_number(rest[0])
-            ):
+            elif option == WINDOW_OPTION and rest and _is_number(first) and _is_number(rest[0]):
                 joined.append(f"{word} {rest.pop(0)}")
             else:
                 joined.append(word)
