@@ -302,7 +302,7 @@ def _parse_label(text: str) -> tuple[int, str]:
 
 def _stack_facts(folder: Path, cases: list[PreparedCase], patients: dict[str, int]) -> dict[str, object]:
     return {
-        "bank": str(folder),
+        "bank": str(folder),  # see `stack_files.FORMER_NAME`
         "patients": patients,
         "train_files": sum(len(case.files) for case in cases if case.split == "train"),
         "validation_files": sum(len(case.files) for case in cases if case.split == "validation"),

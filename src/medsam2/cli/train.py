@@ -106,8 +106,10 @@ def train(
 
 
 def _own_stacks(output: Path) -> Path:
-    """Return where a run keeps stacks of its own; earlier versions called the folder "bank"."""
-    former = output / "bank"
+    """Return where a run keeps stacks of its own."""
+    from medsam2.training.stack_files import FORMER_NAME
+
+    former = output / FORMER_NAME
     return former if former.exists() else output / "stacks"
 
 

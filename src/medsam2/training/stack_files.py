@@ -28,6 +28,9 @@ B = TypeVar("B")
 MAX_LABELS = 255
 CACHED_BYTES = 4 * 2**30
 """Bytes of stacks that a process keeps in memory."""
+FORMER_NAME = "bank"
+"""What earlier versions called a folder of stacks. The list in it, the stacks of rounds and a key of
+`data prepare --json` keep the name, so that old and new versions read the same folders and programs go on."""
 MANIFEST = "bank.json"
 """List of the stacks in a folder that were prepared from labelled scans; see `datasets.prepare`."""
 
@@ -206,7 +209,7 @@ def load_stack(folder: Path, seed: int) -> StoredStack:
     """
     with np.load(stack_path(folder, seed), allow_pickle=False) as file:
         image, labels = file["image"], file["labels"]
-        # Banks of earlier versions do not have these.
+        # Stacks of earlier versions do not have these.
         modality = str(file["modality"]) if "modality" in file else ""
         x_mm, y_mm, z_mm = file["spacing_mm"].tolist() if "spacing_mm" in file else (1.0, 1.0, 1.0)
     count = int(labels.max()) + 1

@@ -26,6 +26,7 @@ from medsam2.imaging.replacing import replacing
 from medsam2.reports.tables import counted
 from medsam2.training.config import read_recipe
 from medsam2.training.datasets.scan import LabelledScan
+from medsam2.training.stack_files import FORMER_NAME
 
 _PACKAGED = Path(__file__).with_name("compact-finetune.toml")
 RECIPE = _PACKAGED if _PACKAGED.exists() else Path(__file__).parents[4] / "recipes" / _PACKAGED.name
@@ -89,7 +90,7 @@ def learn(request: Request, report: Report) -> None:
     better = sum(a > b for b, a in zip(before, after, strict=True))
     num_cases = len(request.held_out)
     worse = sum(a < b for b, a in zip(before, after, strict=True))
-    for left in ("bank", "run"):
+    for left in (FORMER_NAME, "run"):
         shutil.rmtree(request.folder / left, ignore_errors=True)
     report(
         {
@@ -131,7 +132,7 @@ def _train(request: Request, report: Report) -> str:
         log_every=_LOG_EVERY, checkpoint_every=_CHECKPOINT_EVERY,
     )  # fmt: skip
     trainer = begin_training(
-        request.training, config, request.folder / "bank", request.folder / "run", PrepareOptions(),
+        request.training, config, request.folder / FORMER_NAME, request.folder / "run", PrepareOptions(),
         device=request.device,
     )  # fmt: skip
     for progress in trainer.run():

@@ -31,7 +31,7 @@ from medsam2.training.rounds.proposals import (
     propose,
     usual_places,
 )
-from medsam2.training.stack_files import use_stacks
+from medsam2.training.stack_files import FORMER_NAME, use_stacks
 
 ORDERS = ("uncertain", "diverse")
 """uncertain: first what the network is least sure of. diverse: each differs most from those before."""
@@ -114,7 +114,7 @@ def start_training(scans: ScanFolder, config: TrainConfig, options: RoundOptions
     """
     if len({scan.patient for scan in scans.corrected}) < LEAST_PATIENTS:
         return None
-    stacks = scans.root / ROUNDS / "bank"
+    stacks = scans.root / ROUNDS / FORMER_NAME
     prepared = PrepareOptions(window=options.window, plane=options.plane)
     return begin_training(
         scans.corrected, config, stacks, options.folder / "run", prepared, device=options.device
