@@ -96,8 +96,8 @@ def annotate(
         from medsam2.serving.pages import add_pages
         from medsam2.serving.projects.routes import add_projects
         from medsam2.serving.run import listen, run_server
+        from medsam2.serving.service import load_predictor
         from medsam2.serving.settings import load_settings
-    from medsam2.inference.predictor import load
     from medsam2.training.config import read_recipe
 
     if recipe is not None:
@@ -125,9 +125,7 @@ def annotate(
         if in_use is not None:
             say(f"the weights of {in_use.title} are in use; the page can go back to {settings.weights}")
         weights = settings.weights if in_use is None else str(in_use.weights)
-        predictor = load(
-            weights, device=settings.device, precision=settings.precision, runtime=settings.runtime
-        )
+        predictor = load_predictor(settings, weights)
         address = f"http://{HOST}:{listener.getsockname()[1]}/"
         click.echo(address)
         if not no_browser:
@@ -143,14 +141,11 @@ def annotate(
 def _improver(service: Service, recipe: Path | None) -> Improver:
     """Make an improver that trains in another process and changes the weights of a server."""
     from medsam2.annotation.improvement import ProcessImprover
-    from medsam2.inference.predictor import load
+    from medsam2.serving.service import load_predictor
 
     settings = service.settings
 
     def use(weights: str) -> None:
-        predictor = load(
-            weights, device=settings.device, precision=settings.precision, runtime=settings.runtime
-        )
-        service.model.take(predictor, weights)
+        service.model.take(load_predictor(settings, weights), weights)
 
     return ProcessImprover(_TRAINING, use, device=settings.device, recipe=recipe)

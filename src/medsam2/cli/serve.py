@@ -87,8 +87,8 @@ def serve(
     with needs_extra("serve", "serving"):
         from medsam2.serving.monailabel.state import check_studies
         from medsam2.serving.run import listen, run_server
+        from medsam2.serving.service import load_predictor
         from medsam2.serving.settings import is_loopback, load_settings
-    from medsam2.inference.predictor import load
 
     given = {
         "host": host,
@@ -107,9 +107,7 @@ def serve(
     settings = load_settings(given)
     check_studies(settings.studies)
     with listen(settings.host, settings.port) as listener:
-        predictor = load(
-            settings.weights, device=settings.device, precision=settings.precision, runtime=settings.runtime
-        )
+        predictor = load_predictor(settings)
         address = f"http://{_in_url(settings.host)}:{listener.getsockname()[1]}"
         say(f"{settings.weights} answers POST /score on {address}; Ctrl-C ends it")
         if settings.studies:

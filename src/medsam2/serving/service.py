@@ -9,12 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from medsam2.imaging.volume import Volume
 from medsam2.serving.limits import MemoryBudget, Places
+from medsam2.serving.open_items import OpenItems
 from medsam2.serving.reader import ReaderPool
 from medsam2.serving.sessions.store import Sessions
 from medsam2.serving.settings import MIB, ServerSettings
@@ -155,6 +156,27 @@ class Model:
         self._thread.close()
 
 
+def load_predictor(settings: ServerSettings, weights: str | None = None) -> Predictor:
+    """Load weights as the settings say.
+
+    Args:
+        settings: With the device, the precision and the runtime.
+        weights: Name or file; those of the settings if not given.
+
+    Raises:
+        CheckpointError: The weights are not available.
+        InputError: The device, the precision or the runtime cannot be used here.
+    """
+    from medsam2.inference.predictor import load
+
+    return load(
+        weights or settings.weights,
+        device=settings.device,
+        precision=settings.precision,
+        runtime=settings.runtime,
+    )
+
+
 class Service:
     """The model, the readers, the sessions and their limits."""
 
@@ -166,6 +188,8 @@ class Service:
         self.readers = ReaderPool(settings)
         self.model = Model(predictor, settings.weights, self.meters)
         self.sessions = Sessions(settings)
+        self.open_items: list[OpenItems[Any]] = [self.sessions]
+        """The sessions, and what else users have open, such as viewers' images."""
         self.workers = Threads(settings.max_sessions, "medsam2-worker")
         """For work of sessions beside the model: they join, measure and write masks. There is one thread for
         each session, so that no click waits for another user's file."""
@@ -181,17 +205,19 @@ class Service:
         """Start the readers; at the end, wait for the work under way and leave no file behind."""
         with tempfile.TemporaryDirectory(prefix="medsam2-", ignore_cleanup_errors=True) as folder:
             self.folder = Path(folder)
-            sweep = asyncio.create_task(self.sessions.sweep())
+            sweeps = [asyncio.create_task(items.sweep()) for items in self.open_items]
             try:
                 await self.readers.start()
                 self.is_ready = True
                 yield
             finally:
                 self.is_ready = False
-                sweep.cancel()
+                for sweep in sweeps:
+                    sweep.cancel()
                 for end in self.at_end:
                     await asyncio.to_thread(end)
-                await self.sessions.close()
+                for items in self.open_items:
+                    await items.close()
                 await asyncio.to_thread(self.model.close)
                 await asyncio.to_thread(self.workers.close)
                 await self.readers.close()

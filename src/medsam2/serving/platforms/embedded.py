@@ -17,7 +17,7 @@ from medsam2.serving.http_errors import TooLarge, error_answer, error_headers, s
 from medsam2.serving.limits import COPIES, Reservation
 from medsam2.serving.rows import read_table
 from medsam2.serving.score import answer_rows
-from medsam2.serving.service import Service
+from medsam2.serving.service import Service, load_predictor
 from medsam2.serving.settings import MIB, ServerSettings, load_settings
 
 if TYPE_CHECKING:
@@ -106,12 +106,7 @@ def embed(weights: str | None = None) -> Embedded:
         InputError: The value of a variable is not usable.
         CheckpointError: The weights are not available.
     """
-    from medsam2.inference.predictor import load
-
     # This server listens on no address: the platform decides who may use it.
     given = {"host": _HERE} if weights is None else {"host": _HERE, "weights": weights}
     settings = load_settings(given)
-    predictor = load(
-        settings.weights, device=settings.device, precision=settings.precision, runtime=settings.runtime
-    )
-    return Embedded(predictor, settings)
+    return Embedded(load_predictor(settings), settings)

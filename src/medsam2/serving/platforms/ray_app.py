@@ -12,6 +12,7 @@ from ray import serve
 from medsam2.errors import InputError
 from medsam2.serving.app import create_app
 from medsam2.serving.schemas import sentence_about
+from medsam2.serving.service import load_predictor
 from medsam2.serving.settings import ServerSettings, load_settings
 
 if TYPE_CHECKING:
@@ -68,13 +69,8 @@ def application(arguments: Mapping[str, object]) -> Application:
 
 def _load_application() -> FastAPI:
     """Load the model once, as a replica starts."""
-    from medsam2.inference.predictor import load
-
     settings = _settings()
-    predictor = load(
-        settings.weights, device=settings.device, precision=settings.precision, runtime=settings.runtime
-    )
-    return create_app(predictor, settings)
+    return create_app(load_predictor(settings), settings)
 
 
 def _settings() -> ServerSettings:
