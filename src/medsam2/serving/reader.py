@@ -93,10 +93,9 @@ class FileReader:
             HttpError: It takes too much memory or time.
         """
         answer = await self._order("read", path, frame)
-        voxels_path = path.with_name(VOXELS)
         try:
+            voxels = _mapped(path.with_name(VOXELS))
             facts = _Facts.model_validate(answer)
-            voxels = np.asarray(np.load(voxels_path, mmap_mode="r", allow_pickle=False))
             return Volume(
                 voxels, np.array(facts.affine), facts.modality,
                 nifti_header=facts.nifti_header, itk_grid=facts.itk_grid, window=facts.window,
@@ -105,8 +104,6 @@ class FileReader:
             raise InputError(str(error)) from error
         except (OSError, TypeError, ValueError) as error:
             raise InputError("the file cannot be read") from error
-        finally:
-            voxels_path.unlink(missing_ok=True)
 
     async def unpack(self, path: Path) -> npt.NDArray[np.generic]:
         """Unpack an array that a viewer sent; it is mapped from a file that is deleted already.
@@ -116,13 +113,10 @@ class FileReader:
             HttpError: It takes too much memory or time.
         """
         await self._order("unpack", path)
-        voxels_path = path.with_name(VOXELS)
         try:
-            return np.asarray(np.load(voxels_path, mmap_mode="r", allow_pickle=False))
+            return _mapped(path.with_name(VOXELS))
         except (OSError, ValueError) as error:
             raise InputError("the array cannot be read") from error
-        finally:
-            voxels_path.unlink(missing_ok=True)
 
     async def write(self, source: Path) -> None:
         """Write a mask that refers to a DICOM series, as the order beside the series says.
@@ -224,6 +218,14 @@ class ReaderPool:
             yield reader
         finally:
             self._free.put_nowait(reader)
+
+
+def _mapped(path: Path) -> npt.NDArray[np.generic]:
+    """Map voxels from a file, and delete it."""
+    try:
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    finally:
+        path.unlink(missing_ok=True)
 
 
 async def _code_of(process: Process) -> int | None:
