@@ -17,7 +17,8 @@ from medsam2.annotation.rounds import Round, list_rounds
 from medsam2.annotation.versions import Version, latest_done, list_versions, read_version
 from medsam2.errors import MedSAM2Error
 from medsam2.imaging.io import read
-from medsam2.measure.overlap import bootstrap_interval, dice
+from medsam2.measure.intervals import bootstrap_interval
+from medsam2.measure.overlap import dice
 
 MAX_PICTURES = 12
 _SAVE = "save"

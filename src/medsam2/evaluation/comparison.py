@@ -13,7 +13,7 @@ from scipy import stats
 
 from medsam2.evaluation.runner import CaseResult, Scores
 from medsam2.evaluation.summary import PICTURES, SCANS, stratify
-from medsam2.measure.overlap import LEVEL, bootstrap_interval
+from medsam2.measure.intervals import LEVEL, bootstrap_interval
 
 POWER = 0.8
 MIN_CLUSTERS = 5

@@ -1,19 +1,15 @@
-"""How well masks agree with references: Dice, ends and volume; how sure a mean over cases is."""
+"""How well masks agree with references: Dice, ends and volume."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from medsam2.errors import GeometryError
 
 TARGET_DICE = 0.9
 """From here on a slice, or a whole mask, counts as done."""
-NUM_RESAMPLES = 9_999
-LEVEL = 0.95  # of intervals
 
 
 def dice(first: np.ndarray, second: np.ndarray) -> float:
@@ -83,40 +79,3 @@ def poor_slices(found: np.ndarray, truth: np.ndarray, target: float = TARGET_DIC
     common = (found & truth).sum(axis=(1, 2))
     total = found.sum(axis=(1, 2)) + truth.sum(axis=(1, 2))
     return int(np.count_nonzero(2 * common[total > 0] < target * total[total > 0]))
-
-
-def bootstrap_interval(
-    data: tuple[np.ndarray, ...],
-    statistic: Callable[..., np.ndarray],
-    seed: int,
-    *,
-    is_paired: bool = True,
-    at_least: int = 2,
-) -> tuple[float, float] | None:
-    """Return the interval that holds 95 % of a statistic, by the percentile bootstrap.
-
-    Args:
-        data: One or several samples.
-        statistic: Takes the samples and an `axis`.
-        seed: Of the random draws.
-        is_paired: Whether values at the same place of the samples stay together.
-        at_least: A smaller sample gets no interval, since it has too few different means.
-
-    Returns:
-        Lower and upper limit; None if a sample is too small.
-    """
-    if min(len(values) for values in data) < at_least:
-        return None
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found = stats.bootstrap(
-            data,
-            statistic,
-            paired=is_paired,
-            vectorized=True,
-            n_resamples=NUM_RESAMPLES,
-            method="percentile",  # the others divide by a spread that is 0 where all values agree
-            rng=np.random.default_rng(seed),
-        ).bootstrap_distribution
-    # Draws in which a ratio has no divisor do not count.
-    low, high = np.percentile(found[np.isfinite(found)], [100 * (1 - LEVEL) / 2, 100 * (1 + LEVEL) / 2])
-    return float(low), float(high)
