@@ -6,12 +6,14 @@ import os
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from medsam2.errors import InputError
 from medsam2.imaging.volume import Volume
 from medsam2.serving.http_errors import NotAllowed, NotFound, TooLarge, shown
 from medsam2.serving.limits import Reservation
 from medsam2.serving.service import Service
-from medsam2.serving.settings import MIB
+from medsam2.serving.settings import MIB, ServerSettings
 
 MAX_FILES = 50_000
 """In a folder of a DICOM series, as the reader has it."""
@@ -106,18 +108,31 @@ async def read_volume(
             num_bytes, num_voxels = claim.num_bytes, claim.num_voxels
         else:
             num_bytes, num_voxels = await service.workers.run(partial(size_of, path)), 0
-        _check_size(service, num_bytes)
+        check_volume_size(num_bytes, service.settings)
         counted = num_bytes + _LABEL_COPIES * num_voxels
         reservation.grow(counted)
         volume = await reader.read(path, frame)
     array = volume.array
-    _check_size(service, array.nbytes)
+    check_volume_size(array.nbytes, service.settings)
     reservation.shrink(counted)
-    reservation.grow(array.nbytes + _LABEL_COPIES * array.size)
+    reservation.grow(num_bytes_with_labels(array))
     return volume
 
 
-def _check_size(service: Service, num_bytes: int) -> None:
-    limit = service.settings.max_volume
+def check_volume_size(num_bytes: int, settings: ServerSettings) -> None:
+    """Refuse a volume that is larger than one file may hold.
+
+    Raises:
+        TooLarge: It is.
+    """
+    limit = settings.max_volume
     if num_bytes > limit * MIB:
-        raise TooLarge(f"the file holds {num_bytes} bytes once it is unpacked; at most {limit} MiB are taken")
+        raise TooLarge(
+            f"the image has {num_bytes} bytes once it is unpacked; this server takes {limit} MiB "
+            "(MEDSAM2_MAX_VOLUME)"
+        )
+
+
+def num_bytes_with_labels(array: np.ndarray) -> int:
+    """Memory of a volume's voxels, and of its masks while they become labels."""
+    return array.nbytes + _LABEL_COPIES * array.size

@@ -29,7 +29,7 @@ def view(image: Volume, predictor: Predictor) -> Callable[..., ViewedObject]:
     def open_session(volume: Volume, axis: int) -> Session:
         return predictor.session(volume, window=WINDOW, axis=axis)
 
-    def look(volume: Volume = image, spacing=(1.0, 1.0, 1.0)) -> ViewedObject:
-        return ViewedObject(volume, open_session, spacing=spacing)
+    def look(volume: Volume = image) -> ViewedObject:
+        return ViewedObject(volume, open_session)
 
     return look

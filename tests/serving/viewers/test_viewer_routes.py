@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from medsam2.errors import InputError
-from medsam2.serving.viewers.error_answers import check_window, named_window, reason
+from medsam2.serving.viewers.error_answers import reason
 from medsam2.serving.viewers.paths import basic_pair, is_viewer_path
+from medsam2.serving.viewers.windows import check_window, named_window
 
 
 @pytest.mark.parametrize(

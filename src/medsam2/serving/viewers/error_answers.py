@@ -1,9 +1,8 @@
-"""How viewers are answered when something is wrong, and what an address says beside the protocol."""
+"""How viewers are answered when something is wrong: in one sentence, where they show it."""
 
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
@@ -12,15 +11,11 @@ from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from medsam2.errors import InputError, MedSAM2Error
-from medsam2.imaging.intensity import WINDOW_PRESETS
+from medsam2.errors import MedSAM2Error
 from medsam2.serving.http_errors import error_headers, no_room, status_of
-from medsam2.serving.settings import ServerSettings
-from medsam2.serving.viewers.paths import NAME, REASON
+from medsam2.serving.viewers.paths import REASON
 
-WindowChoice = str | tuple[float, float] | None
 _MAX_REASON = 200
-_NUMBERS = re.compile(r"(-?\d+(?:\.\d+)?),(-?\d+(?:\.\d+)?)")
 
 logger = logging.getLogger(__name__)
 
@@ -71,41 +66,3 @@ def error_answer(error: MedSAM2Error, statuses: Mapping[type[MedSAM2Error], int]
 def reason(text: str) -> str:
     """A sentence as a status line can carry it: ASCII, one line, not long."""
     return " ".join(text.encode("ascii", "replace").decode().split())[:_MAX_REASON]
-
-
-def read_window(request: Request, settings: ServerSettings) -> WindowChoice:
-    """The window that an address names, as `/viewers/lung` or `/viewers/-1000,400`; else the server's.
-
-    Raises:
-        InputError: Its numbers are no window.
-    """
-    name = str(request.path_params.get(NAME, ""))
-    return named_window(name) or named_window(settings.viewer_window)
-
-
-def named_window(name: str) -> WindowChoice:
-    """A window by the name of a preset, or by two numbers; None for all other names.
-
-    Raises:
-        InputError: The smaller number does not come first.
-    """
-    if name.lower() in WINDOW_PRESETS:
-        return name.lower()
-    numbers = _NUMBERS.fullmatch(name)
-    if numbers is None:
-        return None
-    lower, upper = map(float, numbers.groups())
-    if lower >= upper:
-        raise InputError(f"the window {name} begins above its end; the smaller number comes first")
-    return lower, upper
-
-
-def check_window(name: str) -> None:
-    """Refuse a setting that names no window.
-
-    Raises:
-        InputError: It does not.
-    """
-    if name and named_window(name) is None:
-        names = ", ".join(WINDOW_PRESETS)
-        raise InputError(f"MEDSAM2_VIEWER_WINDOW is {name!r}; LOWER,UPPER or one of {names} is expected")

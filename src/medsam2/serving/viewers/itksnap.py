@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import gzip
 import math
-from collections.abc import Generator
 from contextlib import suppress
+from functools import partial
 from typing import Annotated
 
 import numpy as np
@@ -17,15 +17,15 @@ from starlette.responses import JSONResponse
 
 from medsam2.errors import InputError
 from medsam2.imaging.volume import Volume
-from medsam2.serving.http_errors import NotFound, TooLarge, shown
+from medsam2.serving.http_errors import NotFound, shown
 from medsam2.serving.limits import read_body, usage_of
 from medsam2.serving.schemas import Expected, validated
-from medsam2.serving.score import while_wanted
-from medsam2.serving.settings import MIB
-from medsam2.serving.viewers.error_answers import answer_route, read_window
-from medsam2.serving.viewers.interactions import Mask, click_at, drawing_of
+from medsam2.serving.viewers.error_answers import answer_route
+from medsam2.serving.viewers.interactions import Click, Voxel, drawing_of
 from medsam2.serving.viewers.leases import Lease, Leases
-from medsam2.serving.viewers.uploads import Words, file_of, inflate, read_multipart
+from medsam2.serving.viewers.uploads import ViewerMessage, file_of, inflate, read_multipart
+from medsam2.serving.viewers.windows import read_window
+from medsam2.serving.volumes import check_volume_size
 
 DIALECT = "itksnap"
 VERSION = "0.1.6"
@@ -40,7 +40,7 @@ _GZIP_LEVEL = 1  # a mask shrinks a hundredfold at any level
 _Three = Annotated[tuple[float, float, float], Expected("three numbers are expected")]
 
 
-class ImageFacts(Words):
+class ImageFacts(ViewerMessage):
     """What comes with an image, a stroke or a polygon, in the order x, y, z."""
 
     dimensions: Annotated[
@@ -59,7 +59,7 @@ class ImageFacts(Words):
     component_type: str = "float32"
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> Voxel:
         """Of the array, (z, y, x)."""
         x, y, z = self.dimensions
         return z, y, x
@@ -113,9 +113,8 @@ def _add_images(router: APIRouter, leases: Leases) -> None:
         lease = _find(leases, session_id)
         array, facts = await _read_image(leases, request)
         volume = Volume.from_array(array, facts.spacing, facts.origin, facts.direction)
-        x_mm, y_mm, z_mm = facts.spacing
         async with lease.used():
-            await leases.open_image(lease, volume, (z_mm, y_mm, x_mm))
+            await leases.open_image(lease, volume)
         return JSONResponse({"message": "image opened"})
 
     @router.get("/reset_interactions/{session_id}")
@@ -134,15 +133,17 @@ def _add_changes(router: APIRouter, leases: Leases) -> None:
     async def process_point(request: Request, session_id: str) -> Response:
         """Answer a click."""
         lease = _find(leases, session_id)
-        z, y, x = _place(request)
-        is_positive = _is_foreground(request)
+        place, is_positive = _place(request), _is_foreground(request)
         await read_body(request, leases.service.settings, _MAX_BODY)  # then its end can be seen
-        async with lease.used():
-            viewed = lease.image()
-            click = click_at((z, y, x), viewed.shape, is_positive=is_positive)
-            if not all(0 <= at < size for at, size in zip((z, y, x), viewed.shape, strict=True)):
-                raise _outside((x, y, z), viewed.shape)
-            return await _answered(leases, lease, request, viewed.add(click))
+
+        def click(shape: Voxel) -> Click:
+            if not all(0 <= at < size for at, size in zip(place, shape, strict=True)):
+                raise InputError(
+                    f"the point {place[::-1]} lies outside the image of {shape[::-1]} voxels (x, y, z)"
+                )
+            return Click(at=place, is_positive=is_positive)
+
+        return await leases.answer(lease, request, click, _mask_answer)
 
     @router.post("/process_scribble_interaction/{session_id}")
     @router.post("/v2/process_scribble_interaction/{session_id}")
@@ -160,12 +161,8 @@ def _add_changes(router: APIRouter, leases: Leases) -> None:
         lease = _find(leases, session_id)
         is_positive = _is_foreground(request)
         array, _ = await _read_image(leases, request)
-        async with lease.used():
-            viewed = lease.image()
-            drawing = await leases.service.workers.run(
-                lambda: drawing_of(array, None, viewed.shape, is_outline=is_outline, is_positive=is_positive)
-            )
-            return await _answered(leases, lease, request, viewed.add(drawing))
+        drawing = partial(drawing_of, array, None, is_outline=is_outline, is_positive=is_positive)
+        return await leases.answer(lease, request, drawing, _mask_answer)
 
 
 def _find(leases: Leases, session_id: str) -> Lease:
@@ -175,7 +172,7 @@ def _find(leases: Leases, session_id: str) -> Lease:
         raise NotFound(
             "this session has ended: choose the server again in ITK-SNAP, which sends the image anew"
         ) from None
-    lease.see()
+    lease.note_use()
     return lease
 
 
@@ -189,9 +186,7 @@ async def _read_image(leases: Leases, request: Request) -> tuple[npt.NDArray[np.
             "choose one component, which ITK-SNAP sends as float32"
         )
     num_bytes = math.prod(facts.shape) * _FLOAT_BYTES
-    limit = leases.service.settings.max_volume
-    if num_bytes > limit * MIB:
-        raise TooLarge(f"the image has {num_bytes} bytes; this server takes {limit} MiB (MEDSAM2_MAX_VOLUME)")
+    check_volume_size(num_bytes, leases.service.settings)
     usage_of(request.scope).reservation.grow(num_bytes)
     packed = file_of(form)
     content = await leases.service.workers.run(lambda: inflate(packed, num_bytes))
@@ -200,7 +195,7 @@ async def _read_image(leases: Leases, request: Request) -> tuple[npt.NDArray[np.
     return np.frombuffer(content, "<f4").reshape(facts.shape), facts
 
 
-def _place(request: Request) -> tuple[int, int, int]:
+def _place(request: Request) -> Voxel:
     """The voxel of a query, (z, y, x): `x=1&y=2&z=3`, or `point=1&point=2&point=3`."""
     query = request.query_params
     texts = query.getlist("point") or [query.get(name, "") for name in "xyz"]
@@ -218,17 +213,7 @@ def _is_foreground(request: Request) -> bool:
     return text.lower() in _TRUE
 
 
-def _outside(xyz: tuple[int, int, int], shape: tuple[int, int, int]) -> InputError:
-    return InputError(f"the point {xyz} lies outside the image, which has {shape[::-1]} voxels (x, y, z)")
-
-
-async def _answered(leases: Leases, lease: Lease, request: Request, steps: Generator[int]) -> Response:
-    await while_wanted(request.receive, leases.follow(steps))
-    mask = lease.image().mask
-    text = await leases.service.workers.run(lambda: _encoded(mask))
-    return JSONResponse({"status": "success", "result": text})
-
-
-def _encoded(mask: Mask) -> str:
+def _mask_answer(lease: Lease) -> Response:
     """All voxels as int8, x fastest: ITK-SNAP reads exactly as many bytes as the image has voxels."""
-    return base64.b64encode(gzip.compress(mask.astype(np.int8).tobytes(), _GZIP_LEVEL)).decode("ascii")
+    packed = gzip.compress(lease.image().mask.astype(np.int8).tobytes(), _GZIP_LEVEL)
+    return JSONResponse({"status": "success", "result": base64.b64encode(packed).decode("ascii")})

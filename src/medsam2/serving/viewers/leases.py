@@ -1,98 +1,79 @@
-"""The images that viewers have open: each belongs to one viewer and answers one request at a time."""
+"""The images that viewers have open. nnInteractive calls the place of a viewer on a server its lease."""
 
 from __future__ import annotations
 
-import asyncio
-import secrets
 import time
-from collections.abc import AsyncIterator, Generator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+from starlette.requests import Request
+from starlette.responses import Response
 
 from medsam2.errors import InputError, SessionError
 from medsam2.imaging.intensity import check_intensities, resolve_window
 from medsam2.imaging.volume import Volume
 from medsam2.serving.http_errors import Busy, NotFound
 from medsam2.serving.limits import Reservation
+from medsam2.serving.open_items import OpenItem, OpenItems
+from medsam2.serving.score import while_wanted
 from medsam2.serving.service import Service
-from medsam2.serving.viewers.error_answers import WindowChoice
+from medsam2.serving.viewers.interactions import Interaction, Voxel
 from medsam2.serving.viewers.viewed_object import ViewedObject
+from medsam2.serving.viewers.windows import WindowChoice
+from medsam2.serving.volumes import num_bytes_with_labels
 
 if TYPE_CHECKING:
     from medsam2.inference.session import Session
 
 LIVENESS_S = 120.0
 """A client that beats ends this long after its last sign of life."""
-_ID_BYTES = 24
-_SWEEP_S = 15.0
 _FULL_RETRY_S = 10
 _LEAVES_ROOM_S = 60.0
 """An image left alone for this long gives its place to another, where clients do not say goodbye."""
-_LABEL_COPIES = 2  # bytes per voxel while masks are made
 
 
 @dataclass(kw_only=True, eq=False)
-class Lease:
+class Lease(OpenItem):
     """One viewer's image, and what it takes until it ends."""
 
     dialect: str
-    reservation: Reservation
     owner: str = ""
     """Who it belongs to, where a protocol has no ids."""
     beats: bool = False
     """Whether the client says regularly that it is there."""
     window: WindowChoice = None
-    id: str = field(default_factory=lambda: secrets.token_urlsafe(_ID_BYTES))
     has_buffer: bool = False
-    is_open: bool = True
+    """Whether the viewer has an array for the mask, as nnInteractive's clients do."""
     viewed: ViewedObject | None = None
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _num_users: int = 0
     _last_seen: float = field(default_factory=time.monotonic)
-    _last_active: float = field(default_factory=time.monotonic)
 
-    def see(self, *, is_active: bool = True) -> None:
-        """Note a request; signs of life alone do not keep an image open for ever."""
+    def note_beat(self) -> None:
+        """Note a sign of life; without other requests the image does not stay open for ever."""
         self._last_seen = time.monotonic()
-        if is_active:
-            self._last_active = self._last_seen
+
+    def note_use(self) -> None:
+        """Count its idle time from now."""
+        super().note_use()
+        self.note_beat()
 
     def remaining_s(self, idle_limit_s: float) -> float:
         """Seconds until it ends, if nothing happens; 0 or less if it has ended."""
-        if self._num_users:
-            return idle_limit_s
-        now = time.monotonic()
-        left = idle_limit_s - (now - self._last_active)
-        return min(left, LIVENESS_S - (now - self._last_seen)) if self.beats else left
+        left = super().remaining_s(idle_limit_s)
+        if not self.beats or self.num_users:
+            return left
+        return min(left, LIVENESS_S - (time.monotonic() - self._last_seen))
 
     @property
-    def idle_s(self) -> float:
-        """Seconds since it was last worked with."""
-        return 0.0 if self._num_users else time.monotonic() - self._last_active
+    def num_found_bytes(self) -> int:
+        """Memory of the object."""
+        return 0 if self.viewed is None else self.viewed.num_bytes
 
-    @asynccontextmanager
-    async def used(self) -> AsyncIterator[None]:
-        """Keep other requests of the viewer waiting, and count what the object takes afterwards.
-
-        Raises:
-            NotFound: It has ended meanwhile.
-        """
-        self._num_users += 1
-        try:
-            async with self.lock:
-                if not self.is_open:
-                    raise _ended()
-                try:
-                    yield
-                finally:
-                    self.reservation.set_found(0 if self.viewed is None else self.viewed.num_bytes)
-        finally:
-            self._num_users -= 1
-            self.see()
+    def ended_error(self) -> NotFound:
+        """The error for a request that comes too late."""
+        return _ended()
 
     def image(self) -> ViewedObject:
         """The image.
@@ -101,34 +82,22 @@ class Lease:
             SessionError: None was sent.
         """
         if self.viewed is None:
-            raise SessionError("No image uploaded: send the image first")
+            raise no_image()
         return self.viewed
 
-    async def end(self) -> None:
-        """Release everything, once no request works with it."""
-        async with self.lock:
-            self.is_open = False
-            self.viewed = None
-            self.reservation.close()
+    async def release(self) -> None:
+        """Release the image."""
+        self.viewed = None
 
 
-class Leases:
+class Leases(OpenItems[Lease]):
     """All images that viewers have open."""
 
     def __init__(self, service: Service) -> None:
+        super().__init__(service.settings.session_idle_s)
         self.service = service
-        self._idle_s = service.settings.session_idle_s
-        self._open: dict[str, Lease] = {}
-        self._sweep: asyncio.Task[None] | None = None
-        service.meters.watch(
-            "medsam2_viewer_images", "Images that viewers have open.", lambda: len(self._open)
-        )
-
-    def __len__(self) -> int:
-        return len(self._open)
-
-    def __iter__(self) -> Iterator[Lease]:
-        return iter(list(self._open.values()))
+        service.open_items.append(self)
+        service.meters.watch("medsam2_viewer_images", "Images that viewers have open.", lambda: len(self))
 
     async def claim(
         self, dialect: str, *, owner: str = "", beats: bool = False, window: WindowChoice = None
@@ -145,14 +114,9 @@ class Leases:
                 f"the server holds {limit} images, as many as it takes; close one, or try again",
                 retry_after_s=_FULL_RETRY_S,
             )
-        lease = Lease(
-            dialect=dialect, owner=owner, beats=beats, window=window,
-            reservation=Reservation(self.service.budget),
-        )  # fmt: skip
-        self._open[lease.id] = lease
-        if self._sweep is None or self._sweep.done():
-            self._sweep = asyncio.create_task(self._end_old_ones())
-            self.service.sessions.follow(self._sweep)  # which ends it with the server
+        reservation = Reservation(self.service.budget)
+        lease = Lease(dialect=dialect, owner=owner, beats=beats, window=window, reservation=reservation)
+        self.add(lease)
         return lease
 
     def get(self, dialect: str, lease_id: str) -> Lease:
@@ -161,26 +125,15 @@ class Leases:
         Raises:
             NotFound: There is none, or it was left alone for too long.
         """
-        lease = self._open.get(lease_id)
-        if lease is None or lease.dialect != dialect or lease.remaining_s(self._idle_s) <= 0:
+        lease = self.find(lease_id)
+        if lease is None or lease.dialect != dialect:
             raise _ended()
         return lease
 
     def owned_by(self, dialect: str, owner: str) -> Lease | None:
-        """The image that somebody opened last."""
+        """The image that somebody opened last, unless it has ended."""
         found = [one for one in self if (one.dialect, one.owner) == (dialect, owner)]
-        return found[-1] if found and found[-1].remaining_s(self._idle_s) > 0 else None
-
-    async def end(self, lease: Lease) -> None:
-        """End one; it is not found from now on."""
-        if self._open.pop(lease.id, None) is not None:
-            await lease.end()
-
-    async def end_old(self) -> None:
-        """End those that were left alone for too long."""
-        for lease in self:
-            if lease.remaining_s(self._idle_s) <= 0:
-                await self.end(lease)
+        return self.find(found[-1].id) if found else None
 
     async def _make_room(self) -> bool:
         """End the image that was left alone longest, of those whose clients never say goodbye."""
@@ -190,23 +143,12 @@ class Leases:
         await self.end(max(silent, key=lambda one: one.idle_s))
         return True
 
-    async def _end_old_ones(self) -> None:
-        try:
-            while self._open:
-                await asyncio.sleep(min(_SWEEP_S, self._idle_s / 4))
-                await self.end_old()
-        except asyncio.CancelledError:  # the server ends
-            for lease in self:
-                await self.end(lease)
-            raise
-
-    async def open_image(self, lease: Lease, volume: Volume, spacing: tuple[float, float, float]) -> None:
+    async def open_image(self, lease: Lease, volume: Volume) -> None:
         """Let a lease have another image; what was said about the one before is forgotten.
 
         Args:
             lease: Locked.
             volume: The image, in the viewer's axis order.
-            spacing: Along each axis of the array.
 
         Raises:
             InputError: There is nothing to see in the image.
@@ -215,14 +157,14 @@ class Leases:
         lease.viewed, lease.has_buffer = None, False
         lease.reservation.set_found(0)
         lease.reservation.close()
-        lease.reservation.grow(volume.array.nbytes + _LABEL_COPIES * volume.array.size)
+        lease.reservation.grow(num_bytes_with_labels(volume.array))
         try:
-            lease.viewed = await self.service.workers.run(partial(self._view, lease, volume, spacing))
+            lease.viewed = await self.service.workers.run(partial(self._view, lease, volume))
         except InputError:
             lease.reservation.close()
             raise
 
-    def _view(self, lease: Lease, volume: Volume, spacing: tuple[float, float, float]) -> ViewedObject:
+    def _view(self, lease: Lease, volume: Volume) -> ViewedObject:
         predictor = self.service.model.predictor
         check_intensities(volume.array)
         window = resolve_window(volume, lease.window)
@@ -230,16 +172,50 @@ class Leases:
         def open_session(part: Volume, axis: int) -> Session:
             return predictor.session(part, window=(window.lower, window.upper), axis=axis)
 
-        return ViewedObject(volume, open_session, spacing=spacing)
+        return ViewedObject(volume, open_session)
 
-    async def follow(self, steps: Generator[int]) -> None:
+    async def answer(
+        self,
+        lease: Lease,
+        request: Request,
+        interaction: Callable[[Voxel], Interaction | None],
+        written: Callable[[Lease], Response],
+        *,
+        predicts: bool = True,
+    ) -> Response:
+        """Add an interaction to the object in an image, follow the object, and answer.
+
+        Args:
+            lease: Whose image.
+            request: Its body has been read.
+            interaction: Makes the interaction from the image's shape.
+            written: Writes the answer.
+            predicts: Whether to follow the object now.
+
+        Raises:
+            InputError: The interaction is not usable.
+            SessionError: There is no image.
+            HttpError: The image has ended, or there is no memory.
+            ClientDisconnect: The caller left.
+        """
+        async with lease.used():
+            viewed, run = lease.image(), self.service.workers.run
+            steps = viewed.add(await run(partial(interaction, viewed.shape)), predicts=predicts)
+            await self.follow(request, steps)
+            return await run(partial(written, lease))
+
+    async def follow(self, request: Request, steps: Generator[int]) -> None:
         """Do the work of an interaction slice by slice, so that other requests come in between.
 
         If the caller leaves, the work ends with the slice at hand, and the interaction leaves no trace.
 
         Raises:
             Busy: The memory for requests is taken.
+            ClientDisconnect: The caller left.
         """
+        await while_wanted(request.receive, self._follow(steps))
+
+    async def _follow(self, steps: Generator[int]) -> None:
         self.service.budget.check_room()
         try:
             while await self.service.model.step(steps) is not None:
@@ -248,7 +224,7 @@ class Leases:
             await self.service.model.run(steps.close)
 
 
-def grid_volume(array: np.ndarray, spacing: tuple[float, float, float]) -> Volume:
+def grid_volume(array: np.ndarray, spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> Volume:
     """An image of which only the spacing is known.
 
     Args:
@@ -260,6 +236,11 @@ def grid_volume(array: np.ndarray, spacing: tuple[float, float, float]) -> Volum
     """
     grey = array.astype(np.uint8) if array.dtype == np.bool_ else array
     return Volume(grey, np.diag([*spacing[::-1], 1.0]))
+
+
+def no_image() -> SessionError:
+    """The error of an image that was not sent; SlicerNNInteractive 0.x knows these words and sends it."""
+    return SessionError("No image uploaded: send the image first")
 
 
 def _ended() -> NotFound:

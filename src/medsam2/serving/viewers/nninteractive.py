@@ -6,8 +6,9 @@ Only the paths and the forms are nnInteractive's; the model is ours, and `/capab
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -20,14 +21,13 @@ from starlette.responses import JSONResponse
 from medsam2.errors import InputError
 from medsam2.serving.http_errors import NotFound, NotOffered, shown
 from medsam2.serving.limits import header
-from medsam2.serving.schemas import Expected
-from medsam2.serving.score import while_wanted
-from medsam2.serving.viewers.error_answers import answer_route, read_window
-from medsam2.serving.viewers.interactions import Drawing, click_at, drawing_of, region_between
+from medsam2.serving.schemas import Expected, validated
+from medsam2.serving.viewers.error_answers import answer_route
+from medsam2.serving.viewers.interactions import Interaction, Voxel, click_at, drawing_of, region_between
 from medsam2.serving.viewers.leases import LIVENESS_S, Lease, Leases, grid_volume
 from medsam2.serving.viewers.packed_arrays import pack
-from medsam2.serving.viewers.uploads import META, Words, read_meta, read_packed, read_words
-from medsam2.serving.viewers.viewed_object import ViewedObject
+from medsam2.serving.viewers.uploads import META, ViewerMessage, read_json_body, read_meta, read_packed
+from medsam2.serving.viewers.windows import read_window
 from medsam2.weights import SPECS
 
 DIALECT = "nninteractive"
@@ -37,63 +37,59 @@ _LEASE = b"x-lease-token"
 _OCTETS = "application/octet-stream"
 _BUFFER_KINDS = "biu"
 
-_Three = Annotated[list[float], Field(min_length=3, max_length=3)]
+_Three = Annotated[list[float], Field(min_length=3, max_length=3), Expected("three numbers are expected")]
 _Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
 _Box = Annotated[
     list[_Pair], Field(min_length=3, max_length=3), Expected("[first, end] for three axes is expected")
 ]
 
 
-class ImageFacts(Words):
+class ImageFacts(ViewerMessage):
     """What is known of an image."""
 
-    spacing: Annotated[_Three, Expected("three numbers are expected")] | None = None
+    spacing: _Three | None = None
 
 
-class ImageMeta(Words):
+class ImageMeta(ViewerMessage):
     """Beside an image."""
 
     image_properties: ImageFacts = ImageFacts()
 
 
-class Buffer(Words):
+class Buffer(ViewerMessage):
     """The array that a viewer keeps the mask in."""
 
     shape: list[int]
     dtype: str
 
 
-class Said(Words):
-    """What all interactions say."""
+class InteractionValues(ViewerMessage):
+    """What all interactions have."""
 
     include_interaction: bool = True
     run_prediction: bool = True
 
 
-class PointSaid(Said):
+class PointValues(InteractionValues):
     """A click."""
 
-    coordinates: Annotated[_Three, Expected("three numbers [a, b, c] are expected")]
+    coordinates: _Three
 
 
-class BoxSaid(Said):
+class BoxValues(InteractionValues):
     """A box; its ends do not belong to it."""
 
     bbox_coords: _Box
 
 
-class DrawingSaid(Said):
+class DrawingValues(InteractionValues):
     """Beside a stroke or an outline."""
 
     interaction_bbox: _Box | None = None
 
 
-class Nothing(Words):
-    """A body without a meaning."""
-
-
 def routes(leases: Leases) -> APIRouter:
-    """All routes but those whose paths another protocol has as well; see `routes`."""
+    """The routes whose paths SlicerNNInteractive 0.x does not have; for the others see `viewers.routes`."""
     router = APIRouter(route_class=answer_route({NotFound: 410}))
     _add_leases(router, leases)
     _add_images(router, leases)
@@ -127,22 +123,21 @@ def _add_leases(router: APIRouter, leases: Leases) -> None:
     @router.post("/heartbeat")
     async def heartbeat(request: Request) -> Response:
         """Note that the viewer is there."""
-        lease = leases.get(DIALECT, header(request.scope, _LEASE))
-        lease.see(is_active=False)
+        lease = _leased(leases, request)
+        lease.note_beat()
         return JSONResponse({"remaining_seconds": max(0.0, idle_s - lease.idle_s)})
 
     @router.get("/lease_status")
     async def lease_status(request: Request) -> Response:
         """Say how long the image stays open."""
-        lease = leases.get(DIALECT, header(request.scope, _LEASE))
-        left = max(0.0, idle_s - lease.idle_s)
+        left = max(0.0, idle_s - _leased(leases, request).idle_s)
         return JSONResponse({"remaining_seconds": left, "idle_timeout_seconds": idle_s})
 
     @router.post("/release")
     async def release(request: Request) -> Response:
         """Close the image."""
         with suppress(NotFound):  # a viewer may say goodbye twice
-            await leases.end(leases.get(DIALECT, header(request.scope, _LEASE)))
+            await leases.end(_leased(leases, request))
         return JSONResponse({"released": True})
 
 
@@ -172,14 +167,14 @@ def _add_images(router: APIRouter, leases: Leases) -> None:
     @router.post("/set_do_autozoom")
     async def set_do_autozoom(request: Request) -> Response:
         """Take a choice that has no meaning here: our networks look closer by themselves."""
-        find(leases, request)
-        await read_words(request, service, Nothing)
+        _find(leases, request)
+        await read_json_body(request, service)  # it has no meaning
         return JSONResponse({})
 
     @router.post("/set_image")
     async def set_image(request: Request) -> Response:
         """Open an image."""
-        lease = find(leases, request)
+        lease = _find(leases, request)
         facts = read_meta(request, ImageMeta).image_properties
         array = await read_packed(request, service)
         shape = list(array.shape)
@@ -189,27 +184,27 @@ def _add_images(router: APIRouter, leases: Leases) -> None:
             array = array[0]
         a, b, c = facts.spacing or (1.0, 1.0, 1.0)
         async with lease.used():
-            await leases.open_image(lease, grid_volume(array, (a, b, c)), (a, b, c))
+            await leases.open_image(lease, grid_volume(array, (a, b, c)))
         return JSONResponse({"original_image_shape": shape if len(shape) == 4 else [1, *shape]})
 
     @router.post("/set_target_buffer")
     async def set_target_buffer(request: Request) -> Response:
         """Learn that the viewer has an empty mask."""
-        lease = find(leases, request)
-        buffer = await read_words(request, service, Buffer)
+        lease = _find(leases, request)
+        buffer = validated(Buffer, await read_json_body(request, service))
         async with lease.used():
-            shape = lease.image().shape
-            _check_buffer(buffer, shape)
+            viewed = lease.image()
+            _check_buffer(buffer, viewed.shape)
             # Both sides begin with an empty mask.
-            lease.image().reset()
+            viewed.reset()
             lease.has_buffer = True
         return JSONResponse({})
 
     @router.post("/reset_interactions")
     async def reset_interactions(request: Request) -> Response:
         """Begin the next object."""
-        lease = find(leases, request)
-        await read_words(request, service, Nothing)
+        lease = _find(leases, request)
+        await read_json_body(request, service)
         async with lease.used():
             if lease.viewed is not None:
                 lease.viewed.reset()
@@ -233,101 +228,93 @@ def _add_changes(router: APIRouter, leases: Leases) -> None:
     @router.post("/add_initial_seg_interaction")
     async def add_initial_seg(request: Request) -> Response:
         """Take a mask as the object; the viewer shows it already."""
-        lease = find(leases, request)
+        lease = _find(leases, request)
         array = await read_packed(request, service)
         async with lease.used():
             viewed = lease.image()
             await service.workers.run(lambda: viewed.give(np.asarray(array) != 0))
-        return prediction(None)
+        return _prediction(None)
 
     @router.post("/predict")
     async def predict(request: Request) -> Response:
         """Follow the object after interactions that were only taken in."""
-        lease = find(leases, request)
-        await read_words(request, service, Nothing)
+        lease = _find(leases, request)
+        await read_json_body(request, service)
         async with lease.used():
             viewed = lease.image()
             if not viewed.is_queued:
-                return prediction(None, has_run=False)
-            await while_wanted(request.receive, leases.follow(viewed.predict()))
-            return await change_answer(leases, lease)
+                return _prediction(None, has_run=False)
+            await leases.follow(request, viewed.predict())
+            return await service.workers.run(partial(_change_answer, lease))
 
     @router.post("/undo")
     async def undo(request: Request) -> Response:
         """Take the last interaction back."""
-        lease = find(leases, request)
-        await read_words(request, service, Nothing)
+        lease = _find(leases, request)
+        await read_json_body(request, service)
         async with lease.used():
             if not await service.model.run(lease.image().undo):
-                return prediction(None, has_run=False)
-            return await change_answer(leases, lease)
+                return _prediction(None, has_run=False)
+            return await service.workers.run(partial(_change_answer, lease))
 
 
-def find(leases: Leases, request: Request) -> Lease:
-    """The image of a request.
-
-    Raises:
-        NotFound: It is not open.
-    """
-    lease = leases.get(DIALECT, header(request.scope, _LEASE))
-    lease.see()
+def _find(leases: Leases, request: Request) -> Lease:
+    lease = _leased(leases, request)
+    lease.note_use()
     return lease
 
 
-async def add_point(leases: Leases, request: Request, said: PointSaid) -> Response:
+def _leased(leases: Leases, request: Request) -> Lease:
+    """The image of a request, whose idle time goes on."""
+    return leases.get(DIALECT, header(request.scope, _LEASE))
+
+
+async def add_point(leases: Leases, request: Request, values: PointValues) -> Response:
     """Answer a click."""
-    lease = find(leases, request)
-    async with lease.used():
-        viewed = lease.image()
-        click = click_at(said.coordinates, viewed.shape, is_positive=said.include_interaction)
-        return await _answered(leases, lease, request, viewed.add(click, predicts=said.run_prediction))
+    click = partial(click_at, values.coordinates, is_positive=values.include_interaction)
+    return await _answer(leases, _find(leases, request), request, click, values)
 
 
-async def add_box(leases: Leases, request: Request, said: BoxSaid) -> Response:
+async def add_box(leases: Leases, request: Request, values: BoxValues) -> Response:
     """Answer a box."""
-    lease = find(leases, request)
-    async with lease.used():
-        viewed = lease.image()
-        first, end = zip(*said.bbox_coords, strict=True)
-        region = region_between(first, end, viewed.shape, is_positive=said.include_interaction)
-        return await _answered(leases, lease, request, viewed.add(region, predicts=said.run_prediction))
+    first, end = zip(*values.bbox_coords, strict=True)
+    region = partial(region_between, first, end, is_positive=values.include_interaction)
+    return await _answer(leases, _find(leases, request), request, region, values)
 
 
 async def add_drawing(leases: Leases, request: Request, *, is_outline: bool) -> Response:
     """Answer a stroke or an outline."""
-    lease = find(leases, request)
-    said = read_meta(request, DrawingSaid)
+    lease = _find(leases, request)
+    values = read_meta(request, DrawingValues)
     array = await read_packed(request, leases.service)
-    async with lease.used():
-        viewed = lease.image()
-        drawing = await leases.service.workers.run(lambda: _drawing(array, said, viewed, is_outline))
-        return await _answered(leases, lease, request, viewed.add(drawing, predicts=said.run_prediction))
-
-
-def _drawing(array: np.ndarray, said: DrawingSaid, viewed: ViewedObject, is_outline: bool) -> Drawing | None:
-    return drawing_of(
-        array, said.interaction_bbox, viewed.shape,
-        is_outline=is_outline, is_positive=said.include_interaction,
+    drawing = partial(
+        drawing_of, array, values.interaction_bbox,
+        is_outline=is_outline, is_positive=values.include_interaction,
     )  # fmt: skip
+    return await _answer(leases, lease, request, drawing, values)
 
 
-async def _answered(leases: Leases, lease: Lease, request: Request, steps: Generator[int]) -> Response:
-    await while_wanted(request.receive, leases.follow(steps))
-    return await change_answer(leases, lease)
+async def _answer(
+    leases: Leases,
+    lease: Lease,
+    request: Request,
+    interaction: Callable[[Voxel], Interaction | None],
+    values: InteractionValues,
+) -> Response:
+    return await leases.answer(lease, request, interaction, _change_answer, predicts=values.run_prediction)
 
 
-async def change_answer(leases: Leases, lease: Lease) -> Response:
+def _change_answer(lease: Lease) -> Response:
     """Answer with the part of the mask that the last change touched; the lease is locked."""
     viewed = lease.image()
     box = viewed.changed
     if box is None or not lease.has_buffer:
-        return prediction(None)
+        return _prediction(None)
     part = viewed.mask[box].astype(np.uint8)
-    packed = await leases.service.workers.run(lambda: pack(part))
-    return prediction([[one.start, one.stop] for one in box], packed, part.shape)
+    return _prediction([[one.start, one.stop] for one in box], pack(part), part.shape)
 
 
-def prediction(
+def _prediction(
     box: list[list[int]] | None, packed: bytes = b"", shape: tuple[int, ...] = (), *, has_run: bool = True
 ) -> Response:
     """Answer an interaction; without a box nothing has changed."""

@@ -7,12 +7,13 @@ text of an error, but that of an answer that says `"status": "error"`.
 from __future__ import annotations
 
 import gzip
-import logging
 import math
-from collections.abc import Awaitable, Callable, Generator
-from typing import Annotated
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial, wraps
+from typing import Annotated, Any, ParamSpec
 
 import numpy as np
+import numpy.typing as npt
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 from starlette.responses import JSONResponse
@@ -20,36 +21,35 @@ from starlette.responses import JSONResponse
 from medsam2.errors import InputError, MedSAM2Error, SessionError
 from medsam2.serving.http_errors import BadRequest, BodyTooSlow, NotAllowed, shown, status_of
 from medsam2.serving.limits import header
+from medsam2.serving.monailabel.forms import Form
 from medsam2.serving.schemas import Expected
-from medsam2.serving.score import while_wanted
 from medsam2.serving.settings import is_loopback
-from medsam2.serving.viewers.error_answers import answer_route, read_window
-from medsam2.serving.viewers.interactions import Mask, click_at, drawing_of, region_between
-from medsam2.serving.viewers.leases import Lease, Leases, grid_volume
+from medsam2.serving.viewers.error_answers import answer_route
+from medsam2.serving.viewers.interactions import Voxel, click_at, drawing_of, region_between
+from medsam2.serving.viewers.leases import Lease, Leases, grid_volume, no_image
 from medsam2.serving.viewers.paths import NAME, PREFIX, basic_pair
-from medsam2.serving.viewers.uploads import Words, file_of, read_multipart, read_npy
+from medsam2.serving.viewers.uploads import ViewerMessage, file_of, read_multipart, read_npy
+from medsam2.serving.viewers.windows import read_window
 
-DIALECT = "slicer"
+DIALECT = "nninteractive 0.x"
 _PAINT = 1  # what a stroke erased is 255
 _NPY_HEAD = 4096  # bytes of an npy file before its voxels, at most
-_EVEN = (1.0, 1.0, 1.0)
 _GZIP_LEVEL = 1
 
 _Voxel = Annotated[
     list[float], Field(min_length=3, max_length=3), Expected("three numbers [k, j, i] are expected")
 ]
+_Arguments = ParamSpec("_Arguments")
 
-logger = logging.getLogger(__name__)
 
-
-class PointSaid(Words):
+class PointValues(ViewerMessage):
     """A click."""
 
     voxel_coord: _Voxel
     positive_click: bool
 
 
-class BoxSaid(Words):
+class BoxValues(ViewerMessage):
     """A box; both corners are inside."""
 
     outer_point_one: _Voxel
@@ -57,114 +57,103 @@ class BoxSaid(Words):
     positive_click: bool
 
 
+def _tells_errors(
+    answer: Callable[_Arguments, Awaitable[Response]],
+) -> Callable[_Arguments, Coroutine[Any, Any, Response]]:
+    """Let a route answer errors that a user can do something about where the plug-in shows them."""
+
+    @wraps(answer)
+    async def answered(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Response:
+        try:
+            return await answer(*args, **kwargs)
+        except (BadRequest, BodyTooSlow):
+            raise
+        except MedSAM2Error as error:
+            if status_of(error) == 500:
+                raise
+            return JSONResponse({"status": "error", "message": str(error)})
+
+    return answered
+
+
 def routes(leases: Leases) -> APIRouter:
-    """All routes but those whose paths nnInteractive 2.x has as well; see `routes`."""
+    """The routes whose paths nnInteractive 2.x does not have; for the others see `viewers.routes`."""
     router = APIRouter(route_class=answer_route({}))
+    service = leases.service
 
     @router.post("/upload_image")
+    @_tells_errors
     async def upload_image(request: Request) -> Response:
         """Open an image."""
-        return await _in_words(lambda: _open_image(leases, request))
+        owner = _owner(request)
+        form = await read_multipart(request, service)
+        array = await read_npy(service, request, file_of(form))
+        lease = leases.owned_by(DIALECT, owner)
+        if lease is None:
+            lease = await leases.claim(DIALECT, owner=owner, window=read_window(request, service.settings))
+        async with lease.used():
+            await leases.open_image(lease, grid_volume(array))
+        return JSONResponse({"status": "ok"})
 
     @router.post("/upload_segment")
+    @_tells_errors
     async def upload_segment(request: Request) -> Response:
         """Take a mask as the object; an empty one begins the next object."""
-        return await _in_words(lambda: _give_segment(leases, request))
+        form = await read_multipart(request, service)
+        lease = _find(leases, request)
+        async with lease.used():
+            viewed = lease.image()
+            mask = np.asarray(await _read_drawing(leases, request, form, viewed.shape) != 0)
+            if mask.shape != viewed.shape:
+                raise InputError(f"the segment has {mask.shape} voxels, the image {viewed.shape}")
+            viewed.reset()
+            if mask.any():
+                viewed.give(mask)
+        return JSONResponse({"status": "ok"})
 
     return router
 
 
-async def add_point(leases: Leases, request: Request, said: PointSaid) -> Response:
+@_tells_errors
+async def add_point(leases: Leases, request: Request, values: PointValues) -> Response:
     """Answer a click."""
-
-    async def answer() -> Response:
-        lease = _find(leases, request)
-        async with lease.used():
-            viewed = lease.image()
-            click = click_at(said.voxel_coord, viewed.shape, is_positive=said.positive_click)
-            return await _answered(leases, lease, request, viewed.add(click))
-
-    return await _in_words(answer)
+    click = partial(click_at, values.voxel_coord, is_positive=values.positive_click)
+    return await leases.answer(_find(leases, request), request, click, _mask_answer)
 
 
-async def add_box(leases: Leases, request: Request, said: BoxSaid) -> Response:
+@_tells_errors
+async def add_box(leases: Leases, request: Request, values: BoxValues) -> Response:
     """Answer a box."""
-
-    async def answer() -> Response:
-        lease = _find(leases, request)
-        pairs = list(zip(said.outer_point_one, said.outer_point_two, strict=True))
-        first, end = [min(pair) for pair in pairs], [max(pair) + 1 for pair in pairs]
-        async with lease.used():
-            viewed = lease.image()
-            region = region_between(first, end, viewed.shape, is_positive=said.positive_click)
-            return await _answered(leases, lease, request, viewed.add(region))
-
-    return await _in_words(answer)
+    pairs = list(zip(values.outer_point_one, values.outer_point_two, strict=True))
+    first, end = [min(pair) for pair in pairs], [max(pair) + 1 for pair in pairs]
+    region = partial(region_between, first, end, is_positive=values.positive_click)
+    return await leases.answer(_find(leases, request), request, region, _mask_answer)
 
 
+@_tells_errors
 async def add_drawing(leases: Leases, request: Request, *, is_outline: bool) -> Response:
     """Answer a stroke or an outline."""
-
-    async def answer() -> Response:
-        form = await read_multipart(request, leases.service)
-        try:
-            lease = _find(leases, request)
-        except SessionError:
-            # The usual words would make the plug-in send its form again, without the body that it has read.
-            raise SessionError("the image is not open any more: set a point, which sends it again") from None
-        sign = form.fields.get("positive_click", "")
-        if sign.lower() not in ("true", "false"):
-            raise BadRequest(f"positive_click is {shown(sign)}; True or False is expected")
-        async with lease.used():
-            viewed = lease.image()
-            limit = math.prod(viewed.shape) + _NPY_HEAD
-            array = await read_npy(leases.service, request, file_of(form), limit=limit)
-            drawing = drawing_of(
-                array if is_outline else array == _PAINT, None, viewed.shape,
-                is_outline=is_outline, is_positive=sign.lower() == "true",
-            )  # fmt: skip
-            return await _answered(leases, lease, request, viewed.add(drawing))
-
-    return await _in_words(answer)
-
-
-async def _open_image(leases: Leases, request: Request) -> Response:
-    owner = _owner(request)
     form = await read_multipart(request, leases.service)
-    array = await read_npy(leases.service, request, file_of(form))
-    lease = leases.owned_by(DIALECT, owner)
-    if lease is None:
-        lease = await leases.claim(DIALECT, owner=owner, window=read_window(request, leases.service.settings))
-    async with lease.used():
-        await leases.open_image(lease, grid_volume(array, _EVEN), _EVEN)
-    return JSONResponse({"status": "ok"})
-
-
-async def _give_segment(leases: Leases, request: Request) -> Response:
-    form = await read_multipart(request, leases.service)
-    lease = _find(leases, request)
-    async with lease.used():
-        viewed = lease.image()
-        limit = math.prod(viewed.shape) + _NPY_HEAD
-        mask = await read_npy(leases.service, request, file_of(form), limit=limit) != 0
-        if mask.shape != viewed.shape:
-            raise InputError(f"the segment has {mask.shape} voxels, the image {viewed.shape}")
-        viewed.reset()
-        if mask.any():
-            viewed.give(np.asarray(mask))
-    return JSONResponse({"status": "ok"})
-
-
-async def _in_words(answer: Callable[[], Awaitable[Response]]) -> Response:
-    """Answer; what a user can do something about is said where the plug-in shows it."""
     try:
-        return await answer()
-    except (BadRequest, BodyTooSlow):
-        raise
-    except MedSAM2Error as error:
-        if status_of(error) == 500:
-            raise
-        return JSONResponse({"status": "error", "message": str(error)})
+        lease = _find(leases, request)
+        shape = lease.image().shape
+    except SessionError:
+        # The usual words would make the plug-in send its form again, without the body that it has read.
+        raise SessionError("the image is not open any more: set a point, which sends it again") from None
+    sign = form.fields.get("positive_click", "").lower()
+    if sign not in ("true", "false"):
+        raise BadRequest(f"positive_click is {shown(sign)}; True or False is expected")
+    array = await _read_drawing(leases, request, form, shape)
+    drawn = array if is_outline else np.asarray(array == _PAINT)
+    drawing = partial(drawing_of, drawn, None, is_outline=is_outline, is_positive=sign == "true")
+    return await leases.answer(lease, request, drawing, _mask_answer)
+
+
+async def _read_drawing(
+    leases: Leases, request: Request, form: Form, shape: Voxel
+) -> npt.NDArray[np.generic]:
+    """Read the array of a form, in gzip, that has one byte for each voxel of the image."""
+    return await read_npy(leases.service, request, file_of(form), limit=math.prod(shape) + _NPY_HEAD)
 
 
 def _owner(request: Request) -> str:
@@ -187,18 +176,12 @@ def _owner(request: Request) -> str:
 def _find(leases: Leases, request: Request) -> Lease:
     lease = leases.owned_by(DIALECT, _owner(request))
     if lease is None:
-        raise SessionError("No image uploaded: send the image first")  # the plug-in knows these words
-    lease.see()
+        raise no_image()
+    lease.note_use()
     return lease
 
 
-async def _answered(leases: Leases, lease: Lease, request: Request, steps: Generator[int]) -> Response:
-    await while_wanted(request.receive, leases.follow(steps))
-    mask = lease.image().mask
-    packed = await leases.service.workers.run(lambda: _encoded(mask))
-    return Response(packed, media_type="application/octet-stream", headers={"Content-Encoding": "gzip"})
-
-
-def _encoded(mask: Mask) -> bytes:
+def _mask_answer(lease: Lease) -> Response:
     """One bit for each voxel, the first in the highest bit of a byte."""
-    return gzip.compress(np.packbits(mask.ravel()).tobytes(), _GZIP_LEVEL)
+    packed = gzip.compress(np.packbits(lease.image().mask.ravel()).tobytes(), _GZIP_LEVEL)
+    return Response(packed, media_type="application/octet-stream", headers={"Content-Encoding": "gzip"})

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 
 from fastapi import APIRouter, FastAPI, Request, Response
+from pydantic import BaseModel
 from starlette.responses import JSONResponse
 
 from medsam2.serving.http_errors import BadRequest, NotFound
-from medsam2.serving.limits import header, read_body
-from medsam2.serving.schemas import read_json, validated
+from medsam2.serving.limits import header
+from medsam2.serving.schemas import validated
 from medsam2.serving.service import Service
 from medsam2.serving.viewers import itksnap, nninteractive, nninteractive_0x
-from medsam2.serving.viewers.error_answers import answer_route, check_window
+from medsam2.serving.viewers.error_answers import answer_route
 from medsam2.serving.viewers.leases import Leases
 from medsam2.serving.viewers.paths import NAME, PREFIX
+from medsam2.serving.viewers.uploads import read_json_body
+from medsam2.serving.viewers.windows import check_window
 
+_Protocols = tuple[tuple[str, type[BaseModel], Callable[..., Awaitable[Response]]], ...]
+_POINTS: _Protocols = (
+    ("coordinates", nninteractive.PointValues, nninteractive.add_point),
+    ("voxel_coord", nninteractive_0x.PointValues, nninteractive_0x.add_point),
+)
+"""The key that tells a protocol, its form of a click, and what answers it."""
+_BOXES: _Protocols = (
+    ("bbox_coords", nninteractive.BoxValues, nninteractive.add_box),
+    ("outer_point_one", nninteractive_0x.BoxValues, nninteractive_0x.add_box),
+)
 _BELOW = f"{PREFIX}{{{NAME}}}"
-_MAX_JSON = 1 << 16
 _FORM = "multipart/form-data"
 _NO_STUDIES = (
     "this server has no studies for MONAI Label's extension: start it with --studies FOLDER; nnInteractive's "
@@ -43,16 +56,11 @@ def add_viewers(app: FastAPI, service: Service) -> frozenset[str]:
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     check_window(service.settings.viewer_window)
     leases = Leases(service)
+    protocols = [protocol.routes(leases) for protocol in (nninteractive, nninteractive_0x, itksnap)]
+    protocols.append(_shared(leases))
     paths = set()
-    for beginning in ("", _BELOW):
-        rooms = [
-            nninteractive.routes(leases),
-            nninteractive_0x.routes(leases),
-            itksnap.routes(leases),
-            _shared(leases),
-        ]
-        rooms.append(_words(service) if beginning else _no_studies(service))
-        for router in rooms:
+    for beginning, explanations in (("", _no_studies(service)), (_BELOW, _explanations(service))):
+        for router in (*protocols, explanations):
             app.include_router(router, prefix=beginning, include_in_schema=False)
             paths |= {beginning + str(getattr(route, "path", "")) for route in router.routes}
     return frozenset(paths)
@@ -65,24 +73,19 @@ def _shared(leases: Leases) -> APIRouter:
     @router.post("/add_point_interaction")
     async def add_point(request: Request) -> Response:
         """Answer a click."""
-        said = await _read_object(leases, request)
-        if "coordinates" in said:
-            return await nninteractive.add_point(leases, request, validated(nninteractive.PointSaid, said))
-        if "voxel_coord" in said:
-            return await nninteractive_0x.add_point(
-                leases, request, validated(nninteractive_0x.PointSaid, said)
-            )
-        raise BadRequest("a click has coordinates (nnInteractive 2.x) or voxel_coord (0.x)")
+        return await add(request, _POINTS, "a click has coordinates (nnInteractive 2.x) or voxel_coord (0.x)")
 
     @router.post("/add_bbox_interaction")
     async def add_box(request: Request) -> Response:
         """Answer a box."""
-        said = await _read_object(leases, request)
-        if "bbox_coords" in said:
-            return await nninteractive.add_box(leases, request, validated(nninteractive.BoxSaid, said))
-        if "outer_point_one" in said:
-            return await nninteractive_0x.add_box(leases, request, validated(nninteractive_0x.BoxSaid, said))
-        raise BadRequest("a box has bbox_coords (nnInteractive 2.x) or outer_point_one and _two (0.x)")
+        return await add(request, _BOXES, "a box has bbox_coords (2.x) or outer_point_one and _two (0.x)")
+
+    async def add(request: Request, protocols: _Protocols, expected: str) -> Response:
+        values = await read_json_body(request, leases.service)
+        for key, model, answer in protocols:
+            if isinstance(values, dict) and key in values:
+                return await answer(leases, request, validated(model, values))
+        raise BadRequest(expected)
 
     @router.post("/add_scribble_interaction")
     async def add_stroke(request: Request) -> Response:
@@ -115,7 +118,7 @@ def _no_studies(service: Service) -> APIRouter:
     return router
 
 
-def _words(service: Service) -> APIRouter:
+def _explanations(service: Service) -> APIRouter:
     """What an address with a name says beside the protocols."""
     router = APIRouter(route_class=answer_route({}))
 
@@ -136,10 +139,3 @@ def _words(service: Service) -> APIRouter:
         raise NotFound(_UNKNOWN)
 
     return router
-
-
-async def _read_object(leases: Leases, request: Request) -> dict[str, object]:
-    found = read_json(await read_body(request, leases.service.settings, _MAX_JSON))
-    if not isinstance(found, dict):
-        raise BadRequest("the request is not a JSON object")
-    return found

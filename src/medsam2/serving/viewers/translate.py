@@ -15,6 +15,8 @@ from scipy import ndimage
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import dijkstra
 
+from medsam2.imaging.volume import Volume
+from medsam2.prompts.simulate import center_point, largest_part
 from medsam2.prompts.types import Box, MaskPrompt, Point, Prompt
 from medsam2.serving.viewers.interactions import Click, Drawing, Interaction, Mask, Region, Voxel
 
@@ -45,13 +47,12 @@ class Translation:
         return not (self.prompts or self.limits or self.emptied)
 
 
-def axis_of(interaction: Interaction, shape: Voxel, spacing: tuple[float, float, float]) -> int:
+def axis_of(interaction: Interaction, volume: Volume) -> int:
     """Choose the axis of the array along which a new object is followed.
 
     Args:
         interaction: The first one about the object.
-        shape: Of the image.
-        spacing: Between voxels along each axis, in any unit.
+        volume: The image, in the viewer's axis order.
 
     Returns:
         The one axis that a drawing has no extent along; else that of a single slice, or that of the thickest
@@ -61,9 +62,10 @@ def axis_of(interaction: Interaction, shape: Voxel, spacing: tuple[float, float,
         flat = [axis for axis, extent in enumerate(interaction.extents) if extent == 1]
         if len(flat) == 1:
             return flat[0]
-    single = [axis for axis, size in enumerate(shape) if size == 1]
+    single = [axis for axis, size in enumerate(volume.shape) if size == 1]
     if single:
         return single[0]
+    spacing = volume.spacing[::-1]
     widest, next_widest, _ = sorted(spacing, reverse=True)
     return spacing.index(widest) if widest >= _THICKER * next_widest else 0
 
@@ -191,8 +193,8 @@ def _taken_away(regions: dict[int, Mask], shown: Mask) -> Translation:
 def centre_line(section: Mask) -> list[tuple[int, int]]:
     """Some places along the middle of a stroke.
 
-    The largest connected part counts. Its length is the longest of the shortest ways in it. The ends are left
-    out, since a hand often overshoots there.
+    The largest connected part counts. Its length is that of the longest shortest path in it. The ends are
+    left out, since a hand often overshoots there.
 
     Args:
         section: `(y, x)`.
@@ -200,16 +202,13 @@ def centre_line(section: Mask) -> list[tuple[int, int]]:
     Returns:
         `(y, x)` of 3 to 5 pixels of the stroke, evenly spaced; of one, if the stroke is short.
     """
-    labels, count = ndimage.label(section, structure=np.ones((3, 3)))
-    if count > 1:
-        sizes = np.bincount(labels.ravel())[1:]
-        section = labels == 1 + int(sizes.argmax())
+    section = largest_part(section)
     rows, columns = np.nonzero(section)
     steps = _steps_from_an_end(section, rows, columns)
     length = int(steps.max()) + 1
     if length < _SHORT_STROKE:
         return [_deepest(section)]
-    depth = _depth(section)[rows, columns]
+    depth = ndimage.distance_transform_edt(np.pad(section, 1))[rows + 1, columns + 1]
     num_clicks = min(MOST_CLICKS, max(_FEWEST_CLICKS, length // _PIXELS_A_CLICK))
     found = []
     for wanted in np.linspace(0, length - 1, num_clicks + 2)[1:-1]:
@@ -236,14 +235,10 @@ def _steps_from_an_end(section: Mask, rows: np.ndarray, columns: np.ndarray) -> 
     return steps
 
 
-def _depth(section: Mask) -> np.ndarray:
-    return np.asarray(ndimage.distance_transform_edt(np.pad(section, 1)))[1:-1, 1:-1]
-
-
 def _deepest(section: Mask) -> tuple[int, int]:
-    """The pixel farthest from the edge."""
-    y, x = np.unravel_index(int(_depth(section).argmax()), section.shape)
-    return int(y), int(x)
+    """The pixel `(y, x)` farthest from the edge."""
+    point = center_point(section, is_positive=True)
+    return int(point.y), int(point.x)
 
 
 def _spread(values: Iterable[int], count: int) -> list[int]:

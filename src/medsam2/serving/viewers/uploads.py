@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import gzip
 import tempfile
 import zlib
+from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,39 +16,36 @@ from pydantic import BaseModel, ConfigDict
 from starlette.requests import Request
 
 from medsam2.errors import InputError
-from medsam2.serving.http_errors import BadRequest, TooLarge, no_room
+from medsam2.serving.http_errors import BadRequest, no_room
 from medsam2.serving.limits import header, read_body, store_body, usage_of
 from medsam2.serving.monailabel.forms import Form, read_form
-from medsam2.serving.schemas import read_message, validated
+from medsam2.serving.schemas import json_in, read_json, validated
 from medsam2.serving.service import Service
-from medsam2.serving.settings import MIB
 from medsam2.serving.viewers.packed_arrays import read_layout
+from medsam2.serving.volumes import check_volume_size
 
 META = "X-Meta"
 """Header with the JSON that belongs to a packed array."""
 _MAX_JSON = 1 << 16
-_GZIP = 16 + zlib.MAX_WBITS
-_PART = 1 << 20
 _CONTENT_ENCODING = b"content-encoding"
 
-_Model = TypeVar("_Model", bound="Words")
 
-
-class Words(BaseModel):
+class ViewerMessage(BaseModel):
     """JSON of a viewer. Keys without a meaning here are passed over: newer viewers send more of them."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-async def read_words(request: Request, service: Service, model: type[_Model]) -> _Model:
+_Model = TypeVar("_Model", bound=ViewerMessage)
+
+
+async def read_json_body(request: Request, service: Service) -> object:
     """Read a request's JSON; an empty body is an empty object.
 
     Raises:
         BadRequest: It is not JSON.
-        InputError: A value is missing or not usable.
     """
-    body = await read_body(request, service.settings, _MAX_JSON)
-    return read_message(model, body or b"{}")
+    return read_json(await read_body(request, service.settings, _MAX_JSON) or b"{}")
 
 
 def read_meta(request: Request, model: type[_Model]) -> _Model:
@@ -58,11 +56,12 @@ def read_meta(request: Request, model: type[_Model]) -> _Model:
         InputError: A value is missing or not usable.
     """
     try:
-        return validated(model, json.loads(request.headers.get(META, "")))
-    except (ValueError, RecursionError):
+        values = json_in(request.headers.get(META, "").encode())
+    except ValueError:
         raise BadRequest(
             f"the header {META} is missing or not JSON; an object that describes the array is expected"
         ) from None
+    return validated(model, values)
 
 
 async def read_packed(request: Request, service: Service) -> npt.NDArray[np.generic]:
@@ -79,7 +78,7 @@ async def read_packed(request: Request, service: Service) -> npt.NDArray[np.gene
         path = Path(folder) / "sent.nnia"
         await store_body(request, service.settings, usage_of(request.scope).reservation, path)
         layout = await asyncio.to_thread(read_layout, path)
-        _check_size(service, layout.num_bytes)
+        check_volume_size(layout.num_bytes, service.settings)
         usage_of(request.scope).reservation.grow(layout.num_bytes)
         return await _unpacked(service, path)
 
@@ -106,7 +105,7 @@ async def read_npy(
             reservation.grow(limit)
             content = await asyncio.to_thread(inflate, content, limit)
         reservation.grow(len(content))
-        _check_size(service, len(content))
+        check_volume_size(len(content), service.settings)
         try:
             await asyncio.to_thread(path.write_bytes, content)
         except OSError as error:
@@ -144,23 +143,15 @@ def inflate(content: bytes, limit: int) -> bytes:
     Raises:
         InputError: It is damaged, or has more bytes.
     """
-    unpacker = zlib.decompressobj(_GZIP)
-    parts, left = [], limit + 1
     try:
-        while left > 0 and not unpacker.eof:
-            part = unpacker.decompress(content, min(left, _PART))
-            content = unpacker.unconsumed_tail
-            if not part and not content:
-                break
-            parts.append(part)
-            left -= len(part)
-    except zlib.error as error:
+        unpacked = gzip.GzipFile(fileobj=BytesIO(content)).read(limit + 1)
+    except EOFError:
+        raise InputError("the file ends before its gzip data do") from None
+    except (OSError, zlib.error) as error:
         raise InputError(f"the file is not gzip: {error}") from None
-    if left <= 0:
+    if len(unpacked) > limit:
         raise InputError(f"the file has more than the {limit} bytes that it should have once it is unpacked")
-    if not unpacker.eof:
-        raise InputError("the file ends before its gzip data do")
-    return b"".join(parts)
+    return unpacked
 
 
 async def _unpacked(service: Service, path: Path) -> npt.NDArray[np.generic]:
@@ -170,12 +161,3 @@ async def _unpacked(service: Service, path: Path) -> npt.NDArray[np.generic]:
 
 def _folder(service: Service) -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(dir=service.folder, ignore_cleanup_errors=True)
-
-
-def _check_size(service: Service, num_bytes: int) -> None:
-    limit = service.settings.max_volume
-    if num_bytes > limit * MIB:
-        raise TooLarge(
-            f"the array has {num_bytes} bytes once it is unpacked; this server takes {limit} MiB "
-            "(MEDSAM2_MAX_VOLUME)"
-        )

@@ -1,4 +1,4 @@
-"""One object in a viewer's image: what was said about it, its mask, undo, and the way to the next object.
+"""One object in a viewer's image: its prompts, its mask, undo, and the step to the next object.
 
 Each interaction is one entry of a journal, also one that changes nothing: viewers show a marker for each and
 remove one with each undo.
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from medsam2.errors import PromptError
 from medsam2.imaging.labels import bounding_box, from_run_lengths, run_lengths
 from medsam2.imaging.volume import Volume
-from medsam2.prompts.types import MaskPrompt, Point, Prompt
+from medsam2.prompts.types import MaskPrompt, Point, Prompt, join_prompts
 from medsam2.serving.viewers.interactions import Interaction, Mask, Voxel
 from medsam2.serving.viewers.translate import Translation, axis_of, split, translate
 
@@ -68,20 +68,16 @@ class _Moment:
 class ViewedObject:
     """An image with one object; used by one thread at a time."""
 
-    def __init__(
-        self, volume: Volume, open_session: OpenSession, *, spacing: tuple[float, float, float]
-    ) -> None:
+    def __init__(self, volume: Volume, open_session: OpenSession) -> None:
         """Look at an image.
 
         Args:
             volume: The image; its array has the viewer's axis order.
             open_session: Opens it, or a part of it.
-            spacing: Along each axis of the array.
         """
         self.volume = volume
         self.shape: Voxel = volume.shape
         self._open_session = open_session
-        self._spacing = spacing
         self.reset()
 
     def reset(self) -> None:
@@ -166,7 +162,7 @@ class ViewedObject:
     def _add(self, interaction: Interaction) -> bool:
         """Prompt the object; False if the interaction changes nothing yet."""
         state = self._state
-        axis = axis_of(interaction, self.shape, self._spacing) if state.axis is None else state.axis
+        axis = axis_of(interaction, self.volume) if state.axis is None else state.axis
         translation = translate(interaction, axis=axis, mask=self.mask, is_begun=state.is_begun)
         if translation.is_empty:
             self._state = replace(state, waiting=(*state.waiting, *translation.waiting))
@@ -202,17 +198,16 @@ class ViewedObject:
     def _joining(self, state: _State, prompts: tuple[Prompt, ...]) -> tuple[_State, tuple[Prompt, ...]]:
         """Add the places that were known to be outside before it was known where the object is."""
         assert state.axis is not None
-        left, joined = [], list(prompts)
-        where = {prompt.slice_index: n for n, prompt in enumerate(prompts) if prompt.mask is None}
+        joined = {prompt.slice_index: prompt for prompt in prompts}
+        left = []
         for voxel in state.waiting:
             z, y, x = split(voxel, state.axis)
-            if z not in where:
+            if z in joined and joined[z].mask is None:
+                point = Point(x=x, y=y, is_positive=False)
+                joined[z] = join_prompts(joined[z], Prompt(slice_index=z, points=(point,)))
+            else:
                 left.append(voxel)
-                continue
-            prompt = joined[where[z]]
-            points = (*prompt.points, Point(x=x, y=y, is_positive=False))
-            joined[where[z]] = replace(prompt, points=points)
-        return replace(state, waiting=tuple(left)), tuple(joined)
+        return replace(state, waiting=tuple(left)), tuple(joined.values())
 
     def _opened(self, state: _State, prompts: tuple[Prompt, ...]) -> tuple[_State, tuple[Prompt, ...]]:
         """Make sure that there is a session for some prompts.

@@ -155,7 +155,7 @@ async function openReport() {
 /** Show the latest round on the start page. */
 export function showRounds() {
   const done = "The model is fine-tuned on the done cases in the background. You can go on working.";
-  byId("improve").addEventListener("click", () => changeRound("start", undefined, done));
+  byId("improve").addEventListener("click", () => actOnRound("start", undefined, done));
   watch(["project", "opened"], () => {
     byId("improve").hidden = state.project === null;
     if (state.project && !state.opened) followRounds();
@@ -163,7 +163,7 @@ export function showRounds() {
   });
 }
 
-async function changeRound(action, round, done) {
+async function actOnRound(action, round, done) {
   if (!(await requireUser())) return;
   try {
     await changeRounds(action, state.user, round);
@@ -201,7 +201,7 @@ async function followRounds() {
 function rowFor(round) {
   const message = round.message ? `${sentence(round.message)} ` : "";
   const row = make("p", {}, make("span", {}, `Round ${round.round}: ${STATES[round.state] ?? ""}${message}${comparisonOf(round)}`));
-  const addButton = (label, action, done) => row.append(makeButton(label, () => changeRound(action, round.round, done)));
+  const addButton = (label, action, done) => row.append(makeButton(label, () => actOnRound(action, round.round, done)));
   if (round.state === "running") {
     row.append(make("progress", { max: 1, value: round.progress ?? 0, "aria-label": "Progress of the round" }));
   }
