@@ -82,7 +82,7 @@ def test_stacked_memories_of_the_official_network(network: Network) -> None:
         ),
     )
     codes = torch.tensor([6, 1, 0], dtype=torch.int32)
-    found = official_parts.attend_memory(network, level2, spatial, codes, pointers, torch.tensor(distances))
+    found = network.with_memory(level2, spatial, codes, pointers, torch.tensor(distances))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
@@ -96,10 +96,9 @@ def test_stacked_memories_of_the_compact_network(compact_network: CompactNetwork
         distances=distances,
     )  # fmt: skip
     expected = compact_network.attend_memory(level2, memories)
-    found = compact_parts.read_memories(
-        compact_network, level2, spatial, torch.tensor([6, 1, 0]), torch.tensor(squares), pointers,
-        torch.tensor(distances),
-    )  # fmt: skip
+    found = compact_network.with_memory(
+        level2, spatial, torch.tensor([6, 1, 0]), torch.tensor(squares), pointers, torch.tensor(distances)
+    )
     assert torch.equal(found, expected)
 
 

@@ -148,16 +148,15 @@ def test_neither_the_order_of_memories_matters_nor_that_one_is_listed_twice(
 
 def test_positions_are_those_of_places_in_the_view() -> None:
     side = 4
-    here = positions([HERE], side, torch.device("cpu")).unflatten(0, (side, side))
-    right, down = positions([(0.25, 0, 1), (0, 0.25, 1)], side, torch.device("cpu")).unflatten(
-        0, (2, side, side)
-    )
+    here = positions(torch.tensor([HERE]), side).unflatten(0, (side, side))
+    moved = torch.tensor([(0.25, 0, 1), (0, 0.25, 1)])
+    right, down = positions(moved, side).unflatten(0, (2, side, side))
     torch.testing.assert_close(right[:, :-1], here[:, 1:])
     torch.testing.assert_close(down[:-1], here[1:])
     assert here.flatten(0, 1).unique(dim=0).shape == (side * side, 64), "no two cells look alike"
     # A memory from a view twice as wide: its middle cells lie where today's corners are.
-    wide = positions([(-0.5, -0.5, 2.0)], 2, torch.device("cpu"))
-    corners = positions([(-0.25, -0.25, 0.5), (0.75, 0.75, 0.5)], 1, torch.device("cpu"))
+    wide = positions(torch.tensor([(-0.5, -0.5, 2.0)]), 2)
+    corners = positions(torch.tensor([(-0.25, -0.25, 0.5), (0.75, 0.75, 0.5)]), 1)
     torch.testing.assert_close(wide[[0, 3]], corners)
 
 
@@ -172,7 +171,7 @@ def test_shares_of_a_mask_in_cells() -> None:
 def test_without_memories_the_cells_are_marked_and_nothing_else(compact_network: CompactNetwork) -> None:
     level2 = torch.randn(2, 16, 4, 4)
     with torch.no_grad():
-        marked = compact_network.memory_reader(level2, None)
+        marked = compact_network.attend_memory(level2, None)
     added = compact_network.memory_reader.absent[None, :, None, None].expand(2, -1, 4, 4)
     torch.testing.assert_close(marked - level2, added, atol=1e-6, rtol=0)
 

@@ -125,27 +125,15 @@ class MaskDecoder(nn.Module):
         grid_position: Tensor,
         sparse: Tensor,
         dense: Tensor,
-        *,
-        multimask: bool,
-        stability_fallback: bool,
     ) -> DecodedMasks:
-        """Decode.
+        """Decode all four candidates: the mask for clear prompts and, after it, the three for ambiguous ones.
 
         Args:
             features: `(B, C/8, S/4, S/4)`, `(B, C/4, S/8, S/8)`, `(B, C, S/16, S/16)`.
             grid_position: `(1, C, S/16, S/16)` encoding of the grid's places.
             sparse: `(B, T, C)` prompt tokens.
             dense: `(B, C, S/16, S/16)` prompt map.
-            multimask: Three candidates instead of one.
-            stability_fallback: With one candidate, take the best of the three where it is unstable.
         """
-        candidates = self.all_candidates(features, grid_position, sparse, dense)
-        return choose(candidates, multimask=multimask, stability_fallback=stability_fallback)
-
-    def all_candidates(
-        self, features: tuple[Tensor, Tensor, Tensor], grid_position: Tensor, sparse: Tensor, dense: Tensor
-    ) -> DecodedMasks:
-        """Decode the mask for clear prompts and, after it, the three for ambiguous ones; see `forward`."""
         level0, level1, level2 = features
         own = torch.cat((self.obj_score_token.weight, self.iou_token.weight, self.mask_tokens.weight))
         tokens = torch.cat((own.expand(sparse.shape[0], -1, -1), sparse), dim=1)
@@ -176,7 +164,7 @@ def choose(candidates: DecodedMasks, *, multimask: bool, stability_fallback: boo
     """Choose from all four candidates: the last three, or one.
 
     Args:
-        candidates: Of `MaskDecoder.all_candidates`.
+        candidates: Of `MaskDecoder`.
         multimask: Keep three candidates instead of one.
         stability_fallback: With one candidate, take the best of the three where it is unstable.
     """

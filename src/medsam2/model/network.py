@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from medsam2.model.config import MEMORY_DIM, NUM_MEMORY_CODES, ModelConfig
 from medsam2.model.image_encoder import ImageEncoder
 from medsam2.model.layers import MLP, distance_encoding, sine_map
-from medsam2.model.mask_decoder import DecodedMasks, MaskDecoder
+from medsam2.model.mask_decoder import DecodedMasks, MaskDecoder, choose
 from medsam2.model.memory import MemoryAttention, MemoryEncoder
 from medsam2.model.prompt_encoder import LABEL_PADDING, PromptEncoder
 
@@ -141,16 +141,21 @@ class Network(nn.Module):
         multimask: bool,
         stability_fallback: bool = False,
     ) -> DecodedMasks:
-        """Decode masks of `conditioned` `(B, C, S/16, S/16)`, see `MaskDecoder`."""
-        decoded: DecodedMasks = self.sam_mask_decoder(
+        """Decode masks of `conditioned` `(B, C, S/16, S/16)`, and choose among them; see `choose`."""
+        candidates = self.decode_candidates(features, conditioned, prompts)
+        return choose(candidates, multimask=multimask, stability_fallback=stability_fallback)
+
+    def decode_candidates(
+        self, features: ImageFeatures, conditioned: Tensor, prompts: PromptEmbedding
+    ) -> DecodedMasks:
+        """Decode all four masks of `conditioned` `(B, C, S/16, S/16)`; see `MaskDecoder`."""
+        candidates: DecodedMasks = self.sam_mask_decoder(
             (features.level0, features.level1, conditioned),
             self.sam_prompt_encoder.grid_encoding(),
             prompts.sparse,
             prompts.dense,
-            multimask=multimask,
-            stability_fallback=stability_fallback,
         )
-        return decoded
+        return candidates
 
     def point_at(self, tokens: Tensor, is_present: Tensor) -> Tensor:
         """Turn output tokens `(B, C)` into object pointers; absent objects share a learned one.
@@ -189,30 +194,48 @@ class Network(nn.Module):
         """Condition a slice on memory, or mark that it has none; `(B, C, S/16, S/16)`."""
         level2 = features.level2
         if memory is None:
-            return level2 + self.no_mem_embed[0, 0, :, None, None]
-        tokens = [m.to(level2.dtype).flatten(2).transpose(1, 2) for m in memory.spatial]  # (B, N, 64)
-        grid = self.memory_position.flatten(1).T
-        positions = [grid + self.maskmem_tpos_enc[code, 0] for code in memory.codes]
-        num_pointer_tokens = 0
+            return self.without_memory(level2)
+        spatial = torch.stack([one.to(level2.dtype) for one in memory.spatial], dim=1)
         if memory.pointers:
-            pointers = torch.stack(tuple(memory.pointers), dim=1)  # (B, P, C)
-            parts = pointers.shape[2] // MEMORY_DIM
-            num_pointer_tokens = pointers.shape[1] * parts
-            tokens.append(pointers.unflatten(2, (parts, MEMORY_DIM)).flatten(1, 2))
-            positions.append(self.pointer_position(memory.distances).repeat_interleave(parts, dim=0))
+            pointers = torch.stack(tuple(memory.pointers), dim=1)
+        else:
+            pointers = spatial.new_zeros(len(spatial), 0, self.config.hidden_dim)
+        codes = torch.tensor(memory.codes, device=level2.device)
+        distances = torch.tensor(memory.distances, dtype=torch.float32, device=level2.device)
+        return self.with_memory(level2, spatial, codes, pointers, distances)
+
+    def without_memory(self, level2: Tensor) -> Tensor:
+        """Mark `(B, C, S/16, S/16)` as a slice that looks back at nothing."""
+        return level2 + self.no_mem_embed[0, 0, :, None, None]
+
+    def with_memory(
+        self, level2: Tensor, spatial: Tensor, codes: Tensor, pointers: Tensor, distances: Tensor
+    ) -> Tensor:
+        """Condition `(B, C, S/16, S/16)` on stacked memories.
+
+        Args:
+            level2: Of the slice, one batch entry for each object, or a single one that they share.
+            spatial: `(B, M, 64, S/16, S/16)`.
+            codes: `(M,)`, see `MemoryTokens`.
+            pointers: `(B, P, C)`; P may be 0.
+            distances: `(P,)`, see `MemoryTokens`.
+        """
+        parts = self.config.hidden_dim // MEMORY_DIM
+        grid = self.memory_position.flatten(1).T
+        # Exported as ONNX, codes are int32, and ONNX Runtime looks up by int64 alone.
+        places = (grid + self.maskmem_tpos_enc[codes.long(), 0]).flatten(0, 1)
+        times = self.pointer_position(distances)[:, None].expand(-1, parts, -1).flatten(0, 1)
+        cells = spatial.flatten(3).transpose(2, 3).flatten(1, 2)  # (B, N, 64)
         conditioned = self.memory_attention(
             level2.flatten(2).transpose(1, 2),
             self.feature_position.flatten(1).T[None],
-            torch.cat(tokens, dim=1),
-            torch.cat(positions, dim=0)[None],
-            num_pointer_tokens,
+            torch.cat((cells, pointers.unflatten(2, (parts, MEMORY_DIM)).flatten(1, 2)), dim=1),
+            torch.cat((places, times))[None],
+            pointers.shape[1] * parts,
         )
         return conditioned.transpose(1, 2).unflatten(2, level2.shape[-2:])
 
-    def pointer_position(self, distances: Sequence[float]) -> Tensor:
-        encoded = distance_encoding(
-            torch.tensor(distances, dtype=torch.float32, device=self.no_mem_embed.device),
-            self.config.hidden_dim,
-        )
-        position: Tensor = self.obj_ptr_tpos_proj(encoded)
+    def pointer_position(self, distances: Tensor) -> Tensor:
+        """Encode distances `(P,)` of object pointers as `(P, 64)`."""
+        position: Tensor = self.obj_ptr_tpos_proj(distance_encoding(distances, self.config.hidden_dim))
         return position

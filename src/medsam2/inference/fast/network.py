@@ -65,8 +65,9 @@ class FastMemoryAttention:
         pointers = torch.stack(tuple(memory.pointers), dim=1).float()  # (B, P, C)
         parts = pointers.shape[2] // MEMORY_DIM
         tokens = pointers.unflatten(2, (parts, MEMORY_DIM)).flatten(1, 2)
-        distances = self.network.pointer_position(memory.distances).float()
-        return [tokens], [tokens + distances.repeat_interleave(parts, dim=0)]
+        distances = torch.tensor(memory.distances, dtype=torch.float32, device=tokens.device)
+        times = self.network.pointer_position(distances).float()
+        return [tokens], [tokens + times.repeat_interleave(parts, dim=0)]
 
 
 class _FastLayer:

@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from medsam2.inference import carried_track, zoom
+from medsam2.inference.onnx import shared_values
 from medsam2.inference.onnx.chain import Chain, Part, Step, Value, call, work
 from medsam2.model.compact.body import CompactFeatures
 from medsam2.model.compact.config import CompactConfig
@@ -26,28 +26,6 @@ def encode(network: CompactNetwork, planes: Tensor) -> tuple[Tensor, ...]:
     """`encoder`."""
     features = network.encode_image(planes)
     return features.fine, *features.levels, features.level2
-
-
-def read_memories(
-    network: CompactNetwork,
-    level2: Tensor,
-    spatial: Tensor,
-    codes: Tensor,
-    squares: Tensor,
-    pointers: Tensor,
-    distances: Tensor,
-) -> Tensor:
-    """`memory_reader`: `MemoryReader` with stacked tensors in the place of lists."""
-    reader = network.memory_reader
-    places = reader.place_marks(squares, codes.long(), level2.shape[-1], level2.device)
-    marks = torch.cat((places, reader.distance_marks(distances)))
-    cells = spatial.flatten(3).transpose(2, 3).flatten(1, 2)
-    return reader.read(level2, torch.cat((cells, pointers), dim=1), marks)
-
-
-def without_memory(network: CompactNetwork, level2: Tensor) -> Tensor:
-    """`without_memory`."""
-    return network.attend_memory(level2, None)
 
 
 def decode(
@@ -69,44 +47,17 @@ def share_cells(network: CompactNetwork, probability: Tensor) -> Tensor:
     return cell_shares(probability, network.config.grid_size)
 
 
-def encode_memory(network: CompactNetwork, seen: Tensor, shares: Tensor) -> Tensor:
-    """`memory_writer`."""
-    return network.encode_memory(seen, shares)
-
-
-def point_at(network: CompactNetwork, pooled: Tensor) -> Tensor:
-    """`object_pointer`."""
-    return network.point_at(pooled)
-
-
-def grey_likeness(_: CompactNetwork, reference: Tensor, inside: Tensor, current: Tensor) -> Tensor:
-    """`grey_likeness`."""
-    return cues.grey_likeness(reference, inside, current)
-
-
-def context_likeness(_: CompactNetwork, reference: Tensor, inside: Tensor, current: Tensor) -> Tensor:
-    """`context_likeness`."""
-    return cues.context_likeness(reference, inside, current)
-
-
-def match_patches(
-    _: CompactNetwork, reference: Tensor, inside: Tensor, current: Tensor
-) -> tuple[Tensor, Tensor]:
-    """`match_patches`."""
-    return cues.match_patches(reference, inside, current)
-
-
 COMPUTES: Mapping[str, Callable[..., Any]] = {
-    "grey_likeness": grey_likeness,
-    "context_likeness": context_likeness,
-    "match_patches": match_patches,
+    "grey_likeness": lambda _, *shown: cues.grey_likeness(*shown),
+    "context_likeness": lambda _, *shown: cues.context_likeness(*shown),
+    "match_patches": lambda _, *shown: cues.match_patches(*shown),
     "encoder": encode,
-    "memory_reader": read_memories,
-    "without_memory": without_memory,
+    "memory_reader": CompactNetwork.with_memory,
+    "without_memory": CompactNetwork.without_memory,
     "decoder": decode,
     "cell_shares": share_cells,
-    "memory_writer": encode_memory,
-    "object_pointer": point_at,
+    "memory_writer": CompactNetwork.encode_memory,
+    "object_pointer": CompactNetwork.point_at,
 }
 """What each part computes of the network and its inputs."""
 
@@ -126,8 +77,7 @@ def _parts(config: CompactConfig) -> tuple[Part, ...]:
               says=f"features, stride {stride}")
         for stride, width in ((2, c2), (4, c4), (8, c8))
     )  # fmt: skip
-    level2 = Value(name="level2", shape=("batch", c16, side, side), says="features, stride 16, before memory")
-    conditioned = Value(name="conditioned", shape=level2.shape, says="features of stride 16 after memory")
+    level2, conditioned = shared_values.level2_before(c16, side), shared_values.level2_after(c16, side)
     pooled = Value(name="pooled", shape=("batch", c32 + c8), says="what the object pointer is made of")
     seen = Value(name="seen", shape=level2.shape, says="what a memory is made of")
     shares = Value(
@@ -168,26 +118,15 @@ def _parts(config: CompactConfig) -> tuple[Part, ...]:
             says="looks back at any number of slices, of one object or of several with the same slices",
             inputs=(
                 level2,
-                Value(
-                    name="spatial", shape=("batch", "memories", MEMORY_DIM, side, side), says="their memories"
-                ),
-                Value(
-                    name="codes",
-                    shape=("memories",),
-                    dtype="int32",
-                    says="0 for the slice just passed to 5, and 6 for a prompted slice",
-                ),
+                shared_values.spatial(side),
+                shared_values.CODES,
                 Value(
                     name="squares",
                     shape=("memories", 3),
                     says="left, top and side of each memory's view in sides of today's; 0, 0, 1 for the same",
                 ),
-                Value(name="pointers", shape=("batch", "pointers", MEMORY_DIM), says="object pointers"),
-                Value(
-                    name="distances",
-                    shape=("pointers",),
-                    says="slices between a pointer's slice and this one, over `distance_unit`",
-                ),
+                shared_values.pointers(MEMORY_DIM),
+                shared_values.distances("distance_unit"),
             ),
             outputs=(conditioned,),
         ),
@@ -204,11 +143,7 @@ def _parts(config: CompactConfig) -> tuple[Part, ...]:
             outputs=(
                 Value(name="mask_logits", shape=("batch", 1, size, size), says="above 0 inside the object"),
                 Value(name="overlap", shape=("batch", 1), says="predicted overlap with the truth, 0 to 1"),
-                Value(
-                    name="object_logits",
-                    shape=("batch", 1),
-                    says="above 0 where the object is in the slice",
-                ),
+                shared_values.OBJECT_LOGITS,
                 pooled,
                 seen,
             ),
@@ -227,23 +162,13 @@ def _parts(config: CompactConfig) -> tuple[Part, ...]:
             name="memory_writer",
             says="turns a slice and its mask into a memory",
             inputs=(seen, shares),
-            outputs=(
-                Value(
-                    name="memory", shape=("batch", MEMORY_DIM, side, side), says="spatial memory of a slice"
-                ),
-            ),
+            outputs=(shared_values.memory(side),),
         ),
         Part(
             name="object_pointer",
             says="turns what was found into an object pointer",
             inputs=(pooled,),
-            outputs=(
-                Value(
-                    name="pointer",
-                    shape=("batch", MEMORY_DIM),
-                    says="the object in one slice as a vector",
-                ),
-            ),
+            outputs=(shared_values.pointer(MEMORY_DIM),),
         ),
     )
 

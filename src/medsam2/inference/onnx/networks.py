@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
 from medsam2.inference.onnx.sessions import Parts
 from medsam2.model.compact.body import CompactFeatures
 from medsam2.model.compact.config import CompactConfig
-from medsam2.model.compact.memory import CompactMemories
 from medsam2.model.compact.network import CompactAnswer, CompactNetwork
 from medsam2.model.config import ModelConfig
-from medsam2.model.mask_decoder import DecodedMasks, choose
-from medsam2.model.network import ImageFeatures, MemoryTokens, Network, PromptEmbedding
+from medsam2.model.mask_decoder import DecodedMasks
+from medsam2.model.network import ImageFeatures, Network, PromptEmbedding
 from medsam2.model.prompt_encoder import LABEL_PADDING
 
 
@@ -49,16 +46,10 @@ class OnnxNetwork(Network):
         sparse, dense = self.parts.run("prompt_encoder", points, labels, mask_logits, has_mask)
         return PromptEmbedding(sparse=sparse, dense=dense)
 
-    def decode_masks(
-        self,
-        features: ImageFeatures,
-        conditioned: Tensor,
-        prompts: PromptEmbedding,
-        *,
-        multimask: bool,
-        stability_fallback: bool = False,
+    def decode_candidates(
+        self, features: ImageFeatures, conditioned: Tensor, prompts: PromptEmbedding
     ) -> DecodedMasks:
-        """Decode masks of `conditioned` `(B, C, S/16, S/16)`; see `MaskDecoder`."""
+        """Decode all four masks of `conditioned` `(B, C, S/16, S/16)`; see `MaskDecoder`."""
         batch = len(prompts.sparse)
         features = features.expand(batch)
         mask_logits, iou, tokens, object_logits, _ = self.parts.run(
@@ -69,10 +60,7 @@ class OnnxNetwork(Network):
             prompts.sparse,
             prompts.dense,
         )
-        candidates = DecodedMasks(
-            mask_logits=mask_logits, iou=iou, tokens=tokens, object_logits=object_logits
-        )
-        return choose(candidates, multimask=multimask, stability_fallback=stability_fallback)
+        return DecodedMasks(mask_logits=mask_logits, iou=iou, tokens=tokens, object_logits=object_logits)
 
     def point_at(self, tokens: Tensor, is_present: Tensor) -> Tensor:
         """Turn output tokens `(B, C)` into object pointers `(B, C)`."""
@@ -98,20 +86,17 @@ class OnnxNetwork(Network):
         )
         return memory
 
-    def attend_memory(self, features: ImageFeatures, memory: MemoryTokens | None) -> Tensor:
-        """Condition a slice on memory, or mark that it has none; `(B, C, S/16, S/16)`."""
-        if memory is None:
-            (conditioned,) = self.parts.run("without_memory", features.level2)
-            return conditioned
-        batch = len(memory.spatial[0])
-        (conditioned,) = self.parts.run(
-            "memory_attention",
-            features.level2.expand(batch, -1, -1, -1),
-            torch.stack(tuple(memory.spatial), dim=1),
-            torch.tensor(list(memory.codes)),
-            _stacked(memory.pointers, batch, self.config.hidden_dim),
-            torch.tensor(list(memory.distances), dtype=torch.float32),
-        )
+    def without_memory(self, level2: Tensor) -> Tensor:
+        """Mark `(B, C, S/16, S/16)` as a slice that looks back at nothing."""
+        (conditioned,) = self.parts.run("without_memory", level2)
+        return conditioned
+
+    def with_memory(
+        self, level2: Tensor, spatial: Tensor, codes: Tensor, pointers: Tensor, distances: Tensor
+    ) -> Tensor:
+        """Condition `(B, C, S/16, S/16)` on stacked memories; see `Network`."""
+        level2 = level2.expand(len(spatial), -1, -1, -1)
+        (conditioned,) = self.parts.run("memory_attention", level2, spatial, codes, pointers, distances)
         return conditioned
 
 
@@ -128,20 +113,14 @@ class OnnxCompactNetwork(CompactNetwork):
         fine, *levels, level2 = self.parts.run("encoder", planes)
         return CompactFeatures(fine=fine, levels=levels, level2=level2)
 
-    def attend_memory(self, level2: Tensor, memories: CompactMemories | None) -> Tensor:
-        """Condition `(B, C, S/16, S/16)` on memories, or mark that there are none."""
-        if memories is None:
-            (conditioned,) = self.parts.run("without_memory", level2)
-            return conditioned
-        (conditioned,) = self.parts.run(
-            "memory_reader",
-            level2,
-            torch.stack(tuple(memories.spatial), dim=1),
-            torch.tensor(list(memories.codes)),
-            torch.tensor(list(memories.squares), dtype=torch.float32),
-            _stacked(memories.pointers, len(level2), memories.spatial[0].shape[1]),
-            torch.tensor(list(memories.distances), dtype=torch.float32),
-        )
+    def without_memory(self, level2: Tensor) -> Tensor:
+        """Mark `(B, C, S/16, S/16)` as a slice that looks back at nothing."""
+        (conditioned,) = self.parts.run("without_memory", level2)
+        return conditioned
+
+    def with_memory(self, level2: Tensor, *memories: Tensor) -> Tensor:
+        """Condition `(B, C, S/16, S/16)` on stacked memories; see `CompactNetwork`."""
+        (conditioned,) = self.parts.run("memory_reader", level2, *memories)
         return conditioned
 
     def decode(self, features: CompactFeatures, conditioned: Tensor) -> CompactAnswer:
@@ -162,8 +141,3 @@ class OnnxCompactNetwork(CompactNetwork):
         """Make object pointers `(B, 64)` of `CompactAnswer.pooled`."""
         (pointer,) = self.parts.run("object_pointer", pooled)
         return pointer
-
-
-def _stacked(pointers: Sequence[Tensor], batch: int, channels: int) -> Tensor:
-    """Object pointers as `(B, P, C)`; there may be none."""
-    return torch.stack(tuple(pointers), dim=1) if pointers else torch.zeros(batch, 0, channels)

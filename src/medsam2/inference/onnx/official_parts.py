@@ -11,11 +11,11 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from medsam2.inference.features import PIXEL_MEAN, PIXEL_STD
+from medsam2.inference.onnx import shared_values
 from medsam2.inference.onnx.chain import Chain, Part, Step, Value, call, work
-from medsam2.model.config import HIGH_RES_DIVISORS, MEMORY_DIM, NUM_MASK_TOKENS, ModelConfig
-from medsam2.model.layers import distance_encoding
+from medsam2.model.config import HIGH_RES_DIVISORS, NUM_MASK_TOKENS, ModelConfig
 from medsam2.model.mask_decoder import STABILITY_DELTA, STABILITY_THRESHOLD, stable_candidate
-from medsam2.model.network import ABSENT_LOGIT, ImageFeatures, Network
+from medsam2.model.network import ABSENT_LOGIT, ImageFeatures, Network, PromptEmbedding
 from medsam2.tracking.policies import CONDITIONING_CODE, MAX_POINTERS, NUM_RECENT
 from medsam2.tracking.step import (
     MASK_PROMPT_LOGIT,
@@ -47,37 +47,11 @@ def decode_masks(
     network: Network, level0: Tensor, level1: Tensor, conditioned: Tensor, sparse: Tensor, dense: Tensor
 ) -> tuple[Tensor, ...]:
     """`mask_decoder`."""
-    decoded = network.sam_mask_decoder.all_candidates(
-        (level0, level1, conditioned), network.sam_prompt_encoder.grid_encoding(), sparse, dense
-    )
+    features = ImageFeatures(level0=level0, level1=level1, level2=conditioned)
+    prompts = PromptEmbedding(sparse=sparse, dense=dense)
+    decoded = network.decode_candidates(features, conditioned, prompts)
     stable = stable_candidate(decoded.mask_logits, decoded.iou)
     return decoded.mask_logits, decoded.iou, decoded.tokens, decoded.object_logits, stable
-
-
-def attend_memory(
-    network: Network, level2: Tensor, spatial: Tensor, codes: Tensor, pointers: Tensor, distances: Tensor
-) -> Tensor:
-    """`memory_attention`: `Network.attend_memory` with stacked tensors in the place of lists."""
-    dim = network.config.hidden_dim
-    parts = dim // MEMORY_DIM
-    grid = network.memory_position.flatten(1).T
-    places = (grid + network.maskmem_tpos_enc[codes.long(), 0]).flatten(0, 1)
-    times = network.obj_ptr_tpos_proj(distance_encoding(distances, dim))
-    times = times[:, None].expand(-1, parts, -1).flatten(0, 1)
-    cells = spatial.flatten(3).transpose(2, 3).flatten(1, 2)
-    conditioned = network.memory_attention(
-        level2.flatten(2).transpose(1, 2),
-        network.feature_position.flatten(1).T[None],
-        torch.cat((cells, pointers.unflatten(2, (parts, MEMORY_DIM)).flatten(1, 2)), dim=1),
-        torch.cat((places, times), dim=0)[None],
-        pointers.shape[1] * parts,
-    )
-    return conditioned.transpose(1, 2).unflatten(2, level2.shape[-2:])
-
-
-def without_memory(network: Network, level2: Tensor) -> Tensor:
-    """`without_memory`."""
-    return network.attend_memory(ImageFeatures(level0=level2, level1=level2, level2=level2), None)
 
 
 def encode_memory(
@@ -92,25 +66,15 @@ def encode_memory(
     return network.encode_memory(features, chosen, object_logits, binarise=False)
 
 
-def point_at(network: Network, tokens: Tensor, is_present: Tensor) -> Tensor:
-    """`object_pointer`."""
-    return network.point_at(tokens, is_present)
-
-
-def mask_as_prompt(network: Network, mask: Tensor) -> Tensor:
-    """`drawn_mask`."""
-    return network.mask_as_prompt(mask)
-
-
 COMPUTES: Mapping[str, Callable[..., Any]] = {
     "image_encoder": encode_image,
     "prompt_encoder": encode_prompts,
     "mask_decoder": decode_masks,
-    "memory_attention": attend_memory,
-    "without_memory": without_memory,
+    "memory_attention": Network.with_memory,
+    "without_memory": Network.without_memory,
     "memory_encoder": encode_memory,
-    "object_pointer": point_at,
-    "drawn_mask": mask_as_prompt,
+    "object_pointer": Network.point_at,
+    "drawn_mask": Network.mask_as_prompt,
 }
 """What each part computes of the network and its inputs."""
 
@@ -120,15 +84,9 @@ def _parts(config: ModelConfig) -> tuple[Part, ...]:
     c0, c1 = (dim // divisor for divisor in HIGH_RES_DIVISORS)
     level0 = Value(name="level0", shape=("batch", c0, mask, mask), says="features at a stride of 4")
     level1 = Value(name="level1", shape=("batch", c1, mask // 2, mask // 2), says="features, stride 8")
-    level2 = Value(name="level2", shape=("batch", dim, side, side), says="features, stride 16, before memory")
-    conditioned = Value(name="conditioned", shape=level2.shape, says="features of stride 16 after memory")
+    level2, conditioned = shared_values.level2_before(dim, side), shared_values.level2_after(dim, side)
     sparse = Value(name="sparse", shape=("batch", "tokens", dim), says="prompt tokens, one more than points")
     dense = Value(name="dense", shape=level2.shape, says="prompt map")
-    object_logits = Value(
-        name="object_logits", shape=("batch", 1), says="above 0 where the object is in the slice"
-    )
-    pointer = Value(name="pointer", shape=("batch", dim), says="the object in one slice as a vector")
-    memory = Value(name="memory", shape=("batch", MEMORY_DIM, side, side), says="spatial memory of a slice")
     return (
         Part(
             name="image_encoder",
@@ -170,7 +128,7 @@ def _parts(config: ModelConfig) -> tuple[Part, ...]:
                 ),
                 Value(name="iou", shape=("batch", NUM_MASK_TOKENS), says="predicted overlap with the truth"),
                 Value(name="tokens", shape=("batch", NUM_MASK_TOKENS, dim), says="tokens of the candidates"),
-                object_logits,
+                shared_values.OBJECT_LOGITS,
                 Value(
                     name="stable_index",
                     shape=("batch",),
@@ -184,21 +142,10 @@ def _parts(config: ModelConfig) -> tuple[Part, ...]:
             says="looks back at any number of slices",
             inputs=(
                 level2,
-                Value(
-                    name="spatial", shape=("batch", "memories", MEMORY_DIM, side, side), says="their memories"
-                ),
-                Value(
-                    name="codes",
-                    shape=("memories",),
-                    dtype="int32",
-                    says="0 for the slice just passed to 5, and 6 for a prompted slice",
-                ),
-                Value(name="pointers", shape=("batch", "pointers", dim), says="object pointers"),
-                Value(
-                    name="distances",
-                    shape=("pointers",),
-                    says="slices between a pointer's slice and this one, over `pointer_unit`",
-                ),
+                shared_values.spatial(side),
+                shared_values.CODES,
+                shared_values.pointers(dim),
+                shared_values.distances("pointer_unit"),
             ),
             outputs=(conditioned,),
         ),
@@ -216,12 +163,12 @@ def _parts(config: ModelConfig) -> tuple[Part, ...]:
                 Value(
                     name="mask_logits", shape=("batch", 1, "rows", "columns"), says="the mask, of any size"
                 ),
-                object_logits,
+                shared_values.OBJECT_LOGITS,
                 Value(
                     name="is_prompted", shape=(1,), dtype="bool", says="whether a prompt lies on the slice"
                 ),
             ),
-            outputs=(memory,),
+            outputs=(shared_values.memory(side),),
         ),
         Part(
             name="object_pointer",
@@ -235,7 +182,7 @@ def _parts(config: ModelConfig) -> tuple[Part, ...]:
                     says="whether object_logits is above 0",
                 ),
             ),
-            outputs=(pointer,),
+            outputs=(shared_values.pointer(dim),),
         ),
         Part(
             name="drawn_mask",

@@ -74,41 +74,35 @@ class MemoryReader(nn.Module):
         self.distance = nn.Linear(MEMORY_DIM, MEMORY_DIM)
         self.layers = nn.ModuleList(_Layer(dim) for _ in range(config.memory_layers))
 
-    def forward(self, level2: Tensor, memories: CompactMemories | None) -> Tensor:
-        """Condition `(B, C, h, w)` on memories; without any, mark that there are none."""
-        if memories is None:
-            return level2 + self.absent[:, None, None].to(level2.dtype)
-        device = level2.device
-        marks = self.place_marks(memories.squares, list(memories.codes), level2.shape[-1], device)
-        # Converted before they are joined: autocast to float16 refuses to join bfloat16.
-        parts = [memory.flatten(2).to(level2.dtype) for memory in memories.spatial]
-        tokens = torch.cat(parts, dim=2).transpose(1, 2)
-        if memories.pointers:
-            distances = torch.tensor(memories.distances, device=device)
-            marks = torch.cat((marks, self.distance_marks(distances)))
-            pointers = torch.stack(tuple(memories.pointers), dim=1).to(memories.spatial[0].dtype)
-            tokens = torch.cat((tokens, pointers.to(level2.dtype)), dim=1)
-        return self.read(level2, tokens, marks)
+    def forward(
+        self,
+        level2: Tensor,
+        spatial: Tensor,
+        codes: Tensor,
+        squares: Tensor,
+        pointers: Tensor,
+        distances: Tensor,
+    ) -> Tensor:
+        """Condition `(B, C, h, w)` on stacked memories.
 
-    def read(self, level2: Tensor, tokens: Tensor, marks: Tensor) -> Tensor:
-        """Condition `(B, C, h, w)` on memory tokens `(B, T, 64)` with their marks `(T, 64)`."""
-        here = positions([HERE], level2.shape[-1], level2.device)
+        Args:
+            level2: Of the slice.
+            spatial: `(B, M, 64, h, w)`.
+            codes: `(M,)`, see `CompactMemories`.
+            squares: `(M, 3)`, see `CompactMemories`.
+            pointers: `(B, P, 64)`; P may be 0.
+            distances: `(P,)`, see `CompactMemories`.
+        """
+        side = level2.shape[-1]
+        times = self.codes[codes.long()][:, None]  # int32 in ONNX files, which look up by int64 alone
+        places = positions(squares, side).unflatten(0, (-1, side * side)) + times
+        marks = torch.cat((places.flatten(0, 1), self.distance(waves(distances))))
+        tokens = torch.cat((spatial.flatten(3).transpose(2, 3).flatten(1, 2), pointers), dim=1)
+        here = positions(torch.tensor([HERE], device=level2.device), side)
         cells = level2.flatten(2).transpose(1, 2)  # (B, hw, C)
         for layer in self.layers:
             cells = layer(cells, here, tokens, marks)
         return cells.transpose(1, 2).unflatten(2, level2.shape[-2:])
-
-    def place_marks(
-        self, squares: Sequence[Square] | Tensor, codes: list[int] | Tensor, side: int, device: torch.device
-    ) -> Tensor:
-        """Mark the cells of spatial memories by where and when they lie, `(N * side * side, 64)`."""
-        times = self.codes[codes][:, None]  # (N, 1, 64)
-        return (positions(squares, side, device).unflatten(0, (times.shape[0], -1)) + times).flatten(0, 1)
-
-    def distance_marks(self, distances: Tensor) -> Tensor:
-        """Mark object pointers by their distances `(P,)`, as `(P, 64)`."""
-        marks: Tensor = self.distance(waves(distances))
-        return marks
 
 
 class _Layer(nn.Module):
@@ -146,11 +140,9 @@ def waves(values: Tensor) -> Tensor:
     return _waves(values, MEMORY_DIM // 2)
 
 
-def positions(squares: Sequence[Square] | Tensor, side: int, device: torch.device) -> Tensor:
-    """Encode the middles of the cells of squares by where they lie in a view, `(N * side * side, 64)`."""
-    middle = (torch.arange(side, device=device) + 0.5) / side
-    if not isinstance(squares, Tensor):
-        squares = torch.tensor(squares, dtype=torch.float32, device=device)
+def positions(squares: Tensor, side: int) -> Tensor:
+    """Encode the middles of the cells of squares `(N, 3)` by where they lie, `(N * side * side, 64)`."""
+    middle = (torch.arange(side, device=squares.device) + 0.5) / side
     left, top, size = squares[:, :, None].unbind(1)  # (N, 1) each
     across = _waves(left + size * middle, NUM_FREQUENCIES)[:, None].expand(-1, side, -1, -1)
     down = _waves(top + size * middle, NUM_FREQUENCIES)[:, :, None].expand(-1, -1, side, -1)

@@ -88,7 +88,37 @@ class CompactNetwork(nn.Module):
 
     def attend_memory(self, level2: Tensor, memories: CompactMemories | None) -> Tensor:
         """Condition `(B, C, S/16, S/16)` on memories, or mark that there are none."""
-        conditioned: Tensor = self.memory_reader(level2, memories)
+        if memories is None:
+            return self.without_memory(level2)
+        # Converted before they are joined: autocast to float16 refuses to join bfloat16.
+        spatial = torch.stack([one.to(level2.dtype) for one in memories.spatial], dim=1)
+        if memories.pointers:
+            stored_as = memories.spatial[0].dtype
+            pointers = torch.stack(tuple(memories.pointers), dim=1).to(stored_as).to(level2.dtype)
+        else:
+            pointers = spatial.new_zeros(len(spatial), 0, MEMORY_DIM)
+        codes = torch.tensor(memories.codes, device=level2.device)
+        squares, distances = (
+            torch.tensor(numbers, dtype=torch.float32, device=level2.device)
+            for numbers in (memories.squares, memories.distances)
+        )
+        return self.with_memory(level2, spatial, codes, squares, pointers, distances)
+
+    def without_memory(self, level2: Tensor) -> Tensor:
+        """Mark `(B, C, S/16, S/16)` as a slice that looks back at nothing."""
+        return level2 + self.memory_reader.absent[:, None, None].to(level2.dtype)
+
+    def with_memory(
+        self,
+        level2: Tensor,
+        spatial: Tensor,
+        codes: Tensor,
+        squares: Tensor,
+        pointers: Tensor,
+        distances: Tensor,
+    ) -> Tensor:
+        """Condition `(B, C, S/16, S/16)` on stacked memories; see `MemoryReader`."""
+        conditioned: Tensor = self.memory_reader(level2, spatial, codes, squares, pointers, distances)
         return conditioned
 
     def decode(self, features: CompactFeatures, conditioned: Tensor) -> CompactAnswer:
