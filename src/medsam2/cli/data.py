@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from medsam2.cli.messages import EXIT_FAILED, say, watched
+from medsam2.cli.messages import EXIT_FAILED, say, with_progress
 from medsam2.cli.options import WindowCommand, grouped, heading, json_option, plane_option, window_option
 from medsam2.cli.paint import paint
 from medsam2.errors import InputError
@@ -152,7 +152,7 @@ def check(
     if output is not None:
         make_folder(output)  # before the work is done
     limits = CheckLimits(smallest_area=min_area, plane=plane)
-    cases = list(watched(check_scans(found.scans, limits, workers), "checking", len(found.scans)))
+    cases = list(with_progress(check_scans(found.scans, limits, workers), "checking", len(found.scans)))
     report = summarise(found, cases)
     page = None if output is None else write_report(report, found, output, plane=plane, window=window)
     if as_json:
@@ -241,7 +241,7 @@ def prepare(
         say(f"a row is left out: {sentence}")
     splits = _split(found, shares, seed)
     num_scans = sum(len(splits[name]) for name in ("train", "validation"))
-    cases = list(watched(fill(splits, folder, options, workers), "preparing", num_scans))
+    cases = list(with_progress(fill(splits, folder, options, workers), "preparing", num_scans))
     failed = {f"row {number}": sentence for number, sentence in found.row_errors.items()}
     for case in cases:
         if case.error is not None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from medsam2.cli.messages import EXIT_FAILED, say, watched
+from medsam2.cli.messages import EXIT_FAILED, say, with_progress
 from medsam2.cli.options import (
     HeadedCommand,
     device_option,
@@ -153,7 +153,7 @@ def evaluate(
     facts = None if report is None else _prepare(report, cases, networks if is_network else [], arms)
     masks = Masks()
     total = len(listed) * repeats * len(arms)
-    results = list(watched(run_arms_of(listed, arms, masks), "cases", total))
+    results = list(with_progress(run_arms_of(listed, arms, masks), "cases", total))
     found = conclude(listed, arms, results, masks, facts, model=model)
     mine = found.results[0]
     summary = summarise(mine)

@@ -40,7 +40,7 @@ def say(text: object) -> None:
     click.echo(f"medsam2: {' '.join(str(text).split())}", err=True)
 
 
-def watched(results: Iterable[_Result], what: str, total: int | None) -> Iterator[_Result]:
+def with_progress(results: Iterable[_Result], what: str, total: int | None) -> Iterator[_Result]:
     """Pass results on, with a progress bar on a terminal.
 
     Args:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from medsam2.cli.messages import EXIT_FAILED, say, watched
+from medsam2.cli.messages import EXIT_FAILED, say, with_progress
 from medsam2.errors import InputError
 
 
@@ -68,7 +68,7 @@ def paint(
     for problem in (*problems, *unreadable):
         say(f"left out: {problem}")
     seeds = range(first_seed, first_seed + count)
-    done = list(watched(paint_stacks(usable, folder, seeds, processes), "painting", count))
+    done = list(with_progress(paint_stacks(usable, folder, seeds, processes), "painting", count))
     failed = [one for one in done if one.error is not None]
     for one in failed:
         say(f"left out: {one.error}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from medsam2.cli.messages import EXIT_FAILED, needs_extra, say, watched
+from medsam2.cli.messages import EXIT_FAILED, needs_extra, say, with_progress
 from medsam2.cli.options import device_option, json_option
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def import_(
         from medsam2.annotation.proposals import propose
 
         draw, made_with = _drawing(found, masks, prompts, weights, device)
-        outcomes = list(watched(propose(found, draw, model=model, weights=made_with), "cases", None))
+        outcomes = list(with_progress(propose(found, draw, model=model, weights=made_with), "cases", None))
     failed = {one.case: one.error for one in outcomes if one.error}
     left = {one.case: one.left_out for one in outcomes if one.left_out}
     for case, reason in failed.items():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from medsam2.cli.messages import say, watched
+from medsam2.cli.messages import say, with_progress
 from medsam2.cli.options import (
     WindowCommand,
     device_option,
@@ -128,7 +128,7 @@ def segment(
         source = source_series(outputs, job, opened.session.grid.volume)
         facts = {"image": str(image), **_describe_volume(opened.session, run)}
         plan = plan_outputs(outputs, image, opened.names, inputs)
-        for _ in watched(opened.propagate(), "slices", opened.session.grid.shape[0]):
+        for _ in with_progress(opened.propagate(), "slices", opened.session.grid.shape[0]):
             pass
         outcome = opened.outcome()
         written = write_outputs(outcome, plan, source, run.weights)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from medsam2.cli.messages import say, watched
+from medsam2.cli.messages import say, with_progress
 from medsam2.cli.options import (
     HeadedCommand,
     device_option,
@@ -124,7 +124,7 @@ def video(
         started = time.perf_counter()
         with filling(output) as folder:
             with VideoOutputs(folder, opened, pictures=png, stack=nifti) as outputs:
-                for one in watched(session.propagate(), "frames", session.shape[0]):
+                for one in with_progress(session.propagate(), "frames", session.shape[0]):
                     outputs.write(one.index, one.labels, one.scores)
             seconds = time.perf_counter() - started
             areas_px = outputs.areas_px[OBJECT]

@@ -90,13 +90,13 @@ def correction(
     if not wrong.any():
         return random_point(truth if truth.any() else ~truth, rng, is_positive=bool(truth.any()))
     if rng.random() < CAREFUL_SHARE:
-        point = center_point(_largest_part(wrong), is_positive=True)
+        point = center_point(largest_part(wrong), is_positive=True)
     else:
         point = random_point(wrong, rng, is_positive=True)
     return Point(x=point.x, y=point.y, is_positive=bool(truth[int(point.y), int(point.x)]))
 
 
-def _largest_part(region: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def largest_part(region: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """The part with most pixels or voxels, corners connected; of equals, the first."""
     labels, _ = ndimage.label(region, structure=np.ones((3,) * region.ndim, bool))
     sizes = np.bincount(labels.ravel())
@@ -122,7 +122,7 @@ def largest_error_click(predicted: npt.NDArray[np.bool_], truth: npt.NDArray[np.
     wrong = predicted != truth
     if not wrong.any():
         return None
-    largest = _largest_part(wrong)
+    largest = largest_part(wrong)
     (box,) = ndimage.find_objects(largest.astype(np.uint8))
     # A voxel at the end of the volume lies at the end of its part: padding counts that in.
     part = np.pad(largest[box], 1)
