@@ -122,13 +122,15 @@ def _touching(lower: np.ndarray, upper: np.ndarray) -> set[tuple[int, int]]:
     box = bounding_box((lower > 0) | (upper > 0))
     if box is None:
         return set()
-    around = np.pad(lower[box], 1)
-    here = upper[box]
+    around, here = np.pad(lower[box], 1), upper[box]
     pairs: set[tuple[int, int]] = set()
     for dy, dx in product(range(3), repeat=2):
         below = around[dy : dy + here.shape[0], dx : dx + here.shape[1]]
         both = (below > 0) & (here > 0)
-        pairs |= set(zip(below[both].tolist(), here[both].tolist(), strict=True))
+        there, at = below[both], here[both]
+        # Labels come in long runs; a set of every pixel's pair took a tenth of a walk's time.
+        starts = np.flatnonzero((np.diff(there, prepend=0) != 0) | (np.diff(at, prepend=0) != 0))
+        pairs |= set(zip(there[starts].tolist(), at[starts].tolist(), strict=True))
     return pairs
 
 
