@@ -14,6 +14,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from medsam2.errors import InputError
+from medsam2.inference.features import upload
 from medsam2.training.augment import change_greys
 from medsam2.training.config import DataConfig
 from medsam2.training.stack_files import STACKS, StackEntry, list_entries, num_slices
@@ -134,7 +135,9 @@ class CompactClips:
     def to(self, device: torch.device) -> CompactClips:
         """Copy the clips to a device."""
         return CompactClips(
-            images=self.images.to(device), targets=self.targets.to(device), counts=self.counts.to(device)
+            images=upload(self.images, device),
+            targets=upload(self.targets, device),
+            counts=upload(self.counts, device),
         )
 
 

@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from medsam2.inference.features import upload
 from medsam2.model.compact.config import CompactConfig
 from medsam2.model.compact.network import CompactNetwork
 from medsam2.model.config import PRESETS, ModelConfig
@@ -97,7 +98,7 @@ class OfficialTraining(_Settings):
 
     def learn(self, learner: nn.Module, drawn: Drawn, backward: Backward) -> Tensor:
         assert isinstance(drawn.clips, OfficialClips)
-        images, targets = drawn.clips.images.to(self.device), drawn.clips.targets.to(self.device)
+        images, targets = (upload(part, self.device) for part in (drawn.clips.images, drawn.clips.targets))
         weights = torch.tensor(term_weights(self.config.losses), device=self.device)
         terms: Tensor = learner(images, targets, drawn.chance)
         backward((terms.mean(dim=0) * weights).sum())
