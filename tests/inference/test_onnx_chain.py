@@ -13,11 +13,13 @@ from medsam2.inference.onnx import compact_parts, official_parts
 from medsam2.inference.onnx.chain import CHAIN_FILE, FORMAT, Chain, read_facts, weights_digest
 from medsam2.inference.onnx.export import chain_of
 from medsam2.inference.predictor import load
+from medsam2.inference.zoom import views_of_clicks
 from medsam2.model.compact.config import COMPACT
 from medsam2.model.compact.memory import CompactMemories
 from medsam2.model.compact.network import PLANES, CompactNetwork
 from medsam2.model.config import TINY_512
 from medsam2.model.network import ImageFeatures, MemoryTokens, Network
+from medsam2.prompts.types import prompt_from
 
 CHAINS = {
     "official": official_parts.official_chain(TINY_512),
@@ -63,6 +65,32 @@ def test_the_compact_chain_makes_every_plane() -> None:
     made = {value for step in (*steps["prompted_slice"], *steps["next_slice"]) for value in step.outputs}
     assert CHAINS["compact"].constants["planes"] == list(PLANES)
     assert set(PLANES) - NO_PLANE <= made
+
+
+@pytest.mark.parametrize("shape_yx", [(40, 56), (101, 122), (512, 512)])
+@pytest.mark.parametrize("places", [[(20, 17)], [(3, 5), (30, 39)]])
+def test_the_compact_chain_says_how_far_away_clicks_are_looked_at(
+    shape_yx: tuple[int, int], places: list[tuple[float, float]]
+) -> None:
+    constants, longest = CHAINS["compact"].constants, max(shape_yx)
+    extent = max(max(ends) - min(ends) + 1 for ends in zip(*places, strict=True))
+    sides = [max(constants["least_view_side"], constants["view_over_box"] / 2 * extent)]
+    while sides[-1] < longest:
+        sides.append(sides[-1] * constants["look_growth"])
+    views = views_of_clicks(prompt_from(0, points=places), shape_yx)
+    assert [view.width for view in views] == [round(side) for side in sides[:-1]] + [longest]
+
+
+def test_the_compact_chain_says_what_its_constants_are_for() -> None:
+    chain = CHAINS["compact"]
+    steps = [step for procedure in chain.procedures.values() for step in procedure]
+    told = " ".join(text for step in steps for text in (step.says, *step.outputs.values()))
+    assert [name for name in chain.constants if name not in told] == []
+
+
+def test_the_compact_chain_tells_every_way_to_find_a_slice() -> None:
+    prompted = {"prompted_slice", "clicked_slice", "drawn_slice", "corrected_slice"}
+    assert CHAINS["compact"].procedures.keys() == prompted | {"next_slice", "corrected_next_slice"}
 
 
 @pytest.mark.parametrize("chain", CHAINS.values(), ids=CHAINS)

@@ -16,10 +16,12 @@ from medsam2.model.compact.config import CompactConfig
 from medsam2.model.compact.memory import cell_shares
 from medsam2.model.compact.network import PLANES, CompactNetwork
 from medsam2.model.config import MEMORY_DIM
+from medsam2.model.network import ABSENT_LOGIT
 from medsam2.tracking import cues
 from medsam2.tracking.carried import DISTANCE_UNIT
 from medsam2.tracking.planes import click_radius
 from medsam2.tracking.policies import CONDITIONING_CODE, NUM_RECENT
+from medsam2.tracking.step import MASK_PROMPT_LOGIT
 
 
 def encode(network: CompactNetwork, planes: Tensor) -> tuple[Tensor, ...]:
@@ -174,75 +176,181 @@ def _parts(config: CompactConfig) -> tuple[Part, ...]:
 
 
 def _procedures(parts: dict[str, Part]) -> dict[str, list[Step]]:
-    def cue(name: str, reference: str, inside: str, **made: str) -> Step:
-        return call(parts[name], reference=reference, inside=inside, current="grey", **made)
+    def cues_of(origin: str, reference: str, inside: str) -> list[Step]:
+        shown = {"reference": reference, "inside": inside, "current": "grey"}
+        return [
+            call(parts["grey_likeness"], likeness=f"grey_like_{origin}", **shown),
+            call(parts["context_likeness"], likeness=f"context_like_{origin}", **shown),
+        ]
 
     planes = work(
-        "Stack the planes in the order of constants.planes. A plane that nothing is known of is zeros.",
+        "Stack the planes in the order of `planes`. A plane that nothing is known of is zeros.",
         planes="(1, 16, image_size, image_size)",
     )
     remember = [
         work("Keep the mask's probability.", probability="sigmoid of mask_logits"),
         call(parts["cell_shares"]),
         call(parts["memory_writer"]),
-        call(parts["object_pointer"], "Keep memory and pointer for the slices that follow."),
+        call(
+            parts["object_pointer"],
+            "Keep memory and pointer for the slices that follow, rounded as memories_are_rounded_to says. "
+            "The mask is what lies above mask_threshold when mask_logits are brought to the slice's pixels.",
+        ),
     ]
     show = work(
-        "Cut the view out of the slice and of its two neighbours, set the window to 0..1, and resample them "
-        "bilinearly to the network's side.",
+        "Cut the view out of the slice and of its two neighbours, black beyond the slice's edge. Set the "
+        "window to 0..255 and cut fractions off. Resample to the network's side by Pillow's bilinear filter "
+        "for 8 bits, which joins pixels where the view is larger. Divide by 255. Beyond the first and the "
+        "last slice, that slice is shown.",
         grey="(1, image_size, image_size)",
-        before="the slice that the walk comes from",
+        before="the slice that the walk comes from; of a prompted slice, the one of the lower index",
         beyond="the slice on the other side",
     )
+    draw = work(
+        "Draw the prompt in pixels of the view: the box as ones, a click as a disc of click_radius. "
+        "The plane is_prompted is ones.",
+        box="(1, image_size, image_size) of 0 and 1",
+        clicks_inside="the same",
+        clicks_outside="the same",
+    )
+    alone = [planes, call(parts["encoder"]), call(parts["without_memory"]), call(parts["decoder"])]
+    rough = work("Where prior is nowhere above 0.5, the box takes its place.", rough="prior or box")
+    walked = [
+        *cues_of("key", "key_slice", "key_mask"),
+        *cues_of("before", "before", "carried"),
+        call(
+            parts["match_patches"], reference="before", inside="carried", current="grey", moved="matched",
+            quality="match_quality",
+        ),
+        planes,
+        call(parts["encoder"]),
+        work(
+            "Stack what is kept: the prompted slice with prompted_code, then the recent_memories last slices "
+            "from the farthest to the nearest, the one just passed with code 0. A memory comes with its "
+            "pointer, and the distance of its slice in units of distance_unit slices.",
+            spatial="(1, M, 64, grid, grid)",
+            codes="(M,)",
+            squares="(M, 3)",
+            pointers="(1, M, 64)",
+            distances="(M,)",
+        ),
+        call(parts["memory_reader"]),
+        call(parts["decoder"]),
+    ]  # fmt: skip
+    bring = {
+        "carried": "probability of the mask of the slice before",
+        "key_slice": "greys of the prompted slice that is nearest; of two as near, the lower one",
+        "key_mask": "probability of its mask",
+    }
+    correct = (
+        "The prior is the probability of the slice's mask as it is, in its view. Widen the view by "
+        "view_growth until it covers the prompt; where it did not reach before, the logit is absent_logit."
+    )
+    place = work(
+        "Place a square view on the middle of the prompt, view_over_box times as wide as its longest side, "
+        "rounded, and least_view_side at least. It is at most as wide as the slice's longer side, and moves "
+        "to lie in the slice where it can."
+    )
+    follow = work(
+        "Let the view follow the mask of the slice before. Its best side is that of a view placed on the "
+        "mask. Within view_is_kept_within of the side that it has, that one stays; and if the middles are at "
+        "most view_most_drift of it apart, the view stays. Else place a view of the best side on the mask, "
+        "but let the side grow or shrink by view_growth at most."
+    )
+    merge = work(
+        "Keep the mask as it was but for each new click, in their order. Of a click inside, take over the "
+        "logits of those 8-connected parts of what was added that lie at the clicked cells or beside them. "
+        "Of one outside, take over those of what was removed. The clicked cells are those that the clicked "
+        "pixel is interpolated from; they get plus or minus clicked_logit if they are not on the click's "
+        "side.",
+        mask_logits="(1, 1, image_size, image_size)",
+    )
     return {
-        "prompted_slice": [
-            show,
+        "prompted_slice": [place, show, draw, *cues_of("key", "grey", "box"), *alone, *remember],
+        "clicked_slice": [
             work(
-                "Draw the prompt in pixels of the view: the box as ones, a click as a disc of click_radius. "
-                "The plane is_prompted is ones.",
-                box="(1, image_size, image_size) of 0 and 1",
-                clicks_inside="the same",
-                clicks_outside="the same",
+                "Clicks alone do not tell how large the object is. Look from near to far: run prompted_slice "
+                "without remembering in squares around the middle of the clicks. The side of the first is "
+                "view_over_box / 2 times the longest side of the box around the clicks, and least_view_side "
+                "at least; each further one is look_growth times as large. The last side is the slice's "
+                "longer one. Choose the answer with the largest overlap, which is 0 for an empty mask; of "
+                "equals, the nearest look.",
+                best="the chosen mask_logits and their view",
             ),
-            cue("grey_likeness", "grey", "box", likeness="grey_like_key"),
-            cue("context_likeness", "grey", "box", likeness="context_like_key"),
-            planes,
-            call(parts["encoder"]),
-            call(parts["without_memory"]),
-            call(parts["decoder"]),
+            work(
+                "Place a view on the chosen mask as on a box. If it is the view of the chosen look, that "
+                "answer is the result, and the next three calls are left out. Else bring the mask to it "
+                "through the pixels of the slice; where the look did not reach, the logit is absent_logit.",
+                prior="probability of the chosen mask in the closer view",
+            ),
+            show,
+            draw,
+            rough,
+            *cues_of("key", "grey", "rough"),
+            *alone,
+            *remember,
+        ],
+        "drawn_slice": [
+            work(
+                "Place a view on the drawn mask as on a box, and resample the mask to it bilinearly, with "
+                "antialiasing; what is 0.5 at least is 1.",
+                prior="(1, image_size, image_size) of 0 and 1",
+            ),
+            show,
+            draw,
+            rough,
+            *cues_of("key", "grey", "rough"),
+            *alone,
+            work(
+                "The drawn mask is the result, and a memory is made of it.",
+                mask_logits="mask_prompt_logit where prior is 1, and its negative elsewhere",
+            ),
             *remember,
         ],
         "next_slice": [
+            follow,
             show,
             work(
-                "Bring the mask of the slice before, and the prompted slice with its mask, to today's view.",
+                "Bring the mask of the slice before, and the prompted slice with its mask, to today's view; "
+                "where a view did not reach, the logit is absent_logit.",
                 prior="probability of the mask of the slice before",
-                key_slice="greys of the prompted slice",
-                key_mask="probability of its mask",
+                **bring,
             ),
-            cue("grey_likeness", "key_slice", "key_mask", likeness="grey_like_key"),
-            cue("grey_likeness", "before", "prior", likeness="grey_like_before"),
-            cue("context_likeness", "key_slice", "key_mask", likeness="context_like_key"),
-            cue("context_likeness", "before", "prior", likeness="context_like_before"),
-            cue("match_patches", "before", "prior", moved="matched", quality="match_quality"),
-            planes,
-            call(parts["encoder"]),
-            work(
-                "Stack what is kept: the prompted slice with code 6, then the last six slices from the "
-                "farthest to the nearest, the one just passed with code 0. A memory comes with its pointer.",
-                spatial="(1, M, 64, grid, grid)",
-                codes="(M,)",
-                squares="(M, 3)",
-                pointers="(1, M, 64)",
-                distances="(M,)",
-            ),
-            call(parts["memory_reader"]),
-            call(parts["decoder"]),
+            *walked,
             work(
                 "Drop connected parts of the mask that do not touch the mask of the slice before: their "
-                "logits become out_of_reach_logit.",
+                "logits become out_of_reach_logit. If the mask reaches an edge of the view that is not the "
+                "slice's, widen the view by view_growth and begin anew, most_view_growths times at most.",
                 mask_logits="(1, 1, image_size, image_size)",
             ),
+            *remember,
+        ],
+        "corrected_slice": [
+            work(f"A prompted slice gets more clicks. {correct}", prior="(1, image_size, image_size)"),
+            show,
+            draw,
+            rough,
+            *cues_of("key", "grey", "rough"),
+            *alone,
+            merge,
+            *remember,
+        ],
+        "corrected_next_slice": [
+            work(
+                "A slice gets its first clicks after it was found from others. If nothing is known of it, it "
+                "is found now, from the nearest slice that shows the object: by next_slice, with "
+                f"without_memory in the place of memory_reader. {correct}",
+                prior="(1, image_size, image_size)",
+            ),
+            show,
+            draw,
+            work(
+                "Bring the other masks to the view, as for next_slice. If the slice before is not known, "
+                "its planes are zeros.",
+                **bring,
+            ),
+            *walked,
+            merge,
             *remember,
         ],
     }
@@ -266,6 +374,10 @@ def compact_chain(config: CompactConfig) -> Chain:
             "most_view_growths": carried_track.MOST_GROWTHS,
             "view_is_kept_within": list(zoom.SAME_SIDE),
             "view_most_drift": zoom.MOST_DRIFT,
+            "look_growth": zoom.LOOK_GROWTH,
+            "absent_logit": ABSENT_LOGIT,
+            "mask_prompt_logit": MASK_PROMPT_LOGIT,
+            "clicked_logit": carried_track.CLICKED_LOGIT,
             "recent_memories": NUM_RECENT,
             "prompted_code": CONDITIONING_CODE,
             "distance_unit": DISTANCE_UNIT,
