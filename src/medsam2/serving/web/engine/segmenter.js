@@ -20,6 +20,16 @@
  * computed again by the next one.
  */
 
+import { Network } from "./encode.js";
+import { Slices } from "./preprocess.js";
+import { joinPrompts, readPrompt } from "./prompts.js";
+import { Track, Walk } from "./track.js";
+import { Views } from "./view.js";
+
+const FORMAT = 1; // of chain.json
+const MOST_OBJECTS = 255;
+const MOST_UNDO = 50;
+
 /**
  * @typedef {Object} PromptParts  A box, points, a box with points, or a mask alone.
  * @property {number} slice
@@ -45,6 +55,16 @@
  */
 
 export class Segmenter {
+  /** Use `Segmenter.open`. */
+  constructor(chain, network) {
+    this.chain = chain;
+    this.network = network;
+    /** @type {import("./track.js").Engine|null} */
+    this.engine = null;
+    this.queue = Promise.resolve();
+    this.forgetAll();
+  }
+
   /**
    * Load the network.
    * @param {Object} from
@@ -56,7 +76,11 @@ export class Segmenter {
    * @throws {Error} The chain is of another format or network, or a part cannot be loaded.
    */
   static async open({ ort, chain, readPart, threads = 1 }) {
-    throw notYet(ort, chain, readPart, threads);
+    if (chain.format !== FORMAT || chain.network !== "compact" || !chain.constants.look_growth) {
+      throw new Error("The files of the network are not those that this page needs; export the page again.");
+    }
+    ort.env.wasm.numThreads = threads;
+    return new Segmenter(chain, await Network.load(ort, chain, readPart));
   }
 
   /**
@@ -67,12 +91,20 @@ export class Segmenter {
    * @throws {Error} The numbers do not fit the shape, are not finite, or are all equal.
    */
   openVolume(volume) {
-    throw notYet(volume);
+    const { constants } = this.chain;
+    const slices = new Slices(volume, constants.image_size);
+    const { fillHoleArea = 0, keepComponent = true, stopAfter = Number(keepComponent) } = volume.options ?? {};
+    const views = new Views(this.chain, slices.height, slices.width);
+    const options = { fillHoleArea, keepComponent, stopAfter };
+    this.engine = { network: this.network, slices, views, constants, options };
+    this.forgetAll();
+    return { window: slices.window, source: slices.source };
   }
 
   /** @returns {{objects: number[], canUndo: boolean, canRedo: boolean, isPropagated: boolean}} */
   get status() {
-    throw notYet();
+    const { tracks, done, undone, isPropagated } = this;
+    return { objects: [...tracks.keys()], canUndo: done.length > 0, canRedo: undone.length > 0, isPropagated };
   }
 
   /**
@@ -84,7 +116,20 @@ export class Segmenter {
    * @throws {Error} The prompt does not lie in the scan.
    */
   async addPrompt(object, prompt) {
-    throw notYet(object, prompt);
+    return this.inTurn(async () => {
+      if (!this.engine) throw new Error("There is no scan; open one first.");
+      if (!Number.isInteger(object) || object < 1 || object > MOST_OBJECTS) {
+        throw new Error(`Objects are numbered 1 to ${MOST_OBJECTS}, not ${object}.`);
+      }
+      const read = readPrompt(prompt, this.engine.slices);
+      const track = this.tracks.get(object) ?? new Track(this.engine);
+      await this.change(async () => {
+        await track.add(joinPrompts(track.prompts.get(read.slice), read));
+        this.tracks.set(object, track);
+      });
+      const mask = this.whole(track.keptSlices()(read.slice));
+      return { slice: read.slice, mask, score: track.results.get(read.slice).score };
+    });
   }
 
   /**
@@ -95,7 +140,20 @@ export class Segmenter {
    * @throws {Error} There is no such object or prompt, or it is the object's only one.
    */
   async removePrompts(object, slice = null) {
-    throw notYet(object, slice);
+    return this.inTurn(() => {
+      const track = this.track(object);
+      const prompted = [...track.prompts.keys()].sort((a, b) => a - b);
+      if (slice !== null && !prompted.includes(slice)) {
+        throw new Error(`There is no prompt on slice ${slice}; prompts are on ${prompted.join(", ")}.`);
+      }
+      if (slice !== null && prompted.length === 1) {
+        throw new Error(`Slice ${slice} has the object's only prompt; remove the object instead.`);
+      }
+      return this.change(async () => {
+        if (slice === null) this.tracks.delete(object);
+        else await track.remove(slice);
+      });
+    });
   }
 
   /**
@@ -109,7 +167,39 @@ export class Segmenter {
    * @throws {Error} There is no object.
    */
   async *propagate({ signal } = {}) {
-    yield* notYet(signal);
+    if (!this.tracks.size) throw new Error("There is nothing to follow: add a box, a point or a mask first.");
+    const { numChanges } = this;
+    const isEnded = () => signal?.aborted || this.numChanges !== numChanges;
+    const kept = new Map([...this.tracks].map(([object, track]) => [object, new KeptSoFar(track)]));
+    const seen = new Set();
+    const shown = (/** @type {Map<number, Map<number, import("./view.js").Patch>>} */ found, first = -1) => {
+      const slices = new Set([...found.values()].flatMap((patches) => [...patches.keys()]));
+      return [...slices].sort((a, b) => Number(b === first) - Number(a === first) || a - b).map((slice) => {
+        const there = [...found].filter(([, patches]) => patches.has(slice));
+        const masks = new Map(there.map(([object, patches]) => [object, this.whole(patches.get(slice))]));
+        return { slice, done: seen.add(slice).size, of: this.engine.slices.count, masks };
+      });
+    };
+    for (const step of [1, -1]) {
+      const walks = new Map([...this.tracks].map(([object, track]) => [object, new Walk(track, step)]));
+      for (;;) {
+        const found = await this.inTurn(async () => {
+          const active = isEnded() ? [] : [...walks].filter(([, walk]) => !walk.isOver);
+          if (!active.length) return null;
+          const slice = Math.min(...active.map(([, walk]) => step * walk.position)) * step;
+          const here = active.filter(([, walk]) => walk.position === slice);
+          for (const [, walk] of here) await walk.take();
+          return shown(new Map(here.map(([object]) => [object, kept.get(object).visit(slice)])), slice);
+        });
+        if (isEnded()) return;
+        if (!found) break;
+        yield* found;
+        if (isEnded()) return;
+      }
+    }
+    const rest = await this.inTurn(async () => (isEnded() ? [] : shown(new Map([...kept].map(([object, one]) => [object, one.visitRest()])))));
+    yield* rest;
+    if (!isEnded()) this.isPropagated = true;
   }
 
   /**
@@ -117,8 +207,10 @@ export class Segmenter {
    * @param {number} object
    * @returns {Iterable<{slice: number, mask: Uint8Array}>}
    */
-  masks(object) {
-    throw notYet(object);
+  *masks(object) {
+    const track = this.track(object);
+    const kept = track.keptSlices();
+    for (const slice of track.slices()) yield { slice, mask: this.whole(kept(slice)) };
   }
 
   /**
@@ -126,30 +218,138 @@ export class Segmenter {
    * Slices without any object are left out.
    * @returns {Iterable<{slice: number, labels: Uint8Array}>}
    */
-  labels() {
-    throw notYet();
+  *labels() {
+    const kept = new Map([...this.tracks].map(([object, track]) => [object, track.keptSlices()]));
+    const slices = new Set([...this.tracks.values()].flatMap((track) => track.slices()));
+    for (const slice of [...slices].sort((a, b) => a - b)) {
+      const there = [...this.tracks].filter(([, track]) => track.results.has(slice));
+      const labels = this.joined(there.map(([object, track]) => [object, kept.get(object)(slice), track.logits(slice)]));
+      if (labels.some((label) => label > 0)) yield { slice, labels };
+    }
   }
 
   /** @returns {Map<number, number>} How sure the network is of an object, 0 to 1, by slice. */
   scores(object) {
-    throw notYet(object);
+    const track = this.track(object);
+    return new Map(track.slices().map((slice) => [slice, track.results.get(slice).score]));
   }
 
   /** @returns {Promise<boolean>} Whether there was a change to take back. */
   async undo() {
-    throw notYet();
+    return this.inTurn(async () => this.stepBack(this.done, this.undone));
   }
 
   /** @returns {Promise<boolean>} Whether there was a change to do again. */
   async redo() {
-    throw notYet();
+    return this.inTurn(async () => this.stepBack(this.undone, this.done));
   }
 
   /** Give back the memory of the network; nothing can be done afterwards. */
-  async close() {}
+  async close() {
+    return this.inTurn(() => this.network.close());
+  }
+
+  forgetAll() {
+    /** @type {Map<number, Track>} */
+    this.tracks = new Map();
+    [this.done, this.undone, this.isPropagated] = [[], [], false];
+    this.numChanges = (this.numChanges ?? 0) + 1;
+  }
+
+  /**
+   * Do something after all that was begun before.
+   * @template T
+   * @param {() => Promise<T>} work
+   * @returns {Promise<T>}
+   */
+  inTurn(work) {
+    const turn = this.queue.then(work);
+    this.queue = turn.then(() => {}, () => {});
+    return turn;
+  }
+
+  /** Keep the moment before a change; a change that fails leaves no trace. */
+  async change(act) {
+    const copies = new Map([...this.tracks].map(([object, track]) => [object, track.copy()]));
+    const before = { tracks: copies, isPropagated: this.isPropagated };
+    try {
+      await act();
+    } catch (error) {
+      this.tracks = before.tracks;
+      throw error;
+    } finally {
+      this.numChanges++;
+    }
+    this.done = [...this.done.slice(1 - MOST_UNDO), before];
+    [this.undone, this.isPropagated] = [[], false];
+  }
+
+  stepBack(moments, others) {
+    const moment = moments.pop();
+    if (!moment) return false;
+    others.push({ tracks: this.tracks, isPropagated: this.isPropagated });
+    ({ tracks: this.tracks, isPropagated: this.isPropagated } = moment);
+    this.numChanges++;
+    return true;
+  }
+
+  track(object) {
+    const track = this.tracks.get(object);
+    if (!track) throw new Error(`There is no object ${object}; objects are ${[...this.tracks.keys()].join(", ") || "none"}.`);
+    return track;
+  }
+
+  /** A patch as a mask of its slice, a byte a pixel. */
+  whole(patch) {
+    return this.joined([[1, patch, null]]);
+  }
+
+  /** Join patches to labels of a slice; a pixel of several goes to the higher logit. */
+  joined(patches) {
+    const { height, width } = this.engine.slices;
+    const labels = new Uint8Array(height * width);
+    const best = patches.length > 1 ? new Float32Array(labels.length).fill(-Infinity) : null;
+    for (const [object, patch, part] of patches) {
+      patch.inside.forEach((value, at) => {
+        if (!value) return;
+        const [x, y] = [patch.left + (at % patch.width), patch.top + Math.trunc(at / patch.width)];
+        if (best) {
+          const [column, row] = [x - part.left, y - part.top];
+          const isCovered = column >= 0 && row >= 0 && column < part.width && row < part.height;
+          const logit = isCovered ? part.logits[row * part.width + column] : this.chain.constants.absent_logit;
+          if (logit <= best[y * width + x]) return;
+          best[y * width + x] = logit;
+        }
+        labels[y * width + x] = object;
+      });
+    }
+    return labels;
+  }
 }
 
-/** @returns {any} */
-function notYet(..._) {
-  return new Error("The engine cannot segment yet.");
+/** An object's final mask as far as the slices that were visited tell it. */
+class KeptSoFar {
+  constructor(/** @type {Track} */ track) {
+    this.track = track;
+    this.parts = track.engine.options.keepComponent ? track.parts() : null;
+    this.visited = new Set();
+  }
+
+  /** Take in a slice; give its mask, and those of slices in which more is kept now. */
+  visit(slice) {
+    if (!this.parts) {
+      this.visited.add(slice);
+      return new Map([[slice, this.track.mask(slice)]]);
+    }
+    const changed = this.visited.has(slice) ? [] : this.parts.add(slice);
+    this.visited.add(slice);
+    return new Map([slice, ...changed].map((other) => [other, this.parts.kept(other)]));
+  }
+
+  /** Take in what earlier runs found and this one did not come to. */
+  visitRest() {
+    const rest = this.track.slices().filter((slice) => !this.visited.has(slice));
+    return new Map(rest.flatMap((slice) => [...this.visit(slice)]));
+  }
 }
+
