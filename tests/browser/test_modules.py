@@ -12,7 +12,8 @@ from medsam2.serving import pages
 
 pytestmark = pytest.mark.slow
 COMPILER = "typescript@5.9.3"
-MAIN = Path(pages.__file__).parent / "web" / "main.js"
+WEB = Path(pages.__file__).parent / "web"
+ENTRIES = [str(WEB / name) for name in ("main.js", "browser/worker.js", "browser/service_worker.js")]
 OPTIONS = (
     "--noEmit", "--allowJs", "--checkJs", "--target", "es2023", "--module", "esnext",
     "--moduleResolution", "bundler", "--lib", "es2023,dom,dom.iterable", "--strict", "false",
@@ -32,6 +33,6 @@ def test_the_modules_fit_together(tmp_path: Path) -> None:
         pytest.skip("the compiler cannot be had from npm")
     compiler = tmp_path / "node_modules" / "typescript" / "bin" / "tsc"
     found = subprocess.run(
-        [node, str(compiler), *OPTIONS, str(MAIN)], capture_output=True, text=True, check=False, timeout=300
+        [node, str(compiler), *OPTIONS, *ENTRIES], capture_output=True, text=True, check=False, timeout=300
     )
     assert found.stdout == ""

@@ -30,7 +30,7 @@ SUBCOMMANDS: Mapping[str, str] = MappingProxyType(
         "project": "Manage a folder of scans that people label.",
         "serve": "Serve segmentation over HTTP.",
         "annotate": "Segment the scans of a folder on a page in the browser.",
-        "export": "Export a model for another serving platform.",
+        "export": "Export a model for another platform, or as a page.",
         "weights": "List, download and describe weights.",
         "doctor": "Say what is installed, what is missing and what is chosen here.",
     }

@@ -9,6 +9,8 @@ import { rangeOf } from "./volume.js";
 import { addPrompt, canChange } from "./work.js";
 
 const CLICK_PX = 4;
+/** A finger or a pen that stays for so long clicks outside: it has no right button. */
+const HOLD_MS = 500;
 const WHEEL_STEP = 50;
 
 /**
@@ -73,7 +75,7 @@ function gestureFor(view, event, x, y) {
     showNotice("The baseline measures the time without the model. Use the brush and the eraser only.");
     return null;
   }
-  if (state.tool === "point") return pointGesture(view, x, y, event.shiftKey || event.altKey ? 0 : 1);
+  if (state.tool === "point") return pointGesture(view, x, y, event);
   return boxGesture(view, x, y);
 }
 
@@ -99,9 +101,11 @@ function boxGesture(view, x, y) {
 }
 
 /** Click a point inside or outside. */
-function pointGesture(view, x, y, label) {
+function pointGesture(view, x, y, { shiftKey, altKey, pointerType, timeStamp }) {
   return {
     end: (nx, ny) => {
+      const isHeld = pointerType !== "mouse" && performance.now() - timeStamp >= HOLD_MS;
+      const label = shiftKey || altKey || isHeld ? 0 : 1;
       if (Math.hypot(nx - x, ny - y) <= 4 * CLICK_PX) addPoint(view, view.toSlice(x, y), label);
     },
   };

@@ -9,6 +9,7 @@ import { byId } from "./page.js";
 import { showMeasurements, showObjects, showProgress } from "./panel.js";
 import { showPlanes } from "./plane_panes.js";
 import { refreshMasks, runTask } from "./session.js";
+import { startEngine } from "./sessions.js";
 import { acceptFiles, showCases, showRounds } from "./start_page.js";
 import { state, watch } from "./state.js";
 import { showBar, showTools } from "./toolbar.js";
@@ -17,6 +18,8 @@ import { loadUser } from "./user.js";
 import { show3D } from "./view_3d.js";
 
 async function startPage() {
+  byId("not-started")?.remove();
+  await startEngine();
   watch(["opened"], () => {
     byId("start").hidden = state.opened !== null;
     byId("work").hidden = state.opened === null;

@@ -7,8 +7,8 @@ import { promptsFromLabels } from "./masks.js";
 import { askQuestion, showNotice } from "./page.js";
 import * as server from "./routes.js";
 import { changePlane, repeatSteps, runTask, startSession } from "./session.js";
+import { closeSession } from "./sessions.js";
 import { change, makeObject, state } from "./state.js";
-import { readNifti } from "./volume.js";
 
 /** Open a dropped file, or the tour's. */
 export function openFile(blob, name, kind = "file", draft = null) {
@@ -90,7 +90,7 @@ async function closeNow() {
   const { opened, session } = state;
   stopLock();
   change({ opened: null, session: null, volume: null, planes: [], masks: null, log: [], undone: [], measurements: [] });
-  if (session) await server.closeSession(session.id).catch(() => {});
+  if (session) await closeSession(session.id).catch(() => {});
   if (opened.kind === "case") await server.releaseCase(opened.id, state.user).catch(() => {});
 }
 
@@ -117,7 +117,7 @@ function isOutdated(draft, versions) {
 
 /** Continue from a version, by a user or a model: each of its masks becomes a prompt. */
 async function openVersion(id, { version, objects }) {
-  const labels = await readNifti(await server.readVersion(id, version));
+  const labels = await server.readVersion(id, version);
   const numbers = Object.keys(objects).map(Number);
   const named = numbers.map((number) => {
     const { name, colour } = objects[number];

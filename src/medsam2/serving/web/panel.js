@@ -3,8 +3,8 @@
 import { isCorrected, isStale, objectsIn, promptedSlices } from "./history.js";
 import { goToSlice } from "./navigation.js";
 import { byId, make, makeButton, makeIcon, showError } from "./page.js";
-import { readMeasurements } from "./routes.js";
 import { cancelPropagation } from "./session.js";
+import { readMeasurements } from "./sessions.js";
 import { change, state, watch } from "./state.js";
 import { adjustObject, newObject, propagate, remove } from "./work.js";
 

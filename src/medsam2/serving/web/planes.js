@@ -12,6 +12,7 @@
  * @property {number} down  File axis that runs down the screen.
  * @property {boolean} isMirrored  Whether it runs to the left instead.
  * @property {boolean} isUpsideDown
+ * @property {boolean} isReversed  Whether its slices are counted against the way that radiologists count them.
  * @property {number} width  Voxels across.
  * @property {number} height
  * @property {number} numSlices
@@ -20,10 +21,11 @@
  */
 
 // For slices across the patient's axes (to the right, front and head): the axis that runs to the right of the screen,
-// the axis that runs down, and the direction of each.
+// the axis that runs down, and the direction of each; then the direction in which slices follow each other.
 const NAMES = ["sagittal", "coronal", "axial"];
 const ACROSS = [{ axis: 1, sense: -1 }, { axis: 0, sense: -1 }, { axis: 0, sense: -1 }];
 const DOWN = [{ axis: 2, sense: -1 }, { axis: 2, sense: -1 }, { axis: 1, sense: -1 }];
+const THROUGH = [-1, -1, 1];
 const LETTERS = [["L", "R"], ["P", "A"], ["I", "S"]];
 
 /**
@@ -45,6 +47,7 @@ export function planesOf(volume) {
       down,
       isMirrored: directions[across].sense !== ACROSS[normal].sense,
       isUpsideDown: directions[down].sense !== DOWN[normal].sense,
+      isReversed: directions[axis].sense !== THROUGH[normal],
       width: volume.size[across],
       height: volume.size[down],
       numSlices: volume.size[axis],

@@ -1,6 +1,7 @@
 /** The server's routes, one function each. */
 
 import { request, requestEvents, requestJson } from "./api.js";
+import { readNifti } from "./nifti.js";
 
 const SESSIONS = "/v1/sessions";
 const PROJECT = "/v1/project";
@@ -8,6 +9,9 @@ const REPORT = `${PROJECT}/report`;
 const caseAt = (id) => `${PROJECT}/cases/${encodeURIComponent(id)}`;
 const bytesAt = async (path) => (await request("GET", path)).arrayBuffer();
 const blobAt = async (path) => (await request("GET", path)).blob();
+
+/** Nothing is to be prepared in the page: the server is ready, or the first request says why not. */
+export const startEngine = async () => {};
 
 export const checkServer = () => request("GET", "/readyz");
 
@@ -31,7 +35,8 @@ export const readSession = (id) => requestJson("GET", `${SESSIONS}/${id}`);
 
 export const closeSession = (id) => requestJson("DELETE", `${SESSIONS}/${id}`, { keepalive: true });
 
-export const readVolume = (id) => bytesAt(`${SESSIONS}/${id}/volume`);
+/** The scan of a session, see volume.js. */
+export const readVolume = async (id) => readNifti(await bytesAt(`${SESSIONS}/${id}/volume`));
 
 /**
  * Add a prompt; gives the mask on its slice.
@@ -60,6 +65,9 @@ export const redo = (id) => requestJson("POST", `${SESSIONS}/${id}/redo`);
 export const readMasks = (id) => requestJson("GET", `${SESSIONS}/${id}/masks`);
 
 export const readMeasurements = (id) => requestJson("GET", `${SESSIONS}/${id}/measurements`);
+
+/** The types of files that masks can be exported to. */
+export const EXPORT_TYPES = ["nifti", "nrrd", "seg.nrrd", "dicom-seg", "rtstruct", "stl", "npz"];
 
 /**
  * The masks as a file.
@@ -90,8 +98,8 @@ export function putDraft(id, user, draft, keepalive) {
   return request("PUT", `${caseAt(id)}/draft`, { json: { user, draft }, keepalive });
 }
 
-/** The labels of a version, a .nii.gz file on the scan's grid. */
-export const readVersion = (id, number) => bytesAt(`${caseAt(id)}/versions/${number}/mask`);
+/** The labels of a version, on the scan's grid. */
+export const readVersion = async (id, number) => readNifti(await bytesAt(`${caseAt(id)}/versions/${number}/mask`));
 
 /** Add a version of the masks; `state` is the case's from then on. */
 export const addVersion = (id, version) => requestJson("POST", `${caseAt(id)}/versions`, { json: version });
@@ -120,4 +128,4 @@ export const readTour = () => requestJson("GET", "/v1/tour");
 
 export const readTourScan = () => blobAt("/v1/tour/scan");
 
-export const readTourAnswer = () => bytesAt("/v1/tour/answer");
+export const readTourAnswer = async () => readNifti(await bytesAt("/v1/tour/answer"));

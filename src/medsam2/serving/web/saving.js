@@ -7,9 +7,10 @@ import { isCorrected, isStale, objectsIn } from "./history.js";
 import { askQuestion, showNotice } from "./page.js";
 import * as server from "./routes.js";
 import { inSession, propagateNow, runTask } from "./session.js";
+import { EXPORT_TYPES, exportMasks } from "./sessions.js";
 import { change, state } from "./state.js";
 
-/** The types of `medsam2 segment`, with their names in the menu. */
+/** The types of `medsam2 segment` that can be written here, with their names in the menu. */
 export const EXPORTS = [
   { type: "nifti", label: "NIfTI (.nii.gz)" },
   { type: "nrrd", label: "NRRD" },
@@ -18,13 +19,13 @@ export const EXPORTS = [
   { type: "rtstruct", label: "DICOM RT structure set" },
   { type: "stl", label: "STL surface" },
   { type: "npz", label: "NumPy (.npz)" },
-];
+].filter(({ type }) => EXPORT_TYPES.includes(type));
 
 /** Save a file with the masks. */
 export function exportAs(type) {
   return runTask("Writing the file", async () => {
     await requireMasks();
-    const { blob, name } = await exportMasks(type);
+    const { blob, name } = await masksAsFile(type);
     recordEvent("export");
     saveFile(blob, name);
     showNotice(`Saved ${name}.`);
@@ -42,7 +43,7 @@ export function saveVersion(caseState) {
     const { id } = state.opened;
     recordEvent("save");
     await sendEvents();
-    const { blob } = await exportMasks("nifti");
+    const { blob } = await masksAsFile("nifti");
     const objects = Object.fromEntries(state.objects.map(({ number, name, colour }) => [number, { name, colour }]));
     const saved = await server.addVersion(id, {
       user: state.user, session: state.session.id, objects, mask: await base64(blob),
@@ -83,9 +84,9 @@ async function requireMasks() {
   change({ task });
 }
 
-function exportMasks(type) {
+function masksAsFile(type) {
   const numbers = objectsIn(state.log);
   const named = state.objects.filter(({ number }) => numbers.includes(number));
   const names = Object.fromEntries(named.map(({ number, name }) => [number, name]));
-  return inSession((id) => server.exportMasks(id, type, names));
+  return inSession((id) => exportMasks(id, type, names));
 }

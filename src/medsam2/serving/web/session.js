@@ -7,9 +7,8 @@ import { objectsIn, promptedSlices } from "./history.js";
 import { Masks } from "./masks.js";
 import { clearErrors, showError, showNotice } from "./page.js";
 import { planesOf } from "./planes.js";
-import * as server from "./routes.js";
+import * as engine from "./sessions.js";
 import { change, makeObject, state } from "./state.js";
-import { readNifti } from "./volume.js";
 
 /** @type {{path?: string, blob?: Blob, name: string}|null} The scan that the session was opened from. */
 let source = null;
@@ -62,7 +61,7 @@ export async function inSession(send) {
 export async function startSession(from, opened, draft) {
   source = from;
   const { session, isOld } = await sessionFor(draft);
-  const volume = await readNifti(await server.readVolume(session.id));
+  const volume = await engine.readVolume(session.id);
   const [, height, width] = session.shape;
   const planes = planesOf(volume).sort((a, b) => Number(b.axis === session.axis) - Number(a.axis === session.axis));
   change({
@@ -90,8 +89,8 @@ export async function startSession(from, opened, draft) {
 /** Open the same scan in a new session and repeat all steps; the network sees the scan in this window. */
 export async function reopenSession(window = state.session.window) {
   const { session, log, plane } = state;
-  change({ session: await server.openSession(source, window, plane) });
-  server.closeSession(session.id).catch(() => {});
+  change({ session: await engine.openSession(source, window, plane) });
+  engine.closeSession(session.id).catch(() => {});
   await repeatSteps(log);
 }
 
@@ -99,20 +98,20 @@ export async function reopenSession(window = state.session.window) {
 export async function changePlane(name) {
   const { session, opened } = state;
   await startSession(source, opened, { ...draftNow(), sessionId: null, log: [], plane: name });
-  server.closeSession(session.id).catch(() => {});
+  engine.closeSession(session.id).catch(() => {});
 }
 
 /** The session of a draft if it still exists and has the draft's prompts, else a new one. */
 async function sessionFor(draft) {
   if (draft?.sessionId) {
     try {
-      const session = await server.readSession(draft.sessionId);
+      const session = await engine.readSession(draft.sessionId);
       if (hasPromptsOf(session, draft.log)) return { session, isOld: true };
     } catch (error) {
       if (!(error instanceof ApiError) || error.isAway) throw error;
     }
   }
-  return { session: await server.openSession(source, draft?.networkWindow ?? null, draft?.plane ?? null), isOld: false };
+  return { session: await engine.openSession(source, draft?.networkWindow ?? null, draft?.plane ?? null), isOld: false };
 }
 
 function hasPromptsOf(session, log) {
@@ -146,9 +145,9 @@ async function repeatStep(step) {
     return;
   }
   if (step.kind === "remove") {
-    await server.removePrompts(id, step.object, step.slice);
+    await engine.removePrompts(id, step.object, step.slice);
   } else {
-    const { mask } = await server.addPrompt(id, step);
+    const { mask } = await engine.addPrompt(id, step);
     state.masks.set(step.object, step.slice, mask);
   }
   change({ log: [...state.log, step], masksAt: state.masksAt + 1 });
@@ -174,7 +173,7 @@ export async function propagateNow(most = Infinity) {
   };
   change({ task: { ...state.task, canCancel: true } });
   try {
-    await inSession((id) => server.propagate(id, controller.signal, onEvent));
+    await inSession((id) => engine.propagate(id, controller.signal, onEvent));
   } catch (error) {
     if (!controller.signal.aborted) throw error;
   } finally {
@@ -200,7 +199,7 @@ export function isPropagating() {
 
 /** Read the masks from the session. */
 export async function refreshMasks() {
-  const { slices, confidence } = await inSession((id) => server.readMasks(id));
+  const { slices, confidence } = await inSession((id) => engine.readMasks(id));
   state.masks.clear();
   for (const [slice, masks] of Object.entries(slices)) {
     for (const [object, rle] of Object.entries(masks)) state.masks.set(Number(object), Number(slice), rle);

@@ -5,6 +5,7 @@ import { droppedFiles, saveFile, zipFiles } from "./files.js";
 import { openCase, openFile } from "./opening.js";
 import { byId, make, makeButton, showError, showNotice } from "./page.js";
 import { changeRounds, readProject, readReport, readRounds, readThumbnail, showReport } from "./routes.js";
+import { isInBrowser } from "./sessions.js";
 import { change, state, watch } from "./state.js";
 import { requireUser } from "./user.js";
 
@@ -80,7 +81,10 @@ function draw() {
   for (const id of ["cases", "filter-label", "report"]) byId(id).hidden = project === null;
   if (!project) {
     title.textContent = "Open a scan";
-    text.textContent = "The server was started without a folder. Export your masks: no project keeps them.";
+    text.textContent = isInBrowser
+      ? "Your scan stays on this computer: this page has no server, and sends nothing. Export your masks to keep them."
+      : "The server was started without a folder. Export your masks: no project keeps them.";
+    if (isInBrowser) byId("formats").textContent = "NIfTI, NRRD, a DICOM folder or a zip of one";
     return;
   }
   const count = project.cases.length;

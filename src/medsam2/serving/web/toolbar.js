@@ -6,6 +6,7 @@ import { chooseWindow, WINDOWS } from "./navigation.js";
 import { closeScan } from "./opening.js";
 import { all, byId, make, makeButton, makeIcon } from "./page.js";
 import { EXPORTS, exportAs, reviewCase, saveVersion } from "./saving.js";
+import { isInBrowser } from "./sessions.js";
 import { change, state, watch } from "./state.js";
 import { askForUser, refreshProject } from "./user.js";
 import { redo, undo } from "./work.js";
@@ -13,7 +14,7 @@ import { redo, undo } from "./work.js";
 /** In the order of the page; `key` chooses the tool. */
 export const TOOLS = [
   { name: "box", key: "b", title: "Box around a structure" },
-  { name: "point", key: "p", title: "Click inside; Shift or right click outside" },
+  { name: "point", key: "p", title: "Click inside; outside with Shift, the right button or a long touch" },
   { name: "brush", key: "d", title: "Brush" },
   { name: "erase", key: "e", title: "Eraser" },
   { name: "crosshair", key: "c", title: "Move the crosshair" },
@@ -92,6 +93,7 @@ function showOpened() {
   byId("case-state").textContent = byId("case-state").dataset.state = opened?.state ?? "";
   byId("user").textContent = state.user || "Who are you?";
   byId("user").hidden = state.project === null;
+  byId("baseline-label").hidden = isInBrowser;
   byId("save-menu").hidden = opened?.kind !== "case";
   byId("review").hidden = opened?.state !== "done";
   const author = opened?.versions?.at(-1)?.author;

@@ -3,9 +3,9 @@
 import { openFile } from "./opening.js";
 import { byId, make, showError } from "./page.js";
 import { sliceAxes } from "./planes.js";
-import { readTour, readTourAnswer, readTourScan } from "./routes.js";
+import { readTour, readTourAnswer, readTourScan } from "./sessions.js";
 import { change, drawingPlane, state, watch } from "./state.js";
-import { readNifti, stridesOf } from "./volume.js";
+import { stridesOf } from "./volume.js";
 
 const SEEN = "medsam2.tour";
 /** @type {{name: string, structure: string, slice: number, box: number[], window: number[]}|null} */
@@ -68,7 +68,7 @@ function hintAfter(propagated) {
 }
 
 async function scoreLine() {
-  answer ??= await readNifti(await readTourAnswer());
+  answer ??= await readTourAnswer();
   const dice = diceWith(answer);
   document.body.dataset.dice = dice.toFixed(4);
   return `Dice against the known answer: ${dice.toFixed(3)}`;

@@ -3,7 +3,7 @@
 import { ApiError, storeKey } from "./api.js";
 import { noteServerAway } from "./background.js";
 import { askQuestion, showError, showNotice } from "./page.js";
-import { readProject } from "./routes.js";
+import { readProject } from "./sessions.js";
 import { change, state } from "./state.js";
 
 const NAME = "medsam2.user";

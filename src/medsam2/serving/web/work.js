@@ -4,8 +4,8 @@ import { recordEvent } from "./background.js";
 import { saveDraftSoon } from "./drafts.js";
 import { objectsIn, promptedSlices, undoLast } from "./history.js";
 import { showNotice } from "./page.js";
-import * as server from "./routes.js";
 import { changeLog, inSession, isPropagating, propagateNow, refreshMasks, reopenSession, runTask } from "./session.js";
+import * as engine from "./sessions.js";
 import { change, currentObject, makeObject, state } from "./state.js";
 
 const MAX_OBJECTS = 255;
@@ -27,7 +27,7 @@ export function addPrompt(prompt, event, voxels = 0) {
     const isFirst = !state.log.length && String(state.window) !== String(state.session.window);
     // The network uses the window that is shown at the first prompt.
     if (isFirst && step.mask === undefined) await reopenSession(state.window);
-    const { mask, confidence } = await inSession((id) => server.addPrompt(id, step));
+    const { mask, confidence } = await inSession((id) => engine.addPrompt(id, step));
     // A painted mask is shown already, and the user may have begun the next stroke.
     if (step.mask === undefined) state.masks.set(object, step.slice, mask);
     const onSlice = { ...state.confidence[step.slice], [object]: confidence };
@@ -54,7 +54,7 @@ export function undo() {
     const undone = undoLast(state.log);
     if (!undone) return;
     recordEvent("undo");
-    await inSession(server.undo);
+    await inSession(engine.undo);
     changeLog(undone.log, [...state.undone, undone.tail]);
     await refreshMasks();
   });
@@ -67,7 +67,7 @@ export function redo() {
     const tail = state.undone.at(-1);
     if (!tail) return;
     recordEvent("redo");
-    await inSession(server.redo);
+    await inSession(engine.redo);
     changeLog([...state.log, ...tail], state.undone.slice(0, -1));
     await refreshMasks();
   });
@@ -83,7 +83,7 @@ export function remove(object, slice) {
   if (!canChange(object)) return Promise.resolve();
   recordEvent("remove", { object });
   return runTask("Removing", async () => {
-    await inSession((id) => server.removePrompts(id, object, isWhole ? undefined : slice));
+    await inSession((id) => engine.removePrompts(id, object, isWhole ? undefined : slice));
     changeLog([...state.log, { kind: "remove", object, ...(isWhole ? {} : { slice }) }], []);
     if (slice === undefined) removeFromList(object);
     await refreshMasks();
