@@ -10,18 +10,22 @@ export const isInBrowser = document.documentElement.dataset.engine === "browser"
 
 const engine = isInBrowser ? await import("./browser/sessions.js") : await import("./routes.js");
 
-/** Open a scan in a session, describe it, close it, and give its voxels. */
-export const { openSession, readSession, closeSession, readVolume } = engine;
+/** Open a scan in a session, describe it, and close it. */
+export const { openSession, readSession, closeSession } = engine;
 
-/** Change a session: add or remove prompts, propagate, undo and redo. */
-export const { addPrompt, removePrompts, propagate, undo, redo } = engine;
+/** The voxels of a session's scan, see volume.js. */
+export const { readVolume } = engine;
+
+/** Change a session: add or remove prompts, and propagate. */
+export const { addPrompt, removePrompts, propagate } = engine;
+
+/** Take the last change back, or do it again. */
+export const { undo, redo } = engine;
 
 /** Read the masks of a session and what they measure. */
 export const { readMasks, readMeasurements } = engine;
 
-/**
- * Write the masks as a file of one of these types.
- */
+/** Write the masks as a file of one of these types. */
 export const { EXPORT_TYPES, exportMasks } = engine;
 
 /** The scan of the tour with its known answer. */
