@@ -6,12 +6,17 @@ import numpy as np
 import pytest
 
 from medsam2.errors import PromptError
+from medsam2.imaging.volume import Volume
 from medsam2.serving.viewers.interactions import click_at, drawing_of, region_between
 from medsam2.serving.viewers.translate import axis_of, centre_line, translate
 
 SHAPE = (10, 20, 30)
 EMPTY = np.zeros(SHAPE, bool)
 EVEN = (1.0, 1.0, 1.0)
+
+
+def image(shape=SHAPE, spacing_zyx=EVEN) -> Volume:
+    return Volume.from_array(np.zeros(shape, np.int16), spacing_zyx[::-1])
 
 
 def drawn(box, *, outline=False, positive=True):
@@ -41,18 +46,18 @@ def test_half_open_boxes_are_cut_to_the_image() -> None:
 def test_a_flat_drawing_says_the_axis(axis: int) -> None:
     box = [[2, 8], [3, 9], [4, 10]]
     box[axis] = [5, 6]
-    assert axis_of(drawn(box), SHAPE, EVEN) == axis
+    assert axis_of(drawn(box), image()) == axis
     region = region_between([low for low, _ in box], [end for _, end in box], SHAPE, is_positive=True)
-    assert axis_of(region, SHAPE, EVEN) == axis
+    assert axis_of(region, image()) == axis
 
 
 def test_without_a_flat_side_the_thickest_slices_say_it() -> None:
     click = click_at([1, 2, 3], SHAPE, is_positive=True)
-    assert axis_of(click, SHAPE, EVEN) == 0
-    assert axis_of(click, SHAPE, (1.0, 5.0, 1.0)) == 1
-    assert axis_of(click, SHAPE, (1.0, 1.4, 1.0)) == 0
-    assert axis_of(click, (40, 50, 1), EVEN) == 2
-    assert axis_of(drawn([[5, 6], [3, 4], [2, 9]]), SHAPE, EVEN) == 0
+    assert axis_of(click, image()) == 0
+    assert axis_of(click, image(spacing_zyx=(1.0, 5.0, 1.0))) == 1
+    assert axis_of(click, image(spacing_zyx=(1.0, 1.4, 1.0))) == 0
+    assert axis_of(click, image((40, 50, 1))) == 2
+    assert axis_of(drawn([[5, 6], [3, 4], [2, 9]]), image()) == 0
 
 
 @pytest.mark.parametrize(("axis", "slice_index", "xy"), [(0, 3, (7, 5)), (1, 5, (7, 3)), (2, 7, (5, 3))])
