@@ -86,9 +86,10 @@ export class Network {
       if (clicks.length) planes[kind] = this.nothing.slice();
       for (const { x, y } of clicks) {
         const [column, row] = toInput(view, x, y, size).map(Math.fround);
+        const square = (distance) => Math.fround(Math.fround(distance) ** 2);
         planes[kind].forEach((_, at) => {
-          const [across, down] = [Math.fround((at % size) - column) ** 2, Math.fround(Math.trunc(at / size) - row) ** 2];
-          if (Math.fround(Math.fround(across) + Math.fround(down)) <= Math.fround(this.radius ** 2)) planes[kind][at] = 1;
+          const distance = Math.fround(square((at % size) - column) + square(Math.trunc(at / size) - row));
+          if (distance <= square(this.radius)) planes[kind][at] = 1;
         });
       }
     }
@@ -99,8 +100,8 @@ export class Network {
   async join(/** @type {Sight} */ { grey, before, beyond, prompt, prior, carried, key }) {
     const known = key ?? { grey, inside: prompt ? roughMask(prompt, prior) : this.nothing };
     const shown = {
-      slice: grey, before, beyond, prior, box: prompt?.box, clicks_inside: prompt?.inside, clicks_outside: prompt?.outside,
-      is_prompted: prompt && this.nothing.map(() => 1), key_slice: key?.grey, key_mask: key?.inside,
+      slice: grey, before, beyond, prior, key_slice: key?.grey, key_mask: key?.inside, box: prompt?.box,
+      clicks_inside: prompt?.inside, clicks_outside: prompt?.outside, is_prompted: prompt && this.nothing.map(() => 1),
     };
     if (known.inside.some((share) => share > 0)) {
       [shown.grey_like_key] = await this.run("grey_likeness", known.grey, known.inside, grey);

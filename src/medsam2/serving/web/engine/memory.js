@@ -71,7 +71,8 @@ export class Banks {
   copy() {
     const copy = new Banks();
     for (const [origin, { own, tracked }] of this.walks) {
-      copy.walks.set(origin, { own, tracked: new Map([...tracked].map(([step, memories]) => [step, new Map(memories)])) });
+      const copied = [...tracked].map(([step, memories]) => /** @type {[number, any]} */ ([step, new Map(memories)]));
+      copy.walks.set(origin, { own, tracked: new Map(copied) });
     }
     return copy;
   }

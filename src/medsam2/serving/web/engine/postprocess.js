@@ -10,7 +10,7 @@ const FILLED_LOGIT = 0.1; // SAM 2 sets filled holes to it
 function placesOf(length, count) {
   const scale = Math.fround(length / count);
   return Array.from({ length: count }, (_, at) => {
-    const place = Math.max(Math.fround(Math.fround(scale * Math.fround(at + 0.5)) - 0.5), 0);
+    const place = Math.max(Math.fround(scale * (at + 0.5) - 0.5), 0);
     const first = Math.min(Math.trunc(place), length - 1);
     return { first, second: Math.min(first + 1, length - 1), share: Math.min(place - first, 1) };
   });
@@ -32,11 +32,10 @@ function interpolate(values, width, rows, columns) {
 }
 
 /**
- * Bring logits of a view to the pixels of the slice that it covers.
+ * Bring logits of a view to the pixels of the slice that it covers, those of `Views.bounds`.
  * @returns {{left: number, top: number, width: number, height: number, logits: Float32Array}}
  */
-export function toSlice(logits, size, view, views) {
-  const { top, bottom, left, right } = views.bounds(view);
+export function toSlice(logits, size, view, { top, bottom, left, right }) {
   const rows = placesOf(size, view.height).slice(top - view.y, bottom - view.y);
   const columns = placesOf(size, view.width).slice(left - view.x, right - view.x);
   return { left, top, width: right - left, height: bottom - top, logits: interpolate(logits, size, rows, columns) };
@@ -136,7 +135,7 @@ export function mergeClicks(before, after, clicks, size, clicked) {
   for (const [x, y, isInside] of clicks) {
     const [columns, rows] = [x, y].map((place) => Math.min(Math.max(place, 0), size - 1))
       .map((place) => [Math.floor(place), Math.ceil(place)]);
-    const change = before.map((old, at) => Number(isInside ? after[at] > 0 && !(old > 0) : old > 0 && !(after[at] > 0)));
+    const change = before.map((old, at) => Number(old > 0 !== after[at] > 0 && after[at] > 0 === isInside));
     const { labels } = numberParts(change, size, size);
     const near = new Set(cellsOf(rows, columns, size, 1).map((at) => labels[at]));
     near.delete(0);
@@ -153,8 +152,9 @@ export function mergeClicks(before, after, clicks, size, clicked) {
 /** Cells of some rows and columns, first and last given, with `around` more on each side. */
 function cellsOf(rows, columns, size, around) {
   const cells = [];
+  const [left, right] = [Math.max(columns[0] - around, 0), Math.min(columns[1] + around, size - 1)];
   for (let y = Math.max(rows[0] - around, 0); y <= Math.min(rows[1] + around, size - 1); y++) {
-    for (let x = Math.max(columns[0] - around, 0); x <= Math.min(columns[1] + around, size - 1); x++) cells.push(y * size + x);
+    for (let x = left; x <= right; x++) cells.push(y * size + x);
   }
   return cells;
 }
@@ -227,9 +227,9 @@ export class ConnectedParts {
   /** @returns {Patch} What is kept in a slice that was added. */
   kept(slice) {
     const { labels, count, patch } = this.partsOf(slice);
-    const isKept = new Uint8Array(count + 1);
-    for (let label = 1; label <= count; label++) isKept[label] = Number(this.find(this.starts.get(slice) + label) === this.find(0));
-    return { ...patch, inside: Uint8Array.from(labels, (label) => isKept[label]) };
+    const [start, seeds] = [this.starts.get(slice), this.find(0)];
+    const isKept = Array.from({ length: count + 1 }, (_, label) => label > 0 && this.find(start + label) === seeds);
+    return { ...patch, inside: Uint8Array.from(labels, (label) => Number(isKept[label])) };
   }
 
   partsOf(slice) {

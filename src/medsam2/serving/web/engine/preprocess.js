@@ -14,8 +14,9 @@ export class Slices {
    */
   constructor(volume, size) {
     const { voxels, shape, slope = 1, shift = 0 } = volume;
-    if (voxels.length !== shape[0] * shape[1] * shape[2] || !voxels.length) {
-      throw new Error(`A scan of ${shape.join(" x ")} voxels has ${shape[0] * shape[1] * shape[2]}, not ${voxels.length}.`);
+    const count = shape[0] * shape[1] * shape[2];
+    if (voxels.length !== count || !count) {
+      throw new Error(`A scan of ${shape.join(" x ")} voxels has ${count}, not ${voxels.length}.`);
     }
     this.voxels = voxels;
     [this.count, this.height, this.width] = shape;
@@ -128,13 +129,15 @@ export function resampleMask(patch, view, size) {
   });
   const found = new Float32Array(size * size);
   weightsOf(view.height, size).forEach(({ first, weights }, y) => {
-    for (let x = 0; x < size; x++) found[y * size + x] = weighted(across, first * size + x, size, weights) >= 0.5 ? 1 : 0;
+    for (let x = 0; x < size; x++) {
+      found[y * size + x] = Number(weighted(across, first * size + x, size, weights) >= 0.5);
+    }
   });
   return found;
 }
 
 function weighted(values, from, step, weights) {
   let sum = 0;
-  for (let at = 0; at < weights.length; at++) sum = Math.fround(sum + Math.fround(values[from + at * step] * Math.fround(weights[at])));
+  weights.forEach((weight, at) => (sum = Math.fround(sum + values[from + at * step] * Math.fround(weight))));
   return sum;
 }

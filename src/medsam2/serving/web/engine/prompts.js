@@ -23,7 +23,8 @@ export function readPrompt({ slice, box = null, points = null, labels = null, ma
   }
   const kinds = labels ?? places.map(() => 1);
   if (kinds.length !== places.length || kinds.some((kind) => kind !== 0 && kind !== 1)) {
-    throw new Error(`Every point needs one label, 1 inside or 0 outside: there are ${places.length} points and the labels [${kinds}].`);
+    const given = `there are ${places.length} and the labels are ${[...kinds].join(", ")}`;
+    throw new Error(`Every point needs one label, 1 inside or 0 outside; ${given}.`);
   }
   if (mask && mask.length !== height * width) {
     throw new Error(`A mask of a slice has ${height * width} pixels here, not ${mask.length}.`);
@@ -39,10 +40,13 @@ export function readPrompt({ slice, box = null, points = null, labels = null, ma
 
 function checkBox(box, height, width) {
   const [xMin, yMin, xMax, yMax] = box;
-  if (box.length !== 4 || !box.every(Number.isFinite)) throw new Error(`A box is x_min, y_min, x_max, y_max, not (${box.join(", ")}).`);
-  if (xMax <= xMin || yMax <= yMin) throw new Error(`Box (${box.join(", ")}) has no area: the smaller ends come first.`);
+  const told = `(${box.join(", ")})`;
+  if (box.length !== 4 || !box.every(Number.isFinite)) {
+    throw new Error(`A box is x_min, y_min, x_max, y_max, not ${told}.`);
+  }
+  if (xMax <= xMin || yMax <= yMin) throw new Error(`Box ${told} has no area: the smaller ends come first.`);
   if (xMin < 0 || yMin < 0 || xMax > width - 1 || yMax > height - 1) {
-    throw new Error(`Box (${box.join(", ")}) is outside the slice: x is 0 to ${width - 1} and y 0 to ${height - 1}.`);
+    throw new Error(`Box ${told} is outside the slice: x is 0 to ${width - 1} and y 0 to ${height - 1}.`);
   }
 }
 

@@ -197,8 +197,7 @@ export class Segmenter {
         if (isEnded()) return;
       }
     }
-    const rest = await this.inTurn(async () => (isEnded() ? [] : shown(new Map([...kept].map(([object, one]) => [object, one.visitRest()])))));
-    yield* rest;
+    yield* shown(new Map([...kept].map(([object, one]) => [object, one.visitRest()])));
     if (!isEnded()) this.isPropagated = true;
   }
 
@@ -223,7 +222,8 @@ export class Segmenter {
     const slices = new Set([...this.tracks.values()].flatMap((track) => track.slices()));
     for (const slice of [...slices].sort((a, b) => a - b)) {
       const there = [...this.tracks].filter(([, track]) => track.results.has(slice));
-      const labels = this.joined(there.map(([object, track]) => [object, kept.get(object)(slice), track.logits(slice)]));
+      const parts = there.map(([object, track]) => [object, kept.get(object)(slice), track.logits(slice)]);
+      const labels = this.joined(parts);
       if (labels.some((label) => label > 0)) yield { slice, labels };
     }
   }
@@ -295,7 +295,8 @@ export class Segmenter {
 
   track(object) {
     const track = this.tracks.get(object);
-    if (!track) throw new Error(`There is no object ${object}; objects are ${[...this.tracks.keys()].join(", ") || "none"}.`);
+    const known = [...this.tracks.keys()].join(", ") || "none";
+    if (!track) throw new Error(`There is no object ${object}; objects are ${known}.`);
     return track;
   }
 

@@ -1,7 +1,9 @@
 /** One object: each slice is found from the mask of the slice before it, as in `inference/carried_track.py`. */
 
 import { Banks } from "./memory.js";
-import { ConnectedParts, fillHoles, isAbove, keepReaching, mergeClicks, promptedPart, sigmoid, toSlice, toView } from "./postprocess.js";
+import {
+  ConnectedParts, fillHoles, isAbove, keepReaching, mergeClicks, promptedPart, sigmoid, toSlice, toView,
+} from "./postprocess.js";
 import { resampleMask } from "./preprocess.js";
 import { isSameView, toInput } from "./view.js";
 
@@ -83,7 +85,7 @@ export class Track {
     let answer = await this.carry(slice, step, view);
     for (let growth = 0; growth < constants.most_view_growths; growth++) {
       const wider = views.grow(view);
-      if (isSameView(wider, view) || !view.isZoomed || !views.touchesBorder(this.masked(answer.logits, view), view)) break;
+      if (isSameView(wider, view) || !view.isZoomed || !views.touchesBorder(this.masked(answer.logits, view))) break;
       view = wider;
       answer = await this.carry(slice, step, view);
     }
@@ -92,8 +94,8 @@ export class Track {
   }
 
   keep(slice, answer, view, drawn = null) {
-    const { options, constants } = this.engine;
-    const logits = options.fillHoleArea ? fillHoles(answer.logits, constants.image_size, options.fillHoleArea) : answer.logits;
+    const { options: { fillHoleArea }, constants } = this.engine;
+    const logits = fillHoleArea ? fillHoles(answer.logits, constants.image_size, fillHoleArea) : answer.logits;
     this.results.set(slice, { ...resultOf(answer, view), logits, drawn });
   }
 
@@ -134,7 +136,7 @@ export class Track {
     }
     const closer = views.ofMask(this.masked(best.answer.logits, best.view), best.view);
     if (isSameView(closer, best.view)) return best;
-    const part = toSlice(best.answer.logits, constants.image_size, best.view, views);
+    const part = this.inSlice(best.answer.logits, best.view);
     const prior = sigmoid(toView(part, closer, constants.image_size, constants.absent_logit));
     return { answer: await network.answer(this.sight(prompt, closer, prior)), view: closer };
   }
@@ -151,7 +153,8 @@ export class Track {
       const origin = this.banks.origin(slice);
       const step = slice > origin ? 1 : -1;
       const carried = this.results.has(slice - step) ? this.known(slice - step, view) : undefined;
-      sight = { ...sight, ...this.neighbours(slice, slice - step, slice + step, view), key: this.known(origin, view), carried };
+      const neighbours = this.neighbours(slice, slice - step, slice + step, view);
+      sight = { ...sight, ...neighbours, key: this.known(origin, view), carried };
       memories = this.banks.recall(slice, step, view, constants);
     }
     const answer = await network.answer(sight, memories);
@@ -190,8 +193,8 @@ export class Track {
 
   /** What is shown of a prompted slice by itself. */
   sight(prompt, view, prior = undefined) {
-    const { slice } = prompt;
-    return { ...this.neighbours(slice, slice - 1, slice + 1, view), prompt: this.engine.network.draw(prompt, view), prior };
+    const neighbours = this.neighbours(prompt.slice, prompt.slice - 1, prompt.slice + 1, view);
+    return { ...neighbours, prompt: this.engine.network.draw(prompt, view), prior };
   }
 
   neighbours(slice, before, beyond, view) {
@@ -226,7 +229,11 @@ export class Track {
   /** Logits of a slice that was visited, where its view covers it; elsewhere the object is absent. */
   logits(slice) {
     const { logits, view } = this.results.get(slice);
-    return toSlice(logits, this.engine.constants.image_size, view, this.engine.views);
+    return this.inSlice(logits, view);
+  }
+
+  inSlice(logits, view) {
+    return toSlice(logits, this.engine.constants.image_size, view, this.engine.views.bounds(view));
   }
 
   /** @returns {import("./view.js").Patch} The object in a slice that was visited, before parts are left out. */
@@ -236,7 +243,7 @@ export class Track {
   }
 
   masked(logits, view) {
-    const { logits: inSlice, ...place } = toSlice(logits, this.engine.constants.image_size, view, this.engine.views);
+    const { logits: inSlice, ...place } = this.inSlice(logits, view);
     return { ...place, inside: isAbove(inSlice, 0) };
   }
 
