@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -21,7 +22,8 @@ from medsam2.hub import file_digest
 from medsam2.imaging.labels import from_run_lengths
 from medsam2.imaging.volume import Volume
 from medsam2.inference import onnx
-from medsam2.inference.onnx.export import Origin, export_network
+from medsam2.inference.onnx.chain import Origin
+from medsam2.inference.onnx.export import export_network
 from medsam2.inference.options import InferenceOptions
 from medsam2.inference.predictor import Predictor
 from medsam2.model import compact
@@ -161,6 +163,8 @@ class NodeEngine:
         )
         self.open_ms: float = self._read()["ms"]
         self.num_bytes = 0
+        self.cpu_ms = 0.0
+        """Of the latest run, on all cores."""
 
     def run(self, run: Run) -> list[Outcome]:
         """Do the steps of a run; the first outcome is that of opening the scan."""
@@ -170,7 +174,7 @@ class NodeEngine:
             file.flush()
             self._process.stdin.write(json.dumps(_as_job(run, file.name)) + "\n")
             answer = self._read()
-        self.num_bytes = answer["bytes"]
+        self.num_bytes, self.cpu_ms = answer["bytes"], answer["cpuMs"]
         return _outcomes(answer, run.volume.array.shape)
 
     def close(self) -> None:
@@ -206,11 +210,16 @@ class BrowserEngine:
         opened = self._ask("open", {"threads": threads})
         self.open_ms: float = opened["ms"]
         self.is_isolated: bool = opened["isIsolated"]
+        self.cpu_ms = 0.0
+        """Of the latest run and all processes of the browser, on all cores."""
 
     def run(self, run: Run) -> list[Outcome]:
         """Do the steps of a run; the first outcome is that of opening the scan."""
         (self._scans / "voxels").write_bytes(np.ascontiguousarray(run.volume.array).tobytes())
-        return _outcomes(self._ask("run", _as_job(run, "/scans/voxels")), run.volume.array.shape)
+        before = _children_cpu_ms()
+        answer = self._ask("run", _as_job(run, "/scans/voxels"))
+        self.cpu_ms = _children_cpu_ms() - before
+        return _outcomes(answer, run.volume.array.shape)
 
     def num_bytes(self) -> int:
         """Memory of the page and its worker, as the browser counts it."""
@@ -223,6 +232,22 @@ class BrowserEngine:
         if "error" in answer:
             raise RuntimeError(answer["error"])
         return answer
+
+
+def _children_cpu_ms() -> float:
+    """Processor time of all processes below this one; 0 where the system does not tell it as Linux does."""
+    parents, ticks = {}, {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            facts = path.read_text().rpartition(")")[2].split()
+            parents[int(path.parent.name)] = int(facts[1])
+            ticks[int(path.parent.name)] = int(facts[11]) + int(facts[12])
+    family = {os.getpid()}
+    while found := {one for one, parent in parents.items() if parent in family and one not in family}:
+        family |= found
+    return (
+        1000 * sum(ticks[one] for one in family - {os.getpid()}) / os.sysconf("SC_CLK_TCK") if ticks else 0.0
+    )
 
 
 class _Files(SimpleHTTPRequestHandler):

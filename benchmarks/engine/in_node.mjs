@@ -19,8 +19,10 @@ const segmenter = await Segmenter.open({ ort, chain, readPart: (file) => read(`$
 console.log(JSON.stringify({ ms: performance.now() - started }));
 for await (const line of createInterface({ input: process.stdin })) {
   const job = JSON.parse(line);
+  const before = process.cpuUsage();
   const answer = await runJob(segmenter, job, read).then((results) => ({ results }), (error) => ({ error: error.message }));
-  console.log(JSON.stringify({ ...answer, bytes: process.memoryUsage().rss }));
+  const { user, system } = process.cpuUsage(before);
+  console.log(JSON.stringify({ ...answer, cpuMs: (user + system) / 1000, bytes: process.memoryUsage().rss }));
 }
 await segmenter.close();
 process.exit(0); // the runtime's threads would wait for ever

@@ -18,11 +18,16 @@ export class Slices {
     if (voxels.length !== count || !count) {
       throw new Error(`A scan of ${shape.join(" x ")} voxels has ${count}, not ${voxels.length}.`);
     }
+    const [depth, height, width] = shape;
+    const { window, source } = findWindow(volume);
     this.voxels = voxels;
-    [this.count, this.height, this.width] = shape;
-    this.valueOf = scaling(voxels, slope, shift);
-    ({ window: this.window, source: this.source } = findWindow(volume));
+    this.count = depth;
+    this.height = height;
+    this.width = width;
+    this.window = window;
+    this.source = source;
     this.size = size;
+    this.valueOf = scaling(voxels, slope, shift);
     /** @type {Map<string, Float32Array>} */
     this.kept = new Map();
   }

@@ -40,8 +40,12 @@ const MOST_UNDO = 50;
  */
 
 /**
+ * @typedef {Int8Array|Uint8Array|Int16Array|Uint16Array|Int32Array|Uint32Array|Float32Array|Float64Array} Voxels
+ */
+
+/**
  * @typedef {Object} OpenVolume
- * @property {ArrayLike<number>} voxels  Slice by slice, row by row; kept and not changed. A grey value is
+ * @property {Voxels} voxels  Slice by slice, row by row; kept and not changed. A grey value is
  *   voxel * slope + shift, as the file says it.
  * @property {[number, number, number]} shape  Slices, rows and columns.
  * @property {number} [slope]  1 if not given.
@@ -53,6 +57,8 @@ const MOST_UNDO = 50;
  * @property {{fillHoleArea?: number, stopAfter?: number, keepComponent?: boolean}} [options]  As
  *   `inference/options.py` has them.
  */
+
+/** @typedef {{tracks: Map<number, Track>, isPropagated: boolean}} Moment  What `undo` and `redo` come back to. */
 
 export class Segmenter {
   /** Use `Segmenter.open`. */
@@ -191,10 +197,9 @@ export class Segmenter {
           for (const [, walk] of here) await walk.take();
           return shown(new Map(here.map(([object]) => [object, kept.get(object).visit(slice)])), slice);
         });
+        if (found && this.numChanges === numChanges) yield* found;
         if (isEnded()) return;
         if (!found) break;
-        yield* found;
-        if (isEnded()) return;
       }
     }
     yield* shown(new Map([...kept].map(([object, one]) => [object, one.visitRest()])));
@@ -252,7 +257,11 @@ export class Segmenter {
   forgetAll() {
     /** @type {Map<number, Track>} */
     this.tracks = new Map();
-    [this.done, this.undone, this.isPropagated] = [[], [], false];
+    /** @type {Moment[]} */
+    this.done = [];
+    /** @type {Moment[]} */
+    this.undone = [];
+    this.isPropagated = false;
     this.numChanges = (this.numChanges ?? 0) + 1;
   }
 

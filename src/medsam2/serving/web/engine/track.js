@@ -147,6 +147,7 @@ export class Track {
     const { slice } = prompt;
     const view = views.growTo(this.results.get(slice).view, prompt);
     const previous = this.logitsIn(slice, view);
+    /** @type {import("./encode.js").Sight} */
     let sight = this.sight(prompt, view, sigmoid(previous));
     let memories;
     if (!this.prompts.has(slice)) {

@@ -28,6 +28,8 @@ export function roundEven(value) {
 
 export const isSameView = (a, b) => a.x === b.x && a.y === b.y && a.width === b.width && a.height === b.height;
 
+/** @typedef {[number, number]} Place  x and y. */
+
 /** Where a point of the slice lies in an input of `size` pixels a side; `shift` is 0.5 to map middles to middles. */
 export function toInput(view, x, y, size, shift = view.isZoomed ? 0.5 : 0) {
   return [
@@ -72,7 +74,9 @@ function extentOf(prompt) {
   return { xMin: Math.min(...xs), yMin: Math.min(...ys), xMax: Math.max(...xs), yMax: Math.max(...ys) };
 }
 
+/** @returns {Place} */
 const centerOf = ({ xMin, yMin, xMax, yMax }) => [(xMin + xMax) / 2, (yMin + yMax) / 2];
+/** @returns {Place} */
 const middleOf = (view) => [view.x + (view.width - 1) / 2, view.y + (view.height - 1) / 2];
 const longestSide = ({ xMin, yMin, xMax, yMax }) => Math.max(xMax - xMin, yMax - yMin) + 1;
 
@@ -172,7 +176,7 @@ export class Views {
   }
 
   /** @returns {View} A square, moved to lie in the slice where it can. */
-  square([x, y], side) {
+  square(/** @type {Place} */ [x, y], side) {
     side = Math.min(side, this.longest);
     const start = (center, length) => {
       if (side >= length) return Math.floor((length - side) / 2);
