@@ -109,6 +109,28 @@ def test_a_second_run_computes_nothing(session: Session) -> None:
     assert all(session.frame(1, z) is frame for z, frame in before.items())
 
 
+@pytest.mark.parametrize("reverses", [False, True])
+def test_a_walk_can_be_kept_within_some_slices_and_go_on_later(
+    predictor: Predictor, scan: Volume, reverses: bool
+) -> None:
+    turned = Volume(scan.array, scan.affine @ np.diag([1.0, 1.0, -1.0, 1.0])) if reverses else scan
+    whole, parts = (predictor.session(turned, options=EVERYWHERE, plane="axial") for _ in range(2))
+    for one in (whole, parts):
+        one.add(1, slice=KEY, box=BOX)
+    assert {z for z, _ in parts.propagate(within=(3, 6))} == {3, 4, 5, 6}
+    assert not parts.is_propagated
+    for one in (whole, parts):
+        _visit(one)
+    np.testing.assert_array_equal(parts.mask(1), whole.mask(1))
+    assert parts.is_propagated
+
+
+def test_a_prompted_slice_is_visited_wherever_the_walk_ends(session: Session) -> None:
+    session.add(1, slice=KEY, box=BOX)
+    session.add(1, slice=8, box=BOX)
+    assert {z for z, _ in session.propagate(within=(3, 6))} == {3, 4, 5, 6, 7, 8}
+
+
 @pytest.mark.parametrize(("corrected", "stale"), [(6, {7, 8}), (2, {1, 0})])
 def test_a_correction_recomputes_only_what_lies_behind_it(
     session: Session, corrected: int, stale: set[int]

@@ -28,7 +28,9 @@ def start_track(features: SliceFeatures, options: InferenceOptions) -> ObjectTra
 
 
 def visit(
-    tracks: Mapping[int, ObjectTrack], directions: Sequence[int] = DIRECTIONS
+    tracks: Mapping[int, ObjectTrack],
+    directions: Sequence[int] = DIRECTIONS,
+    within: tuple[int, int] | None = None,
 ) -> Iterator[tuple[int, list[int]]]:
     """Carry objects through their volume.
 
@@ -37,13 +39,15 @@ def visit(
     Args:
         tracks: Object number to object, each with a prompt, all of one volume.
         directions: 1 for upwards, which the slice both start from belongs to, and -1 for downwards.
+        within: The first and the last slice that objects are followed into, prompted slices beyond them
+            aside; None for all.
 
     Yields:
         A slice's index and the objects that were followed into it. Objects that have ended in a
         direction no longer take part in it; every object is reported once per slice at most.
     """
     for step in directions:
-        runs = {number: _Run(track, step) for number, track in tracks.items()}
+        runs = {number: _Run(track, step, within) for number, track in tracks.items()}
         active = [number for number, run in runs.items() if not run.is_over]
         while active:
             z = min(step * runs[number].position for number in active) * step
@@ -58,9 +62,10 @@ def visit(
 class _Run:
     """One object's walk in one direction."""
 
-    def __init__(self, track: ObjectTrack, step: int) -> None:
+    def __init__(self, track: ObjectTrack, step: int, within: tuple[int, int] | None) -> None:
         self.track = track
         self.step = step
+        self.end = None if within is None else max(within) if step == UPWARDS else min(within)
         self.position = min(track.prompts) if step == UPWARDS else max(track.prompts) - 1
         self.num_absent = 0
         self.stop_after = track.stop_after
@@ -71,8 +76,10 @@ class _Run:
         """Whether the volume or the object has ended."""
         if not 0 <= self.position < self.track.features.num_slices:
             return True
-        prompted_ahead = any((z - self.position) * self.step >= 0 for z in self.track.prompts)
-        return bool(self.stop_after) and self.num_absent >= self.stop_after and not prompted_ahead
+        if any((z - self.position) * self.step >= 0 for z in self.track.prompts):
+            return False
+        is_beyond = self.end is not None and (self.position - self.end) * self.step > 0
+        return is_beyond or (bool(self.stop_after) and self.num_absent >= self.stop_after)
 
     def take_step(self) -> None:
         """Go on from a slice that is done."""
@@ -137,7 +144,9 @@ class _KeptSoFar:
         return found
 
 
-def stream(tracks: Mapping[int, ObjectTrack]) -> Iterator[tuple[int, _Masks]]:
+def stream(
+    tracks: Mapping[int, ObjectTrack], within: tuple[int, int] | None = None
+) -> Iterator[tuple[int, _Masks]]:
     """Follow objects through their volume, see `visit`, and keep the parts that hold the prompts.
 
     A part of a slice may be connected to the object through slices that come later only. So that nobody
@@ -155,7 +164,7 @@ def stream(tracks: Mapping[int, ObjectTrack]) -> Iterator[tuple[int, _Masks]]:
             kept[number] = _KeptSoFar(tracks[number])
         return kept[number]
 
-    for z, numbers in visit(tracks):
+    for z, numbers in visit(tracks, within=within):
         yield from _by_slice({number: kept_of(number).visit(z) for number in numbers}, first=z)
     yield from _by_slice({number: kept_of(number).visit_rest() for number in tracks})
 

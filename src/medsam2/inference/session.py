@@ -217,10 +217,16 @@ class Session:
         """Do again what was undone last, if nothing was added or removed since; False if there is nothing."""
         return self._step_back(self._undone, self._done)
 
-    def propagate(self) -> Iterator[tuple[int, dict[int, npt.NDArray[np.bool_]]]]:
+    def propagate(
+        self, *, within: tuple[int, int] | None = None
+    ) -> Iterator[tuple[int, dict[int, npt.NDArray[np.bool_]]]]:
         """Follow all objects through the volume, upwards from their prompts and then downwards.
 
         Slices that an earlier run has found, and that no prompt has changed since, are not computed again.
+
+        Args:
+            within: The first and the last slice to go to, if the object is known to end there; prompted slices
+                are visited all the same. `result` still holds what an earlier run found beyond them.
 
         Yields:
             A slice's index and, for each object followed into it, its mask bool `(y, x)`. Where only the part
@@ -233,13 +239,13 @@ class Session:
         if not self._tracks:
             raise SessionError("nothing to propagate: add a box, a point or a mask first")
         num_changes = self._num_changes
-        steps = stream(self._tracks)
+        steps = stream(self._tracks, within and self._turned(within))
         while True:
             # Not around the yield: the caller's own computing must not run in it.
             with self._runtime.computing():
                 step = next(steps, None)
             if step is None:
-                self._is_propagated = num_changes == self._num_changes
+                self._is_propagated = within is None and num_changes == self._num_changes
                 return
             z, masks = step
             in_file = {n: np.ascontiguousarray(self.grid.cut.file(mask)) for n, mask in masks.items()}
@@ -277,6 +283,10 @@ class Session:
         if name in _OF_OBJECT:
             return lambda number, *arguments: getattr(self.object(number), name)(*arguments)
         raise AttributeError(f"a session has no {name!r}")
+
+    def _turned(self, within: tuple[int, int]) -> tuple[int, int]:
+        first, last = within
+        return self.grid.turn_index(first), self.grid.turn_index(last)
 
     @contextmanager
     def _changing(self) -> Iterator[None]:

@@ -166,10 +166,13 @@ def test_the_next_object_knows_nothing_of_the_last(view) -> None:
 
 def test_a_box_in_three_dimensions_ends_where_it_ends(view) -> None:
     viewed = view()
-    done(viewed.add(box(viewed.shape, ([4, 18, 22], [7, 38, 42]))))
+    steps = list(viewed.add(box(viewed.shape, ([4, 18, 22], [7, 38, 42]))))
+    assert set(steps) == {4, 5, 6}, "no slice beyond the box is computed"
     assert viewed.mask[5].any()
     assert not viewed.mask[:4].any()
     assert not viewed.mask[7:].any()
+    assert 7 in set(viewed.add(click_at([7, 27, 31], viewed.shape, is_positive=True)))
+    assert not viewed.mask[8:].any()
 
 
 def test_a_stroke_and_an_outline_find_the_ball(view, image) -> None:

@@ -263,7 +263,8 @@ class ViewedObject:
         mask = self.mask.copy()
         shown = np.moveaxis(mask, axis, 0)
         if session is not None:
-            for z, _ in session.propagate():
+            within = state.limits and (state.limits[0] - state.offset, state.limits[1] - state.offset)
+            for z, _ in session.propagate(within=within):
                 yield z + state.offset
             first, last = state.found_in
             found = np.moveaxis(session.result(_OBJECT).array, axis, 0)
