@@ -225,8 +225,8 @@ class Session:
         Slices that an earlier run has found, and that no prompt has changed since, are not computed again.
 
         Args:
-            within: The first and the last slice to go to, if the object is known to end there; prompted slices
-                are visited all the same. `result` still holds what an earlier run found beyond them.
+            within: The first and the last slice to go to, if the object is known to end there; prompted
+                slices are visited all the same. `result` still holds what an earlier run found beyond them.
 
         Yields:
             A slice's index and, for each object followed into it, its mask bool `(y, x)`. Where only the part

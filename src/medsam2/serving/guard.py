@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from medsam2.serving.http_errors import HttpError, KeyMissing, NotAllowed, error_response, shown
 from medsam2.serving.limits import discard_rest, header
 from medsam2.serving.settings import ServerSettings
+from medsam2.serving.viewers.error_answers import error_answer
 from medsam2.serving.viewers.paths import check_viewer_key, is_viewer_path
 
 OPEN_PATHS = ("/healthz", "/readyz", "/ping", "/auth/", "/auth/token")
@@ -43,7 +44,9 @@ class Guard:
                 self._check(scope)
             except HttpError as error:
                 await discard_rest(scope, receive)
-                await error_response(error, closes=True)(scope, receive, send)
+                is_viewers = is_viewer_path(scope["path"])
+                answer = error_answer(error, {}) if is_viewers else error_response(error, closes=True)
+                await answer(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 

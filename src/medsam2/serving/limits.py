@@ -168,18 +168,25 @@ class Reservation:
 COPIES = 3
 """Copies of a body in memory at most: the bytes as sent, the texts of its JSON, the files inside them."""
 
+LEAST_RATE = 1 << 16
+"""Bytes a second, for images that viewers send: so long a body has, beside `body_timeout_s`."""
+_LONGEST_UPLOAD_S = 600.0
 _LINGER_S = 2.0
 _GZIP = 16 + zlib.MAX_WBITS
 _PART_SIZE = 1 << 20
 
 
-async def read_body(request: Request, settings: ServerSettings, max_bytes: int | None = None) -> bytearray:
+async def read_body(
+    request: Request, settings: ServerSettings, max_bytes: int | None = None, *, least_rate: int | None = None
+) -> bytearray:
     """Return a request's body, unpacked if it is gzip, and count it in the request's `Usage`.
 
     Args:
         request: Not read yet. Its reservation grows before the body does.
         settings: Limits of size and time.
         max_bytes: A limit below that of the settings, for bodies that are small.
+        least_rate: Bytes a second. Each second's worth that arrives gives the body a second more, up to ten
+            minutes. Without it, all of the body has `body_timeout_s`.
 
     Raises:
         HttpError: It is packed in an unknown way or not as it says, is too slow or too large, or there is no
@@ -193,14 +200,19 @@ async def read_body(request: Request, settings: ServerSettings, max_bytes: int |
         usage.reservation.grow(COPIES * len(part))
         body.extend(part)
 
-    await _take_parts(request, settings, max_bytes, take)
+    await _take_parts(request, settings, max_bytes, least_rate, take)
     return body
 
 
 async def store_body(
-    request: Request, settings: ServerSettings, reservation: Reservation, path: Path
+    request: Request,
+    settings: ServerSettings,
+    reservation: Reservation,
+    path: Path,
+    *,
+    least_rate: int | None = None,
 ) -> None:
-    """Write a request's body, unpacked if it is gzip, to a new file as it arrives.
+    """Write a request's body, unpacked if it is gzip, to a new file as it arrives; see `read_body`.
 
     Raises:
         HttpError: As in `read_body`, or there is no room for the file.
@@ -213,28 +225,47 @@ async def store_body(
                 reservation.grow(len(part))  # the folder for temporary files may be memory
                 file.write(part)
 
-            await _take_parts(request, settings, None, take)
+            await _take_parts(request, settings, None, least_rate, take)
     except OSError as error:
         await discard_rest(request.scope, request.receive)
         raise no_room() from error
 
 
 async def _take_parts(
-    request: Request, settings: ServerSettings, max_bytes: int | None, take: Callable[[bytes], None]
+    request: Request,
+    settings: ServerSettings,
+    max_bytes: int | None,
+    least_rate: int | None,
+    take: Callable[[bytes], None],
 ) -> None:
     usage = usage_of(request.scope)
+    patience_s = settings.body_timeout_s
+    longest_s = max(patience_s, _LONGEST_UPLOAD_S)
+    started = asyncio.get_running_loop().time()
     largest = min(max_bytes or settings.max_body * MIB, settings.max_body * MIB)
     try:
         try:
-            async with asyncio.timeout(settings.body_timeout_s):
+            async with asyncio.timeout(patience_s) as deadline:
                 async for part in _parts(request.scope, request.receive, largest):
                     take(part)
                     usage.num_bytes += len(part)
+                    if least_rate:
+                        allowed_s = min(patience_s + usage.num_bytes / least_rate, longest_s)
+                        deadline.reschedule(started + allowed_s)
         except TimeoutError:
-            raise BodyTooSlow(f"the body did not arrive within {settings.body_timeout_s:g} s") from None
+            raise BodyTooSlow(_too_slow(patience_s, least_rate)) from None
     except HttpError:
         await discard_rest(request.scope, request.receive)
         raise
+
+
+def _too_slow(patience_s: float, least_rate: int | None) -> str:
+    if least_rate is None:
+        return f"the body did not arrive within {patience_s:g} s"
+    return (
+        f"the body arrives too slowly: it has {patience_s:g} s, and one more for each {least_rate >> 10} KiB "
+        f"of it, but no more than {max(patience_s, _LONGEST_UPLOAD_S):g} s"
+    )
 
 
 async def discard_rest(scope: Scope, receive: Receive) -> None:

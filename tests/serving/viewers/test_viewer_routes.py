@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import time
+
 import pytest
 
 from medsam2.errors import InputError
@@ -86,3 +89,39 @@ def test_windows_by_name_and_numbers(run_tiny) -> None:
     check_window("")
     with pytest.raises(InputError, match="MEDSAM2_VIEWER_WINDOW is 'lungs'"), run_tiny(viewer_window="lungs"):
         pass
+
+
+@pytest.mark.parametrize("path", ["/claim", "/viewers/anna/claim", "/start_session"])
+def test_a_name_that_is_not_the_servers_is_refused_where_viewers_show_it(server, path: str) -> None:
+    answer = server.client.post(path, headers={"Host": "scans.evil.example:8000"})
+    elsewhere = server.client.post("/score", headers={"Host": "scans.evil.example:8000"})
+    assert answer.status_code == elsewhere.status_code == 403
+    assert answer.json()["error"] == answer.json()["detail"] == elsewhere.json()["error"]
+    assert "MEDSAM2_ALLOWED_HOSTS" in answer.reason_phrase
+
+
+def send(port: int, announced: int, pieces: list[tuple[float, int]]) -> bytes:
+    """Send an image in pieces, each after a pause in seconds; return the answer as far as it came."""
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        head = f"POST /upload_image HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {announced}\r\n"
+        connection.sendall(head.encode() + b"Content-Type: multipart/form-data; boundary=x\r\n\r\n")
+        try:
+            for pause, size in pieces:
+                time.sleep(pause)
+                connection.sendall(b"x" * size)
+            return connection.recv(65536)
+        except ConnectionError:
+            return connection.recv(65536)
+
+
+def test_an_image_may_take_longer_than_other_bodies_if_it_keeps_coming(run_tiny) -> None:
+    megabyte = 1 << 20  # gives it 16 seconds more
+    with run_tiny(body_timeout_s=0.5) as live:
+        in_time = send(live.port, 2 * megabyte, [(0, megabyte), (1.2, megabyte)])
+        assert b" 408 " not in in_time.partition(b"\r\n")[0], (
+            "it came whole; that it is no form is another matter"
+        )
+        assert b"multipart" in in_time or b"form" in in_time
+        trickled = send(live.port, 1000, [(0.2, 1)] * 10)
+        assert b" 408 " in trickled.partition(b"\r\n")[0]
+        assert b"one more for each 64 KiB" in trickled

@@ -17,7 +17,7 @@ from starlette.requests import Request
 
 from medsam2.errors import InputError
 from medsam2.serving.http_errors import BadRequest, no_room
-from medsam2.serving.limits import header, read_body, store_body, usage_of
+from medsam2.serving.limits import LEAST_RATE, header, read_body, store_body, usage_of
 from medsam2.serving.monailabel.forms import Form, read_form
 from medsam2.serving.schemas import json_in, read_json, validated
 from medsam2.serving.service import Service
@@ -76,10 +76,11 @@ async def read_packed(request: Request, service: Service) -> npt.NDArray[np.gene
     """
     with _folder(service) as folder:
         path = Path(folder) / "sent.nnia"
-        await store_body(request, service.settings, usage_of(request.scope).reservation, path)
+        reservation = usage_of(request.scope).reservation
+        await store_body(request, service.settings, reservation, path, least_rate=LEAST_RATE)
         layout = await asyncio.to_thread(read_layout, path)
         check_volume_size(layout.num_bytes, service.settings)
-        usage_of(request.scope).reservation.grow(layout.num_bytes)
+        reservation.grow(layout.num_bytes)
         return await _unpacked(service, path)
 
 
@@ -121,7 +122,7 @@ async def read_multipart(request: Request, service: Service) -> Form:
     """
     scope = request.scope
     scope["headers"] = [pair for pair in scope["headers"] if pair[0] != _CONTENT_ENCODING]
-    body = await read_body(request, service.settings)
+    body = await read_body(request, service.settings, least_rate=LEAST_RATE)
     return await asyncio.to_thread(read_form, header(scope, b"content-type"), body)
 
 
