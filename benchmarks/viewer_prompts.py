@@ -103,7 +103,6 @@ def measure(case: Case, predictor: Predictor) -> Iterator[tuple[str, float]]:
         viewed = ViewedObject(
             volume,
             lambda part, axis: predictor.session(part, window=case.window, axis=axis),
-            spacing=volume.spacing[::-1],
         )
         viewed.give(given)
         for _ in viewed.add(click_at((z, y, x), viewed.shape, is_positive=True)):
