@@ -36,11 +36,12 @@ MAY_IMPORT = {
     "tracking": {"errors", "model"},
     "inference": INFERENCE,
     "annotation": {*LEAVES, "checkpoints", "inference", "reports"},
+    "followup": {*LEAVES, "inference", "reports"},
     "evaluation": EVALUATION,
     "training": TRAINING,
     "serving": {*LEAVES, "annotation", "checkpoints", "hub", "inference", "proxies", "weights"},
     "batch": {*LEAVES, "inference", "evaluation", "reports"},
-    "cli": {*TRAINING, "annotation", "training", "serving", "batch", "proxies", ROOT},
+    "cli": {*TRAINING, "annotation", "training", "serving", "batch", "followup", "proxies", ROOT},
     ROOT: {"client", "errors", "imaging", "inference", "prompts"},
     "__main__": {"cli"},
 }

@@ -19,6 +19,7 @@ NOTICE = "research software, not a medical device"
 SUBCOMMANDS: Mapping[str, str] = MappingProxyType(
     {
         "segment": "Segment a structure from a prompt on a slice.",
+        "follow": "Follow the objects of a scan into a later scan.",
         "batch": "Segment a table of cases; a stopped run can be resumed.",
         "video": "Follow a structure through a video.",
         "demo": "Segment a real scan and a generated one.",
