@@ -104,6 +104,19 @@ def test_a_memory_is_made_of_the_mask_that_was_kept(compact_network: CompactNetw
     assert torch.equal(changed.pointer, memory.pointer)
 
 
+def test_the_mask_of_the_best_dice_is_that_of_trying_all(compact_network: CompactNetwork) -> None:
+    answer = answer_slice(compact_network, _prompted(), None)
+    logits = 3 * torch.randn(answer.frame.low_res_logits.shape, generator=torch.Generator().manual_seed(0)) - 2
+    chances = logits.sigmoid().flatten().sort(descending=True).values.double()
+    sizes = torch.arange(1, len(chances) + 1)
+    dice = 2 * chances.cumsum(0) / (sizes + chances.sum())  # expected, of the likeliest 1, 2, 3 ... pixels
+    overlap = (dice.max() / (2 - dice.max())).float()
+    frame = dataclasses.replace(answer.frame, iou=overlap[None, None])
+    found = dataclasses.replace(answer, frame=frame).with_logits(logits).at_best_dice()
+    assert int((found.frame.low_res_logits > 0).sum()) == int(dice.argmax()) + 1
+    assert int((logits > 0).sum()) < int(dice.argmax()) + 1
+
+
 def test_a_drawn_mask_is_the_result(compact_network: CompactNetwork) -> None:
     masks = torch.cat((_drawn(), torch.zeros(1, 1, SIZE, SIZE)))
     drawn = as_drawn(

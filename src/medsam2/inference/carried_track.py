@@ -109,7 +109,8 @@ class CarriedTrack(ObjectTrack):
         view = view_of_prompt(prompt, self.features.shape_yx, zooms=self.zooms)
         if prompt.mask is not None:
             return (yield from self._take_drawn(prompt, view))
-        return (yield self._request(self._sight(prompt, view))), view
+        # Only here: a shift of every slice would add up on the way and let the mask grow.
+        return (yield self._request(self._sight(prompt, view))).at_best_dice(), view
 
     def _answer_clicks(self, prompt: Prompt) -> SightWork[tuple[Answer, View]]:
         """Find an object at clicks, which do not tell how large it is: look from near to far, then closer."""
@@ -120,11 +121,11 @@ class CarriedTrack(ObjectTrack):
         found = to_slice(best.frame.low_res_logits, view, self.features.shape_yx)
         closer = view_of_mask(found > 0, view, self.features.shape_yx)
         if closer == view:
-            return best, view
+            return best.at_best_dice(), view
         closely = to_view(found, closer, self.network.config.image_size)
         prior = closely.to(self.features.runtime.device).sigmoid()[0]
         answer = yield self._request(self._sight(prompt, closer, prior=prior))
-        return answer, closer
+        return answer.at_best_dice(), closer
 
     def _request(self, sight: Sight, recall: Recall | CompactMemories | None = None) -> SightRequest:
         return SightRequest(network=self.network, sight=sight, recall=recall)

@@ -17,6 +17,7 @@ from medsam2.tracking.planes import Sight, as_planes
 from medsam2.tracking.policies import Selection
 from medsam2.tracking.step import MASK_PROMPT_LOGIT, FrameResult
 
+LEAST_OVERLAP = 0.05  # predicted overlaps below it say that nothing was found
 DISTANCE_UNIT = 15.0  # slices; distances of object pointers are told in it
 
 Recall = Callable[[Tensor], CompactMemories | None]
@@ -36,6 +37,16 @@ class Answer:
         """The same with other mask logits `(B, 1, S, S)`."""
         frame = dataclasses.replace(self.frame, low_res_logits=mask_logits, candidate_logits=mask_logits)
         return dataclasses.replace(self, frame=frame)
+
+    def at_best_dice(self) -> Answer:
+        """The same with mask logits that are above 0 in the mask with the highest expected Dice.
+
+        A pixel belongs to that mask if its probability is above half of the Dice that can be reached (Lipton,
+        Elkan and Naryanaswamy 2014), and so not only where it is likelier inside than outside. In terms of the
+        predicted overlap J that is J / (1 + J), a logit of log(J).
+        """
+        overlap = self.frame.iou.clamp(LEAST_OVERLAP, 1)
+        return self.with_logits(self.frame.low_res_logits - overlap.log()[..., None, None])
 
     def part(self, index: int) -> Answer:
         """The answer of one object of a batch."""

@@ -18,7 +18,7 @@ from medsam2.model.compact.network import PLANES, CompactNetwork
 from medsam2.model.config import MEMORY_DIM
 from medsam2.model.network import ABSENT_LOGIT
 from medsam2.tracking import cues
-from medsam2.tracking.carried import DISTANCE_UNIT
+from medsam2.tracking.carried import DISTANCE_UNIT, LEAST_OVERLAP
 from medsam2.tracking.planes import click_radius
 from medsam2.tracking.policies import CONDITIONING_CODE, NUM_RECENT
 from medsam2.tracking.step import MASK_PROMPT_LOGIT
@@ -265,12 +265,17 @@ def _procedures(parts: dict[str, Part]) -> dict[str, list[Step]]:
         "side.",
         mask_logits="(1, 1, image_size, image_size)",
     )
+    best_dice = work(
+        "Take the logarithm of overlap, or of least_overlap where that is more, off each logit: what is above "
+        "0 then is the mask with the highest expected Dice.",
+        mask_logits="(1, 1, image_size, image_size)",
+    )
     return {
-        "prompted_slice": [place, show, draw, *cues_of("key", "grey", "box"), *alone, *remember],
+        "prompted_slice": [place, show, draw, *cues_of("key", "grey", "box"), *alone, best_dice, *remember],
         "clicked_slice": [
             work(
                 "Clicks alone do not tell how large the object is. Look from near to far: run prompted_slice "
-                "without remembering in squares around the middle of the clicks. The side of the first is "
+                "to its decoder in squares around the middle of the clicks. The side of the first is "
                 "view_over_box / 2 times the longest side of the box around the clicks, and least_view_side "
                 "at least; each further one is look_growth times as large. The last side is the slice's "
                 "longer one. Choose the answer with the largest overlap, which is 0 for an empty mask; of "
@@ -279,7 +284,7 @@ def _procedures(parts: dict[str, Part]) -> dict[str, list[Step]]:
             ),
             work(
                 "Place a view on the chosen mask as on a box. If it is the view of the chosen look, that "
-                "answer is the result, and the next three calls are left out. Else bring the mask to it "
+                "answer is the result, and the calls up to the decoder are left out. Else bring the mask to it "
                 "through the pixels of the slice; where the look did not reach, the logit is absent_logit.",
                 prior="probability of the chosen mask in the closer view",
             ),
@@ -288,6 +293,7 @@ def _procedures(parts: dict[str, Part]) -> dict[str, list[Step]]:
             rough,
             *cues_of("key", "grey", "rough"),
             *alone,
+            best_dice,
             *remember,
         ],
         "drawn_slice": [
@@ -378,6 +384,7 @@ def compact_chain(config: CompactConfig) -> Chain:
             "absent_logit": ABSENT_LOGIT,
             "mask_prompt_logit": MASK_PROMPT_LOGIT,
             "clicked_logit": carried_track.CLICKED_LOGIT,
+            "least_overlap": LEAST_OVERLAP,
             "recent_memories": NUM_RECENT,
             "prompted_code": CONDITIONING_CODE,
             "distance_unit": DISTANCE_UNIT,

@@ -117,7 +117,7 @@ export class Track {
     if (clicks.length && this.results.has(slice)) return this.correct(prompt, clicks);
     if (!prompt.box && !prompt.mask && views.zooms) return this.answerClicks(prompt);
     const view = views.ofPrompt(prompt);
-    if (!prompt.mask) return { answer: await network.answer(this.sight(prompt, view)), view };
+    if (!prompt.mask) return { answer: atBestDice(await network.answer(this.sight(prompt, view)), constants), view };
     // A drawn mask is taken as it is; the network only makes a memory of it.
     const mask = resampleMask(prompt.mask, view, constants.image_size);
     const answer = await network.answer(this.sight(prompt, view, mask));
@@ -135,10 +135,10 @@ export class Track {
       if (!best || sureness > best.sureness) best = { answer, view, sureness };
     }
     const closer = views.ofMask(this.masked(best.answer.logits, best.view), best.view);
-    if (isSameView(closer, best.view)) return best;
+    if (isSameView(closer, best.view)) return { answer: atBestDice(best.answer, constants), view: closer };
     const part = this.inSlice(best.answer.logits, best.view);
     const prior = sigmoid(toView(part, closer, constants.image_size, constants.absent_logit));
-    return { answer: await network.answer(this.sight(prompt, closer, prior)), view: closer };
+    return { answer: atBestDice(await network.answer(this.sight(prompt, closer, prior)), constants), view: closer };
   }
 
   /** Change the part of a mask that clicks point at. */
@@ -268,6 +268,15 @@ export class Track {
     for (const slice of this.slices()) parts.add(slice);
     return parts.kept;
   }
+}
+
+/**
+ * The same answer with logits above 0 in the mask with the highest expected Dice, as `Answer.at_best_dice` in Python.
+ * @returns {Answer}
+ */
+function atBestDice(/** @type {Answer} */ answer, { least_overlap: least }) {
+  const shift = Math.fround(Math.log(Math.min(Math.max(answer.overlap, least), 1)));
+  return { ...answer, logits: answer.logits.map((logit) => logit - shift) };
 }
 
 /** @returns {Result} */
