@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import importlib.util
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -18,6 +19,8 @@ from medsam2.serving.npm_files import PACKAGES, package_files
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
+PARTS = os.environ.get("MEDSAM2_WEB_PARTS")
+"""A folder of parts of the shipped weights as they are now, for whoever runs these tests again and again."""
 TESTS = Path(__file__).resolve().parents[1]
 
 
@@ -72,6 +75,8 @@ class SiteScreen(annotator.Screen):
 
     def refuses(self, *paths: Path) -> str:
         """Drop files that cannot be opened, and return what the page says."""
+        for notice in self.page.locator("#notices button").all():
+            notice.click()
         self.page.set_input_files("#file", list(paths))
         return str(self.page.locator("#notices .error span").inner_text())
 
@@ -103,7 +108,8 @@ def site(archives: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for package in ("onnx", "onnxscript"):
         pytest.importorskip(package, reason="needs the extra onnx")
     folder = tmp_path_factory.mktemp("site") / "site"
-    assert run(["export", "web", str(folder), "--runtime-files", str(archives)]) == 0
+    made = ["--parts", PARTS] if PARTS else []
+    assert run(["export", "web", str(folder), "--runtime-files", str(archives), *made]) == 0
     return folder
 
 

@@ -1,10 +1,11 @@
 /** What the user sees: slice, crosshair and window; and the strip with the slider and the marks of all slices. */
 
 import { recordEvent } from "./background.js";
+import { PROMPT_COLOUR } from "./colours.js";
 import { promptedSlices } from "./history.js";
 import { byId } from "./page.js";
 import { clampIndex } from "./planes.js";
-import { change, currentObject, drawingPlane, PROMPT_COLOUR, shownSlice, state, watch } from "./state.js";
+import { change, currentObject, drawingPlane, shownSlice, state, watch } from "./state.js";
 
 /** Windows by name, the same as on the command line; the keys 1 to 6 choose them. */
 export const WINDOWS = [

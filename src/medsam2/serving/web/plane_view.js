@@ -1,9 +1,10 @@
 /** One plane of the scan on a canvas: the slice, the masks, the prompts, the crosshair. */
 
+import { PROMPT_COLOUR } from "./colours.js";
 import { promptsOn } from "./history.js";
 import { fromVoxel, shownPoint } from "./planes.js";
 import { maskOnPlane, outlineOf, sliceImage, tint } from "./slice_image.js";
-import { PROMPT_COLOUR, state } from "./state.js";
+import { state } from "./state.js";
 
 const FILL_ALPHA = 56;
 const MARGIN = 0.97;

@@ -1,5 +1,6 @@
 /** Slices as pixels: grey values through a window, masks, and the lines around masks. */
 
+import { rgbOf } from "./colours.js";
 import { fromVoxel, sliceAxes } from "./planes.js";
 import { stridesOf } from "./volume.js";
 
@@ -125,10 +126,4 @@ export function tint(image, mask, colour, alpha) {
   for (let at = 0; at < mask.length; at++) {
     if (mask[at]) image.data.set(rgba, 4 * at);
   }
-}
-
-/** Red, green and blue of "#rrggbb", 0..255. */
-export function rgbOf(colour) {
-  const rgb = parseInt(colour.slice(1), 16);
-  return [rgb >> 16, (rgb >> 8) & 255, rgb & 255];
 }

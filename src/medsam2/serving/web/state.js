@@ -1,5 +1,7 @@
 /** The page's one state, and the watchers of its parts. */
 
+import { colourOf } from "./colours.js";
+
 /**
  * @typedef {Object} SceneObject  How the page names and shows an object.
  * @property {number} number
@@ -8,13 +10,6 @@
  * @property {boolean} isHidden
  * @property {boolean} isLocked
  */
-
-/** Colours of new objects, the same as in exported files: easy to tell apart, and readable on grey. */
-const COLOURS = [
-  "#e63c3c", "#3cb44b", "#5b8cff", "#f5be28", "#b46bd6", "#28bec8", "#f58232", "#e664b4", "#96c83c", "#b98f62",
-];
-
-export const PROMPT_COLOUR = "#ffe066";
 
 export const state = {
   /** Name of the user; "" while unknown. */
@@ -111,6 +106,6 @@ export function currentObject() {
  */
 export function makeObject(number) {
   return {
-    number, name: `object ${number}`, colour: COLOURS[(number - 1) % COLOURS.length], isHidden: false, isLocked: false,
+    number, name: `object ${number}`, colour: colourOf(number), isHidden: false, isLocked: false,
   };
 }

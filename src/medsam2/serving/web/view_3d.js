@@ -1,8 +1,8 @@
 /** The 3D view: a smooth surface around each mask, found by surface nets and drawn by NiiVue. */
 
+import { rgbOf } from "./colours.js";
 import { byId } from "./page.js";
 import { sliceAxes } from "./planes.js";
-import { rgbOf } from "./slice_image.js";
 import { state, watch } from "./state.js";
 
 const WAIT_MS = 250;

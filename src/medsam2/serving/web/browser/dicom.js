@@ -7,8 +7,7 @@ import { ELSEWHERE, SentenceError } from "./failures.js";
 
 /**
  * @typedef {Object} Series  What a segmentation refers to.
- * @property {any[]} datasets  The headers in the order of the volume's slices, without pixels.
- * @property {boolean} isWhole  Whether each slice is a file of its own.
+ * @property {Image[]} images  In the order of the volume's slices, without pixels.
  */
 
 /**
@@ -18,6 +17,7 @@ import { ELSEWHERE, SentenceError } from "./failures.js";
  * @property {number[]} position  LPS, mm.
  * @property {number[]} orientation  Along a row and down a column, LPS.
  * @property {number[]} spacing  Between rows and between columns, mm.
+ * @property {number} thickness  mm
  * @property {number} slope
  * @property {number} shift
  */
@@ -53,9 +53,8 @@ export async function readDicom(files) {
   const reader = new PixelReader(images);
   const volume = { ...reader.read(), affine, spacing: spacingOf(affine) };
   const modality = MODALITIES.includes(first.Modality) ? first.Modality : null;
-  const datasets = images.map(({ header }) => header);
   return {
-    volume, modality, fileWindow: windowOf(images), dicom: { datasets, isWhole: new Set(datasets).size === datasets.length },
+    volume, modality, fileWindow: windowOf(images), dicom: { images },
     notes: [...notes, ...placeNotes],
   };
 }

@@ -71,6 +71,8 @@ export class OpenScan {
         slice: this.turn.slice(slice), done: seen.size, of, masks: Object.fromEntries(found),
         confidence: Object.fromEntries(scores.filter(([, score]) => score !== undefined)),
       });
+      // WebAssembly never waits: without this, no message that asks to stop would be read before the end.
+      await new Promise((resolve) => setTimeout(resolve));
     }
     if (!signal.aborted) onEvent("done", { num_slices: seen.size });
   }
@@ -105,8 +107,8 @@ export class OpenScan {
   }
 
   /** The masks as a file. */
-  export(type) {
-    return writeMasks(type, this.name, this.labels(), this.scan);
+  export(type, names) {
+    return writeMasks(type, this.name, this.labels(), this.scan, this.segmenter.status.objects, names);
   }
 
   /** All objects in one array of the file's order; no voxel belongs to two. */

@@ -19,7 +19,7 @@ const waiting = new Map();
 let opened = null;
 
 /** The types of files that masks can be exported to. */
-export const EXPORT_TYPES = ["nifti", "nrrd"];
+export const EXPORT_TYPES = ["nifti", "nrrd", "dicom-seg"];
 
 /** Prepare the page: files for work without a network, and the worker, which loads the network of the model. */
 export async function startEngine() {

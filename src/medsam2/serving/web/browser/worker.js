@@ -53,7 +53,7 @@ const CALLS = {
   redo: ({ id }) => opened(id).redo(),
   masks: ({ id }) => opened(id).readMasks(),
   measure: ({ id }) => opened(id).measure(),
-  export: ({ id, type }) => opened(id).export(type),
+  export: ({ id, type, names }) => opened(id).export(type, names),
 };
 
 scope.addEventListener("message", async ({ data }) => {

@@ -5,7 +5,7 @@ import { SentenceError } from "./failures.js";
 
 const ENDINGS = /(\.nii|\.seg)?\.[A-Za-z0-9]{2,5}$/;
 const LONGEST_STEM = 60;
-const SUFFIXES = { nifti: ".nii.gz", nrrd: ".nrrd" };
+const SUFFIXES = { nifti: ".nii.gz", nrrd: ".nrrd", "dicom-seg": ".dcm" };
 
 /**
  * The masks as a file.
@@ -13,12 +13,14 @@ const SUFFIXES = { nifti: ".nii.gz", nrrd: ".nrrd" };
  * @param {string} name  What the scan's file is called.
  * @param {Uint8Array} labels  x fastest, an object's number inside it.
  * @param {import("./read_scan.js").Scan} scan
+ * @param {number[]} objects
+ * @param {Record<number, string>} names  Of objects.
  * @returns {Promise<{blob: Blob, name: string}>}
  */
-export async function writeMasks(type, name, labels, scan) {
-  const write = { nifti, nrrd }[type];
+export async function writeMasks(type, name, labels, scan, objects, names) {
+  const write = { nifti, nrrd, "dicom-seg": dicomSeg }[type];
   if (!write) throw new SentenceError(`This page does not write ${type}.`);
-  return { blob: await write(labels, scan), name: `${stemOf(name)}_mask${SUFFIXES[type]}` };
+  return { blob: await write(labels, scan, objects, names), name: `${stemOf(name)}_mask${SUFFIXES[type]}` };
 }
 
 const nifti = async (labels, { volume, nifti: header }) => new Blob([await pack(writeNifti(labels, volume, header))]);
@@ -32,6 +34,15 @@ async function nrrd(labels, { volume: { size, affine } }) {
     `space origin: ${vector(3)}`, "", "",
   ];
   return new Blob([lines.join("\n"), await pack(new Blob([labels]))]);
+}
+
+async function dicomSeg(labels, scan, objects, names) {
+  if (!scan.dicom) {
+    throw new SentenceError("DICOM SEG refers to a DICOM series, and this scan was opened from another file. Export NIfTI instead.");
+  }
+  const there = new Set(labels);
+  const { writeSeg } = await import("./dicom_seg.js");
+  return writeSeg(labels, scan, objects.filter((object) => there.has(object)), names);
 }
 
 /** Bytes packed by gzip. */
