@@ -202,6 +202,7 @@ def _facts(found: FollowUp) -> dict[str, object]:
             "before": asdict(alignment.before),
             "after": asdict(alignment.after),
         },
+        "windows": [[window.lower, window.upper] for window in found.windows],
         "notes": list(found.notes),
     }
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medsam2.errors import InputError
-from medsam2.followup.evidence import Evidence
+from medsam2.followup.evidence import contrast
 from medsam2.followup.findings import (
     FOLLOWED,
     NEW,
@@ -24,6 +24,7 @@ from medsam2.followup.registration import Alignment
 from medsam2.imaging.drawings import DrawnLabel
 from medsam2.imaging.intensity import Window
 from medsam2.inference.grid import SliceGrid
+from medsam2.measure.overlap import dice
 from medsam2.prompts.types import MAX_OBJECTS
 
 Masks = Mapping[int, npt.NDArray[np.bool_]]
@@ -32,11 +33,13 @@ STANDS_OUT = 1.0
 """Contrast of an object, in standard deviations, from which on its loss can be seen."""
 VANISHED_SHARE = 0.3
 """Of its contrast then. What keeps less has vanished."""
-LEAST_MET = 0.1
-"""Dice of the network's mask with the carried one; below, the network may have found something else."""
+LEAST_AGREEMENT = 0.8
+"""Dice of the network's mask with the drawn one in the first scan, where the answer is known. Below, the
+network does not know this object, and its mask of the second scan is not better than the carried one."""
+OWN_ERROR = 0.05
+"""If the network differs from the carried mask by no more than this beyond its difference in the first scan,
+that is its own error and no change of the object."""
 
-CARRIED_NOTE = "the network's mask fits worse than the first one carried over, which is kept"
-FAINT_NOTE = "hardly stands out from its surroundings, so that a loss would not be seen"
 CUT_NOTE = "reaches beyond the second scan"
 
 
@@ -54,16 +57,17 @@ class Pair:
     names: Mapping[int, str | None]
 
     def compare(
-        self, found: Masks, labels: npt.NDArray[np.uint8]
+        self, found: Masks, agreement: Mapping[int, float]
     ) -> tuple[list[FollowedObject], dict[int, npt.NDArray[np.bool_]]]:
         """Compare the objects.
 
         Args:
             found: Masks of the network, each whole, on the second scan's grid.
-            labels: The same without overlaps.
+            agreement: Dice of the network's mask with the one that was drawn, of each object in the first
+                scan.
 
         Returns:
-            The objects in the order of their numbers, and the masks that are kept, without overlaps.
+            The objects in the order of their numbers, and the masks that are kept.
         """
         merged = shared_notes(sorted(found), dict(found))
         objects, kept = [], {}
@@ -72,42 +76,50 @@ class Pair:
             if number not in found:
                 objects.append(self._object(number, OUTSIDE, then, None))
                 continue
-            status, source, notes, now = self._judge(number, found[number])
-            if source == "network":
-                now = labels == number
-                notes += [merged[number]] if number in merged else []
-            if status == FOLLOWED:
-                kept[number] = now
+            notes = [CUT_NOTE] if _touches_end(self.carried[number]) else []
+            loss = self._loss(number, found[number], agreement[number])
+            if loss is not None:
+                nothing = Sizes(volume_ml=0.0, diameters=None)
+                objects.append(self._object(number, VANISHED, then, nothing, None, [*notes, loss]))
+                continue
+            now, source, reason = self._choose(number, found[number], agreement[number])
+            notes += reason
+            if source == "network" and number in merged:
+                notes.append(merged[number])
+            kept[number] = now
             sizes = measure(now, self.grids[1].volume, self.grids[1].axis)
-            objects.append(self._object(number, status, then, sizes, source, notes))
+            objects.append(self._object(number, FOLLOWED, then, sizes, source, notes))
         return objects, kept
 
-    def _judge(
-        self, number: int, found: npt.NDArray[np.bool_]
-    ) -> tuple[str, str | None, list[str], npt.NDArray[np.bool_]]:
-        """Return an object's status, whose mask is kept, notes and that mask."""
+    def _loss(self, number: int, found: npt.NDArray[np.bool_], agreement: float) -> str | None:
+        """Say that an object stood out and does not any more; None if it does, or if it never did."""
         first, second = (grid.volume for grid in self.grids)
-        carried = self.carried[number]
-        then = Evidence(first, self.windows[0], self.masks[number]).contrast()
-        expected = Evidence(second, self.windows[1], carried)
-        sign = 1.0 if then >= 0 else -1.0
-        nothing = np.zeros_like(carried)
-        notes = [CUT_NOTE] if _touches_end(carried, self.grids[1].axis) else []
+        then = contrast(first, self.windows[0], self.masks[number])
         if abs(then) < STANDS_OUT:
-            notes.append(FAINT_NOTE)
-        elif sign * expected.contrast() < VANISHED_SHARE * abs(then):
-            return (
-                VANISHED,
-                None,
-                [*notes, f"its contrast fell from {then:.1f} to {expected.contrast():.1f}"],
-                nothing,
-            )
-        if not found.any():
-            return FOLLOWED, "carried", [*notes, CARRIED_NOTE], carried
-        by_network = Evidence(second, self.windows[1], found)
-        if sign * by_network.edge() < sign * expected.edge():
-            return FOLLOWED, "carried", [*notes, CARRIED_NOTE], carried
-        return FOLLOWED, "network", notes, found
+            return None
+        sign = 1.0 if then > 0 else -1.0
+        # A shrunken object fills only a part of the carried mask. A good network shows it better.
+        places = [self.carried[number]]
+        if agreement >= LEAST_AGREEMENT and found.any():
+            places.append(found)
+        now = max(sign * contrast(second, self.windows[1], mask) for mask in places) * sign
+        if sign * now >= VANISHED_SHARE * abs(then):
+            return None
+        return f"it stood out by {then:.1f} standard deviations from its surroundings, and now by {now:.1f}"
+
+    def _choose(
+        self, number: int, found: npt.NDArray[np.bool_], agreement: float
+    ) -> tuple[npt.NDArray[np.bool_], str, list[str]]:
+        """Choose between the network's mask and the carried one, and say why if the reader should know."""
+        carried = self.carried[number]
+        if agreement < LEAST_AGREEMENT or not found.any():
+            return carried, "carried", [
+                f"the network does not find it well in the baseline either (Dice {agreement:.2f}), so its "
+                "mask is the first one carried over: look at it"
+            ]  # fmt: skip
+        if dice(found, carried) >= agreement - OWN_ERROR:
+            return carried, "carried", []
+        return found, "network", []
 
     def _object(
         self, number: int, status: str, then: Sizes, now: Sizes | None, source: str | None = None,
@@ -157,7 +169,7 @@ def new_objects(
     return found
 
 
-def _touches_end(mask: npt.NDArray[np.bool_], axis: int) -> bool:
-    """Whether a mask reaches the first or the last slice, or the edge of one."""
+def _touches_end(mask: npt.NDArray[np.bool_]) -> bool:
+    """Whether a mask reaches an end of its scan."""
     ends = (mask[0], mask[-1], mask[:, 0], mask[:, -1], mask[:, :, 0], mask[:, :, -1])
     return any(bool(end.any()) for end in ends)

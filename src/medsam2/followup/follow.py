@@ -1,5 +1,8 @@
 """Follow the objects of one scan into a later one: register, carry over, segment by one `Job`, compare.
 
+A second `Job` segments the first scan from the same kind of prompt. There the answer is known, so it tells
+how far the network can be trusted with each object.
+
 visits = Visits(baseline="january.nii.gz", mask="january_mask.nii.gz", follow_up="may.nii.gz")
 found = follow(visits, medsam2.load("compact"))
 found.objects, found.labels
@@ -16,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medsam2.errors import InputError, PromptError, naming
-from medsam2.followup.compare import Pair, new_objects
+from medsam2.followup.compare import Masks, Pair, new_objects
 from medsam2.followup.findings import FollowUp
 from medsam2.followup.registration import Alignment, register
 from medsam2.imaging.drawings import Drawing, read_drawing
@@ -29,6 +32,7 @@ from medsam2.inference.job import Job, Outcome, open_job
 from medsam2.inference.options import InferenceOptions
 from medsam2.inference.predictor import Predictor
 from medsam2.inference.prompting import objects_in_mask
+from medsam2.measure.overlap import dice
 from medsam2.prompts.simulate import tight_box
 from medsam2.prompts.types import MAX_OBJECTS, Box, Prompt
 
@@ -37,7 +41,6 @@ LEAST_OVERLAP = 0.1
 LEAST_INFORMATION, FEW_INFORMATION = 0.05, 0.15
 """Mutual information after registration. Scans of other body parts had 0.02 to 0.12, of the same brain on
 other slices 0.11 to 0.19, of one patient on one scanner 0.28 to 0.55."""
-_Masks = dict[int, npt.NDArray[np.bool_]]
 _Progress = Callable[[str], None]
 
 
@@ -107,21 +110,23 @@ def follow(visits: Visits, predictor: Predictor, progress: _Progress | None = No
             f"{visits.follow_up}: none of the {len(masks)} objects of {visits.mask} lies in its field of view"
         )
     tell("segmenting")
-    outcome = _segment(visits, second, there, names, predictor)
-    found = {number: _in_file(outcome, number, grids[1].axis) for number in there}
+    again = _segment(visits, grids[0], {number: masks[number] for number in there}, predictor)
+    agreement = {number: dice(_in_file(again, number), masks[number]) for number in there}
+    outcome = _segment(visits, grids[1], there, predictor)
+    found = {number: _in_file(outcome, number) for number in there}
     tell("comparing")
     pair = Pair(grids=grids, windows=windows, alignment=alignment, masks=masks, carried=carried, names=names)
-    objects, kept = pair.compare(found, outcome.labels.array)
+    objects, kept = pair.compare(found, agreement)
     fresh = new_objects(drawn, [*there.values(), *kept.values()], set(masks), grids[1])
     labels = np.zeros(second.shape, np.uint8)
     for number, mask in kept.items():
-        labels[mask] = number
+        labels[mask & (labels == 0)] = number
     for one, mask in fresh:
         labels[mask & (labels == 0)] = one.number
     return FollowUp(
         first=first, second=second, windows=windows, alignment=alignment,
         axes=(grids[0].axis, grids[1].axis), objects=(*objects, *(one for one, _ in fresh)),
-        labels=second.with_array(labels), masks_then=masks, carried=carried, notes=tuple(notes),
+        labels=second.with_array(labels), masks_then=dict(masks), carried=carried, notes=tuple(notes),
     )  # fmt: skip
 
 
@@ -146,9 +151,7 @@ def _cut_alike(visits: Visits, first: Volume, second: Volume) -> tuple[SliceGrid
     return cut_volume(first, axis=plane_axis(first.affine, plane)), cut_volume(second)
 
 
-def _objects(
-    visits: Visits, grid: SliceGrid, predictor: Predictor
-) -> tuple[_Masks, Mapping[int, str | None]]:
+def _objects(visits: Visits, grid: SliceGrid, predictor: Predictor) -> tuple[Masks, Mapping[int, str | None]]:
     """The objects of the first scan, as they were drawn or as the network finds them at a RECIST line."""
     path = Path(visits.mask)
     if visits.drawn_as == "recist":
@@ -158,7 +161,7 @@ def _objects(
             objects=lambda cut: objects_in_mask(path, cut, drawn_as="recist", wanted=visits.wanted),
         )  # fmt: skip
         outcome = _run(job, predictor)
-        found = {number: _in_file(outcome, number, grid.axis) for number in outcome.names}
+        found = {number: _in_file(outcome, number) for number in outcome.names}
         return {number: mask for number, mask in found.items() if mask.any()}, outcome.names
     drawing = _read_mask(path, grid.volume)
     chosen = drawing.chosen(visits.wanted)
@@ -204,19 +207,16 @@ def _check_alignment(visits: Visits, alignment: Alignment) -> list[str]:
     return []
 
 
-def _segment(
-    visits: Visits, second: Volume, there: _Masks, names: Mapping[int, str | None], predictor: Predictor
-) -> Outcome:
-    """Segment the second scan; the prompt is a box around a carried mask, where that is largest."""
-
-    def prompts(grid: SliceGrid) -> dict[int, Sequence[Prompt]]:
-        return {number: [_prompt(slices_along(mask, grid.axis))] for number, mask in there.items()}
-
-    grid = cut_volume(second, plane=visits.plane)
+def _segment(visits: Visits, grid: SliceGrid, masks: Masks, predictor: Predictor) -> Outcome:
+    """Segment a scan; the prompt of an object is a box around its mask, where that is largest."""
     job = Job(
-        image=second, objects=prompts(grid), names=names, window=visits.window, plane=visits.plane,
+        image=grid.volume,
+        objects={number: [_prompt(slices_along(mask, grid.axis))] for number, mask in masks.items()},
+        window=visits.window,
+        plane=visits.plane,
+        axis=None if visits.plane else grid.axis,
         options=visits.options,
-    )  # fmt: skip
+    )
     return _run(job, predictor)
 
 
@@ -241,6 +241,6 @@ def _widened(low: float, high: float, size: int) -> tuple[float, float]:
     return (low, high) if high > low else (max(low - 0.5, 0.0), min(high + 0.5, size - 1.0))
 
 
-def _in_file(outcome: Outcome, number: int, axis: int) -> npt.NDArray[np.bool_]:
+def _in_file(outcome: Outcome, number: int) -> npt.NDArray[np.bool_]:
     """An object by itself, `(z, y, x)`."""
     return np.asarray(outcome.session.result(number).array != 0)

@@ -1,0 +1,391 @@
+"""Measure `medsam2 follow` on pairs of scans whose truth is known.
+
+    python benchmarks/follow_up.py CASES.json [--folder runs/follow-up] [--seeds 2] [--weights compact]
+    python benchmarks/follow_up.py PAIRS.json --rescans
+
+Each scan of the list becomes the first scan of pairs. The second one is made of it: turned, shifted, bent by
+a smooth random field, sampled on other voxels, with noise and for MR with another scale of intensities. What
+happens to the objects is the kind of the pair:
+
+- moved: nothing else;
+- pushed: they grow to 1.3 times their diameter, and the tissue around them gives way;
+- drawn in: they shrink to 0.75 times their diameter, and the tissue around them follows;
+- spreading: their grey is painted over the tissue around them;
+- receding: the grey of the tissue around them is painted over their rim;
+- vanished: that grey is painted over the whole of them.
+
+The last three are for objects that the list calls lesions or tumours, and for balls that this program paints
+into organs of a CT. Beside the command's masks stands the floor: the first mask, merely carried over.
+
+PAIRS.json lists real scans of one patient with masks of both: [{"name", "baseline", "baseline_mask",
+"follow_up", "follow_up_mask", "label", "kind"}], with paths relative to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK
+from scipy import ndimage
+
+import medsam2
+from medsam2.evaluation.cases import Case, read_cases
+from medsam2.followup.registration import register
+from medsam2.imaging.intensity import Window
+from medsam2.imaging.volume import Volume, match_order
+from medsam2.measure.overlap import dice
+
+KINDS = ("moved", "pushed", "drawn in", "spreading", "receding", "vanished")
+PAINTED = KINDS[3:]
+LESIONS = ("lesion", "tumour", "glioma", "sarcoma", "nodule", "ball")
+GROWN, SHRUNK = 1.3, 0.75  # of the diameter
+TURN_DEG, SHIFT_MM, BEND_MM, BEND_SIGMA_MM = 6.0, 12.0, 6.0, 22.0
+COARSER = (1.15, 1.15, 1.25)  # voxels of the second scan, x y z
+NOISE = 0.03  # of the range of intensities
+BALL_MM = 11.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scan:
+    """A scan and its objects, numbered from 1."""
+
+    name: str
+    image: Volume
+    labels: np.ndarray
+    titles: dict[int, str]
+    window: str | tuple[float, float] | None
+    plane_axis: int
+
+    def is_lesion(self, number: int) -> bool:
+        """Whether an object may be painted over."""
+        return any(word in self.titles[number] for word in LESIONS)
+
+
+def scans_of(cases: Sequence[Case]) -> Iterator[Scan]:
+    """Put the cases of one image together; a CT with a liver also gives a scan with balls in its organs."""
+    groups: dict[Path, list[Case]] = defaultdict(list)
+    for case in cases:
+        if case.axis is not None:
+            groups[case.image].append(case)
+    for path, group in groups.items():
+        image = medsam2.read(path)
+        if min(image.shape) < 8:
+            continue
+        labels = np.zeros(image.shape, np.uint8)
+        for number, case in enumerate(group, start=1):
+            labels[np.isin(match_order(medsam2.read(case.mask), image), case.labels)] = number
+        titles = {number: case.target.lower() for number, case in enumerate(group, start=1)}
+        scan = Scan(
+            name=group[0].name, image=image, labels=labels, titles=titles, window=group[0].window,
+            plane_axis=group[0].axis or 0,
+        )  # fmt: skip
+        yield scan
+        if group[0].modality == "CT" and not any(map(scan.is_lesion, titles)):
+            yield with_balls(scan)
+
+
+def with_balls(scan: Scan) -> Scan:
+    """Paint an uneven dark ball into each organ that has room for one."""
+    rng = np.random.default_rng(7)
+    grey, labels = scan.image.array.astype(np.float32), np.zeros_like(scan.labels)
+    step = np.array(scan.image.spacing[::-1])
+    titles: dict[int, str] = {}
+    places = np.stack(np.meshgrid(*(np.arange(n) for n in labels.shape), indexing="ij"), -1) * step
+    for number, title in scan.titles.items():
+        depth = ndimage.distance_transform_edt(np.pad(scan.labels == number, 1), step)[1:-1, 1:-1, 1:-1]
+        if depth.max() < BALL_MM:
+            continue
+        centre = np.array(np.unravel_index(int(depth.argmax()), depth.shape)) * step
+        distance = np.linalg.norm((places - centre) * rng.uniform(0.85, 1.2, 3), axis=-1)
+        uneven = ndimage.gaussian_filter(rng.normal(size=labels.shape), 5 / step)
+        ball = distance + 1.5 * uneven / uneven.std() < BALL_MM * rng.uniform(0.7, 1)
+        labels[ball] = new = len(titles) + 1
+        titles[new] = f"ball in the {title}"
+        soft = ndimage.gaussian_filter(ball.astype(np.float32), 1.5 / step)
+        grey -= soft * 55
+    image = scan.image.with_array(np.rint(grey).astype(np.int16))
+    return Scan(
+        name=f"{scan.name}_balls", image=image, labels=labels, titles=titles, window=scan.window,
+        plane_axis=scan.plane_axis,
+    )  # fmt: skip
+
+
+def surroundings(
+    grey: np.ndarray, hidden: np.ndarray, step: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """The grey that tissue around a region would have in it, with its noise."""
+    sigma = 6.0 / step
+    shown = ndimage.binary_dilation(hidden, iterations=1) == 0
+    weight = ndimage.gaussian_filter(shown.astype(np.float32), sigma)
+    smooth = ndimage.gaussian_filter(np.where(shown, grey, 0), sigma) / np.maximum(weight, 1e-4)
+    ring = ndimage.binary_dilation(hidden, iterations=4) & shown
+    rough = grey - ndimage.gaussian_filter(grey, 2.0 / step)
+    spread = float(np.median(np.abs(rough[ring]))) * 1.48 if ring.any() else 0.0
+    return np.asarray(smooth + ndimage.gaussian_filter(rng.normal(size=grey.shape), 0.6) * 1.6 * spread)
+
+
+def paint(
+    grey: np.ndarray, mask: np.ndarray, kind: str, step: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Let an object spread, recede or vanish; returns the grey and the new mask."""
+    radius = (3 * mask.sum() * step.prod() / 4 / np.pi) ** (1 / 3)
+    if kind == "spreading":
+        new = ndimage.distance_transform_edt(~mask, step) <= 0.22 * radius
+        values = grey[mask]
+        fill = ndimage.gaussian_filter(rng.normal(size=grey.shape), 0.7) * 1.9 * values.std() + values.mean()
+        changed = new & ~mask
+    else:
+        depth = ndimage.distance_transform_edt(mask, step)
+        new = mask & (depth > 0.25 * depth.max()) if kind == "receding" else np.zeros_like(mask)
+        fill = surroundings(grey, mask, step, rng)
+        changed = mask & ~new
+    soft = ndimage.gaussian_filter(changed.astype(np.float32), 0.5)
+    soft = np.maximum(soft, changed * np.float32(0.85))
+    return grey + soft * (fill - grey), new
+
+
+def pushed_by(points: np.ndarray, centre: np.ndarray, radius: float, factor: float) -> np.ndarray:
+    """The way from points to where they come from, if a ball is scaled and what is around it gives way."""
+    offset = points - centre
+    distance = np.maximum(np.linalg.norm(offset, axis=-1), 1e-6)
+    far = 2 * radius * max(factor, 1.0)
+    source = np.interp(distance, [0, factor * radius, far, 1e6], [0, radius, far, 1e6])
+    return np.asarray(offset * (source / distance - 1)[..., None])
+
+
+def second_scan(scan: Scan, kind: str, seed: int) -> tuple[Volume, np.ndarray]:
+    """Make the second scan of a pair and its true labels."""
+    rng = np.random.default_rng([seed, KINDS.index(kind), len(scan.name)])
+    image = scan.image
+    step = np.array(image.spacing[::-1])
+    grey, labels = image.array.astype(np.float32), scan.labels.copy()
+    for number in scan.titles:
+        if kind in PAINTED and scan.is_lesion(number):
+            before = labels == number
+            grey, new = paint(grey, before, kind, step, rng)
+            labels[before] = 0
+            labels[new & (labels == 0)] = number
+    # Millimetres along the axes of the first scan, (z, y, x), from its first voxel.
+    extent = (np.array(image.shape) - 1) * step
+    coarse = step * np.array(COARSER[::-1])
+    size = np.maximum(np.floor(extent / coarse).astype(int) + 1, 4)
+    points = np.stack(np.meshgrid(*(np.arange(n) for n in size), indexing="ij"), -1) * coarse
+    middle = extent / 2
+    thin = np.minimum(1, extent / (8 * SHIFT_MM))  # a thin stack would lose its objects
+    turn = np.deg2rad(rng.uniform(-TURN_DEG, TURN_DEG, 3)) * np.array([1, thin[0], thin[0]])
+    rotation = SimpleITK.Euler3DTransform((0, 0, 0), *turn[::-1]).GetMatrix()
+    matrix = np.reshape(rotation, (3, 3))[::-1, ::-1]
+    shift = rng.uniform(-SHIFT_MM, SHIFT_MM, 3) * thin
+    source = (points - middle) @ matrix.T + middle + shift
+    field = np.stack(
+        [ndimage.gaussian_filter(rng.normal(size=size), BEND_SIGMA_MM / coarse) for _ in range(3)], -1
+    )
+    source += field / np.abs(field).max() * BEND_MM * thin
+    if kind in ("pushed", "drawn in"):
+        factor = GROWN if kind == "pushed" else SHRUNK
+        moved = source.copy()
+        for number in scan.titles:
+            where = np.argwhere(labels == number) * step
+            reach = float(np.percentile(np.linalg.norm(where - where.mean(0), axis=1), 98))
+            # An organ changes little, and a large one would push the body out of the picture.
+            mild = factor if scan.is_lesion(number) else 1 + (factor - 1) / 4
+            source += pushed_by(moved, where.mean(0), reach, mild)
+    places = np.moveaxis(source / step, -1, 0)
+    lowest = float(grey.min())
+    made = ndimage.map_coordinates(grey, places, order=1, cval=lowest, prefilter=False)
+    truth = np.zeros(made.shape, np.uint8)
+    best = np.full(made.shape, 0.5, np.float32)
+    for number in scan.titles:
+        share = ndimage.map_coordinates((labels == number).astype(np.float32), places, order=1)
+        truth[share > best] = number
+        best = np.maximum(best, share)
+    spread = float(np.percentile(grey, 99) - np.percentile(grey, 1))
+    if isinstance(scan.window, tuple):
+        spread = scan.window[1] - scan.window[0]
+    made += rng.normal(size=made.shape) * NOISE * spread
+    if scan.image.array.min() >= -500 and not isinstance(scan.window, tuple):  # units of MR are arbitrary
+        made = np.where(made > 0, made * 1.2, made)
+    affine = image.affine.copy()
+    affine[:3, :3] *= np.array(COARSER)
+    affine[:3, 3] += rng.uniform(-4, 4, 3) * thin[::-1]
+    kind_of = np.iinfo(image.array.dtype) if image.array.dtype.kind in "iu" else None
+    if kind_of is not None:
+        made = np.rint(np.clip(made, kind_of.min, kind_of.max))
+    return Volume(made.astype(image.array.dtype), affine, image.modality), truth
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What became of one object of a pair."""
+
+    scan: str
+    kind: str
+    title: str
+    truth: int
+    """Voxels in the second scan."""
+    status: str
+    source: str
+    dice: dict[str, float]
+    volume_error: dict[str, float]
+    """In per cent of the truth."""
+    centre_mm: dict[str, float]
+
+
+def measured(mask: np.ndarray, truth: np.ndarray, step: np.ndarray) -> tuple[float, float, float]:
+    """Dice, volume error in per cent and distance of the centres in mm; without a truth only Dice counts."""
+    if not truth.any() or not mask.any():
+        return dice(mask, truth), -100.0 if truth.any() else np.nan, np.nan
+    apart = (np.argwhere(mask).mean(0) - np.argwhere(truth).mean(0)) * step
+    error = 100 * (mask.sum() - truth.sum()) / truth.sum()
+    return dice(mask, truth), float(error), float(np.linalg.norm(apart))
+
+
+def follow(folder: Path, window: object, axis: int, weights: str, *more: str) -> tuple[dict, float]:
+    """Run the command on the files of a pair; returns its facts and the seconds of the whole process."""
+    words = [folder / "first.nii.gz", folder / "first_mask.nii.gz", folder / "second.nii.gz"]
+    command = [sys.executable, "-m", "medsam2", "follow", *map(str, words), "--weights", weights, "--json"]
+    command += ["-o", str(folder / "found.nii.gz"), "--page", str(folder / "page.html"), *more]
+    if isinstance(window, tuple):
+        command += ["--window", *(f"{limit:g}" for limit in window)]
+    if axis != 2:
+        command += ["--plane", "sagittal"]
+    started = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    seconds = time.perf_counter() - started
+    if done.returncode:
+        raise SystemExit(f"{folder}: {done.stderr.strip()}")
+    return json.loads(done.stdout), seconds
+
+
+def rows_of(
+    name: str, kind: str, titles: dict[int, str], facts: dict, folder: Path, truth: Volume
+) -> Iterator[Row]:
+    """Compare the masks of a pair, and the carried ones, with the truth."""
+    first, found = (medsam2.read(folder / f"{file}.nii.gz") for file in ("first_mask", "found"))
+    visits = [medsam2.read(folder / f"{file}.nii.gz") for file in ("first", "second")]
+    window = facts["windows"]
+    alignment = register(*visits, [Window(*limits, source="caller") for limits in window])
+    step = np.array(found.spacing[::-1])
+    for one in facts["objects"]:
+        number = one["object"]
+        there = truth.array == number
+        masks = {
+            "found": found.array == number,
+            "floor": alignment.carry(first.array == number, *visits),
+        }
+        figures = {way: measured(mask, there, step) for way, mask in masks.items()}
+        columns = zip(*figures.values(), strict=True)
+        dices, errors, distances = (dict(zip(figures, column, strict=True)) for column in columns)
+        yield Row(
+            scan=name, kind=kind, title=titles[number], truth=int(there.sum()), status=one["status"],
+            source=one["source"] or "-", dice=dices, volume_error=errors, centre_mm=distances,
+        )  # fmt: skip
+
+
+def report(rows: Sequence[Row]) -> None:
+    """Print a line for each kind and group of objects, the command's masks beside the floor."""
+    print("kind        objects            n  masks    >0.1  >0.5   Dice  volume error  centre mm  network's")
+    groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        is_lesion = any(word in row.title for word in LESIONS)
+        if row.kind in PAINTED and not is_lesion:
+            continue
+        groups[row.kind, "lesions" if is_lesion else "organs"].append(row)
+    for (kind, group), some in groups.items():
+        gone = [row for row in some if not row.truth]
+        if gone:
+            flagged = sum(row.status == "vanished" for row in gone)
+            print(f"{kind:11} {group:16} {len(gone):3}  reported as vanished: {flagged}")
+        there = [row for row in some if row.truth]
+        if not there:
+            continue
+        for way in ("found", "floor"):
+            scores = np.array([row.dice[way] for row in there])
+            error = np.median([abs(row.volume_error[way]) for row in there])
+            centre = np.nanmedian([row.centre_mm[way] for row in there])
+            share = np.mean([row.source == "network" for row in there])
+            print(
+                f"{kind:11} {group:16} {len(there):3}  {way:7} {np.mean(scores > 0.1):5.0%} "
+                f"{np.mean(scores > 0.5):5.0%}  {scores.mean():.3f}  {error:10.0f} %  {centre:9.1f}"
+                + (f"  {share:9.0%}" if way == "found" else "")
+            )
+        wrong = sum(row.status == "vanished" for row in there)
+        if wrong:
+            print(f"{'':28} {wrong} of them reported as vanished")
+
+
+def generated(cases: Sequence[Case], folder: Path, seeds: Sequence[int], weights: str) -> Iterator[list[Row]]:
+    """Make pairs, run the command on each, and compare."""
+    for scan in scans_of(cases):
+        has_lesions = any(map(scan.is_lesion, scan.titles))
+        for kind in KINDS if has_lesions else KINDS[:3]:
+            for seed in seeds:
+                place = folder / f"{scan.name}_{kind.replace(' ', '_')}_{seed}"
+                place.mkdir(parents=True, exist_ok=True)
+                second, labels = second_scan(scan, kind, seed)
+                truth = second.with_array(labels)
+                medsam2.write(scan.image, place / "first.nii.gz")
+                medsam2.write(scan.image.with_array(scan.labels), place / "first_mask.nii.gz")
+                medsam2.write(second, place / "second.nii.gz")
+                facts, seconds = follow(place, scan.window, scan.plane_axis, weights)
+                rows = list(rows_of(scan.name, kind, scan.titles, facts, place, truth))
+                shown = " ".join(f"{row.dice['found']:.2f}/{row.dice['floor']:.2f}" for row in rows)
+                print(f"{place.name}: {seconds:.0f} s, Dice found/floor {shown}", file=sys.stderr, flush=True)
+                yield rows
+
+
+def rescanned(path: Path, folder: Path, weights: str) -> Iterator[list[Row]]:
+    """Run the command on pairs of real scans."""
+    for pair in json.loads(path.read_text("utf-8")):
+        place = folder / pair["name"]
+        place.mkdir(parents=True, exist_ok=True)
+        volumes = {
+            key: medsam2.read(path.parent / pair[key])
+            for key in ("baseline", "baseline_mask", "follow_up", "follow_up_mask")
+        }
+        masks = {
+            key: volumes[key].with_array((volumes[key].array == pair["label"]).astype(np.uint8))
+            for key in ("baseline_mask", "follow_up_mask")
+        }
+        medsam2.write(volumes["baseline"], place / "first.nii.gz")
+        medsam2.write(masks["baseline_mask"], place / "first_mask.nii.gz")
+        medsam2.write(volumes["follow_up"], place / "second.nii.gz")
+        facts, seconds = follow(place, None, 2, weights)
+        rows = list(
+            rows_of(pair["name"], pair["kind"], {1: pair["kind"]}, facts, place, masks["follow_up_mask"])
+        )
+        print(f"{place.name}: {seconds:.0f} s, Dice {rows[0].dice}", file=sys.stderr, flush=True)
+        yield rows
+
+
+def main() -> None:
+    """Run every pair and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("cases", type=Path)
+    parser.add_argument("--rescans", action="store_true", help="the list is one of pairs of real scans")
+    parser.add_argument("--only", default="", help="a part of the names of the cases to take")
+    parser.add_argument("--folder", type=Path, default=Path("runs/follow-up"))
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--weights", default="compact")
+    given = parser.parse_args()
+    if given.rescans:
+        found = rescanned(given.cases, given.folder, given.weights)
+    else:
+        cases = [case for case in read_cases(given.cases) if given.only in case.name]
+        found = generated(cases, given.folder, range(given.seeds), given.weights)
+    report([row for rows in found for row in rows])
+
+
+if __name__ == "__main__":
+    main()
