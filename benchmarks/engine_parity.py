@@ -1,7 +1,7 @@
 """How far the page's engine and Python are apart in their masks, and how long both take.
 
-    python benchmarks/engine_parity.py [--cases FILE] [--only NAME ...] [--in node|chromium] [--threads N]
-        [--size Z Y X] [--runtime FOLDER] [--keep FOLDER]
+    python benchmarks/engine_parity.py [--cases FILE] [--only NAME ...] [--ways WAY ...] [--in node|chromium]
+        [--threads N] [--size Z Y X] [--runtime FOLDER] [--keep FOLDER]
 
 Each case is prompted in five ways: by its box, by a click in the middle, by its mask drawn on the key slice,
 by its box and that of a second object beside it, and by its box and then two clicks two slices further on. A
@@ -39,6 +39,7 @@ from medsam2.synthesis.scan import STRUCTURES, generate_scan
 
 SHIPPED = Path(resolve("compact")).parent
 SEED = 7
+WAYS = ("box", "click", "mask", "two objects", "correction")
 FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 
 
@@ -181,21 +182,22 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--cases", type=Path)
-    parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--only", nargs="*", default=[], help="names of cases")
+    parser.add_argument("--ways", nargs="*", default=WAYS, choices=WAYS)
     parser.add_argument("--in", dest="place", choices=("node", "chromium"), default="node")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help="of the engine; Python has one")
     parser.add_argument("--size", type=int, nargs=3)
     parser.add_argument("--runtime", type=Path, help="the folder of the package onnxruntime-web")
     parser.add_argument(
         "--keep", type=Path, default=Path("engine-parts"), help="where parts and the runtime lie"
     )
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(1)
     predictor = load("compact", device="cpu", precision="float32")
     with engine_in(options.place, predictor, options.keep, options.runtime, options.threads) as engine:
         for name, runs in scans_of(options.cases, options.only):
-            for way, run in runs.items():
-                print(f"{name:24} {way:12} {_told(compare(predictor, engine, run))}", flush=True)
+            for way in options.ways:
+                print(f"{name:24} {way:12} {_told(compare(predictor, engine, runs[way]))}", flush=True)
         if options.size:
             time_large(predictor, engine, options.size)
         if isinstance(engine, BrowserEngine):

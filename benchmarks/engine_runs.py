@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -23,7 +24,7 @@ from medsam2.imaging.labels import from_run_lengths
 from medsam2.imaging.volume import Volume
 from medsam2.inference import onnx
 from medsam2.inference.onnx.chain import Origin
-from medsam2.inference.onnx.export import export_network
+from medsam2.inference.onnx.export import chain_of, export_network
 from medsam2.inference.options import InferenceOptions
 from medsam2.inference.predictor import Predictor
 from medsam2.model import compact
@@ -323,6 +324,7 @@ def export_parts(predictor: Predictor, weights: Path, folder: Path) -> Path:
     rooms = [Path(str(one.__file__)).parent for one in (onnx, compact)]
     sources = sorted(path for room in rooms for path in room.glob("*.py"))
     digests = [file_digest(path) for path in (*sources, Path(cues.__file__), weights)]
+    digests.append(hashlib.sha256(repr(chain_of(predictor.runtime.network)).encode()).hexdigest())
     made_of = "-".join(digest[:4] for digest in digests)
     parts = folder / "parts"
     note = folder / "made_of"

@@ -16,7 +16,7 @@ import { boxToInput, toInput } from "./view.js";
  * @property {Float32Array} before  The slice that the walk comes from, or a neighbour.
  * @property {Float32Array} beyond  The neighbour on the other side.
  * @property {{box: Float32Array, inside: Float32Array, outside: Float32Array}} [prompt]  Of this slice.
- * @property {Float32Array} [prior]  Probability of the mask before, or of the one that is corrected.
+ * @property {Float32Array|null} [prior]  Probability of the mask before, or of the one that is corrected.
  * @property {Known} [carried]  The slice before, where the object comes from there.
  * @property {Known} [key]  The prompted slice; none while it is answered for the first time.
  */

@@ -27,6 +27,7 @@ import { Track, Walk } from "./track.js";
 import { Views } from "./view.js";
 
 const FORMAT = 1; // of chain.json
+const NEWEST_CONSTANT = "least_overlap"; // files of an earlier version lack it
 const MOST_OBJECTS = 255;
 const MOST_UNDO = 50;
 
@@ -82,7 +83,7 @@ export class Segmenter {
    * @throws {Error} The chain is of another format or network, or a part cannot be loaded.
    */
   static async open({ ort, chain, readPart, threads = 1 }) {
-    if (chain.format !== FORMAT || chain.network !== "compact" || !chain.constants.look_growth) {
+    if (chain.format !== FORMAT || chain.network !== "compact" || !(NEWEST_CONSTANT in chain.constants)) {
       throw new Error("The files of the network are not those that this page needs; export the page again.");
     }
     ort.env.wasm.numThreads = threads;
@@ -129,9 +130,9 @@ export class Segmenter {
       }
       const read = readPrompt(prompt, this.engine.slices);
       const track = this.tracks.get(object) ?? new Track(this.engine);
-      await this.change(async () => {
+      await this.change(async (tracks) => {
         await track.add(joinPrompts(track.prompts.get(read.slice), read));
-        this.tracks.set(object, track);
+        tracks.set(object, track);
       });
       const mask = this.whole(track.keptSlices()(read.slice));
       return { slice: read.slice, mask, score: track.results.get(read.slice).score };
@@ -155,8 +156,8 @@ export class Segmenter {
       if (slice !== null && prompted.length === 1) {
         throw new Error(`Slice ${slice} has the object's only prompt; remove the object instead.`);
       }
-      return this.change(async () => {
-        if (slice === null) this.tracks.delete(object);
+      return this.change(async (tracks) => {
+        if (slice === null) tracks.delete(object);
         else await track.remove(slice);
       });
     });
@@ -278,17 +279,20 @@ export class Segmenter {
   }
 
   /** Keep the moment before a change; a change that fails leaves no trace. */
-  async change(act) {
-    const copies = new Map([...this.tracks].map(([object, track]) => [object, track.copy()]));
+  async change(/** @type {(tracks: Map<number, Track>) => Promise<void>} */ act) {
+    const { tracks } = this;
+    const copies = new Map([...tracks].map(([object, track]) => [object, track.copy()]));
     const before = { tracks: copies, isPropagated: this.isPropagated };
+    const isOpen = () => this.tracks === tracks; // and no other scan in the meantime
     try {
-      await act();
+      await act(tracks);
     } catch (error) {
-      this.tracks = before.tracks;
+      if (isOpen()) this.tracks = before.tracks;
       throw error;
     } finally {
       this.numChanges++;
     }
+    if (!isOpen()) throw new Error("Another scan was opened.");
     this.done = [...this.done.slice(1 - MOST_UNDO), before];
     [this.undone, this.isPropagated] = [[], false];
   }

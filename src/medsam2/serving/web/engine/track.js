@@ -117,10 +117,10 @@ export class Track {
     if (clicks.length && this.results.has(slice)) return this.correct(prompt, clicks);
     if (!prompt.box && !prompt.mask && views.zooms) return this.answerClicks(prompt);
     const view = views.ofPrompt(prompt);
-    if (!prompt.mask) return { answer: atBestDice(await network.answer(this.sight(prompt, view)), constants), view };
-    // A drawn mask is taken as it is; the network only makes a memory of it.
-    const mask = resampleMask(prompt.mask, view, constants.image_size);
+    const mask = prompt.mask && resampleMask(prompt.mask, view, constants.image_size);
     const answer = await network.answer(this.sight(prompt, view, mask));
+    if (!mask) return { answer: atBestDice(answer, constants), view };
+    // A drawn mask is taken as it is; the network only makes a memory of it.
     const logits = mask.map((value) => (value ? constants.mask_prompt_logit : -constants.mask_prompt_logit));
     return { answer: { ...answer, logits, overlap: 1, objectLogit: mask.includes(1) ? 1 : -1 }, view };
   }
@@ -193,7 +193,7 @@ export class Track {
   }
 
   /** What is shown of a prompted slice by itself. */
-  sight(prompt, view, prior = undefined) {
+  sight(prompt, view, prior = null) {
     const neighbours = this.neighbours(prompt.slice, prompt.slice - 1, prompt.slice + 1, view);
     return { ...neighbours, prompt: this.engine.network.draw(prompt, view), prior };
   }
