@@ -106,7 +106,8 @@ def test_a_memory_is_made_of_the_mask_that_was_kept(compact_network: CompactNetw
 
 def test_the_mask_of_the_best_dice_is_that_of_trying_all(compact_network: CompactNetwork) -> None:
     answer = answer_slice(compact_network, _prompted(), None)
-    logits = 3 * torch.randn(answer.frame.low_res_logits.shape, generator=torch.Generator().manual_seed(0)) - 2
+    chance = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(answer.frame.low_res_logits.shape, generator=chance) - 2
     chances = logits.sigmoid().flatten().sort(descending=True).values.double()
     sizes = torch.arange(1, len(chances) + 1)
     dice = 2 * chances.cumsum(0) / (sizes + chances.sum())  # expected, of the likeliest 1, 2, 3 ... pixels
