@@ -42,8 +42,8 @@ class Answer:
         """The same with mask logits that are above 0 in the mask with the highest expected Dice.
 
         A pixel belongs to that mask if its probability is above half of the Dice that can be reached (Lipton,
-        Elkan and Naryanaswamy 2014), and so not only where it is likelier inside than outside. In terms of the
-        predicted overlap J that is J / (1 + J), a logit of log(J).
+        Elkan and Naryanaswamy 2014), and so not only where it is likelier inside than outside. In terms of
+        the predicted overlap J that is J / (1 + J), a logit of log(J).
         """
         overlap = self.frame.iou.clamp(LEAST_OVERLAP, 1)
         return self.with_logits(self.frame.low_res_logits - overlap.log()[..., None, None])

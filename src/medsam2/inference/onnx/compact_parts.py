@@ -266,8 +266,8 @@ def _procedures(parts: dict[str, Part]) -> dict[str, list[Step]]:
         mask_logits="(1, 1, image_size, image_size)",
     )
     best_dice = work(
-        "Take the logarithm of overlap, or of least_overlap where that is more, off each logit: what is above "
-        "0 then is the mask with the highest expected Dice.",
+        "Take the logarithm of overlap, or of least_overlap where that is more, off each logit: what is "
+        "above 0 then is the mask with the highest expected Dice.",
         mask_logits="(1, 1, image_size, image_size)",
     )
     return {
@@ -284,8 +284,8 @@ def _procedures(parts: dict[str, Part]) -> dict[str, list[Step]]:
             ),
             work(
                 "Place a view on the chosen mask as on a box. If it is the view of the chosen look, that "
-                "answer is the result, and the calls up to the decoder are left out. Else bring the mask to it "
-                "through the pixels of the slice; where the look did not reach, the logit is absent_logit.",
+                "answer is the result, and the calls up to the decoder are left out. Else bring the mask to "
+                "it through the pixels of the slice; where the look did not reach, the logit is absent_logit.",
                 prior="probability of the chosen mask in the closer view",
             ),
             show,
