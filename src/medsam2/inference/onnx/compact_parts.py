@@ -285,7 +285,7 @@ def _procedures(parts: dict[str, Part]) -> dict[str, list[Step]]:
             work(
                 "Place a view on the chosen mask as on a box. If it is the view of the chosen look, that "
                 "answer is the result, and the calls up to the decoder are left out. Else bring the mask to "
-                "it through the pixels of the slice; where the look did not reach, the logit is absent_logit.",
+                "it through the slice's pixels; where the look did not reach, the logit is absent_logit.",
                 prior="probability of the chosen mask in the closer view",
             ),
             show,
