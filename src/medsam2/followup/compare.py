@@ -25,6 +25,7 @@ from medsam2.imaging.drawings import DrawnLabel
 from medsam2.imaging.intensity import Window
 from medsam2.inference.grid import SliceGrid
 from medsam2.measure.overlap import dice
+from medsam2.measure.sizes import volume_ml
 from medsam2.prompts.types import MAX_OBJECTS
 
 Masks = Mapping[int, npt.NDArray[np.bool_]]
@@ -36,9 +37,11 @@ VANISHED_SHARE = 0.3
 LEAST_AGREEMENT = 0.8
 """Dice of the network's mask with the drawn one in the first scan, where the answer is known. Below, the
 network does not know this object, and its mask of the second scan is not better than the carried one."""
-OWN_ERROR = 0.05
-"""If the network differs from the carried mask by no more than this beyond its difference in the first scan,
-that is its own error and no change of the object."""
+TIMES_ERROR, LEAST_CHANGE = 2.0, 0.05
+"""The network's mask is kept where 1 - Dice with the carried mask is more than so many times its error in the
+first scan, and at least the second number. A smaller difference may be its own error in both scans."""
+LEAST_INSIDE = 0.5
+"""Share of an object that the second scan must reach, so that it is compared at all."""
 
 CUT_NOTE = "reaches beyond the second scan"
 
@@ -73,10 +76,10 @@ class Pair:
         objects, kept = [], {}
         for number, mask in sorted(self.masks.items()):
             then = measure(mask, self.grids[0].volume, self.grids[0].axis)
-            if number not in found:
+            notes = [CUT_NOTE] if _touches_end(self.carried[number]) else []
+            if number not in found or (notes and self._share_inside(number, then) < LEAST_INSIDE):
                 objects.append(self._object(number, OUTSIDE, then, None))
                 continue
-            notes = [CUT_NOTE] if _touches_end(self.carried[number]) else []
             loss = self._loss(number, found[number], agreement[number])
             if loss is not None:
                 nothing = Sizes(volume_ml=0.0, diameters=None)
@@ -90,6 +93,11 @@ class Pair:
             sizes = measure(now, self.grids[1].volume, self.grids[1].axis)
             objects.append(self._object(number, FOLLOWED, then, sizes, source, notes))
         return objects, kept
+
+    def _share_inside(self, number: int, then: Sizes) -> float:
+        """How much of an object the second scan reaches, if it did not change."""
+        voxels = int(np.count_nonzero(self.carried[number]))
+        return volume_ml(voxels, self.grids[1].volume.affine) / then.volume_ml
 
     def _loss(self, number: int, found: npt.NDArray[np.bool_], agreement: float) -> str | None:
         """Say that an object stood out and does not any more; None if it does, or if it never did."""
@@ -117,7 +125,7 @@ class Pair:
                 f"the network does not find it well in the baseline either (Dice {agreement:.2f}), so its "
                 "mask is the first one carried over: look at it"
             ]  # fmt: skip
-        if dice(found, carried) >= agreement - OWN_ERROR:
+        if 1 - dice(found, carried) <= max(TIMES_ERROR * (1 - agreement), LEAST_CHANGE):
             return carried, "carried", []
         return found, "network", []
 

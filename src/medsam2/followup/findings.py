@@ -48,8 +48,8 @@ class FollowedObject:
     """Its label in the mask of the first scan and in that of the second."""
     name: str | None
     status: str
-    """`followed`; `vanished`: it does not stand out any more where it was; `outside`: it lies where the
-    second scan does not reach; `new`: a reader drew it on the second scan, and it was not there before."""
+    """`followed`; `vanished`: it does not stand out any more where it was; `outside`: most of it
+    lies where the second scan does not reach; `new`: a reader drew it on the second scan alone."""
     then: Sizes | None
     """None for a new object."""
     now: Sizes | None
