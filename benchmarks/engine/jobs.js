@@ -41,6 +41,10 @@ const DOES = {
     }
     return { order, planes: [...latest.values()] };
   },
+  async add_and_follow_at_once(segmenter, { object, prompt }) {
+    const shown = segmenter.addPrompt(object, prompt);
+    return { shown: (await Promise.all([shown, DOES.propagate(segmenter, {})]))[1].order.length, planes: [] };
+  },
   async change_while_following(segmenter, { object, prompt }) {
     let change = null;
     let count = 0;

@@ -67,7 +67,7 @@ def _run(predictor: Predictor, engine: NodeEngine, run: Run) -> list[Outcome]:
     return found
 
 
-@pytest.mark.parametrize("way", ["box", "click", "mask", "two objects"])
+@pytest.mark.parametrize("way", ["box", "click", "mask", pytest.param("two objects", marks=pytest.mark.slow)])
 def test_a_prompt_and_what_follows(
     shipped: Predictor, node_engine: NodeEngine, heart: tuple[Volume, np.ndarray], way: str
 ) -> None:
@@ -96,6 +96,7 @@ def test_corrections_and_taking_them_back(
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_clicks_on_a_slice_that_was_not_reached(
     shipped: Predictor, node_engine: NodeEngine, heart: tuple[Volume, np.ndarray], box: dict[str, Any]
 ) -> None:
@@ -108,6 +109,7 @@ def test_clicks_on_a_slice_that_was_not_reached(
     _run(shipped, node_engine, Run(volume=heart[0], steps=steps))
 
 
+@pytest.mark.slow
 def test_options(
     shipped: Predictor, node_engine: NodeEngine, heart: tuple[Volume, np.ndarray], box: dict[str, Any]
 ) -> None:
@@ -153,6 +155,10 @@ def test_a_change_ends_a_walk(
     found = node_engine.run(Run(volume=heart[0], steps=steps))
     assert found[2].facts["count"] <= 3
     assert not found[2].facts["status"]["isPropagated"]
+    at_once = [{**_add(2, **box), "do": "add_and_follow_at_once"}]
+    hasty = node_engine.run(Run(volume=heart[0], steps=at_once))
+    assert hasty[1].facts["status"]["isPropagated"]
+    assert hasty[1].facts["shown"] >= len(heart[0].array)
     plain = run_in_python(shipped, Run(volume=heart[0], steps=[_add(1, **box), _add(1, **change), *FOLLOW]))
     assert dice(found[-1].masks[1], plain[-1].masks[1]) >= LEAST_DICE
 

@@ -174,6 +174,7 @@ export class Segmenter {
    * @throws {Error} There is no object.
    */
   async *propagate({ signal } = {}) {
+    await this.queue; // changes that were begun before
     if (!this.tracks.size) throw new Error("There is nothing to follow: add a box, a point or a mask first.");
     const { numChanges } = this;
     const isEnded = () => signal?.aborted || this.numChanges !== numChanges;
