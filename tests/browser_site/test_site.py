@@ -71,6 +71,23 @@ def test_nothing_can_be_sent_from_the_page_or_its_worker(screen) -> None:
     screen.faults.clear()  # the browser tells the console what it has refused
 
 
+def test_an_address_without_encryption_has_one_thread_and_the_same_policy(
+    screen, save_scan, tmp_path: Path
+) -> None:
+    """There the browser has no service worker, and so nothing adds headers."""
+    screen.page.add_init_script("localStorage.setItem('medsam2.tour', 'yes')")
+    port = urlsplit(screen.address).port
+    screen.page.goto(f"http://hospital.test:{port}/")
+    screen.page.wait_for_selector("body[data-ready=yes]")
+    assert not screen.page.evaluate("isSecureContext || crossOriginIsolated")
+    (worker,) = screen.page.workers
+    answer, *directives = worker.evaluate(ASKS_ELSEWHERE, ELSEWHERE)
+    assert (answer, set(directives)) == ("refused", {"connect-src"})
+    screen.faults.clear()  # the browser tells the console what it has refused
+    _segment(screen, save_scan(tmp_path / "ball.nii.gz"))
+    assert len(screen.slices()) > 5
+
+
 def test_what_needs_a_server_is_not_shown(screen) -> None:
     screen.open()
     for name in ("report", "improve", "user", "cases", "filter-label", "away"):
