@@ -1,6 +1,6 @@
 """Measure `medsam2 follow` on pairs of scans whose truth is known.
 
-    python benchmarks/follow_up.py CASES.json [--folder runs/follow-up] [--seeds 2] [--weights compact]
+    python benchmarks/follow_up.py CASES.json [--only NAME] [--seeds 2] [--weights compact] [--rows FILE]
     python benchmarks/follow_up.py PAIRS.json --rescans
 
 Each scan of the list becomes the first scan of pairs. The second one is made of it: turned, shifted, bent by
@@ -15,7 +15,8 @@ happens to the objects is the kind of the pair:
 - vanished: that grey is painted over the whole of them.
 
 The last three are for objects that the list calls lesions or tumours, and for balls that this program paints
-into organs of a CT. Beside the command's masks stands the floor: the first mask, merely carried over.
+into organs of a CT. Beside the masks of `followup.follow`, which the command calls, stands the floor: the
+first mask, merely carried over.
 
 PAIRS.json lists real scans of one patient with masks of both: [{"name", "baseline", "baseline_mask",
 "follow_up", "follow_up_mask", "label", "kind"}], with paths relative to it.
@@ -25,23 +26,24 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import SimpleITK
+import torch
 from scipy import ndimage
 
 import medsam2
 from medsam2.evaluation.cases import Case, read_cases
-from medsam2.followup.registration import register
-from medsam2.imaging.intensity import Window
+from medsam2.followup.follow import Visits, follow
 from medsam2.imaging.volume import Volume, match_order
+from medsam2.inference.predictor import Predictor, load
 from medsam2.measure.overlap import dice
 
 KINDS = ("moved", "pushed", "drawn in", "spreading", "receding", "vanished")
@@ -249,46 +251,37 @@ def measured(mask: np.ndarray, truth: np.ndarray, step: np.ndarray) -> tuple[flo
     return dice(mask, truth), float(error), float(np.linalg.norm(apart))
 
 
-def follow(folder: Path, window: object, axis: int, weights: str, *more: str) -> tuple[dict, float]:
-    """Run the command on the files of a pair; returns its facts and the seconds of the whole process."""
-    words = [folder / "first.nii.gz", folder / "first_mask.nii.gz", folder / "second.nii.gz"]
-    command = [sys.executable, "-m", "medsam2", "follow", *map(str, words), "--weights", weights, "--json"]
-    command += ["-o", str(folder / "found.nii.gz"), "--page", str(folder / "page.html"), *more]
-    if isinstance(window, tuple):
-        command += ["--window", *(f"{limit:g}" for limit in window)]
-    if axis != 2:
-        command += ["--plane", "sagittal"]
+def rows_of(scan: Scan, kind: str, second: Volume, truth: np.ndarray, predictor: Predictor) -> list[Row]:
+    """Follow the objects of a pair, and compare the masks and those that were merely carried over."""
+    plane = None if scan.plane_axis == 2 else "sagittal"
     started = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    with tempfile.TemporaryDirectory() as folder:
+        first, mask, last = (Path(folder) / f"{name}.nii.gz" for name in ("first", "mask", "last"))
+        medsam2.write(scan.image, first)
+        medsam2.write(scan.image.with_array(scan.labels), mask)
+        medsam2.write(second, last)
+        visits = Visits(baseline=first, mask=mask, follow_up=last, window=scan.window, plane=plane)
+        facts = follow(visits, predictor)
     seconds = time.perf_counter() - started
-    if done.returncode:
-        raise SystemExit(f"{folder}: {done.stderr.strip()}")
-    return json.loads(done.stdout), seconds
-
-
-def rows_of(
-    name: str, kind: str, titles: dict[int, str], facts: dict, folder: Path, truth: Volume
-) -> Iterator[Row]:
-    """Compare the masks of a pair, and the carried ones, with the truth."""
-    first, found = (medsam2.read(folder / f"{file}.nii.gz") for file in ("first_mask", "found"))
-    visits = [medsam2.read(folder / f"{file}.nii.gz") for file in ("first", "second")]
-    window = facts["windows"]
-    alignment = register(*visits, [Window(*limits, source="caller") for limits in window])
-    step = np.array(found.spacing[::-1])
-    for one in facts["objects"]:
-        number = one["object"]
-        there = truth.array == number
-        masks = {
-            "found": found.array == number,
-            "floor": alignment.carry(first.array == number, *visits),
-        }
+    step = np.array(second.spacing[::-1])
+    rows = []
+    for one in facts.objects:
+        there = truth == one.number
+        masks = {"found": facts.labels.array == one.number, "floor": facts.carried[one.number]}
         figures = {way: measured(mask, there, step) for way, mask in masks.items()}
-        columns = zip(*figures.values(), strict=True)
-        dices, errors, distances = (dict(zip(figures, column, strict=True)) for column in columns)
-        yield Row(
-            scan=name, kind=kind, title=titles[number], truth=int(there.sum()), status=one["status"],
-            source=one["source"] or "-", dice=dices, volume_error=errors, centre_mm=distances,
+        dices, errors, distances = (
+            dict(zip(figures, column, strict=True)) for column in zip(*figures.values(), strict=True)
+        )
+        rows.append(
+            Row(
+                scan=scan.name, kind=kind, title=scan.titles[one.number], truth=int(there.sum()),
+                status=one.status, source=one.source or "-", dice=dices, volume_error=errors,
+                centre_mm=distances,
+            )
         )  # fmt: skip
+    shown = " ".join(f"{row.status}:{row.dice['found']:.2f}/{row.dice['floor']:.2f}" for row in rows)
+    print(f"{scan.name} {kind}: {seconds:.0f} s, found/floor {shown}", file=sys.stderr, flush=True)
+    return rows
 
 
 def report(rows: Sequence[Row]) -> None:
@@ -323,48 +316,28 @@ def report(rows: Sequence[Row]) -> None:
             print(f"{'':28} {wrong} of them reported as vanished")
 
 
-def generated(cases: Sequence[Case], folder: Path, seeds: Sequence[int], weights: str) -> Iterator[list[Row]]:
-    """Make pairs, run the command on each, and compare."""
+def generated(cases: Sequence[Case], seeds: Sequence[int], predictor: Predictor) -> Iterator[Row]:
+    """Make pairs of the scans and compare each."""
     for scan in scans_of(cases):
         has_lesions = any(map(scan.is_lesion, scan.titles))
         for kind in KINDS if has_lesions else KINDS[:3]:
             for seed in seeds:
-                place = folder / f"{scan.name}_{kind.replace(' ', '_')}_{seed}"
-                place.mkdir(parents=True, exist_ok=True)
-                second, labels = second_scan(scan, kind, seed)
-                truth = second.with_array(labels)
-                medsam2.write(scan.image, place / "first.nii.gz")
-                medsam2.write(scan.image.with_array(scan.labels), place / "first_mask.nii.gz")
-                medsam2.write(second, place / "second.nii.gz")
-                facts, seconds = follow(place, scan.window, scan.plane_axis, weights)
-                rows = list(rows_of(scan.name, kind, scan.titles, facts, place, truth))
-                shown = " ".join(f"{row.dice['found']:.2f}/{row.dice['floor']:.2f}" for row in rows)
-                print(f"{place.name}: {seconds:.0f} s, Dice found/floor {shown}", file=sys.stderr, flush=True)
-                yield rows
+                second, truth = second_scan(scan, kind, seed)
+                yield from rows_of(scan, kind, second, truth, predictor)
 
 
-def rescanned(path: Path, folder: Path, weights: str) -> Iterator[list[Row]]:
-    """Run the command on pairs of real scans."""
+def rescanned(path: Path, predictor: Predictor) -> Iterator[Row]:
+    """Compare pairs of real scans."""
     for pair in json.loads(path.read_text("utf-8")):
-        place = folder / pair["name"]
-        place.mkdir(parents=True, exist_ok=True)
-        volumes = {
-            key: medsam2.read(path.parent / pair[key])
+        image, mask, second, truth = (
+            medsam2.read(path.parent / pair[key])
             for key in ("baseline", "baseline_mask", "follow_up", "follow_up_mask")
-        }
-        masks = {
-            key: volumes[key].with_array((volumes[key].array == pair["label"]).astype(np.uint8))
-            for key in ("baseline_mask", "follow_up_mask")
-        }
-        medsam2.write(volumes["baseline"], place / "first.nii.gz")
-        medsam2.write(masks["baseline_mask"], place / "first_mask.nii.gz")
-        medsam2.write(volumes["follow_up"], place / "second.nii.gz")
-        facts, seconds = follow(place, None, 2, weights)
-        rows = list(
-            rows_of(pair["name"], pair["kind"], {1: pair["kind"]}, facts, place, masks["follow_up_mask"])
         )
-        print(f"{place.name}: {seconds:.0f} s, Dice {rows[0].dice}", file=sys.stderr, flush=True)
-        yield rows
+        scan = Scan(
+            name=pair["name"], image=image, labels=(mask.array == pair["label"]).astype(np.uint8),
+            titles={1: pair["kind"]}, window=None, plane_axis=2,
+        )  # fmt: skip
+        yield from rows_of(scan, pair["kind"], second, truth.array == pair["label"], predictor)
 
 
 def main() -> None:
@@ -375,16 +348,20 @@ def main() -> None:
     parser.add_argument("cases", type=Path)
     parser.add_argument("--rescans", action="store_true", help="the list is one of pairs of real scans")
     parser.add_argument("--only", default="", help="a part of the names of the cases to take")
-    parser.add_argument("--folder", type=Path, default=Path("runs/follow-up"))
+    parser.add_argument("--rows", type=Path, help="also write every object of every pair, as JSON")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--weights", default="compact")
     given = parser.parse_args()
+    torch.set_num_threads(1)
+    predictor = load(given.weights, device="cpu")
     if given.rescans:
-        found = rescanned(given.cases, given.folder, given.weights)
+        rows = list(rescanned(given.cases, predictor))
     else:
         cases = [case for case in read_cases(given.cases) if given.only in case.name]
-        found = generated(cases, given.folder, range(given.seeds), given.weights)
-    report([row for rows in found for row in rows])
+        rows = list(generated(cases, range(given.seeds), predictor))
+    if given.rows is not None:
+        given.rows.write_text(json.dumps([asdict(row) for row in rows]), "utf-8")
+    report(rows)
 
 
 if __name__ == "__main__":

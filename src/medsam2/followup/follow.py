@@ -21,7 +21,7 @@ import numpy.typing as npt
 from medsam2.errors import InputError, PromptError, naming
 from medsam2.followup.compare import Masks, Pair, new_objects
 from medsam2.followup.findings import FollowUp
-from medsam2.followup.registration import Alignment, register
+from medsam2.followup.registration import Alignment, carry_all, register
 from medsam2.imaging.drawings import Drawing, read_drawing
 from medsam2.imaging.geometry import PLANE_NORMALS, axis_directions, plane_axis, slices_along
 from medsam2.imaging.intensity import Window, check_intensities, resolve_window
@@ -103,7 +103,7 @@ def follow(visits: Visits, predictor: Predictor, progress: _Progress | None = No
     tell("registering")
     alignment = register(first, second, windows, is_rigid=visits.is_rigid)
     notes = _check_alignment(visits, alignment)
-    carried = {number: alignment.carry(mask, first, second) for number, mask in masks.items()}
+    carried = carry_all(alignment, masks, first, second)
     there = {number: mask for number, mask in carried.items() if mask.any()}
     if not there:
         raise InputError(

@@ -6,12 +6,13 @@ scans, and its symmetric demons bend the first scan from there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import SimpleITK
+from scipy import ndimage
 
 from medsam2.errors import InputError
 from medsam2.imaging.formats.itk import as_itk, quiet_itk
@@ -25,6 +26,9 @@ FEWEST_VOXELS = 4
 SMOOTH_MM = 8.0
 """How smooth the bending is. Of 5, 8 and 12 mm this one put masks of organs and tumours best."""
 
+MOST_LABELS = 255
+
+_MARGIN = 3  # voxels around a mask, to which interpolation may reach
 _SAMPLES = 10_000  # voxels that the rigid motion is judged by; 40 000 gave the same one
 _SEED = 1
 _BINS = 32
@@ -80,8 +84,48 @@ class Alignment:
         return np.asarray(shares >= 0.5 * highest if highest > _LEAST_SHARE else np.zeros(second.shape, bool))
 
 
+def carry_all(
+    alignment: Alignment, masks: Mapping[int, npt.NDArray[np.bool_]], first: Volume, second: Volume
+) -> dict[int, npt.NDArray[np.bool_]]:
+    """Carry masks over as `Alignment.carry` does, but look for each one only where it lies.
+
+    Args:
+        alignment: Of both scans.
+        masks: By number, 1 to 255, boolean `(z, y, x)` on the first scan's grid.
+        first: The first scan.
+        second: The second scan.
+
+    Returns:
+        By number, boolean `(z, y, x)` on the second scan's grid.
+    """
+    labels = np.zeros(first.shape, np.uint8)
+    for number, mask in masks.items():
+        labels[mask] = number
+    nearest = SimpleITK.sitkNearestNeighbor
+    rough = resampled(first.with_array(labels), second, alignment.transform, how=nearest).astype(np.uint8)
+    found: list[tuple[slice, ...] | None] = list(ndimage.find_objects(rough, max_label=MOST_LABELS))
+    carried = {}
+    for number, mask in masks.items():
+        box = found[number - 1]
+        if box is None:  # outside, smaller than a voxel, or hidden by another one
+            carried[number] = alignment.carry(mask, first, second)
+            continue
+        part = tuple(slice(max(0, side.start - _MARGIN), side.stop + _MARGIN) for side in box)
+        shift = np.eye(4)
+        shift[:3, 3] = [side.start for side in reversed(part)]
+        there = Volume(second.array[part], second.affine @ shift)
+        carried[number] = np.zeros(second.shape, bool)
+        carried[number][part] = alignment.carry(mask, first, there)
+    return carried
+
+
 def resampled(
-    first: Volume, second: Volume, transform: SimpleITK.Transform | None, outside: float = 0.0
+    first: Volume,
+    second: Volume,
+    transform: SimpleITK.Transform | None,
+    outside: float = 0.0,
+    *,
+    how: int = SimpleITK.sitkLinear,
 ) -> npt.NDArray[np.float32]:
     """Sample a first scan on the second one's grid.
 
@@ -90,6 +134,7 @@ def resampled(
         second: The second scan.
         transform: Of an `Alignment`; None takes places as both files give them.
         outside: The value where the first scan has nothing.
+        how: SimpleITK's interpolator.
 
     Returns:
         float32 `(z, y, x)` on the second scan's grid.
@@ -97,11 +142,7 @@ def resampled(
     image = SimpleITK.Cast(as_itk(first), SimpleITK.sitkFloat32)
     grid = as_itk(second.with_array(np.zeros(second.shape, np.uint8)))
     found = SimpleITK.Resample(
-        image,
-        grid,
-        transform or SimpleITK.Transform(3, SimpleITK.sitkIdentity),
-        SimpleITK.sitkLinear,
-        outside,
+        image, grid, transform or SimpleITK.Transform(3, SimpleITK.sitkIdentity), how, outside
     )
     return np.asarray(SimpleITK.GetArrayFromImage(found))
 
