@@ -316,11 +316,13 @@ def report(rows: Sequence[Row]) -> None:
             print(f"{'':28} {wrong} of them reported as vanished")
 
 
-def generated(cases: Sequence[Case], seeds: Sequence[int], predictor: Predictor) -> Iterator[Row]:
+def generated(
+    cases: Sequence[Case], seeds: Sequence[int], kinds: Sequence[str], predictor: Predictor
+) -> Iterator[Row]:
     """Make pairs of the scans and compare each."""
     for scan in scans_of(cases):
         has_lesions = any(map(scan.is_lesion, scan.titles))
-        for kind in KINDS if has_lesions else KINDS[:3]:
+        for kind in (kind for kind in kinds if has_lesions or kind not in PAINTED):
             for seed in seeds:
                 second, truth = second_scan(scan, kind, seed)
                 yield from rows_of(scan, kind, second, truth, predictor)
@@ -348,6 +350,9 @@ def main() -> None:
     parser.add_argument("cases", type=Path)
     parser.add_argument("--rescans", action="store_true", help="the list is one of pairs of real scans")
     parser.add_argument("--only", default="", help="a part of the names of the cases to take")
+    parser.add_argument(
+        "--kind", dest="kinds", action="append", choices=KINDS, help="of pairs; may be repeated"
+    )
     parser.add_argument("--rows", type=Path, help="also write every object of every pair, as JSON")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--weights", default="compact")
@@ -355,12 +360,15 @@ def main() -> None:
     torch.set_num_threads(1)
     predictor = load(given.weights, device="cpu")
     if given.rescans:
-        rows = list(rescanned(given.cases, predictor))
+        found = rescanned(given.cases, predictor)
     else:
         cases = [case for case in read_cases(given.cases) if given.only in case.name]
-        rows = list(generated(cases, range(given.seeds), predictor))
-    if given.rows is not None:
-        given.rows.write_text(json.dumps([asdict(row) for row in rows]), "utf-8")
+        found = generated(cases, range(given.seeds), given.kinds or KINDS, predictor)
+    rows = []
+    for row in found:
+        rows.append(row)
+        if given.rows is not None:
+            given.rows.write_text(json.dumps([asdict(one) for one in rows]), "utf-8")
     report(rows)
 
 
