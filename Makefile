@@ -1,4 +1,4 @@
-# Each target installs what it needs by itself: a bare machine has Python 3.11 and a C compiler.
+# Each target installs what it needs by itself: a bare machine has Python 3.11 alone.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
