@@ -214,10 +214,7 @@ def main() -> None:
                 print(f"{name:24} {way:12} {_told(compare(predictor, engine, runs[way]))}", flush=True)
         if options.size:
             time_large(predictor, engine, options.size)
-        if isinstance(engine, BrowserEngine):
-            print(f"memory of the tab: {engine.num_bytes() / 2**20:.0f} MiB")
-        else:
-            print(f"memory of the process: {engine.num_bytes / 2**20:.0f} MiB")
+        print(f"memory of the process: {engine.num_bytes / 2**20:.0f} MiB")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -213,6 +214,8 @@ class BrowserEngine:
         self.is_isolated: bool = opened["isIsolated"]
         self.cpu_ms = 0.0
         """Of the latest run and all processes of the browser, on all cores."""
+        self.num_bytes = 0
+        """Most memory of the tab's process; the browser's own count leaves out what threads share."""
 
     def run(self, run: Run) -> list[Outcome]:
         """Do the steps of a run; the first outcome is that of opening the scan."""
@@ -220,13 +223,8 @@ class BrowserEngine:
         before = _children_cpu_ms()
         answer = self._ask("run", _as_job(run, "/scans/voxels"))
         self.cpu_ms = _children_cpu_ms() - before
+        self.num_bytes = _largest_child_bytes()
         return _outcomes(answer, run.volume.array.shape)
-
-    def num_bytes(self) -> int:
-        """Memory of the page and its worker, as the browser counts it."""
-        return int(
-            self.page.evaluate("async () => (await performance.measureUserAgentSpecificMemory()).bytes")
-        )
 
     def _ask(self, name: str, argument: Mapping[str, Any]) -> Any:
         answer = self.page.evaluate("([name, argument]) => window.ask(name, argument)", [name, argument])
@@ -235,20 +233,34 @@ class BrowserEngine:
         return answer
 
 
-def _children_cpu_ms() -> float:
-    """Processor time of all processes below this one; 0 where the system does not tell it as Linux does."""
-    parents, ticks = {}, {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
+def _children() -> list[Path]:
+    """Folders of all processes below this one, where the system shows them as Linux does."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            facts = path.read_text().rpartition(")")[2].split()
-            parents[int(path.parent.name)] = int(facts[1])
-            ticks[int(path.parent.name)] = int(facts[11]) + int(facts[12])
+            parents[int(path.name)] = int((path / "stat").read_text().rpartition(")")[2].split()[1])
     family = {os.getpid()}
     while found := {one for one, parent in parents.items() if parent in family and one not in family}:
         family |= found
-    return (
-        1000 * sum(ticks[one] for one in family - {os.getpid()}) / os.sysconf("SC_CLK_TCK") if ticks else 0.0
-    )
+    return [Path("/proc", str(one)) for one in family - {os.getpid()}]
+
+
+def _children_cpu_ms() -> float:
+    ticks = 0
+    for path in _children():
+        with suppress(OSError):
+            facts = (path / "stat").read_text().rpartition(")")[2].split()
+            ticks += int(facts[11]) + int(facts[12])
+    return 1000 * ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _largest_child_bytes() -> int:
+    largest = 0
+    for path in _children():
+        with suppress(OSError):
+            found = re.search(r"VmHWM:\s+(\d+) kB", (path / "status").read_text())
+            largest = max(largest, 1024 * int(found[1]) if found else 0)
+    return largest
 
 
 class _Files(SimpleHTTPRequestHandler):
