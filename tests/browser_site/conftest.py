@@ -57,6 +57,9 @@ class FileServer:
         self.address = f"http://127.0.0.1:{self._server.server_port}/"
 
     def end(self) -> None:
+        """End it; once it is ended, nothing is done."""
+        if not self._thread.is_alive():
+            return
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -127,10 +130,22 @@ def browser() -> Iterator[playwright.Browser]:
 
 
 @pytest.fixture
-def file_server(site: Path) -> Iterator[FileServer]:
-    started = FileServer(site)
-    yield started
-    started.end()
+def serve() -> Iterator[Callable[[Path], FileServer]]:
+    """Serve folders until the test ends."""
+    started: list[FileServer] = []
+
+    def start(folder: Path) -> FileServer:
+        started.append(FileServer(folder))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.end()
+
+
+@pytest.fixture
+def file_server(serve: Callable[[Path], FileServer], site: Path) -> FileServer:
+    return serve(site)
 
 
 @pytest.fixture

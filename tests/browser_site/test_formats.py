@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel
@@ -47,6 +48,7 @@ def _write_series(
     tilt: float = 0.0,
     without: int | None = None,
     syntax: str = ExplicitVRLittleEndian,
+    change: Callable[[Dataset, int], None] = lambda *_: None,
 ) -> Path:
     """Write a CT series as a scanner does: 12 bits of 16, shifted by 1024, files in no order."""
     folder.mkdir()
@@ -81,6 +83,7 @@ def _write_series(
         one.PixelData = (
             pydicom.encaps.encapsulate([stored]) if meta.TransferSyntaxUID.is_compressed else stored
         )
+        change(one, number)
         one.save_as(folder / f"{7919 * number % 1009:04d}", enforce_file_format=True)
     return folder
 
@@ -146,6 +149,79 @@ def test_a_dicom_series_and_its_segmentation(
     assert segmentation.StudyInstanceUID == sources[0].StudyInstanceUID
     assert segmentation.FrameOfReferenceUID == sources[0].FrameOfReferenceUID
     assert "StudyDescription" not in segmentation
+
+
+def _scaled_by_slice(one: Dataset, number: int) -> None:
+    one.Modality, one.RescaleSlope, one.RescaleIntercept = "PT", 0.5 + 0.01 * number, 0
+
+
+def _padded(one: Dataset, number: int) -> None:
+    one.Modality, one.PixelPaddingValue = "MR", 4095
+    pixels = np.frombuffer(one.PixelData, "<u2").copy()
+    pixels[: 100 + number] = 4095
+    one.PixelData = pixels.tobytes()
+    del one.RescaleSlope, one.RescaleIntercept
+
+
+def _inverted(one: Dataset, number: int) -> None:
+    one.Modality, one.PhotometricInterpretation = "MR", "MONOCHROME1"
+
+
+def _signed(one: Dataset, number: int) -> None:
+    """With other bits above those that count, as overlays were stored once."""
+    one.PixelRepresentation = 1
+    pixels = np.frombuffer(one.PixelData, "<u2") & 0x07FF | 0x6000
+    one.PixelData = pixels.tobytes()
+
+
+def _without_unit(one: Dataset, number: int) -> None:
+    del one.RescaleSlope, one.RescaleIntercept
+
+
+@pytest.mark.filterwarnings("ignore:.*missing")
+@pytest.mark.parametrize("change", [_scaled_by_slice, _padded, _inverted, _signed, _without_unit])
+def test_numbers_of_dicom_mean_what_they_mean_to_the_program(
+    screen, tmp_path: Path, change: Callable[[Dataset, int], None]
+) -> None:
+    folder = _write_series(tmp_path / "series", _ball(), change=change)
+    screen.open()
+    _drop_all(screen, sorted(folder.iterdir()))
+    _is_read_as(screen, folder)
+
+
+def test_a_file_of_several_frames_is_a_volume(screen, tmp_path: Path) -> None:
+    """As enhanced CT stores it: places of frames lie in groups, and the frames are in no order."""
+    folder = _write_series(tmp_path / "series", _ball())
+    slices = sorted(map(pydicom.dcmread, folder.iterdir()), key=lambda one: one.SOPInstanceUID)
+    whole = pydicom.dcmread(next(iter(folder.iterdir())))
+    whole.SOPClassUID = whole.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2.1"
+    whole.NumberOfFrames = len(slices)
+    whole.PixelData = b"".join(one.PixelData for one in slices)
+
+    def group(**elements: object) -> Dataset:
+        found = Dataset()
+        for name, value in elements.items():
+            setattr(found, name, value)
+        return found
+
+    shared = group(
+        PlaneOrientationSequence=[group(ImageOrientationPatient=whole.ImageOrientationPatient)],
+        PixelMeasuresSequence=[group(PixelSpacing=whole.PixelSpacing, SliceThickness=2.5)],
+        PixelValueTransformationSequence=[group(RescaleSlope=1, RescaleIntercept=-1024, RescaleType="HU")],
+        FrameVOILUTSequence=[group(WindowCenter=60, WindowWidth=350)],
+    )
+    whole.SharedFunctionalGroupsSequence = [shared]
+    whole.PerFrameFunctionalGroupsSequence = [
+        group(PlanePositionSequence=[group(ImagePositionPatient=one.ImagePositionPatient)]) for one in slices
+    ]
+    for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope"):
+        delattr(whole, name)
+    del whole.RescaleIntercept, whole.WindowCenter, whole.WindowWidth
+    path = tmp_path / "whole.dcm"
+    whole.save_as(path, enforce_file_format=True)
+    screen.open()
+    screen.drop(path)
+    _is_read_as(screen, path)
 
 
 def test_a_zip_of_a_series_is_unpacked(screen, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,10 @@ from medsam2.measure.overlap import dice
 
 pytestmark = pytest.mark.slow
 BOX = (22, 18, 41, 37)
+NEWER_WAITS = """async () => {
+    const registration = await navigator.serviceWorker.getRegistration();
+    while (!registration.waiting) await new Promise((resolve) => setTimeout(resolve, 50));
+}"""
 STOP_LATER = """async () => {
     const { state } = await import("/page/state.js");
     const frames = {};
@@ -112,6 +117,28 @@ def test_it_works_without_a_network_after_the_first_visit(
     expected = medsam2.load("compact").segment(path, slice=5, box=BOX)
     saved = medsam2.read(screen.export("NIfTI", tmp_path))
     assert dice(saved.array > 0, expected.array > 0) >= 0.995
+
+
+def test_a_new_export_takes_the_place_of_the_old_one(screen, serve, site: Path, tmp_path: Path) -> None:
+    """Once all tabs with the old one are closed."""
+    folder = tmp_path / "site"
+    shutil.copytree(site, folder)
+    screen.address = serve(folder).address
+    screen.open()
+    worker, style = folder / "service-worker.js", folder / "page" / "start.css"
+    style.write_text(style.read_text("utf-8") + "/* new */", encoding="utf-8")
+    worker.write_text(worker.read_text("utf-8").replace('"version": "', '"version": "new-'), encoding="utf-8")
+    context = screen.page.context
+    for is_new in (False, True):
+        page = context.new_page()
+        page.goto(screen.address)
+        page.wait_for_selector("body[data-offline=yes]")
+        text = page.evaluate("async () => (await fetch('page/start.css')).text()")
+        assert text.endswith("/* new */") == is_new
+        if not is_new:
+            page.evaluate(NEWER_WAITS)
+        for one in context.pages:
+            one.close()
 
 
 def test_all_by_keyboard(screen, save_scan, tmp_path: Path) -> None:

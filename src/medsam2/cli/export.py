@@ -9,6 +9,7 @@ import click
 
 from medsam2.cli.messages import needs_extra, say
 from medsam2.cli.options import json_option, weights_option
+from medsam2.errors import require
 from medsam2.weights import SHIPPED_NAME, SPECS
 
 
@@ -113,6 +114,8 @@ def web(folder: Path, weights: str, parts: Path | None, archives: Path | None, a
     from medsam2.serving.static_site import sizes, write_site
 
     check_new_folder(folder)
+    if parts is None:
+        require("onnx", "an export to ONNX needs the package", "onnx")
     runtime: dict[str, bytes] = {}
     for package in PACKAGES:
         runtime |= package_files(package, archives)

@@ -20,8 +20,10 @@ import { ELSEWHERE, SentenceError } from "./failures.js";
  * @property {number} thickness  mm
  * @property {number} slope
  * @property {number} shift
+ * @property {any} shown  Elements with the window.
  */
 
+const HIGHEST_MINIMUM = -100; // Hounsfield units: every CT has lower ones, as air has -1000
 const MODALITIES = ["CT", "MR", "PT", "NM", "US"];
 const FROM_FILE = ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"];
 
@@ -52,7 +54,8 @@ export async function readDicom(files) {
   const { images, affine, notes: placeNotes } = placeSlices(chosen.flatMap(imagesOf));
   const reader = new PixelReader(images);
   const volume = { ...reader.read(), affine, spacing: spacingOf(affine) };
-  const modality = MODALITIES.includes(first.Modality) ? first.Modality : null;
+  const isKnown = MODALITIES.includes(first.Modality) && !(first.Modality === "CT" && lacksUnit(images, reader.lowest));
+  const modality = isKnown ? first.Modality : null;
   return {
     volume, modality, fileWindow: windowOf(images), dicom: { images },
     notes: [...notes, ...placeNotes],
@@ -133,6 +136,7 @@ function imagesOf(header) {
       // A slope of 0 would make all numbers equal.
       slope: slope || 1,
       shift: numberOr(scale.RescaleIntercept ?? header.RescaleIntercept, 0),
+      shown: listOf(own.FrameVOILUTSequence ?? shared.FrameVOILUTSequence)[0] ?? header,
     };
   });
 }
@@ -146,12 +150,18 @@ function numbers(values, count) {
   return found.length === count && found.every(Number.isFinite) ? found : null;
 }
 
+/** Whether a CT without a scale has no number near that of air: then its numbers are no Hounsfield units. */
+function lacksUnit(images, lowest) {
+  const isMissing = (name) => images.every(({ header }) => header[name] === undefined && !header.SharedFunctionalGroupsSequence);
+  return (isMissing("RescaleSlope") || isMissing("RescaleIntercept")) && lowest > HIGHEST_MINIMUM;
+}
+
 /** The window that most slices name, as limits in the scan's units. */
 function windowOf(images) {
   /** @type {Map<string, number>} */
   const counts = new Map();
-  for (const { header } of images) {
-    const [centre, width] = [header.WindowCenter, header.WindowWidth].map((value) => Number([value].flat()[0]));
+  for (const { shown } of images) {
+    const [centre, width] = [shown.WindowCenter, shown.WindowWidth].map((value) => Number([value].flat()[0]));
     if (!Number.isFinite(centre) || !(width > 0)) continue;
     // As viewers compute the limits; those of the standard's own formula differ by half a unit.
     const key = JSON.stringify([centre - width / 2, centre + width / 2]);

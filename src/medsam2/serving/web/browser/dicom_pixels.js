@@ -8,6 +8,8 @@ export class PixelReader {
   /** @param {any[]} images  The slices in order, see dicom.js; the pixels of each are released when they are read. */
   constructor(images) {
     this.images = images;
+    /** The lowest intensity, once the slices are read. */
+    this.lowest = 0;
     const [{ header }] = images;
     this.rows = Number(header.Rows);
     this.columns = Number(header.Columns);
@@ -49,6 +51,7 @@ export class PixelReader {
     });
     for (const { header } of images) delete header.PixelData;
     const { slope, shift } = this.isAlike ? images[0] : { slope: 1, shift: 0 };
+    this.lowest = lowest * slope + shift;
     // Padding is no intensity: it gets the lowest one, or 0 if none is lower. The array cuts off what it cannot hold.
     const filled = lowest < Infinity ? Math.max(leastOf(Type), (Math.min(0, lowest * slope + shift) - shift) / slope) : 0;
     for (const at of padded) voxels[at] = filled;

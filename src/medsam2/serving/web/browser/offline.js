@@ -15,8 +15,9 @@ const WAIT_MS = 10_000;
 export async function startOffline() {
   // Browsers have service workers on https and on this machine only; elsewhere the page works without.
   if (!navigator.serviceWorker) return;
+  let registration;
   try {
-    await navigator.serviceWorker.register(SCRIPT, { updateViaCache: "none" });
+    registration = await navigator.serviceWorker.register(SCRIPT, { updateViaCache: "none" });
     await isControlled();
   } catch (error) {
     console.warn("The page cannot be kept for work without a network.", error);
@@ -29,6 +30,8 @@ export async function startOffline() {
   }
   sessionStorage.removeItem(RELOADED);
   keepFiles();
+  // A newer one waits until all tabs are closed; without a network there is none.
+  registration.update().catch(() => {});
 }
 
 async function isControlled() {

@@ -7,6 +7,13 @@
 /** @type {{version: string, files: string[], policy: string}} */
 const SITE = { version: "", files: [], policy: "" };
 
+/**
+ * Ask the server whether a file that the browser has is still the one: after a new export, the old one may lie in the
+ * browser's own cache.
+ * @type {RequestInit}
+ */
+const FRESH = { cache: "no-cache" };
+
 /** Headers of each answer: the page is isolated from other origins, and connects to none. */
 const HEADERS = {
   "Cross-Origin-Opener-Policy": "same-origin",
@@ -44,10 +51,9 @@ async function answer(request) {
   if (url.href === scope.registration.scope) url.pathname += "index.html";
   const kept = await cache.match(url.href);
   if (kept) return withHeaders(kept);
-  const response = await fetch(request);
-  if (response.ok && SITE.files.includes(url.href.slice(scope.registration.scope.length))) {
-    await cache.put(url.href, response.clone()).catch(() => {});
-  }
+  if (!SITE.files.includes(url.href.slice(scope.registration.scope.length))) return withHeaders(await fetch(request));
+  const response = await fetch(url.href, FRESH);
+  if (response.ok) await cache.put(url.href, response.clone()).catch(() => {});
   return withHeaders(response);
 }
 
@@ -67,7 +73,7 @@ async function keepAll(port) {
     for (const file of SITE.files) {
       const address = new URL(file, scope.registration.scope).href;
       if (await cache.match(address)) continue;
-      await cache.add(address);
+      await cache.add(new Request(address, FRESH));
       isNew = true;
     }
     port.postMessage({ isKept: true, isNew });
