@@ -141,13 +141,17 @@ def paint(
     """Let an object spread, recede or vanish; returns the grey and the new mask."""
     radius = (3 * mask.sum() * step.prod() / 4 / np.pi) ** (1 / 3)
     if kind == "spreading":
-        new = ndimage.distance_transform_edt(~mask, step) <= 0.22 * radius
+        new = ndimage.distance_transform_edt(~mask, step) <= max(0.22 * radius, 1.01 * step.min())
         values = grey[mask]
         fill = ndimage.gaussian_filter(rng.normal(size=grey.shape), 0.7) * 1.9 * values.std() + values.mean()
         changed = new & ~mask
     else:
         depth = ndimage.distance_transform_edt(mask, step)
-        new = mask & (depth > 0.25 * depth.max()) if kind == "receding" else np.zeros_like(mask)
+        new = (
+            mask & (depth > max(0.25 * depth.max(), 1.01 * step.min()))
+            if kind == "receding"
+            else np.zeros_like(mask)
+        )
         fill = surroundings(grey, mask, step, rng)
         changed = mask & ~new
     soft = ndimage.gaussian_filter(changed.astype(np.float32), 0.5)

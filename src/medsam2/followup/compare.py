@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from medsam2.errors import InputError
 from medsam2.followup.evidence import contrast
@@ -23,6 +24,7 @@ from medsam2.followup.findings import (
 from medsam2.followup.registration import Alignment
 from medsam2.imaging.drawings import DrawnLabel
 from medsam2.imaging.intensity import Window
+from medsam2.imaging.labels import bounding_box
 from medsam2.inference.grid import SliceGrid
 from medsam2.measure.overlap import dice
 from medsam2.measure.sizes import volume_ml
@@ -37,9 +39,10 @@ VANISHED_SHARE = 0.3
 LEAST_AGREEMENT = 0.8
 """Dice of the network's mask with the drawn one in the first scan, where the answer is known. Below, the
 network does not know this object, and its mask of the second scan is not better than the carried one."""
-TIMES_ERROR, LEAST_CHANGE = 2.0, 0.05
+TIMES_ERROR = 2.0
 """The network's mask is kept where 1 - Dice with the carried mask is more than so many times its error in the
-first scan, and at least the second number. A smaller difference may be its own error in both scans."""
+first scan, and more than one layer of voxels around the object makes. Less may be its own error in both
+scans."""
 LEAST_INSIDE = 0.5
 """Share of an object that the second scan must reach, so that it is compared at all."""
 
@@ -125,7 +128,7 @@ class Pair:
                 f"the network does not find it well in the baseline either (Dice {agreement:.2f}), so its "
                 "mask is the first one carried over: look at it"
             ]  # fmt: skip
-        if 1 - dice(found, carried) <= max(TIMES_ERROR * (1 - agreement), LEAST_CHANGE):
+        if 1 - dice(found, carried) <= max(TIMES_ERROR * (1 - agreement), _one_layer(carried)):
             return carried, "carried", []
         return found, "network", []
 
@@ -175,6 +178,15 @@ def new_objects(
         )  # fmt: skip
         found.append((one, mask))
     return found
+
+
+def _one_layer(mask: npt.NDArray[np.bool_]) -> float:
+    """1 - Dice of a mask with itself and as many voxels more as its outline has."""
+    box = bounding_box(mask)
+    assert box is not None
+    part = np.pad(mask[box], 1)
+    outline = int(np.count_nonzero(part & ~ndimage.binary_erosion(part)))
+    return outline / (2 * int(np.count_nonzero(part)) + outline)
 
 
 def _touches_end(mask: npt.NDArray[np.bool_]) -> bool:

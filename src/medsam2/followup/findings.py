@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medsam2.followup.registration import Alignment
-from medsam2.imaging.geometry import in_plane_mm, slices_along
+from medsam2.imaging.geometry import Cut, in_plane_mm, slices_along
 from medsam2.imaging.intensity import Window
 from medsam2.imaging.volume import Volume
 from medsam2.measure.sizes import Diameters, diameters, volume_ml
@@ -94,8 +94,8 @@ class FollowUp:
     second: Volume
     windows: tuple[Window, Window]
     alignment: Alignment
-    axes: tuple[int, int]
-    """File axis along which each scan is cut into slices; diameters lie in these."""
+    cuts: tuple[Cut, Cut]
+    """How each scan is cut into slices of one plane, in which diameters lie, and how these are shown."""
     objects: tuple[FollowedObject, ...]
     labels: Volume
     """uint8, on the second scan's grid, with the numbers of the first scan's objects."""

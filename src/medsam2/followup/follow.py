@@ -23,7 +23,7 @@ from medsam2.followup.compare import Masks, Pair, new_objects
 from medsam2.followup.findings import FollowUp
 from medsam2.followup.registration import Alignment, carry_all, register
 from medsam2.imaging.drawings import Drawing, read_drawing
-from medsam2.imaging.geometry import PLANE_NORMALS, axis_directions, plane_axis, slices_along
+from medsam2.imaging.geometry import PLANE_NORMALS, axis_directions, cut_of_plane, slices_along
 from medsam2.imaging.intensity import Window, check_intensities, resolve_window
 from medsam2.imaging.io import read
 from medsam2.imaging.volume import Volume
@@ -95,7 +95,14 @@ def follow(visits: Visits, predictor: Predictor, progress: _Progress | None = No
     first = read(visits.baseline, series=visits.baseline_series)
     second = read(visits.follow_up, series=visits.series)
     _check_alike(visits, first, second)
-    grids = _cut_alike(visits, first, second)
+    plane = _plane(visits, second)
+    cuts = (cut_of_plane(first.affine, plane), cut_of_plane(second.affine, plane))
+    # Without a plane by name, the network sees slices as they lie in the file, as in `medsam2 segment`.
+    axes = (None, None) if visits.plane else (cuts[0].axis, cuts[1].axis)
+    grids = (
+        cut_volume(first, plane=visits.plane, axis=axes[0]),
+        cut_volume(second, plane=visits.plane, axis=axes[1]),
+    )
     masks, names = _objects(visits, grids[0], predictor)
     by_reader = None if visits.new is None else _read_mask(Path(visits.new), second)
     drawn = {} if by_reader is None else {label: by_reader.mask(label) for label in by_reader.labels}
@@ -125,7 +132,7 @@ def follow(visits: Visits, predictor: Predictor, progress: _Progress | None = No
         labels[mask & (labels == 0)] = one.number
     return FollowUp(
         first=first, second=second, windows=windows, alignment=alignment,
-        axes=(grids[0].axis, grids[1].axis), objects=(*objects, *(one for one, _ in fresh)),
+        cuts=cuts, objects=(*objects, *(one for one, _ in fresh)),
         labels=second.with_array(labels), masks_then=dict(masks), carried=carried, notes=tuple(notes),
     )  # fmt: skip
 
@@ -142,13 +149,12 @@ def _check_alike(visits: Visits, first: Volume, second: Volume) -> None:
         )
 
 
-def _cut_alike(visits: Visits, first: Volume, second: Volume) -> tuple[SliceGrid, SliceGrid]:
-    """Cut both scans in one plane, so that their diameters can be compared."""
+def _plane(visits: Visits, second: Volume) -> str:
+    """The plane in which both scans are cut, so that their diameters can be compared."""
     if visits.plane is not None:
-        return cut_volume(first, plane=visits.plane), cut_volume(second, plane=visits.plane)
+        return visits.plane
     world, _ = axis_directions(second.affine)[2]
-    plane = next(name for name, normal in PLANE_NORMALS.items() if normal == world)
-    return cut_volume(first, axis=plane_axis(first.affine, plane)), cut_volume(second)
+    return next(name for name, normal in PLANE_NORMALS.items() if normal == world)
 
 
 def _objects(visits: Visits, grid: SliceGrid, predictor: Predictor) -> tuple[Masks, Mapping[int, str | None]]:

@@ -13,7 +13,7 @@ from medsam2.errors import InputError
 from medsam2.followup.findings import COLUMNS, VANISHED, FollowedObject, FollowUp, percent_change
 from medsam2.followup.follow import Visits
 from medsam2.followup.registration import resampled
-from medsam2.imaging.geometry import slices_along
+from medsam2.imaging.geometry import Cut, slices_along
 from medsam2.imaging.intensity import to_uint8
 from medsam2.imaging.io import check_output
 from medsam2.imaging.outputs.write import check_labels_output, kind_of, write_labels
@@ -120,12 +120,12 @@ def render_page(found: FollowUp, visits: Visits, weights: str) -> str:
 def _table(found: FollowUp) -> Table:
     return Table(
         header=(
-            "object", "status", "ml then", "ml now", "change %", "longest mm then", "now", "change %",
-            "shortest mm then", "now", "note",
+            "object", "ml then", "ml now", "change %", "longest mm then", "now", "change %",
+            "across it mm then", "now", "note",
         ),
         rows=tuple(
             (
-                one.title, one.status,
+                f"{one.title}: {one.status}",
                 *(number(_size(sizes, "volume_ml"), 2) for sizes in (one.then, one.now)),
                 _signed(one.volume_change_percent),
                 *(number(_size(sizes, "long_mm"), 1) for sizes in (one.then, one.now)),
@@ -134,7 +134,7 @@ def _table(found: FollowUp) -> Table:
             )
             for one in found.objects
         ),
-        words=frozenset({"status", "note"}),
+        words=frozenset({"note"}),
         marks=tuple("" if one.status == "followed" and not one.notes else "warning" for one in found.objects),
     )  # fmt: skip
 
@@ -180,7 +180,8 @@ def _picture(
     side_mm: float, name: str,
 ) -> Picture:  # fmt: skip
     """A square of a scan around the middle of a mask's largest slice, with outlines."""
-    volume, axis = (found.first, found.second)[which], found.axes[which]
+    volume, cut = (found.first, found.second)[which], found.cuts[which]
+    axis = cut.axis
     slices = slices_along(around, axis)
     index = int(slices.sum(axis=(1, 2)).argmax())
     width_mm, height_mm = (step for place, step in enumerate(volume.spacing) if place != axis)
@@ -197,6 +198,7 @@ def _picture(
         grey,
         [(slices_along(mask, axis)[index][part], colour) for mask, colour in outlines],
         (width_mm, height_mm),
+        cut,
     )
     return jpeg_picture(drawn, f"{name}, slice {index}")
 
@@ -205,20 +207,25 @@ def _outlined(
     grey: npt.NDArray[np.uint8],
     outlines: Sequence[tuple[_Mask, tuple[int, int, int]]],
     pixel_mm: tuple[float, float],
+    cut: Cut,
 ) -> Image.Image:
+    """A part of a slice as radiologists see it, with outlines in it."""
+    pixel_mm = (pixel_mm[1], pixel_mm[0]) if cut.swaps_xy else pixel_mm
+    grey = np.ascontiguousarray(cut.show(grey))
     height, width = grey.shape
     scale = PICTURE_SIDE / max(height * pixel_mm[1], width * pixel_mm[0])
     size = (max(1, round(width * pixel_mm[0] * scale)), max(1, round(height * pixel_mm[1] * scale)))
     large = np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BICUBIC))
     colours = np.repeat(large[:, :, None], 3, axis=2)
     for mask, colour in outlines:
-        colours[outline_of(mask, size)] = colour
+        colours[outline_of(cut.show(mask), size)] = colour
     return Image.fromarray(colours)
 
 
 def _boards(found: FollowUp) -> Iterator[Picture]:
     """Both scans as fields of a chessboard, where edges must go on from field to field."""
-    axis = found.axes[1]
+    cut = found.cuts[1]
+    axis = cut.axis
     width_mm, height_mm = (step for place, step in enumerate(found.second.spacing) if place != axis)
     carried = [mask for mask in found.carried.values() if mask.any()]
     areas = sum(slices_along(mask, axis).sum(axis=(1, 2)) for mask in carried)
@@ -233,5 +240,5 @@ def _boards(found: FollowUp) -> Iterator[Picture]:
         rows, columns = np.indices(now.shape)
         field = max(now.shape[0] * height_mm, now.shape[1] * width_mm) / 8
         is_then = ((rows * height_mm // field) + (columns * width_mm // field)) % 2 == 0
-        board = _outlined(np.where(is_then, then, now), [], (width_mm, height_mm))
+        board = _outlined(np.where(is_then, then, now), [], (width_mm, height_mm), cut)
         yield jpeg_picture(board, f"{name}: baseline and follow-up in turns, slice {index} of the follow-up")
