@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from types import MappingProxyType
 from urllib.parse import parse_qsl
 
+from python_multipart.exceptions import MultipartParseError
 from starlette.datastructures import Headers
 from starlette.formparsers import MultiPartException, MultiPartParser
 
@@ -134,6 +135,8 @@ def _multipart(content_type: str, body: bytes | bytearray) -> Form:
         if reason.startswith(("Too many", "Part exceeded")):
             raise TooLarge(f"the form is too large: {reason}") from None
         raise BadRequest(f"the form is damaged: {reason}") from None
+    except MultipartParseError as error:  # Starlette before 1.10 lets it through
+        raise BadRequest(f"the form is damaged: {error}") from None
     if not parser.is_complete:
         raise BadRequest("the form ends before its last boundary")
     fields: dict[str, str] = {}
