@@ -25,6 +25,8 @@ export class OpenScan {
     this.turn = new Turn(scan.volume, plane);
     /** @type {number[]} */
     this.window = [0, 1];
+    /** @type {Uint8Array|null} See `labels`; null after a change. */
+    this.found = null;
   }
 
   /** Give the voxels to the engine. */
@@ -47,6 +49,7 @@ export class OpenScan {
   /** Prompt an object on a slice, and give its mask there. */
   async addPrompt(/** @type {any} */ { object, slice, box, points, labels, mask }) {
     const [, height, width] = this.turn.fileShape;
+    this.found = null;
     const found = await this.segmenter.addPrompt(object, {
       slice: this.turn.slice(slice),
       ...(box && { box: this.turn.box(box) }),
@@ -57,12 +60,14 @@ export class OpenScan {
   }
 
   async remove(object, slice) {
+    this.found = null;
     await this.segmenter.removePrompts(object, slice === undefined ? null : this.turn.slice(slice));
   }
 
   /** Segment all slices; each is an event as the server sends it. */
   async propagate(signal, onEvent) {
     const seen = new Set();
+    this.found = null;
     for await (const { slice, of, masks } of this.segmenter.propagate({ signal })) {
       seen.add(slice);
       const found = [...masks].map(([object, mask]) => [object, this.rle(mask)]).filter(([, rle]) => rle);
@@ -78,10 +83,12 @@ export class OpenScan {
   }
 
   async undo() {
+    this.found = null;
     if (!(await this.segmenter.undo())) throw Object.assign(new SentenceError("There is nothing to undo."), { status: CONFLICT });
   }
 
   async redo() {
+    this.found = null;
     if (!(await this.segmenter.redo())) throw Object.assign(new SentenceError("There is nothing to redo."), { status: CONFLICT });
   }
 
@@ -91,13 +98,18 @@ export class OpenScan {
     const slices = {};
     /** @type {Record<number, Record<number, number>>} */
     const confidence = {};
-    for (const object of this.segmenter.status.objects) {
+    const { objects } = this.segmenter.status;
+    // Of one object, the masks are the labels too: to find both takes as long again.
+    const labels = objects.length === 1 ? this.emptyLabels() : null;
+    for (const object of objects) {
       for (const { slice, mask } of this.segmenter.masks(object)) {
         const rle = this.rle(mask);
+        if (labels) this.putLabels(labels, slice, mask, object);
         if (rle) (slices[this.turn.slice(slice)] ??= {})[object] = rle;
       }
       for (const [slice, score] of this.segmenter.scores(object)) (confidence[this.turn.slice(slice)] ??= {})[object] = score;
     }
+    this.found = labels;
     return { size: this.turn.fileShape.slice(1), slices, confidence };
   }
 
@@ -113,20 +125,29 @@ export class OpenScan {
 
   /** All objects in one array of the file's order; no voxel belongs to two. */
   labels() {
-    const { size } = this.scan.volume;
-    const labels = new Uint8Array(size[0] * size[1] * size[2]);
-    const strides = stridesOf(size);
-    const { axis } = this.turn;
+    if (this.found) return this.found;
+    const labels = this.emptyLabels();
+    for (const { slice, labels: turned } of this.segmenter.labels()) this.putLabels(labels, slice, turned, 1);
+    this.found = labels;
+    return labels;
+  }
+
+  emptyLabels() {
+    return new Uint8Array(this.scan.volume.size.reduce((product, size) => product * size));
+  }
+
+  /** Put a slice of the network's into labels: its numbers times `factor`. */
+  putLabels(labels, slice, turned, factor) {
+    const strides = stridesOf(this.scan.volume.size);
+    const { axis, fileShape } = this.turn;
     const [alongX, alongY] = [0, 1, 2].filter((other) => other !== axis).map((other) => strides[other]);
-    const [, height, width] = this.turn.fileShape;
-    for (const { slice, labels: turned } of this.segmenter.labels()) {
-      const found = this.turn.maskOut(turned);
-      const start = this.turn.slice(slice) * strides[axis];
-      for (let y = 0, at = 0; y < height; y++) {
-        for (let x = 0; x < width; x++, at++) if (found[at]) labels[start + y * alongY + x * alongX] = found[at];
+    const found = this.turn.maskOut(turned);
+    const start = this.turn.slice(slice) * strides[axis];
+    for (let y = 0, at = 0; y < fileShape[1]; y++) {
+      for (let x = 0; x < fileShape[2]; x++, at++) {
+        if (found[at]) labels[start + y * alongY + x * alongX] = found[at] * factor;
       }
     }
-    return labels;
   }
 
   /** The run lengths of a mask in the file's slice; null where it is empty. */
