@@ -28,7 +28,7 @@ def stacks(tmp_path: Path) -> Path:
     labels[5, 2, 2] = 3  # too small
     image = np.where(labels > 0, 200, 40).astype(np.uint8)
     np.savez(folder / "a.npz", image=image, labels=labels, modality="MR", spacing_mm=SPACING_MM)
-    np.savez(folder / "b.npz", image=image[::-1], labels=labels[::-1])
+    np.savez(folder / "b.npz", image=image[::-1], labels=labels[::-1], modality="PET")  # a table's word
     listed = [
         {"file": f"{name}.npz", "case": f"case {name}", "objects": ["liver", "spleen", "speck"]}
         for name in "ab"

@@ -16,7 +16,7 @@ from medsam2.evaluation.report import PAGE, prepare_folder, publish
 from medsam2.evaluation.runner import CaseResult
 from medsam2.evaluation.simulated_user import RunOptions
 from medsam2.imaging import io
-from medsam2.imaging.volume import Volume
+from medsam2.imaging.volume import MODALITIES, Volume
 from medsam2.inference.predictor import load
 from medsam2.prompts.simulate import tight_box
 from medsam2.reports.page import write_text
@@ -78,7 +78,9 @@ def _write_stack(stacks: Path, seed: int, labels: list[int], folder: Path) -> It
             "image": image,
             "mask": mask,
             "label": label,
-            "modality": stack.modality or OTHER,
+            "modality": stack.modality
+            if stack.modality in MODALITIES
+            else OTHER,  # a table may have any word
             "target": target,
             "window": [0, 255],
             "axis": 2,
