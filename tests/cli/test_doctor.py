@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import socket
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def test_one_screen(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
         *("medsam2", "packages", "processor", "GPU", "chosen", "extras", "weights", "disk", "proxies"),
     ]
     assert rows["medsam2"].startswith(f"{medsam2.__version__}, Python 3.")
-    assert f"torch {torch.__version__}" in rows["packages"]
+    assert f"torch {version('torch')}" in rows["packages"]
     assert rows["weights"] == "compact"
     assert rows["proxies"] == "the proxy http://proxy.example:3128 of HTTPS_PROXY"
     assert "secret" not in "".join(lines)

@@ -52,12 +52,9 @@ def with_progress(results: Iterable[_Result], what: str, total: int | None) -> I
     from rich.progress import track
 
     console = Console(stderr=True)
-    return iter(
-        track(
-            results, description=what, total=total, console=console, transient=True,
-            disable=not console.is_terminal,
-        )
-    )  # fmt: skip
+    if not console.is_terminal:  # Rich before 15 writes an empty line for a bar that is disabled
+        return iter(results)
+    return iter(track(results, description=what, total=total, console=console, transient=True))
 
 
 def report(error: BaseException) -> int:
