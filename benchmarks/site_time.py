@@ -3,7 +3,7 @@
     python benchmarks/site_time.py SITE SCAN --slice 1 --box 27 26 79 86
 
 The site is served by a plain file server in this process. Printed are the seconds from the drop to the first
-outline and to the whole mask, the processor time and the largest memory of the tab, and the hosts of requests.
+outline and to the whole mask, processor time and largest memory of the tab, and the hosts of all requests.
 """
 
 from __future__ import annotations
