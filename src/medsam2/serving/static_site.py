@@ -46,7 +46,7 @@ _NOT_STARTED = (
     "The page has not started. If its address begins with file:, that is why: browsers load no modules, no "
     "workers and no WebAssembly from files that are opened without a server. Run `python -m http.server` in "
     "this folder and open http://localhost:8000, or put the folder on any web server. If the address begins "
-    "with http, this browser is too old: Firefox from 113, Chrome and Edge from 103 and Safari from 16.4 can "
+    "with http, this browser is too old: Firefox from 115, Chrome and Edge from 110 and Safari from 16.4 can "
     "show the page."
 )
 _TOUR_STRUCTURE = "left ventricle"

@@ -15,8 +15,8 @@ export function browserFault() {
   if (!WebAssembly.validate(new Uint8Array(SIMD))) {
     return "This browser is too old: its WebAssembly has no SIMD. Firefox from 89, Chrome and Edge from 91 and Safari from 16.4 have it.";
   }
-  if (typeof DecompressionStream !== "function" || !("findLast" in Array.prototype)) {
-    return "This browser is too old. Firefox from 113, Chrome and Edge from 103 and Safari from 16.4 can show this page.";
+  if (typeof DecompressionStream !== "function" || !("toReversed" in Array.prototype)) {
+    return "This browser is too old. Firefox from 115, Chrome and Edge from 110 and Safari from 16.4 can show this page.";
   }
   return null;
 }
