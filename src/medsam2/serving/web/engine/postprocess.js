@@ -263,6 +263,7 @@ export class ConnectedParts {
 /** Pairs of labels of two neighbouring slices that touch by a face, an edge or a corner. */
 function touching(lower, upper) {
   const pairs = new Map();
+  let last = 0; // pairs come in long runs, and a map is slow
   const { left, top, width, height } = lower.patch;
   upper.labels.forEach((label, at) => {
     if (!label) return;
@@ -271,7 +272,9 @@ function touching(lower, upper) {
     for (let row = Math.max(y - 1, 0); row <= Math.min(y + 1, height - 1); row++) {
       for (let column = Math.max(x - 1, 0); column <= Math.min(x + 1, width - 1); column++) {
         const there = lower.labels[row * width + column];
-        if (there) pairs.set(there * (upper.count + 1) + label, [there, label]);
+        const pair = there * (upper.count + 1) + label;
+        if (there && pair !== last) pairs.set(pair, [there, label]);
+        if (there) last = pair;
       }
     }
   });
