@@ -119,8 +119,8 @@ def test_runs_give_the_same_masks(
         session.finish()
         found.append(session.result().array)
     assert found[0].any()
-    for number in np.unique(found[0]):
-        assert dice(found[0] == number, found[1] == number) > 0.999
+    # A voxel where two objects have nearly the same logit may go to either.
+    assert np.count_nonzero(found[0] != found[1]) <= 1e-3 * np.count_nonzero(found[0])
 
 
 def test_the_record_names_the_runtime(predictors: tuple[Predictor, Predictor]) -> None:
