@@ -30,9 +30,10 @@ from medsam2.inference.options import InferenceOptions
 from medsam2.inference.predictor import Predictor
 from medsam2.model import compact
 from medsam2.serving import pages
+from medsam2.serving.npm_files import ONNX_RUNTIME
 from medsam2.tracking import cues
 
-RUNTIME = "onnxruntime-web@1.30.0"
+RUNTIME = f"{ONNX_RUNTIME.name}@{ONNX_RUNTIME.version}"
 ENGINE = Path(pages.__file__).parent / "web" / "engine"
 DRIVERS = Path(__file__).parent / "engine"
 PATIENCE_S = 600

@@ -110,6 +110,15 @@ def measure(case: Case, predictor: Predictor) -> Iterator[tuple[str, float]]:
         yield f"given mask, one click, {reach} slices", dice(viewed.mask, truth)
 
 
+def small_cases(path: Path, largest: int) -> list[Case]:
+    """Cases of a list that are sliced along the third axis and have so many voxels at most."""
+    return [
+        case
+        for case in read_cases(path)
+        if case.axis == 2 and case.shape is not None and np.prod(case.shape) <= largest
+    ]
+
+
 def main() -> None:
     """Print the mean of each over the cases."""
     parser = argparse.ArgumentParser(
@@ -122,11 +131,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     predictor = load(given.weights, device="cpu")
-    small = [
-        case
-        for case in read_cases(given.cases)
-        if case.axis == 2 and case.shape is not None and np.prod(case.shape) <= given.largest
-    ]
+    small = small_cases(given.cases, given.largest)
     scores: dict[str, list[float]] = defaultdict(list)
     for case in small[: given.count]:
         for name, score in measure(case, predictor):

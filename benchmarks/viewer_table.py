@@ -25,10 +25,10 @@ import numpy as np
 import torch
 from scipy import ndimage
 from viewer_clients import Client, ItkSnap, NnInteractive, Slicer0x
-from viewer_prompts import deepest, stroke_in
+from viewer_prompts import deepest, small_cases, stroke_in
 
 import medsam2
-from medsam2.evaluation.cases import Case, read_cases
+from medsam2.evaluation.cases import Case
 from medsam2.inference.predictor import Predictor, load
 from medsam2.inference.session import Session
 from medsam2.measure.overlap import dice
@@ -206,11 +206,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     predictor = load(given.weights, device="cpu")
-    small = [
-        case
-        for case in read_cases(given.cases)
-        if case.axis == 2 and case.shape is not None and np.prod(case.shape) <= given.largest
-    ]
+    small = small_cases(given.cases, given.largest)
     rows: dict[tuple[str, str], Row] = {}
 
     def note(name: str, step: Step, truth: np.ndarray) -> None:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -248,6 +248,14 @@ def annotator(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         started.end()
 
 
+def close_all(screens: Sequence[Screen]) -> None:
+    """Close what a test has opened; nothing may have gone wrong in any of them."""
+    faults = [fault for screen in screens for fault in screen.faults]
+    for screen in screens:
+        screen.page.context.close()
+    assert faults == []
+
+
 @pytest.fixture
 def new_screen(browser: playwright.Browser, annotator: Annotator) -> Iterator[Callable[[], Screen]]:
     """Further people, each with a browser of their own; nothing may go wrong in any of them."""
@@ -259,10 +267,7 @@ def new_screen(browser: playwright.Browser, annotator: Annotator) -> Iterator[Ca
         return screens[-1]
 
     yield make
-    faults = [fault for screen in screens for fault in screen.faults]
-    for screen in screens:
-        screen.page.context.close()
-    assert faults == []
+    close_all(screens)
 
 
 @pytest.fixture

@@ -159,10 +159,7 @@ def new_screen(browser: playwright.Browser, file_server: FileServer) -> Iterator
         return screens[-1]
 
     yield make
-    faults = [fault for screen in screens for fault in screen.faults]
-    for screen in screens:
-        screen.page.context.close()
-    assert faults == []
+    annotator.close_all(screens)
 
 
 @pytest.fixture

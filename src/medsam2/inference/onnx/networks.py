@@ -119,7 +119,7 @@ class OnnxCompactNetwork(CompactNetwork):
         return conditioned
 
     def with_memory(self, level2: Tensor, *memories: Tensor) -> Tensor:
-        """Condition `(B, C, S/16, S/16)` on stacked memories; see `CompactNetwork`."""
+        """Condition `(B, C, S/16, S/16)` on stacked memories; `MemoryReader` lists them."""
         (conditioned,) = self.parts.run("memory_reader", level2, *memories)
         return conditioned
 

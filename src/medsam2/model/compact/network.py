@@ -108,17 +108,9 @@ class CompactNetwork(nn.Module):
         """Mark `(B, C, S/16, S/16)` as a slice that looks back at nothing."""
         return level2 + self.memory_reader.absent[:, None, None].to(level2.dtype)
 
-    def with_memory(
-        self,
-        level2: Tensor,
-        spatial: Tensor,
-        codes: Tensor,
-        squares: Tensor,
-        pointers: Tensor,
-        distances: Tensor,
-    ) -> Tensor:
-        """Condition `(B, C, S/16, S/16)` on stacked memories; see `MemoryReader`."""
-        conditioned: Tensor = self.memory_reader(level2, spatial, codes, squares, pointers, distances)
+    def with_memory(self, level2: Tensor, *memories: Tensor) -> Tensor:
+        """Condition `(B, C, S/16, S/16)` on stacked memories; `MemoryReader` lists them."""
+        conditioned: Tensor = self.memory_reader(level2, *memories)
         return conditioned
 
     def decode(self, features: CompactFeatures, conditioned: Tensor) -> CompactAnswer:

@@ -43,7 +43,7 @@ class Translation:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the mask stays as it is for now."""
+        """Whether there is nothing to do with the object."""
         return not (self.prompts or self.limits or self.emptied)
 
 
