@@ -7,7 +7,7 @@ import pytest
 import SimpleITK
 
 from medsam2.errors import InputError
-from medsam2.followup.evidence import contrast
+from medsam2.followup.contrast import contrast
 from medsam2.followup.registration import Alignment, carry_all, register, resampled
 from medsam2.imaging.formats.itk import as_itk
 from medsam2.imaging.intensity import Window

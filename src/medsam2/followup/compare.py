@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from medsam2.errors import InputError
-from medsam2.followup.evidence import contrast
+from medsam2.followup.contrast import contrast
 from medsam2.followup.findings import (
     FOLLOWED,
     NEW,
