@@ -339,6 +339,7 @@ def export_parts(predictor: Predictor, weights: Path, folder: Path) -> Path:
     digests = [file_digest(path) for path in (*sources, Path(cues.__file__), weights)]
     digests.append(hashlib.sha256(repr(chain_of(predictor.runtime.network)).encode()).hexdigest())
     made_of = "-".join(digest[:4] for digest in digests)
+    folder.mkdir(parents=True, exist_ok=True)
     parts = folder / "parts"
     note = folder / "made_of"
     if parts.is_dir() and note.is_file() and note.read_text() == made_of:
