@@ -1,4 +1,4 @@
-"""Which object a clip shows: evenly over data sets and structures, whatever the number of files."""
+"""Which object a clip shows: by data sets and their structures, whatever the number of files."""
 
 from __future__ import annotations
 
@@ -53,6 +53,13 @@ def test_forty_stacks_count_no_more_than_one(write_stacks: WriteStacks) -> None:
 
 def test_a_data_set_counts_by_the_root_of_its_patients(write_stacks: WriteStacks) -> None:
     stacks = [_stack("large", "liver", patient=f"patient {n}") for n in range(16)] + [_stack("small", "cell")]
+    shares = _shares(write_stacks(stacks), stacks)
+    assert shares["small", "cell"] == pytest.approx(1 / (4 + 1), abs=TOLERANCE)
+
+
+def test_a_scan_with_many_structures_counts_as_many_patients_with_one(write_stacks: WriteStacks) -> None:
+    organs = [f"organ {n}" for n in range(16)]
+    stacks = [_stack("whole body", *organs, patient="one"), _stack("small", "cell", patient="two")]
     shares = _shares(write_stacks(stacks), stacks)
     assert shares["small", "cell"] == pytest.approx(1 / (4 + 1), abs=TOLERANCE)
 

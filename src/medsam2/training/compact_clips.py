@@ -37,12 +37,16 @@ class _Group:
     """One data set: its structures, and where each is found."""
 
     structures: dict[str, list[Pick]] = field(default_factory=dict)
-    patients: set[str] = field(default_factory=set)
+    shown: set[tuple[str, str]] = field(default_factory=set)
+    """Each patient with each of its structures."""
 
     @property
     def weight(self) -> float:
-        """The root of the number of patients, so that a large data set does not outweigh all others."""
-        return float(np.sqrt(max(1, len(self.patients))))
+        """The root of its patients' number of structures, so that a large data set does not drown others.
+
+        One scan with thirty organs has as much to teach as thirty patients with one lesion each.
+        """
+        return float(np.sqrt(max(1, len(self.shown))))
 
     def names(self) -> list[str]:
         return list(self.structures)
@@ -96,9 +100,9 @@ def _pool_of(entry: StackEntry, folder: Path) -> str:
 
 def _add(pool: dict[str, _Group], entry: StackEntry, seed: int) -> None:
     group = pool.setdefault(entry.dataset, _Group())
-    group.patients.add(entry.patient or entry.case)
     for label, name in enumerate(entry.objects, start=1):
         group.structures.setdefault(name, []).append(Pick(seed=seed, label=label))
+        group.shown.add((entry.patient or entry.case, name))
 
 
 MAX_TRIES = 60
