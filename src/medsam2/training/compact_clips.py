@@ -37,16 +37,16 @@ class _Group:
     """One data set: its structures, and where each is found."""
 
     structures: dict[str, list[Pick]] = field(default_factory=dict)
-    shown: set[tuple[str, str]] = field(default_factory=set)
+    objects: set[tuple[str, str]] = field(default_factory=set)
     """Each patient with each of its structures."""
 
     @property
     def weight(self) -> float:
-        """The root of its patients' number of structures, so that a large data set does not drown others.
+        """The root of the number of objects, so that a large data set does not outweigh all others.
 
         One scan with thirty organs has as much to teach as thirty patients with one lesion each.
         """
-        return float(np.sqrt(max(1, len(self.shown))))
+        return float(np.sqrt(max(1, len(self.objects))))
 
     def names(self) -> list[str]:
         return list(self.structures)
@@ -102,7 +102,7 @@ def _add(pool: dict[str, _Group], entry: StackEntry, seed: int) -> None:
     group = pool.setdefault(entry.dataset, _Group())
     for label, name in enumerate(entry.objects, start=1):
         group.structures.setdefault(name, []).append(Pick(seed=seed, label=label))
-        group.shown.add((entry.patient or entry.case, name))
+        group.objects.add((entry.patient or entry.case, name))
 
 
 MAX_TRIES = 60
